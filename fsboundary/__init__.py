@@ -1,0 +1,113 @@
+"""Decision boundaries of deep classifiers, studied where they can be certified: in feature space.
+
+Names load at first use: ``import fsboundary`` imports neither torch nor a plugin and touches no
+file or device.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fsboundary._version import __version__
+
+if TYPE_CHECKING:
+    from fsboundary import registry
+    from fsboundary.boundaries import find_flip_points
+    from fsboundary.domain import Domain
+    from fsboundary.errors import (
+        ArgumentError,
+        DataError,
+        FsboundaryError,
+        HeadError,
+        HeadMismatchError,
+        PluginError,
+        StatusError,
+    )
+    from fsboundary.head import LinearHead
+    from fsboundary.hookspecs import hookimpl
+    from fsboundary.interfaces import (
+        BoundaryFinder,
+        FeatureExtractor,
+        HullSolver,
+        ImageBoundaryFinder,
+        Registration,
+    )
+    from fsboundary.regions import guaranteed_balls
+    from fsboundary.results import FeatureBatch, FlipPoints, GuaranteedRegion
+    from fsboundary.space import FeatureSpace, two_class_head
+    from fsboundary.status import Status
+
+_HOMES = {
+    "boundaries": ("find_flip_points",),
+    "domain": ("Domain",),
+    "errors": (
+        "ArgumentError",
+        "DataError",
+        "FsboundaryError",
+        "HeadError",
+        "HeadMismatchError",
+        "PluginError",
+        "StatusError",
+    ),
+    "head": ("LinearHead",),
+    "hookspecs": ("hookimpl",),
+    "interfaces": (
+        "BoundaryFinder",
+        "FeatureExtractor",
+        "HullSolver",
+        "ImageBoundaryFinder",
+        "Registration",
+    ),
+    "regions": ("guaranteed_balls",),
+    "results": ("FeatureBatch", "FlipPoints", "GuaranteedRegion"),
+    "space": ("FeatureSpace", "two_class_head"),
+    "status": ("Status",),
+}
+# the same names as above, for run time: a test holds the two lists and __all__ together
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_SUBMODULES = ("registry",)
+
+__all__ = [
+    "ArgumentError",
+    "BoundaryFinder",
+    "DataError",
+    "Domain",
+    "FeatureBatch",
+    "FeatureExtractor",
+    "FeatureSpace",
+    "FlipPoints",
+    "FsboundaryError",
+    "GuaranteedRegion",
+    "HeadError",
+    "HeadMismatchError",
+    "HullSolver",
+    "ImageBoundaryFinder",
+    "LinearHead",
+    "PluginError",
+    "Registration",
+    "Status",
+    "StatusError",
+    "__version__",
+    "find_flip_points",
+    "guaranteed_balls",
+    "hookimpl",
+    "registry",
+    "two_class_head",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load `name` from the module that defines it, once (PEP 562)."""
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""Boundary finders, one a file."""

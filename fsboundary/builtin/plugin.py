@@ -1,0 +1,37 @@
+"""The built-in plugin: one line for each extractor, solver and finder.
+
+Each factory imports its module when it is first called, so that listing them costs nothing.
+"""
+
+from __future__ import annotations
+
+from fsboundary.hookspecs import hookimpl
+from fsboundary.interfaces import Registration
+from fsboundary.registry import lazy
+
+_E = "fsboundary.builtin.extractors"
+_F = "fsboundary.builtin.finders"
+
+
+@hookimpl
+def register_feature_extractors() -> list[Registration]:
+    """Return the built-in feature extractors."""
+    return [
+        Registration("head_input", lazy(f"{_E}.head_input:HeadInput"), "the input of the head"),
+    ]
+
+
+@hookimpl
+def register_hull_solvers() -> list[Registration]:
+    """Return the built-in hull solvers."""
+    return []
+
+
+@hookimpl
+def register_boundary_finders() -> list[Registration]:
+    """Return the built-in boundary finders."""
+    return [
+        Registration("dual_newton", lazy(f"{_F}.dual_newton:DualNewton"), "exact; the default"),
+        Registration("closed_form", lazy(f"{_F}.closed_form:ClosedForm"), "exact if no domain"),
+        Registration("cvxpy", lazy(f"{_F}.cvxpy_clarabel:CvxpyFinder"), "a slow reference"),
+    ]

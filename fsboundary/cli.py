@@ -1,0 +1,189 @@
+"""The command line: ``fsboundary demo``, ``report`` and ``plugins``.
+
+Only light modules are imported here, so that help comes at once; each command imports what it
+needs.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import webbrowser
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fsboundary._version import __version__
+from fsboundary.errors import FsboundaryError
+
+if TYPE_CHECKING:
+    from fsboundary.registry import PluginInfo
+
+app = typer.Typer(
+    name="fsboundary",
+    help="Certified decision boundaries of deep classifiers, in feature space.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_Out = Annotated[Path, typer.Option(help="Where to write the report.", dir_okay=False)]
+_Json = Annotated[
+    Path | None,
+    typer.Option("--json", help="Also write the numbers to this file.", dir_okay=False),
+]
+_Open = Annotated[bool, typer.Option("--open", help="Show the report in the browser.")]
+_OPTION = "--finder-option"
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fsboundary {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: _Out = Path("report.html"),
+    json_path: _Json = None,
+    open_it: _Open = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Study the built-in network on real images and write a report."""
+    from fsboundary.demo import run_demo
+
+    _finish(run_demo(out, json_path=json_path, show_progress=not quiet), open_it)
+
+
+@app.command()
+def report(
+    model: Annotated[
+        str, typer.Option(help="Function that makes the model: package.module:factory.")
+    ],
+    weights: Annotated[
+        Path, typer.Option(help="Weights, a safetensors file.", exists=True, dir_okay=False)
+    ],
+    data: Annotated[Path, typer.Option(help="Images: an npz file or a folder.", exists=True)],
+    out: _Out = Path("report.html"),
+    json_path: _Json = None,
+    finder: Annotated[
+        str, typer.Option(help="Boundary finder; `fsboundary plugins` lists them.")
+    ] = "dual_newton",
+    finder_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Option of the finder; may be repeated."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 256,
+    open_it: _Open = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Study your own model on your own images and write a report."""
+    options = _parse_options(finder_option or [])
+    # A console script does not look in the folder where it is called, as `python -m` does.
+    sys.path.insert(0, os.getcwd())
+    from fsboundary.report.user import run_report
+
+    path = run_report(
+        model=model,
+        weights=weights,
+        data=data,
+        out=out,
+        json_path=json_path,
+        finder=finder,
+        finder_options=options,
+        batch_size=batch_size,
+        show_progress=not quiet,
+    )
+    _finish(path, open_it)
+
+
+@app.command()
+def plugins(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """List the installed plugins, and why some were set aside.
+
+    FSBOUNDARY_PLUGINS chooses: unset for all, empty for the built-in one only, or a
+    comma-separated list of distribution or entry-point names.
+    """
+    with _stdout_to_stderr():
+        from fsboundary import registry
+
+        found = registry.describe()
+    if as_json:
+        rows = [dataclasses.asdict(i) | {"capabilities": sorted(i.capabilities)} for i in found]
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        typer.echo(_table(found))
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Send to stderr what foreign code writes to file descriptor 1, also from C."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _table(found: Sequence[PluginInfo]) -> str:
+    heads = ("name", "kind", "distribution", "version", "state", "reason")
+    rows = [heads, *(tuple(getattr(info, head) for head in heads) for info in found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Turn ``name=value`` into keyword arguments; values are Python literals, or else text."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(f"got {pair!r}; wanted NAME=VALUE", param_hint=_OPTION)
+        try:
+            options[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            options[name] = text
+    return options
+
+
+def _finish(path: Path, open_it: bool) -> None:
+    typer.echo(f"Wrote {path}")
+    if open_it:
+        webbrowser.open(path.resolve().as_uri())
+
+
+def main() -> None:
+    """Run the command line; an error raised on purpose becomes one line and exit code 2."""
+    try:
+        app()
+    except FsboundaryError as error:
+        typer.echo(f"fsboundary: error: {' '.join(str(error).split())}", err=True)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

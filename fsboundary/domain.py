@@ -1,0 +1,151 @@
+"""The set of features that a model's body can produce."""
+
+from __future__ import annotations
+
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from fsboundary.errors import ArgumentError
+
+Kind = Literal["unbounded", "nonnegative", "box"]
+
+
+@final
+class Domain:
+    """Unbounded space, the nonnegative orthant, or a box (design.md, section 1).
+
+    Make one with :meth:`unbounded`, :meth:`nonnegative` or :meth:`box`.
+    """
+
+    __slots__ = ("_lower", "_upper", "kind")
+
+    kind: Kind
+    _lower: Tensor | None
+    _upper: Tensor | None
+
+    def __init__(self, kind: Kind, lower: Tensor | None = None, upper: Tensor | None = None):
+        self.kind, self._lower, self._upper = kind, lower, upper
+
+    @classmethod
+    def unbounded(cls) -> Domain:
+        """All of feature space."""
+        return cls("unbounded")
+
+    @classmethod
+    def nonnegative(cls) -> Domain:
+        """Features after a ReLU: every coordinate at least 0."""
+        return cls("nonnegative")
+
+    @classmethod
+    def box(cls, lower: Tensor, upper: Tensor) -> Domain:
+        """Every coordinate between `lower` and `upper`; infinite sides are allowed.
+
+        Parameters
+        ----------
+        lower, upper : Tensor (d,)
+            Bounds in feature units, ``lower <= upper``. Equal bounds fix a coordinate.
+
+        Raises
+        ------
+        ArgumentError
+            Shapes differ or are not 1-D, a bound is NaN, or a lower bound is above its upper.
+        """
+        low = torch.as_tensor(lower).detach().to(torch.float64)
+        high = torch.as_tensor(upper).detach().to(torch.float64)
+        if low.ndim != 1 or low.shape != high.shape:
+            raise ArgumentError(
+                "lower, upper",
+                f"shapes {tuple(low.shape)} and {tuple(high.shape)}",
+                "two tensors of one shape (d,)",
+                "pass one lower and one upper bound for each feature",
+            )
+        # `not <=` instead of `>` so that NaN is caught too
+        bad = ~(low <= high) | (low == torch.inf) | (high == -torch.inf)
+        if bool(bad.any()):
+            m = int(bad.nonzero()[0, 0])
+            raise ArgumentError(
+                "lower, upper",
+                f"lower[{m}]={float(low[m])}, upper[{m}]={float(high[m])}",
+                "lower <= upper, not NaN, lower below +inf and upper above -inf",
+                "swap or mend that pair of bounds",
+            )
+        return cls("box", low.clone(), high.clone())
+
+    @property
+    def num_features(self) -> int | None:
+        """Width d of a box; None where any width fits."""
+        return None if self._lower is None else len(self._lower)
+
+    def limits(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (d,) lower and upper limits, float64, infinite where there is none.
+
+        Parameters
+        ----------
+        like : Tensor (..., d)
+            Gives the width and the device.
+        """
+        width, device = like.shape[-1], like.device
+        if self._lower is not None and self._upper is not None:
+            self.require_width(width)
+            return self._lower.to(device), self._upper.to(device)
+        high = torch.full((width,), torch.inf, dtype=torch.float64, device=device)
+        low = torch.zeros_like(high) if self.kind == "nonnegative" else -high
+        return low, high
+
+    def require_width(self, width: int) -> None:
+        """Raise ArgumentError unless features of `width` fit this domain."""
+        if self.num_features not in (None, width):
+            raise ArgumentError(
+                "domain",
+                f"a box of width {self.num_features} for features of width {width}",
+                f"a box of width {width}",
+                "build the box from features of the same layer",
+            )
+
+    def clip(self, z: Tensor) -> Tensor:
+        """Return the nearest point of the domain to each row of `z` (..., d)."""
+        if self.kind == "unbounded":
+            return z
+        if self.kind == "nonnegative":
+            return z.clamp_min(0.0)
+        low, high = self.limits(z)
+        return torch.minimum(torch.maximum(z, low.to(z.dtype)), high.to(z.dtype))
+
+    def violation(self, z: Tensor) -> Tensor:
+        """Return the distance of each row of `z` (..., d) to the domain, (...), float64."""
+        z = z.to(torch.float64)
+        out: Tensor = torch.linalg.vector_norm(z - self.clip(z), dim=-1)
+        return out
+
+    def contains(self, z: Tensor, atol: float = 0.0) -> Tensor:
+        """Whether each row of `z` (B, d) is in the domain, within `atol` per coordinate.
+
+        Returns
+        -------
+        Tensor (B,), bool
+            False for rows that hold NaN.
+        """
+        if self.kind == "unbounded":
+            return ~torch.isnan(z).any(dim=-1)
+        low, high = self.limits(z)
+        inside = (z >= low - atol) & (z <= high + atol)
+        return inside.all(dim=-1)
+
+    def __repr__(self) -> str:
+        if self.kind == "box":
+            return f"Domain.box(<{self.num_features} lower>, <{self.num_features} upper>)"
+        return f"Domain.{self.kind}()"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Domain) or other.kind != self.kind:
+            return False
+        if self._lower is None or self._upper is None:
+            return True
+        if other._lower is None or other._upper is None:
+            return False
+        return torch.equal(self._lower, other._lower) and torch.equal(self._upper, other._upper)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.num_features))

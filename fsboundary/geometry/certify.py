@@ -1,0 +1,207 @@
+"""The one place that decides CONVERGED: everything is recomputed in float64 from raw inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fsboundary.geometry.bounds import dual_bound, reach_bound
+from fsboundary.geometry.problems import FlipProblems, compress, expand
+from fsboundary.geometry.rows import ClassRows, ConstraintRows, ExplicitRows
+from fsboundary.status import Status
+from fsboundary.tolerance import TOO_FAR, absolute
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Proposal:
+    """What a finder says of P problems: nothing here is believed.
+
+    Attributes
+    ----------
+    points : Tensor (P, d)
+        z', or NaN.
+    active, multipliers : Tensor (P, S)
+        As in :class:`fsboundary.results.FlipPoints`.
+    steps : Tensor (P,)
+    """
+
+    points: Tensor
+    active: Tensor
+    multipliers: Tensor
+    steps: Tensor
+
+    def take(self, index: Tensor | slice) -> Proposal:
+        """Return the proposals at `index`."""
+        return Proposal(
+            points=self.points[index],
+            active=self.active[index],
+            multipliers=self.multipliers[index],
+            steps=self.steps[index],
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Grade:
+    """Graded answers of P problems; fields as in :class:`fsboundary.results.FlipPoints`."""
+
+    points: Tensor
+    distance: Tensor
+    lower_bound: Tensor
+    gap: Tensor
+    violation: Tensor
+    active: Tensor
+    multipliers: Tensor
+    status: Tensor
+
+
+def grade_flips(
+    problems: FlipProblems,
+    proposal: Proposal,
+    *,
+    rtol: float,
+    max_steps: int,
+    ceiling: Tensor | None = None,
+) -> Grade:
+    """Grade proposed flip points (design.md, section 1, "Gap, everywhere").
+
+    Problems that miss the tolerance when the constraints are evaluated through the logits are
+    evaluated again with explicit rows, whose rounding is smaller: classes with nearly equal
+    weights need that. The caller chunks: work arrays are (P,d) and (P,K), and (P,K,d) for the
+    problems graded again.
+
+    Parameters
+    ----------
+    problems : FlipProblems
+        P problems with finite rows inside the domain and targets other than the source.
+    proposal : Proposal
+    rtol : float
+        CONVERGED needs gap and violation at most ``max(1e-9 scale, rtol * distance)``.
+    max_steps : int
+        Rows that failed after this many steps are MAX_STEPS, others INACCURATE.
+    ceiling : Tensor (P,), optional
+        Every lower bound is cut to it before the gap is judged.
+    """
+    lam = expand(problems, proposal.active, proposal.multipliers)
+    points = proposal.points.to(torch.float64)
+    cap = torch.full_like(points[:, 0], torch.inf) if ceiling is None else ceiling
+    grade = _grade(problems, ClassRows(problems), points, lam, rtol, cap)
+    again = (~_final(grade.status)).nonzero()[:, 0]
+    for index in again.split(_explicit_rows(problems)):
+        part = problems.take(index)
+        better = _grade(part, ExplicitRows(part), points[index], lam[index], rtol, cap[index])
+        for name in ("distance", "gap", "violation", "status"):
+            getattr(grade, name)[index] = getattr(better, name)
+        grade.lower_bound[index] = torch.maximum(grade.lower_bound[index], better.lower_bound)
+    return _finish(grade, lam, proposal.steps, max_steps)
+
+
+def _explicit_rows(problems: FlipProblems) -> int:
+    """Return how many problems may have their rows formed at once (32 MiB)."""
+    return max(1, (1 << 22) // (problems.head.num_classes * problems.z.shape[1]))
+
+
+def _final(status: Tensor) -> Tensor:
+    return (status == Status.CONVERGED) | (status == Status.INFEASIBLE)
+
+
+def _grade(
+    problems: FlipProblems,
+    rows: ConstraintRows,
+    points: Tensor,
+    lam: Tensor,
+    rtol: float,
+    cap: Tensor,
+) -> Grade:
+    """Grade with the given way of evaluating constraints; multipliers stay as they are."""
+    z = problems.z
+    norms = problems.row_norms()
+    bound, u = dual_bound(problems, rows, lam, rows.values(z))
+    bound = torch.minimum(bound, cap)
+    distance = torch.linalg.vector_norm(points - z, dim=1)
+    violation = torch.maximum(
+        _row_violation(problems, rows.values(points), points, norms),
+        problems.head.domain.violation(points),
+    )
+    start = torch.linalg.vector_norm(z, dim=1)
+    atol = absolute(start + torch.linalg.vector_norm(points, dim=1))
+    allowed = torch.maximum(atol, rtol * distance)
+    # NaN compares false, so a point that is not finite never passes
+    converged = ((distance - bound).abs() <= allowed) & (violation <= allowed)
+    # lowering a bound keeps it true, and keeps the gap of an answer from being negative
+    bound = torch.where(converged, torch.minimum(bound, distance), bound)
+    status = torch.where(converged, int(Status.CONVERGED), int(Status.INACCURATE))
+    failed = (~converged).nonzero()[:, 0]
+    if len(failed):
+        part = problems.take(failed)
+        radius = reach_bound(part, rows.take(failed), lam[failed], u[failed])
+        none = radius > TOO_FAR * _scale(part)
+        radius = torch.minimum(radius, cap[failed])
+        bound[failed] = torch.maximum(bound[failed], radius)
+        status[failed] = torch.where(none, int(Status.INFEASIBLE), status[failed])
+        distance[failed] = torch.where(none, torch.inf, torch.nan).to(distance)
+    gap = torch.where(torch.isinf(bound), 0.0, distance - bound)
+    return Grade(
+        points=points,
+        distance=distance,
+        lower_bound=bound,
+        gap=gap,
+        violation=violation,
+        active=lam,
+        multipliers=lam,
+        status=status,
+    )
+
+
+def _row_violation(problems: FlipProblems, values: Tensor, points: Tensor, norms: Tensor) -> Tensor:
+    """Return the largest distance (P,) of `points` to the constraints they break."""
+    j = problems.target[:, None]
+    normal, offset = problems.tie_rows()
+    tie = (torch.linalg.vecdot(normal, points) + offset).abs()
+    broken = (-values).clamp_min(0.0).scatter(1, j, tie[:, None])
+    broken = broken.scatter_(1, problems.source[:, None], 0.0)
+    constant = norms == 0
+    if bool(constant.any()):
+        # equal weight rows: the constraint is about the biases alone, met exactly or never
+        b = problems.head.bias
+        slack = (b[:, None] < b)[problems.target]
+        tie_off = (b[problems.source] != b[problems.target])[:, None]
+        never = slack.scatter(1, j, tie_off).scatter_(1, problems.source[:, None], False)
+        lost = torch.where(never, torch.inf, 0.0).to(norms)
+        broken = torch.where(constant, lost, broken / norms)
+    else:
+        broken = broken / norms
+    worst = broken.amax(dim=1)
+    return torch.where(torch.isnan(points).any(dim=1), torch.nan, worst)
+
+
+def _scale(problems: FlipProblems) -> Tensor:
+    """Return |z| plus the largest distance of a constraint's plane from the origin, (P,)."""
+    norms = problems.row_norms()
+    b = problems.head.bias
+    offsets = problems.per_slot((b[:, None] - b).abs())
+    planes = torch.where(norms > 0, offsets / norms, 0.0).amax(dim=1)
+    length: Tensor = torch.linalg.vector_norm(problems.z, dim=1)
+    return length + planes
+
+
+def _finish(grade: Grade, lam: Tensor, steps: Tensor, max_steps: int) -> Grade:
+    """Blank the entries that failed and lay the multipliers out as (P,S)."""
+    ran_out = (grade.status == Status.INACCURATE) & (steps >= max_steps)
+    status = torch.where(ran_out, int(Status.MAX_STEPS), grade.status)
+    failed = status != Status.CONVERGED
+    active, multipliers = compress(lam)
+    return Grade(
+        points=torch.where(failed[:, None], torch.nan, grade.points),
+        distance=grade.distance,
+        lower_bound=grade.lower_bound,
+        gap=grade.gap,
+        violation=torch.where(failed, torch.nan, grade.violation),
+        active=active,
+        multipliers=multipliers,
+        status=status,
+    )

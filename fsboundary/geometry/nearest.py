@@ -1,0 +1,123 @@
+"""Which class is nearest, and a radius within which no other class begins.
+
+The nearest boundary of a row is the nearest tie of two logits: on the way to it no third class
+can have come first, or its own tie would have been nearer. Closed-form bounds decide which ties
+need solving: most rows need one or two, however many classes there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fsboundary.geometry.bounds import reach_bound_tie, tie_bound
+from fsboundary.geometry.chunks import chunk_rows, chunks
+from fsboundary.geometry.pairs import pair_norms
+from fsboundary.geometry.problems import FlipProblems
+from fsboundary.geometry.tie_line import solve_tie
+from fsboundary.head import LinearHead
+from fsboundary.tolerance import dot_error
+
+Solve = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Rows (P,), classes (P,) -> (distance or estimate, certified lower bound), both (P,)."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Nearest:
+    """Nearest class (B,) and a certified radius (B,) within which no other class begins.
+
+    Where no other class can be reached, ``radius`` is +inf and ``target`` is the class with the
+    smallest closed-form bound.
+    """
+
+    target: Tensor
+    radius: Tensor
+
+
+def margin_bounds(head: LinearHead, z: Tensor, source: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """Return margins over dual norms (B,K): plain, and lowered by rounding; +inf at the source.
+
+    ``(l_i - l_k) / |w_i - w_k|_p`` bounds the distance to a tie in the norm dual to p on any
+    domain. Equal rows: 0 where the biases are equal too, else +inf (they never tie).
+    """
+    norms = pair_norms(head, p)[source]
+    logits = torch.addmm(head.bias, z, head.weight.T)
+    margin = logits.gather(1, source[:, None]) - logits
+    size = torch.linalg.vector_norm(head.weight, dim=1)
+    gamma = dot_error(head.num_features + 8)
+    length = torch.linalg.vector_norm(z, dim=1)[:, None]
+    error = gamma * ((size[source][:, None] + size) * length)
+    error = error + gamma * (head.bias[source].abs()[:, None] + head.bias.abs())
+    equal = norms == 0
+    apart = torch.where(head.bias[source][:, None] == head.bias, 0.0, torch.inf)
+    safe = torch.where(equal, 1.0, norms)
+    plain = torch.where(equal, apart, margin.clamp_min(0.0) / safe)
+    # the norm itself is rounded by at most gamma
+    lowered = (margin - error).clamp_min(0.0) / (safe * (1 + gamma))
+    lowered = torch.where(equal, apart, lowered)
+    own = source[:, None]
+    return plain.scatter_(1, own, torch.inf), lowered.scatter_(1, own, torch.inf)
+
+
+def pruned_minimum(plain: Tensor, lowered: Tensor, solve: Solve) -> Nearest:
+    """Return the smallest distance over classes, solving only those that could be smallest."""
+    order = plain.argsort(dim=1, stable=True)
+    sorted_bounds = plain.gather(1, order)
+    best = torch.full_like(plain[:, 0], torch.inf)
+    target = order[:, 0].clone()
+    proved = lowered.clone()
+    for place in range(plain.shape[1] - 1):
+        bound = sorted_bounds[:, place]
+        rows = ((bound < best) & torch.isfinite(bound)).nonzero()[:, 0]
+        if len(rows) == 0:
+            break
+        classes = order[rows, place]
+        value, certified = solve(rows, classes)
+        proved[rows, classes] = torch.maximum(proved[rows, classes], certified)
+        nearer = value < best[rows]
+        best[rows] = torch.where(nearer, value, best[rows])
+        target[rows] = torch.where(nearer, classes, target[rows])
+    return Nearest(target=target, radius=proved.amin(dim=1))
+
+
+def nearest_classes(head: LinearHead, z: Tensor, source: Tensor) -> Nearest:
+    """Return the nearest class in the domain of `head` and a certified radius, Euclidean.
+
+    Parameters
+    ----------
+    head : LinearHead
+    z : Tensor (B, d), float64, inside the domain
+    source : Tensor (B,)
+    """
+    targets, radii = [], []
+    for part in chunks(len(z), chunk_rows(max(head.num_features, head.num_classes))):
+        found = _nearest_chunk(head, z[part], source[part])
+        targets.append(found.target)
+        radii.append(found.radius)
+    if not targets:
+        return Nearest(target=source.clone(), radius=z.new_zeros(0))
+    return Nearest(target=torch.cat(targets), radius=torch.cat(radii))
+
+
+def _nearest_chunk(head: LinearHead, z: Tensor, source: Tensor) -> Nearest:
+    plain, lowered = margin_bounds(head, z, source, 2.0)
+
+    def solve(rows: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        problems = FlipProblems(head=head, z=z[rows], source=source[rows], target=classes)
+        multiplier, stuck = solve_tie(problems)
+        normal, _ = problems.tie_rows()
+        end = head.domain.clip(problems.z + multiplier[:, None] * normal)
+        distance = torch.linalg.vector_norm(end - problems.z, dim=1)
+        bound = tie_bound(problems, multiplier)
+        if bool(stuck.any()):
+            reach = reach_bound_tie(problems.take(stuck), multiplier[stuck])
+            bound[stuck] = torch.maximum(bound[stuck], reach)
+            distance[stuck] = torch.inf
+        return distance, bound
+
+    return pruned_minimum(plain, lowered, solve)

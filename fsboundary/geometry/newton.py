@@ -1,0 +1,217 @@
+"""Batched semismooth Newton on the dual of the flip problem.
+
+Minimise f(λ) = λᵀ(M z' + c) - ½|z' - z|² with z' = clip(z + Mᵀλ), slack multipliers >= 0: convex,
+piecewise quadratic, gradient M z' + c, generalised Hessian M diag(free) Mᵀ. Each step solves for
+the constraints that are active or violated and projects (Bertsekas, "Projected Newton methods for
+optimization problems with simple constraints", SIAM J. Control Optim. 20 (1982)), with a
+safeguarded line search along the projected arc. Solved problems leave the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fsboundary.geometry.hessian import solve_active
+from fsboundary.geometry.problems import FlipProblems
+from fsboundary.geometry.rows import ClassRows, ConstraintRows, ExplicitRows
+from fsboundary.geometry.tie_line import solve_tie
+from fsboundary.tolerance import ATOL_SHARE, EPS, TOO_FAR
+
+_INNER = 1e-3
+"""The inner stop is this share of what the certificate allows. Newton's last step gains more
+digits than that, so the certificate does not fail for want of one."""
+
+_ARMIJO = 1e-4
+_STALLED = 12
+"""Steps in a row that gain nothing beyond rounding before a row is given up."""
+
+_RIDGE_MIN, _RIDGE_FIRST, _RIDGE_UP, _RIDGE_DOWN = 1e-13, 1e-8, 30.0, 0.1
+"""Levenberg's ridge on the unit diagonal of the Hessian. The smallest only keeps dependent
+constraints solvable; a rejected step starts at the second and multiplies by the third, an
+accepted one multiplies by the last and falls back to the smallest below the second."""
+
+
+_ADDED = 24
+"""At most so many violated constraints, the worst first, enter a step besides those that carry a
+multiplier: with a thousand classes hundreds are violated at the start and few stay active."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DualSolution:
+    """Proposed multipliers (P,K), points (P,d), steps and whether the inner stop was met (P,)."""
+
+    multipliers: Tensor
+    points: Tensor
+    steps: Tensor
+    solved: Tensor
+
+
+@final
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Rows:
+    """State of the rows still at work; every field is batch first."""
+
+    index: Tensor
+    norms: Tensor
+    size: Tensor
+    lam: Tensor
+    values: Tensor
+    points: Tensor
+    objective: Tensor
+    residual: Tensor
+    ridge: Tensor
+    stalled: Tensor
+
+    def keep(self, mask: Tensor) -> _Rows:
+        """Return the rows where `mask` is true."""
+        return _Rows(**{name: getattr(self, name)[mask] for name in self.__slots__})
+
+
+def evaluate(
+    problems: FlipProblems, rows: ConstraintRows, lam: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return z' (P,d), constraint values (P,K) and f (P,) at multipliers `lam` (P,K)."""
+    points = problems.head.domain.clip(problems.z + rows.adjoint(lam))
+    values = rows.values(points)
+    moved = points - problems.z
+    objective = torch.linalg.vecdot(lam, values) - 0.5 * torch.linalg.vecdot(moved, moved)
+    return points, values, objective
+
+
+def _beaten(problems: FlipProblems, norms: Tensor) -> Tensor:
+    """Return the slots (P,K) of classes with the target's weights and a larger bias."""
+    bias = problems.head.bias
+    out = (norms == 0) & (bias[problems.target][:, None] < bias)
+    out.scatter_(1, problems.source[:, None], False)
+    return out.scatter_(1, problems.target[:, None], False)
+
+
+def _residual(lam: Tensor, values: Tensor, norms: Tensor, target: Tensor) -> Tensor:
+    """Return the natural residual of the optimality conditions, (P,), feature units."""
+    inverse = torch.where(norms > 0, 1 / norms, 0.0)
+    gaps = torch.minimum(lam * norms, values * inverse)
+    j = target[:, None]
+    tie = values.gather(1, j) * inverse.gather(1, j)
+    return gaps.scatter_(1, j, tie).abs().amax(dim=1)
+
+
+def _project(lam: Tensor, target: Tensor) -> Tensor:
+    """Return `lam` with the slack slots clipped at 0."""
+    j = target[:, None]
+    return lam.clamp_min(0.0).scatter_(1, j, lam.gather(1, j))
+
+
+def solve_dual(
+    problems: FlipProblems, rtol: float, max_steps: int, *, explicit: bool = False
+) -> DualSolution:
+    """Solve P flip problems; rows that fail keep their last admissible multipliers.
+
+    Parameters
+    ----------
+    problems : FlipProblems
+        Rows finite and inside the domain.
+    rtol : float
+        Relative tolerance of distance and bound.
+    max_steps : int
+        Evaluations of the dual a row may take.
+    explicit : bool
+        Form every constraint row: slower, exact for classes with nearly equal weights.
+    """
+    start, stuck = solve_tie(problems)
+    norms = problems.row_norms()
+    out_lam = torch.zeros_like(norms).scatter_(1, problems.target[:, None], start[:, None])
+    never = _beaten(problems, norms)
+    lost = never.any(dim=1)
+    if bool(lost.any()):
+        out_lam = torch.where(lost[:, None], never.to(out_lam), out_lam)
+        stuck = stuck | lost
+    out_points = torch.full_like(problems.z, torch.nan)
+    out_steps = torch.ones_like(problems.source)
+    out_solved = stuck.clone()
+    work = problems.take(~stuck)
+    state = _begin(problems, ~stuck, norms, out_lam)
+    rows: ConstraintRows = ExplicitRows(work) if explicit else ClassRows(work)
+    trial = state.lam
+    for count in range(1, max_steps + 1):
+        if len(state.index) == 0:
+            break
+        _judge(state, work, trial, evaluate(work, rows, trial))
+        distance = torch.linalg.vector_norm(state.points - work.z, dim=1)
+        allowed = torch.maximum(ATOL_SHARE * (state.size + distance), rtol * distance)
+        far = -state.objective > 0.5 * (TOO_FAR * state.size) ** 2
+        solved = (state.residual <= _INNER * allowed) | far
+        ends = solved | (state.stalled >= _STALLED) | (count == max_steps)
+        if bool(ends.any()):
+            where = state.index[ends]
+            out_lam[where] = state.lam[ends]
+            out_points[where] = state.points[ends]
+            out_steps[where] = count
+            out_solved[where] = solved[ends]
+            state, work, rows = state.keep(~ends), work.take(~ends), rows.take(~ends)
+        if len(state.index):
+            trial = _step(state, work)
+    return DualSolution(multipliers=out_lam, points=out_points, steps=out_steps, solved=out_solved)
+
+
+def _begin(problems: FlipProblems, mask: Tensor, norms: Tensor, lam: Tensor) -> _Rows:
+    """Return the state of the rows in `mask` before the first evaluation."""
+    index = mask.nonzero()[:, 0]
+    inf = torch.full((len(index),), torch.inf, dtype=lam.dtype, device=lam.device)
+    rows = norms[index]
+    offsets = problems.head.bias.abs().amax() / rows.amax(dim=1).clamp_min(1e-300)
+    return _Rows(
+        index=index,
+        norms=rows,
+        size=torch.linalg.vector_norm(problems.z[index], dim=1) + offsets,
+        lam=lam[index],
+        values=torch.zeros_like(rows),
+        points=problems.z[index],
+        objective=inf,
+        residual=inf.clone(),
+        ridge=torch.full_like(inf, _RIDGE_MIN),
+        stalled=torch.zeros_like(index),
+    )
+
+
+def _judge(
+    state: _Rows, work: FlipProblems, trial: Tensor, found: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    """Accept the trial where f falls enough, and set the ridge of the next step."""
+    points, values, objective = found
+    change = torch.linalg.vecdot(state.values, trial - state.lam)
+    noise = 64 * EPS * torch.linalg.vecdot(trial.abs(), state.norms) * state.size
+    good = objective <= state.objective + _ARMIJO * change.clamp_max(0.0) + noise
+    gain = state.objective - objective > noise
+    take = good[:, None]
+    state.lam = torch.where(take, trial, state.lam)
+    state.values = torch.where(take, values, state.values)
+    state.points = torch.where(take, points, state.points)
+    state.objective = torch.where(good, objective, state.objective)
+    residual = _residual(trial, values, state.norms, work.target)
+    gain |= residual < 0.5 * state.residual
+    state.residual = torch.where(good, residual, state.residual)
+    state.stalled = torch.where(gain & good, 0, state.stalled + 1)
+    softer = state.ridge * _RIDGE_DOWN
+    softer = torch.where(softer < _RIDGE_FIRST, _RIDGE_MIN, softer)
+    harder = (state.ridge * _RIDGE_UP).clamp_min(_RIDGE_FIRST)
+    state.ridge = torch.where(good, softer, harder)
+
+
+def _step(state: _Rows, work: FlipProblems) -> Tensor:
+    """Return the next trial multipliers (P,K)."""
+    depth = torch.where(state.norms > 0, state.values / state.norms, torch.inf)
+    active = state.lam > 0
+    fresh = (depth < 0) & ~active
+    if fresh.shape[1] > _ADDED:
+        last = depth.masked_fill(~fresh, 0.0).topk(_ADDED, dim=1, largest=False).values[:, -1:]
+        fresh &= depth <= last
+    active = (active | fresh) & (state.norms > 0)
+    active.scatter_(1, work.target[:, None], True)
+    active.scatter_(1, work.source[:, None], False)
+    delta = solve_active(work, state.points, active, state.values, state.norms, state.ridge)
+    return _project(state.lam + delta, work.target)

@@ -1,0 +1,133 @@
+"""The constraints ``M x + c`` of flip problems, applied in two ways.
+
+:class:`ClassRows` works through the logits: two matrix products with W serve every problem and no
+(P,K,d) array exists. :class:`ExplicitRows` forms every row w - w': its rounding is relative to
+the rows themselves, so it keeps its digits where two classes have nearly equal weights.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fsboundary.geometry.pairs import pair_norms
+from fsboundary.geometry.problems import FlipProblems
+
+
+class ConstraintRows(ABC):
+    """The constraint rows of P problems, tie and slacks, by slot."""
+
+    @abstractmethod
+    def values(self, x: Tensor) -> Tensor:
+        """Return ``M x + c`` by slot, (P,K), at `x` (P,d); slot i is 0."""
+
+    @abstractmethod
+    def adjoint(self, lam: Tensor) -> Tensor:
+        """Return ``Mᵀ lam`` (P,d)."""
+
+    @abstractmethod
+    def sizes(self) -> tuple[Tensor, Tensor]:
+        """Return (P,K) magnitudes that bound the rounding of rows and of offsets."""
+
+    @abstractmethod
+    def absolute_adjoint(self, lam: Tensor) -> Tensor:
+        """Return (P,d) the sum of absolute terms behind each entry of :meth:`adjoint`."""
+
+    @abstractmethod
+    def take(self, index: Tensor) -> ConstraintRows:
+        """Return the rows of the problems at `index`."""
+
+
+@final
+class ClassRows(ConstraintRows):
+    """Constraints through the logits; rounding relative to the weights themselves."""
+
+    def __init__(self, problems: FlipProblems) -> None:
+        self.problems = problems
+
+    def _coefficients(self, lam: Tensor) -> Tensor:
+        """Return α (P,K) with ``Mᵀλ = α @ W``; every row sums to 0."""
+        i, j = self.problems.source[:, None], self.problems.target[:, None]
+        tie = lam.gather(1, j)
+        slacks = lam.sum(dim=1, keepdim=True) - tie
+        return (-lam).scatter_(1, j, slacks - tie).scatter_(1, i, tie)
+
+    def values(self, x: Tensor) -> Tensor:
+        """Return ``M x + c`` by slot, (P,K)."""
+        head = self.problems.head
+        logits = torch.addmm(head.bias, x, head.weight.T)
+        i, j = self.problems.source[:, None], self.problems.target[:, None]
+        at_target = logits.gather(1, j)
+        tie = logits.gather(1, i) - at_target
+        return (at_target - logits).scatter_(1, j, tie).scatter_(1, i, 0.0)
+
+    def adjoint(self, lam: Tensor) -> Tensor:
+        """Return ``Mᵀ lam`` (P,d)."""
+        return self._coefficients(lam) @ self.problems.head.weight
+
+    def absolute_adjoint(self, lam: Tensor) -> Tensor:
+        """Return Σ |λ| (|w| + |w'|) per coordinate, (P,d)."""
+        i, j = self.problems.source[:, None], self.problems.target[:, None]
+        size = lam.abs()
+        tie = size.gather(1, j)
+        alpha = size.scatter(1, j, size.sum(dim=1, keepdim=True)).scatter_(1, i, tie)
+        return alpha @ self.problems.head.weight.abs()
+
+    def sizes(self) -> tuple[Tensor, Tensor]:
+        """Return |w| + |w'| and |b| + |b'| by slot."""
+        head = self.problems.head
+        w, b = torch.linalg.vector_norm(head.weight, dim=1), head.bias.abs()
+        return (
+            self.problems.per_slot(w[:, None] + w[None, :]),
+            self.problems.per_slot(b[:, None] + b[None, :]),
+        )
+
+    def take(self, index: Tensor) -> ClassRows:
+        """Return the rows of the problems at `index`."""
+        return ClassRows(self.problems.take(index))
+
+
+@final
+class ExplicitRows(ConstraintRows):
+    """Constraints as an explicit (P,K,d) array, for few problems."""
+
+    def __init__(self, problems: FlipProblems, parts: tuple[Tensor, Tensor] | None = None) -> None:
+        self.problems = problems
+        self.matrix, self.offset = _form(problems) if parts is None else parts
+
+    def values(self, x: Tensor) -> Tensor:
+        """Return ``M x + c`` by slot, (P,K)."""
+        return torch.baddbmm(self.offset[..., None], self.matrix, x[..., None])[..., 0]
+
+    def adjoint(self, lam: Tensor) -> Tensor:
+        """Return ``Mᵀ lam`` (P,d)."""
+        return (lam[:, None, :] @ self.matrix)[:, 0]
+
+    def absolute_adjoint(self, lam: Tensor) -> Tensor:
+        """Return Σ |λ| |w - w'| per coordinate, (P,d)."""
+        return (lam.abs()[:, None, :] @ self.matrix.abs())[:, 0]
+
+    def sizes(self) -> tuple[Tensor, Tensor]:
+        """Return |w - w'| and |b - b'| by slot."""
+        return self.problems.per_slot(pair_norms(self.problems.head)), self.offset.abs()
+
+    def take(self, index: Tensor) -> ExplicitRows:
+        """Return the rows of the problems at `index`."""
+        parts = (self.matrix[index], self.offset[index])
+        return ExplicitRows(self.problems.take(index), parts)
+
+
+def _form(problems: FlipProblems) -> tuple[Tensor, Tensor]:
+    """Return M (P,K,d) and c (P,K), slot i zero."""
+    w, b = problems.head.weight, problems.head.bias
+    j = problems.target
+    matrix = w[j][:, None, :] - w
+    offset = b[j][:, None] - b
+    normal, tie = problems.tie_rows()
+    row = torch.arange(len(j), device=j.device)
+    matrix[row, j], offset[row, j] = normal, tie
+    matrix[row, problems.source], offset[row, problems.source] = 0.0, 0.0
+    return matrix, offset

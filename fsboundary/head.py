@@ -1,0 +1,114 @@
+"""The last linear map of a classifier, in float64."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fsboundary.domain import Domain
+from fsboundary.errors import ArgumentError
+
+_UNBOUNDED = Domain.unbounded()
+
+
+@final
+class LinearHead:
+    """Features z (B,d) to logits ``W z + b`` (B,K), with the domain of z.
+
+    Parameters
+    ----------
+    weight : Tensor (K, d)
+        One row a class. Kept as a detached float64 copy: upcasting is exact.
+    bias : Tensor (K,) or None
+        None means zeros.
+    domain : Domain
+        What the body can produce.
+
+    Raises
+    ------
+    ArgumentError
+        Wrong rank or shape, fewer than two classes, NaN or infinite numbers, or a box of
+        another width.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, domain: Domain = _UNBOUNDED) -> None:
+        w = torch.as_tensor(weight).detach().to(torch.float64, copy=True)
+        if w.ndim != 2:
+            raise ArgumentError(
+                "weight", f"shape {tuple(w.shape)}", "shape (K, d)", "pass one row a class"
+            )
+        if w.shape[0] < 2:
+            raise ArgumentError(
+                "weight",
+                f"{w.shape[0]} row",
+                "at least two classes",
+                "turn a binary head into a two-class head with fsboundary.two_class_head",
+            )
+        if w.shape[1] < 1:
+            raise ArgumentError(
+                "weight", f"shape {tuple(w.shape)}", "d >= 1", "pass at least one feature"
+            )
+        b = torch.zeros_like(w[:, 0]) if bias is None else torch.as_tensor(bias)
+        b = b.detach().to(w, copy=True)
+        if b.shape != w.shape[:1]:
+            raise ArgumentError(
+                "bias",
+                f"shape {tuple(b.shape)}",
+                f"shape ({w.shape[0]},)",
+                "pass one number a class, or None",
+            )
+        bad = ~(torch.isfinite(w).all(dim=1) & torch.isfinite(b))
+        if bool(bad.any()):
+            rows = bad.nonzero()[:5, 0].tolist()
+            raise ArgumentError(
+                "weight, bias",
+                f"NaN or infinite numbers in class rows {rows}",
+                "finite numbers",
+                "retrain or reload the model",
+            )
+        domain.require_width(w.shape[1])
+        self.weight, self.bias, self.domain = w, b, domain
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.weight.shape[0]
+
+    @property
+    def num_features(self) -> int:
+        """d."""
+        return self.weight.shape[1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the weights, to tell heads apart."""
+        digest = hashlib.sha256(repr(tuple(self.weight.shape)).encode())
+        digest.update(self.weight.cpu().numpy().tobytes())
+        digest.update(self.bias.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def to(self, device: torch.device) -> LinearHead:
+        """Return the head on `device`; itself if it is there already."""
+        if self.weight.device == device:
+            return self
+        return LinearHead(self.weight.to(device), self.bias.to(device), self.domain)
+
+    def logits(self, z: Tensor) -> Tensor:
+        """Return float64 logits (B,K) of features `z` (B,d); differentiable in `z`."""
+        return z.to(torch.float64) @ self.weight.T + self.bias
+
+    def predict(self, z: Tensor) -> Tensor:
+        """Return the class (B,) of the largest float64 logit, the lowest index on ties."""
+        return self.logits(z).argmax(dim=-1)
+
+    def margins(self, z: Tensor) -> Tensor:
+        """Return the predicted class's logit minus every logit, (B,K), logit units."""
+        logits = self.logits(z)
+        return logits.amax(dim=-1, keepdim=True) - logits
+
+    def __repr__(self) -> str:
+        return f"LinearHead(K={self.num_classes}, d={self.num_features}, domain={self.domain!r})"

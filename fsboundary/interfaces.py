@@ -1,0 +1,159 @@
+"""What a plugin implements. A plugin proposes; the core grades (design.md, section 4)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from fsboundary.domain import Domain
+from fsboundary.head import LinearHead
+from fsboundary.protocols import ModelView, PointSet
+from fsboundary.results import FlipImages, FlipPoints, HullProjection
+from fsboundary.status import Status
+
+API_VERSION = 1
+"""Version of these interfaces. A registration made for a newer one is set aside."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=False)
+class Registration:
+    """One plugin, as returned by a hook.
+
+    Parameters
+    ----------
+    name : str
+        By which users select it; unique among plugins of its kind.
+    factory : callable
+        Makes the plugin from its options: ``factory(**options)``.
+    summary : str
+        One line that says when to use it.
+    api_version : int
+        The :data:`API_VERSION` that it was written for.
+    capabilities : frozenset of str
+        Extractors: "surrogate". Boundary finders: "nonlinear_head", "pixels".
+    """
+
+    name: str
+    factory: Callable[..., Any]
+    summary: str
+    api_version: int = 1
+    capabilities: frozenset[str] = frozenset()
+
+
+class FeatureExtractor(ABC):
+    """Where features come from. Hyper-parameters in the constructor, data in the call."""
+
+    @abstractmethod
+    def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
+        """Return features (B,d) and logits (B,K) of one batch, with the graph kept."""
+
+    @abstractmethod
+    def head(self, model: nn.Module) -> LinearHead | None:
+        """Return the linear map from the features to the logits; None until it is known."""
+
+    def fit(self, model: nn.Module, loader: Iterable[Any]) -> Self:
+        """Fit what must be fitted (capability "surrogate"); by default nothing."""
+        return self
+
+    def domain(self, model: nn.Module) -> Domain:
+        """Return the domain that the model's structure proves; by default no claim."""
+        return Domain.unbounded()
+
+    def notes(self, model: nn.Module) -> dict[str, str]:
+        """Return facts for the report, such as the layer's name; by default none."""
+        return {}
+
+
+class HullSolver(ABC):
+    """Projects queries on the hull of a point set. Prepare once, solve many."""
+
+    @abstractmethod
+    def prepare(self, points: PointSet) -> Any:
+        """Return a state that :meth:`project` uses; the core keeps it by point set and options."""
+
+    @abstractmethod
+    def project(
+        self,
+        state: Any,
+        queries: Tensor,
+        *,
+        exclude: Tensor | None = None,
+        tolerance: float,
+        max_steps: int,
+    ) -> HullProjection:
+        """Propose the nearest point of the hull to each of `queries` (B,d)."""
+
+
+class BoundaryFinder(ABC):
+    """Finds boundary points of a head in feature space."""
+
+    @abstractmethod
+    def find(
+        self,
+        head: LinearHead,
+        features: Tensor,
+        *,
+        targets: Tensor,
+        tolerance: float,
+        max_steps: int,
+    ) -> FlipPoints:
+        """Propose flip points of `features` (B,d) for `targets` (B,T).
+
+        Rows are finite, inside the domain, and differ from their targets' class; the core sets
+        the rest aside. It needs of the answer ``points``, ``active``, ``multipliers`` and
+        ``steps`` and recomputes everything else.
+        """
+
+
+class ImageBoundaryFinder(ABC):
+    """Finds images on a boundary (hook ``register_boundary_finders``, capability "pixels")."""
+
+    @abstractmethod
+    def find(
+        self,
+        view: ModelView,
+        images: Tensor,
+        *,
+        targets: Tensor | Literal["nearest"],
+        bounds: tuple[float, float],
+        norm: Literal["l2", "linf"],
+        max_steps: int,
+    ) -> FlipImages:
+        """Propose an image on the boundary for each of `images` (B,C,H,W)."""
+
+
+def unsolved_flips(features: Tensor, source: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Return the fields of a :class:`FlipPoints` that says nothing yet, for finders to fill.
+
+    Parameters
+    ----------
+    features : Tensor (B, d)
+    source : Tensor (B,)
+    targets : Tensor (B, T)
+
+    Returns
+    -------
+    dict
+        Keyword arguments of :class:`FlipPoints`: NaN points and distances, bound 0, one empty
+        multiplier slot (S = 1), status UNDECIDED.
+    """
+    shape = targets.shape
+    nan = torch.full(shape, torch.nan, dtype=torch.float64, device=features.device)
+    return {
+        "points": nan[..., None].repeat(1, 1, features.shape[1]),
+        "distance": nan,
+        "lower_bound": torch.zeros_like(nan),
+        "gap": nan.clone(),
+        "violation": nan.clone(),
+        "source": source,
+        "target": targets,
+        "active": torch.full((*shape, 1), -1, dtype=torch.int64, device=features.device),
+        "multipliers": torch.zeros((*shape, 1), dtype=torch.float64, device=features.device),
+        "status": torch.full_like(targets, int(Status.UNDECIDED)),
+        "steps": torch.zeros_like(targets),
+    }

@@ -1,0 +1,109 @@
+"""The three kinds of plugin, and one line of the list that users see."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal, final, get_args
+
+from fsboundary.interfaces import (
+    BoundaryFinder,
+    FeatureExtractor,
+    HullSolver,
+    ImageBoundaryFinder,
+    Registration,
+)
+
+Kind = Literal["feature_extractor", "hull_solver", "boundary_finder"]
+State = Literal["ready", "set aside"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+HOOKS: dict[str, Kind] = {f"register_{kind}s": kind for kind in KINDS}
+"""Hook name to kind."""
+
+PIXELS = "pixels"
+"""The capability of boundary finders that work on images."""
+
+_INTERFACES: dict[Kind, type[Any]] = {
+    "feature_extractor": FeatureExtractor,
+    "hull_solver": HullSolver,
+    "boundary_finder": BoundaryFinder,
+}
+
+
+def needs_pixels(kind: Kind, capabilities: Collection[str | None]) -> bool:
+    """Whether `capabilities` tell an image finder from a finder in feature space."""
+    return kind == "boundary_finder" and PIXELS in capabilities
+
+
+def interface_of(kind: Kind, *, pixels: bool) -> type[Any]:
+    """Return the class that a plugin of `kind` derives from."""
+    return ImageBoundaryFinder if pixels else _INTERFACES[kind]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginInfo:
+    """One plugin, as ``fsboundary plugins`` lists it.
+
+    Attributes
+    ----------
+    name : str
+        By which users select it; the entry point's name where the plugin never got as far as
+        registering one.
+    kind : str
+        "feature_extractor", "hull_solver" or "boundary_finder"; empty where it never said.
+    distribution, version : str
+        The installed package that it comes from; empty where it is not installed.
+    state : {"ready", "set aside"}
+    reason : str
+        Why it was set aside, or a remark on how it loaded; often empty.
+    summary : str
+        When to use it.
+    capabilities : frozenset of str
+    """
+
+    name: str
+    kind: Kind | Literal[""]
+    distribution: str
+    version: str
+    state: State
+    reason: str = ""
+    summary: str = ""
+    capabilities: frozenset[str] = frozenset()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A registration that is ready for use, with where it comes from."""
+
+    kind: Kind
+    registration: Registration
+    distribution: str
+    version: str
+    remark: str = ""
+
+    @property
+    def key(self) -> tuple[Kind, bool, str]:
+        """Where names must be unique: kind, works on images, name."""
+        pixels = needs_pixels(self.kind, self.registration.capabilities)
+        return self.kind, pixels, self.registration.name
+
+    @property
+    def label(self) -> str:
+        """Name, distribution and version, for messages."""
+        return f"{self.registration.name!r} ({self.distribution} {self.version})"
+
+    def info(self, state: State = "ready", reason: str | None = None) -> PluginInfo:
+        """Return its line of the list."""
+        return PluginInfo(
+            name=self.registration.name,
+            kind=self.kind,
+            distribution=self.distribution,
+            version=self.version,
+            state=state,
+            reason=self.remark if reason is None else reason,
+            summary=self.registration.summary,
+            capabilities=frozenset(self.registration.capabilities),
+        )

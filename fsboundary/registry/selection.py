@@ -1,0 +1,122 @@
+"""From a name or an instance to a plugin that is ready for use, or an error that helps."""
+
+from __future__ import annotations
+
+import inspect
+from difflib import get_close_matches
+from typing import Any
+
+from fsboundary.errors import ArgumentError, FsboundaryError, PluginError
+from fsboundary.registry import discovery, identity
+from fsboundary.registry.info import KINDS, Entry, Kind, interface_of, needs_pixels
+from fsboundary.registry.store import Registry
+
+
+def create(
+    registry: Registry,
+    kind: Kind,
+    plugin: Any,
+    *,
+    options: dict[str, Any] | None,
+    capability: str | None,
+) -> Any:
+    """Do what :func:`fsboundary.registry.create` says, with plugins from `registry`."""
+    if kind not in KINDS:
+        raise ArgumentError("kind", repr(kind), f"one of {', '.join(KINDS)}", "choose one of these")
+    pixels = needs_pixels(kind, {capability})
+    wanted = interface_of(kind, pixels=pixels)
+    if not isinstance(plugin, str):
+        return _passed_through(kind, plugin, wanted, options)
+    entry = registry.find(kind, plugin, pixels=pixels)
+    if entry is None or not _capable(entry, capability):
+        raise _unknown(registry, kind, plugin, capability)
+    return _make(entry, wanted, dict(options or {}))
+
+
+def _capable(entry: Entry, capability: str | None) -> bool:
+    return capability is None or capability in entry.registration.capabilities
+
+
+def _passed_through(kind: Kind, plugin: Any, wanted: type[Any], options: Any) -> Any:
+    name = wanted.__name__
+    if isinstance(plugin, type):
+        fix = f"call it: {plugin.__name__}()"
+        raise ArgumentError(kind, f"the class {plugin.__name__}", f"an instance of {name}", fix)
+    if not isinstance(plugin, wanted):
+        fix = f"derive {type(plugin).__name__} from fsboundary.{name}, or pass a plugin's name"
+        got = f"an object of type {type(plugin).__name__}"
+        raise ArgumentError(kind, got, f"a name (str) or an instance of {name}", fix)
+    if options:
+        got = f"{sorted(options)} together with an instance of {type(plugin).__name__}"
+        fix = f"pass them to {type(plugin).__name__}(...)"
+        raise ArgumentError("options", got, "options with a plugin's name only", fix)
+    return plugin
+
+
+def _unknown(registry: Registry, kind: Kind, name: str, capability: str | None) -> ArgumentError:
+    """Return the error that lists what there is, what was perhaps meant, and what was set aside."""
+    ready = registry.ready(kind)
+    same_home = [e for e in ready if e.key[1] == needs_pixels(kind, {capability})]
+    available = sorted(e.registration.name for e in same_home if _capable(e, capability))
+    got = repr(name)
+    if any(e.registration.name == name for e in ready):
+        got += ", which lacks it" if capability else ", which works on images only"
+    what = kind.replace("_", " ") + (f" with the capability {capability!r}" if capability else "")
+    wanted = f"a {what}: {', '.join(available)}" if available else f"a {what}, but none is ready"
+    close = get_close_matches(name, available, n=1)
+    fixes = [f"use {close[0]!r}, the closest name" if close else "choose one that is available"]
+    known = discovery.normalized(name)
+    aside = [info for info in registry.describe() if info.state == "set aside"]
+    named = [i for i in aside if known in map(discovery.normalized, (i.name, i.distribution))]
+    for info in named:
+        origin = f" of {info.distribution} {info.version}" if info.distribution else ""
+        fixes.append(f"plugin {info.name!r}{origin} was set aside: {info.reason}")
+    if len(aside) > len(named):
+        fixes.append("`fsboundary plugins` shows the plugins that were set aside, and why")
+    return ArgumentError(kind, got, wanted, "; ".join(fixes))
+
+
+def _make(entry: Entry, wanted: type[Any], options: dict[str, Any]) -> Any:
+    _check_options(entry, options)
+    try:
+        made = entry.registration.factory(**options)
+    except (FsboundaryError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # as in loading: foreign code also calls sys.exit
+        given = f" with options {options}" if options else ""
+        raise PluginError(
+            f"plugin {entry.label} could not be made{given}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(made, wanted):
+        raise PluginError(
+            f"plugin {entry.label} made a {type(made).__name__}; wanted an instance of "
+            f"fsboundary.{wanted.__name__}. Report it to the plugin's author"
+        )
+    identity.remember(made, entry, options)
+    return made
+
+
+def _check_options(entry: Entry, options: dict[str, Any]) -> None:
+    """Name an option that the factory does not take, before it is called."""
+    try:
+        signature = inspect.signature(entry.registration.factory)
+    except ValueError:
+        return  # some compiled callables have no signature; their own error will do
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a lazy factory imports its module here
+        raise PluginError(
+            f"plugin {entry.label} could not be imported: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        taken = [p.name for p in signature.parameters.values() if p.kind in named]
+        bad = sorted(options.keys() - set(taken))
+        close = get_close_matches(bad[0], taken, n=1) if bad else []
+        got = f"{', '.join(map(repr, bad))} for plugin {entry.label}" if bad else str(error)
+        wanted = f"options among {', '.join(taken)}" if taken else "no options"
+        otherwise = "leave it out" if bad else "add it"
+        fix = f"use {close[0]!r}, the closest name" if close else otherwise
+        raise ArgumentError("options", got, wanted, fix) from error

@@ -1,0 +1,71 @@
+"""What every result can do."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC
+from collections import Counter
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from fsboundary.errors import StatusError
+from fsboundary.status import OK_CODES, Status
+
+
+class Result(ABC):
+    """Base of the results: batch first, detached, on the input's device, frozen.
+
+    Subclasses are frozen dataclasses with an int64 tensor ``status`` of :class:`Status` codes.
+    """
+
+    __slots__ = ()
+
+    def _values(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]  # every subclass is a dataclass
+
+    def _map(self, change: Any) -> Self:
+        values = self._values()
+        return type(self)(
+            **{k: change(v) if isinstance(v, Tensor) else v for k, v in values.items()}
+        )
+
+    @property
+    def ok(self) -> Tensor:
+        """Which entries are final answers, bool, shape of ``status``."""
+        status: Tensor = self._values()["status"]
+        return torch.isin(status, torch.tensor(OK_CODES, device=status.device))
+
+    def take(self, index: Tensor | slice | list[int]) -> Self:
+        """Return the rows at `index` (along the batch)."""
+        return self._map(lambda v: v[index])
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the result with every tensor on `device`."""
+        return self._map(lambda v: v.to(device))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name; tensors stay tensors."""
+        return self._values()
+
+    def raise_for_status(self) -> Self:
+        """Return self, or raise if any entry failed.
+
+        Raises
+        ------
+        StatusError
+            Names each failed status, how many entries have it, the first rows, and advice.
+        """
+        bad = ~self.ok
+        if not bool(bad.any()):
+            return self
+        status: Tensor = self._values()["status"]
+        counts = Counter(int(code) for code in status[bad].tolist())
+        lines = []
+        for code, count in sorted(counts.items()):
+            rows = (status == code).nonzero()[:5].tolist()
+            shown = ", ".join(str(r[0] if len(r) == 1 else tuple(r)) for r in rows)
+            lines.append(f"{Status(code).name} x {count} (first at {shown}): {Status(code).advice}")
+        name = type(self).__name__
+        raise StatusError(f"{name}: {int(bad.sum())} of {bad.numel()} failed.\n" + "\n".join(lines))

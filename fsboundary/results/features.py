@@ -1,0 +1,40 @@
+"""Features of a batch of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fsboundary.results.base import Result
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FeatureBatch(Result):
+    """What the body and the head say of B images.
+
+    Attributes
+    ----------
+    features : Tensor (B, d)
+        Inputs of the head, in the model's dtype.
+    logits : Tensor (B, K)
+        The model's own logits.
+    predicted : Tensor (B,)
+        Argmax of the float64 ``W z + b``; -1 for rows that are not finite.
+    disagrees : Tensor (B,), bool
+        Rows whose own logits have another argmax.
+    status : Tensor (B,)
+        CONVERGED, or NOT_FINITE for rows with NaN or infinite features or logits.
+    fingerprint : str
+        Digest of head, extractor and layer.
+    """
+
+    features: Float[Tensor, "B d"]
+    logits: Float[Tensor, "B K"]
+    predicted: Int[Tensor, " B"]
+    disagrees: Bool[Tensor, " B"]
+    status: Int[Tensor, " B"]
+    fingerprint: str

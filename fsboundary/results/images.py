@@ -1,0 +1,40 @@
+"""Flip images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from fsboundary.results.base import Result
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FlipImages(Result):
+    """Images on a decision boundary, one a row.
+
+    Attributes
+    ----------
+    images : Tensor (B, C, H, W)
+        Images on the boundary, in the dtype of the input; NaN where none was found.
+    distance : Tensor (B,), float64
+        Distance of the returned image from the row, pixel units.
+    residual : Tensor (B,), float64
+        Top minus second logit over largest minus smallest, of the returned image.
+    source, target, status : Tensor (B,)
+        Classes and :class:`fsboundary.Status` codes.
+    evaluations, forwards : Tensor (B,)
+        Gradients and other forward passes spent.
+    """
+
+    images: Float[Tensor, "B C H W"]
+    distance: Float64[Tensor, " B"]
+    residual: Float64[Tensor, " B"]
+    source: Int[Tensor, " B"]
+    target: Int[Tensor, " B"]
+    status: Int[Tensor, " B"]
+    evaluations: Int[Tensor, " B"]
+    forwards: Int[Tensor, " B"]

@@ -1,0 +1,320 @@
+"""From a torch model and images to features, logits and the head between them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fsboundary import registry
+from fsboundary.builtin.extractors.batches import check_batch_size, check_images, device_of, rows_of
+from fsboundary.builtin.extractors.calling import refuse_training
+from fsboundary.domain import Domain
+from fsboundary.errors import ArgumentError, HeadError, PluginError
+from fsboundary.head import LinearHead
+from fsboundary.interfaces import FeatureExtractor
+from fsboundary.results import FeatureBatch
+from fsboundary.status import Status
+
+
+@final
+class FeatureSpace:
+    """The last hidden layer of a classifier, where decision regions are polyhedra.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A classifier in eval mode: images (B,...) to logits (B,K). It is called as it is; nothing
+        of it is moved or changed.
+    head : nn.Module or str, optional
+        The last linear layer or its dotted name; found where it is not given.
+    domain : "auto", "unbounded", "nonnegative" or Domain
+        What the body can produce. "auto" is nonnegative only if the operations before the head
+        prove it, else unbounded; that no negative feature was seen is told by :meth:`notes` and
+        never assumed.
+    extractor : str or FeatureExtractor
+        Where features come from: a name that ``fsboundary plugins`` lists, or an instance.
+    preprocess : nn.Module or callable, optional
+        Differentiable; applied to every batch before the model, so that images are the user's own.
+
+    Raises
+    ------
+    ArgumentError
+        An argument of another type, or options for an extractor that does not take them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        head: nn.Module | str | None = None,
+        *,
+        domain: Literal["auto", "unbounded", "nonnegative"] | Domain = "auto",
+        extractor: str | FeatureExtractor = "head_input",
+        preprocess: nn.Module | Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise _wrong("model", model, "a torch nn.Module", "pass the model itself, in eval mode")
+        if not isinstance(head, nn.Module | str | None):
+            raise _wrong("head", head, "a layer or its dotted name", "leave it out: it is found")
+        if not (preprocess is None or callable(preprocess)):
+            fix = "pass a differentiable nn.Module"
+            raise _wrong("preprocess", preprocess, "a module or a function of images", fix)
+        self.model = model
+        self._domain = _domain(domain)
+        self._preprocess = preprocess
+        options = None if head is None else {"head": head}
+        self._extractor: FeatureExtractor = registry.create(
+            "feature_extractor", extractor, options=options
+        )
+        self._head: tuple[LinearHead, LinearHead] | None = None
+        self._minimum: Tensor | None = None
+
+    def extract(
+        self, images: Tensor, *additional: Any, batch_size: int = 256, show_progress: bool = False
+    ) -> FeatureBatch:
+        """Return features, logits and classes of `images`.
+
+        Parameters
+        ----------
+        images : Tensor (B, ...)
+            Floating point, on any device; each batch is moved to the model's.
+        *additional : object
+            Passed to the model after the images; tensors whose first dimension is B are batched
+            with them.
+        batch_size : int
+            Images at once.
+        show_progress : bool
+            Show a progress bar on standard error.
+
+        Returns
+        -------
+        FeatureBatch
+            Detached, on the images' device. Rows with NaN or infinite features or logits have
+            status NOT_FINITE and class -1.
+
+        Raises
+        ------
+        ArgumentError
+            The images are not a floating-point tensor with a batch dimension.
+        HeadError
+            No linear head; the model is in training mode; features leave the domain that "auto"
+            proved; or there are no images and the head is not known yet.
+        HeadMismatchError
+            ``W z + b`` is not what the model computes.
+        """
+        check_images(images)
+        check_batch_size(batch_size)
+        rows = len(images)
+        if rows == 0:
+            return self._empty(images.device)
+        parts = []
+        with torch.no_grad(), tqdm(total=rows, unit="image", disable=not show_progress) as bar:
+            for start in range(0, rows, batch_size):
+                part = slice(start, start + batch_size)
+                batch = images[part]
+                features, logits = self._run(batch, tuple(rows_of(additional, rows, part)))
+                parts.append(self._graded(features, logits, images.device))
+                bar.update(len(batch))
+        fields = [torch.cat(values) for values in zip(*parts, strict=True)]
+        return self._batch(*fields)
+
+    def logits(self, images: Tensor, *additional: Any) -> Tensor:
+        """Return logits (B,K) of `images`, in one batch and with the graph kept."""
+        check_images(images)
+        return self._run(images, additional)[1]
+
+    def features(self, images: Tensor, *additional: Any) -> Tensor:
+        """Return features (B,d) of `images`, in one batch and with the graph kept."""
+        check_images(images)
+        return self._run(images, additional)[0]
+
+    def fit(self, loader: Iterable[Any]) -> FeatureSpace:
+        """Fit an extractor that must be fitted, on batches of images; return self."""
+        self._extractor.fit(self.model, loader)
+        return self
+
+    @property
+    def head(self) -> LinearHead:
+        """The last linear map in float64, with the domain of its features.
+
+        Raises
+        ------
+        HeadError
+            Nothing was extracted yet.
+        """
+        found = self._extractor.head(self.model)
+        if found is None:
+            raise HeadError(
+                "the head is not known yet: it is found by watching the first forward pass. Call "
+                "extract(images) first"
+            )
+        if self._head is None or self._head[0] is not found:
+            domain = self._domain or self._extractor.domain(self.model)
+            # an inference tensor among the head's would forbid gradients through it for good
+            with torch.inference_mode(False):
+                self._head = found, LinearHead(found.weight, found.bias, domain)
+        return self._head[1]
+
+    @property
+    def domain(self) -> Domain:
+        """What the body can produce; raises like :attr:`head` if it is still to be found."""
+        return self.head.domain if self._domain is None else self._domain
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the head, the extractor and the layer; raises like :attr:`head`."""
+        kind = type(self._extractor)
+        # the default repr holds an address, which is another in every process
+        options = "" if kind.__repr__ is object.__repr__ else repr(self._extractor)
+        layer = self._extractor.notes(self.model).get("layer", "")
+        parts = (self.head.fingerprint, f"{kind.__module__}.{kind.__qualname__}", options, layer)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def notes(self) -> dict[str, str]:
+        """Return facts for a report, in words.
+
+        Returns
+        -------
+        dict
+            What the extractor says (``layer``, ``link``, ``residual``, ..), ``domain`` and how it
+            was decided, and ``observed minimum``, the smallest feature extracted so far.
+        """
+        notes = dict(self._extractor.notes(self.model))
+        head = self.head
+        proof = notes.pop("proof", "")
+        if self._domain is not None:
+            how = "given by the user"
+        elif head.domain.kind == "unbounded":
+            how = "nothing in the model's structure proves more"
+        else:
+            how = f"proved by the model's structure: {proof}" if proof else "by the extractor"
+        notes["domain"] = f"{head.domain.kind} ({how})"
+        if self._minimum is not None:
+            low = float(self._minimum)
+            seen = "no negative feature was seen" if low >= 0 else "negative features were seen"
+            notes["observed minimum"] = f"{low:.6g} ({seen})"
+        return notes
+
+    def _run(self, images: Tensor, additional: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+        """Return features and logits of one batch, moved to the model's device and checked."""
+        device = device_of(self.model, images.device)
+        if isinstance(self._preprocess, nn.Module):
+            refuse_training(self._preprocess, "preprocess")
+            images = images.to(device_of(self._preprocess, device))
+        else:
+            images = images.to(device)
+        if self._preprocess is not None:
+            images = self._preprocess(images).to(device)
+        moved = (a.to(device) if isinstance(a, Tensor) else a for a in additional)
+        features, logits = self._extractor.features(self.model, images, *moved)
+        self._check(features, logits, len(images))
+        return features, logits
+
+    def _check(self, features: Tensor, logits: Tensor, rows: int) -> None:
+        head = self.head
+        wanted = (rows, head.num_features), (rows, head.num_classes)
+        if (features.shape, logits.shape) != wanted:
+            raise PluginError(
+                f"extractor {self._extractor!r} gave features {tuple(features.shape)} and logits "
+                f"{tuple(logits.shape)}; wanted {wanted[0]} and {wanted[1]}"
+            )
+        if rows == 0:
+            return
+        z = features.detach()
+        low = torch.where(torch.isfinite(z), z, torch.inf).amin()
+        self._minimum = low if self._minimum is None else torch.minimum(self._minimum.to(low), low)
+        if self._domain is None and head.domain.kind == "nonnegative" and bool(low < 0):
+            raise HeadError(
+                f"a feature is {float(low):.6g}, but the first pass proved all nonnegative: "
+                "the model's path depends on its input. Pass domain='unbounded'"
+            )
+
+    def _graded(self, features: Tensor, logits: Tensor, device: torch.device) -> tuple[Tensor, ...]:
+        """Return the fields of a FeatureBatch, on `device`."""
+        finite = torch.isfinite(features).all(dim=1) & torch.isfinite(logits).all(dim=1)
+        predicted = self.head.predict(features)
+        disagrees = finite & (logits.argmax(dim=1) != predicted)
+        predicted = torch.where(finite, predicted, -1)
+        status = torch.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE))
+        return tuple(t.to(device) for t in (features, logits, predicted, disagrees, status))
+
+    def _empty(self, device: torch.device) -> FeatureBatch:
+        head = self.head
+        none = torch.zeros(0, dtype=torch.int64, device=device)
+        dtype = next((p.dtype for p in self.model.parameters()), torch.get_default_dtype())
+        features = torch.zeros(0, head.num_features, dtype=dtype, device=device)
+        logits = torch.zeros(0, head.num_classes, dtype=dtype, device=device)
+        return self._batch(features, logits, none, none.bool(), none.clone())
+
+    def _batch(
+        self, features: Tensor, logits: Tensor, predicted: Tensor, disagrees: Tensor, status: Tensor
+    ) -> FeatureBatch:
+        return FeatureBatch(
+            features=features,
+            logits=logits,
+            predicted=predicted,
+            disagrees=disagrees,
+            status=status,
+            fingerprint=self.fingerprint,
+        )
+
+
+def two_class_head(linear: nn.Linear) -> nn.Linear:
+    """Return a two-class head that decides as a binary head with one logit does.
+
+    Its logits are 0 and the old one, so class 1 is where the old logit is positive, and the
+    softmax of class 1 is the old logit's sigmoid. Put it in place of the old layer, and remove any
+    squeeze or sigmoid after it::
+
+        model.fc = fsboundary.two_class_head(model.fc)
+
+    Parameters
+    ----------
+    linear : nn.Linear
+        One output, any number of inputs. It is left as it is.
+
+    Returns
+    -------
+    nn.Linear
+        Two outputs: weight rows 0 and w, biases 0 and b, on the same device, in the same dtype and
+        mode.
+
+    Raises
+    ------
+    ArgumentError
+        The layer is not an nn.Linear with one output.
+    """
+    if not isinstance(linear, nn.Linear):
+        raise _wrong("linear", linear, "an nn.Linear with one output", "pass the last layer")
+    if linear.out_features != 1:
+        got = f"a Linear with {linear.out_features} outputs"
+        raise ArgumentError("linear", got, "one output", "use the layer as it is")
+    weight = linear.weight.detach()
+    with torch.no_grad():
+        # on the meta device first, so that no random number is drawn for weights to be replaced
+        made = nn.Linear(linear.in_features, 2, linear.bias is not None, "meta", weight.dtype)
+        made = made.to_empty(device=weight.device).train(linear.training)
+        made.weight.copy_(torch.cat([torch.zeros_like(weight), weight]))
+        if linear.bias is not None:
+            made.bias.copy_(torch.cat([torch.zeros_like(linear.bias), linear.bias]))
+    return made.requires_grad_(linear.weight.requires_grad)
+
+
+def _domain(domain: object) -> Domain | None:
+    """Return the domain that the user chose; None for "auto"."""
+    if isinstance(domain, Domain):
+        return domain
+    if not isinstance(domain, str) or domain not in ("auto", "unbounded", "nonnegative"):
+        fix = "pass one of these, or a box: Domain.box(lower, upper)"
+        got = repr(domain) if isinstance(domain, str) else f"a {type(domain).__name__}"
+        raise ArgumentError("domain", got, "'auto', 'unbounded', 'nonnegative' or a Domain", fix)
+    named = {"unbounded": Domain.unbounded, "nonnegative": Domain.nonnegative}
+    return named[domain]() if domain in named else None
+
+
+def _wrong(name: str, got: object, wanted: str, fix: str) -> ArgumentError:
+    return ArgumentError(name, f"a {type(got).__name__}", wanted, fix)

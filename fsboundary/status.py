@@ -1,0 +1,68 @@
+"""Per-entry status codes, each with advice for the person who meets it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """Outcome of one entry of a result (design.md, section 1).
+
+    Results carry these as int64 tensors. ``Status(code).advice`` says what to do;
+    ``Status(code).ok`` is true for final answers, including "there is none".
+    """
+
+    CONVERGED = 0
+    INFEASIBLE = 1
+    UNBOUNDED = 2
+    DUPLICATE = 3
+    MAX_STEPS = 4
+    INACCURATE = 5
+    OUTSIDE_DOMAIN = 6
+    TARGET_IS_SOURCE = 7
+    NOT_FINITE = 8
+    UNDECIDED = 9
+
+    @property
+    def ok(self) -> bool:
+        """Whether the entry is a final, certified answer."""
+        return self in _OK
+
+    @property
+    def advice(self) -> str:
+        """What the status means and what to do about it."""
+        return _ADVICE[self]
+
+
+_OK = frozenset({Status.CONVERGED, Status.INFEASIBLE, Status.UNBOUNDED, Status.DUPLICATE})
+
+OK_CODES = tuple(int(s) for s in sorted(_OK))
+"""The codes of final answers, for comparisons with status tensors."""
+
+_ADVICE = {
+    Status.CONVERGED: "certified: gap and violation are within tolerance",
+    Status.INFEASIBLE: (
+        "no such point exists in the domain (or none nearer than a million times the scale); "
+        "the distance is +inf, which is the answer and not a failure"
+    ),
+    Status.UNBOUNDED: "no limit: no other class can be reached, or balls of any size fit",
+    Status.DUPLICATE: "two classes have equal weight rows and biases, so they tie everywhere",
+    Status.MAX_STEPS: (
+        "stopped at max_steps before the certificate closed; lower_bound still holds. "
+        "Raise max_steps"
+    ),
+    Status.INACCURATE: (
+        "the answer missed the tolerance when re-checked in float64; lower_bound still holds. "
+        "Loosen tolerance or choose another solver or finder"
+    ),
+    Status.OUTSIDE_DOMAIN: (
+        "the row lies outside the domain. Check that the features come from this head's own "
+        "body, or pass domain=Domain.unbounded()"
+    ),
+    Status.TARGET_IS_SOURCE: (
+        "the target is the row's own class. Choose another target; the source is the predicted "
+        "class, also for misclassified rows"
+    ),
+    Status.NOT_FINITE: "the row holds NaN or infinite values. Drop it or mend its image",
+    Status.UNDECIDED: "the bracket does not decide the question. Tighten tolerance",
+}

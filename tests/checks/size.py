@@ -1,0 +1,44 @@
+"""Fail where a module outgrows what one reader takes in: python tests/checks/size.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).parents[2]
+LARGEST, MEDIAN, PLUGIN = 400, 150, 150
+
+
+def lengths(folder: Path) -> dict[str, int]:
+    """Return the number of lines of each module under `folder`."""
+    return {
+        path.relative_to(folder.parent).as_posix(): len(path.read_text("utf-8").splitlines())
+        for path in sorted(folder.rglob("*.py"))
+    }
+
+
+def complaints(core: dict[str, int], plugins: dict[str, int]) -> list[str]:
+    """Return one line for each broken limit."""
+    found = [f"{p}: {n} lines, limit {LARGEST}" for p, n in core.items() if n > LARGEST]
+    found += [f"{p}: {n} lines, limit {PLUGIN - 1}" for p, n in plugins.items() if n >= PLUGIN]
+    if (middle := median(core.values())) >= MEDIAN:
+        found.append(f"the median module has {middle:g} lines, limit {MEDIAN - 1}")
+    return found
+
+
+def main() -> int:
+    """Print the largest and the median, and every complaint."""
+    core, plugins = lengths(ROOT / "fsboundary"), lengths(ROOT / "plugins")
+    largest, middle = max(core, key=core.__getitem__), median(core.values())
+    print(f"{len(core)} modules: largest {core[largest]} ({largest}), median {middle:g}")
+    if plugins:
+        largest = max(plugins, key=plugins.__getitem__)
+        print(f"{len(plugins)} plugin modules: largest {plugins[largest]} ({largest})")
+    found = complaints(core, plugins)
+    print("\n".join(found) if found else "sizes: ok")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
