@@ -1,0 +1,61 @@
+"""The demo's report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fsboundary import registry
+from fsboundary.demo.data import load_demo
+from fsboundary.report.measure import Subject
+from fsboundary.report.page import write_report
+from fsboundary.space import FeatureSpace
+
+FINDER = "dual_newton"
+BATCH_SIZE = 256
+
+
+def run_demo(out: Path, *, json_path: Path | None = None, show_progress: bool = True) -> Path:
+    """Study the built-in network on real images of clothes and write the report.
+
+    Parameters
+    ----------
+    out : Path
+        The HTML file.
+    json_path : Path, optional
+        Where to write the numbers.
+    show_progress : bool
+        Show a bar of the stages.
+
+    Returns
+    -------
+    Path
+        `out`.
+    """
+    demo = load_demo()
+    facts = demo.facts
+    subject = Subject(
+        space=FeatureSpace(demo.model, preprocess=demo.preprocess),
+        images=demo.test_images,
+        labels=demo.test_labels,
+        class_names=demo.class_names,
+        file_names=None,
+        train_images=demo.train_images,
+        train_labels=demo.train_labels,
+        finder=registry.create("boundary_finder", FINDER),
+        batch_size=BATCH_SIZE,
+        title="A small ResNet on Fashion-MNIST",
+        facts={
+            "network": (
+                f"{type(demo.model).__name__}, {facts['parameters']:,} parameters, trained on all "
+                f"60,000 training images ({facts['epochs']} epochs, seed {facts['seed']}, "
+                f"torch {facts['torch']}): {100 * facts['test_accuracy']:.2f} % of all 10,000 "
+                "test images correct"
+            ),
+            "images": (
+                f"Fashion-MNIST, {len(demo.test_images):,} of the test images and, for the class "
+                f"means, {len(demo.train_images):,} of the training images, the same number of "
+                "each class. Copyright 2017 Zalando SE, MIT licence"
+            ),
+        },
+    )
+    return write_report(subject, out, json_path=json_path, show_progress=show_progress)
