@@ -3,13 +3,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from geometry.oracles import flip_distance, make_problem
 
 import fsboundary as fsb
 from fsboundary import Status
+from geometry.oracles import flip_distance, make_problem
 
 KINDS = ["unbounded", "nonnegative", "box"]
-SIZES = [(2, 2), (2, 64), (3, 2), (3, 8), (10, 2), (10, 8), (10, 64), (10, 512), (100, 8), (100, 64)]
+SIZES = [
+    (2, 2),
+    (2, 64),
+    (3, 2),
+    (3, 8),
+    (10, 2),
+    (10, 8),
+    (10, 64),
+    (10, 512),
+    (100, 8),
+    (100, 64),
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

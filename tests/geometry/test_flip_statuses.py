@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from geometry.oracles import make_problem
 
 import fsboundary as fsb
 from fsboundary import ArgumentError, Status
+from geometry.oracles import make_problem
 
 
 def test_one_bad_row_fails_alone() -> None:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from geometry.oracles import linf_radius, make_problem
 
 import fsboundary as fsb
 from fsboundary import ArgumentError, Status
+from geometry.oracles import linf_radius, make_problem
 
 KINDS = ["unbounded", "nonnegative", "box"]
 
@@ -46,9 +46,7 @@ def test_no_sampled_point_changes_class(kind: str, norm: str) -> None:
     size = step.norm(dim=2) if norm == "l2" else step.abs().amax(dim=2)
     radius = balls.radius.clamp_max(1e3)[:, None] * (1 - 1e-9)
     ends = head.domain.clip(z[:, None] + step / size[..., None] * radius[..., None])
-    assert torch.equal(
-        head.predict(ends.reshape(-1, 6)), head.predict(z).repeat_interleave(400)
-    )
+    assert torch.equal(head.predict(ends.reshape(-1, 6)), head.predict(z).repeat_interleave(400))
 
 
 @pytest.mark.parametrize("kind", KINDS)
