@@ -126,6 +126,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     state = {k: v.contiguous() for k, v in network.state_dict().items()}
     save_file(state, args.out / "weights.safetensors")
+    (args.out / "weights.safetensors").chmod(0o644)  # safetensors writes files for the owner alone
     train_x, train_y = subset(data["train_images"], data["train_labels"], 300, args.seed)
     test_x, test_y = subset(data["test_images"], data["test_labels"], 50, args.seed)
     np.savez_compressed(

@@ -1,0 +1,132 @@
+"""How a model is called: wrappers taken off, compiled code run eagerly, its logits picked out."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fsboundary.errors import HeadError
+
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the module inside ``torch.compile`` and (Distributed)DataParallel wrappers."""
+    while True:
+        if isinstance(model, _PARALLEL):
+            model = model.module
+        elif _is_compiled(model):
+            model = model._orig_mod  # type: ignore[assignment]  # an OptimizedModule keeps it there
+        else:
+            return model
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    # torch._dynamo takes seconds to import, and nothing is compiled before something imports it
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    return dynamo is not None and isinstance(model, dynamo.OptimizedModule)
+
+
+def _set_stance() -> Any:
+    return getattr(torch.compiler, "set_stance", None)  # torch 2.6 and later
+
+
+@contextlib.contextmanager
+def _eagerly() -> Iterator[None]:
+    """Run compiled functions as plain Python, because compiled code may skip forward hooks."""
+    stance = _set_stance()
+    if stance is None or "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with stance("force_eager"):
+        yield
+
+
+def call(model: nn.Module, images: Tensor, additional: tuple[Any, ...]) -> Any:
+    """Call an unwrapped `model`, with a hint added to errors that a wrong dtype causes."""
+    run: Any = model
+    if _set_stance() is None and getattr(model, "_compiled_call_impl", None) is not None:
+        run = model._call_impl  # the eager half of __call__ where no stance can ask for it
+    try:
+        with _eagerly():
+            return run(images, *additional)
+    except RuntimeError as error:
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), images.dtype)
+        if dtype != images.dtype:
+            error.add_note(
+                f"fsboundary: the images are {images.dtype} and the model's first weights are "
+                f"{dtype}; if that is the cause, pass images.to({dtype})"
+            )
+        raise
+
+
+def refuse_training(module: nn.Module, what: str = "the model") -> None:
+    """Raise HeadError if `module` or a submodule is in training mode, naming the first."""
+    if not any(m.training for m in module.modules()):
+        return
+    name, first = next((n, m) for n, m in module.named_modules() if m.training)
+    where = f"its submodule {name!r} ({type(first).__name__})" if name else type(first).__name__
+    raise HeadError(
+        f"{what} is in training mode ({where}), so its features depend on chance and on the rest "
+        f"of the batch. Call .eval() on {what} first; fsboundary never changes the mode itself"
+    )
+
+
+def answer(output: Any, rows: int) -> Tensor:
+    """Return the logits (B,K) in what a model returned for B = `rows` images.
+
+    Raises
+    ------
+    HeadError
+        No tensor of logits in it, or one of another shape; says what to return instead.
+    """
+    found = _pick(output)
+    if found is None:
+        raise HeadError(
+            f"the model returned {_described(output)}; wanted logits (B,K): a tensor, a tuple with "
+            "a 2-D tensor, a mapping with 'logits' or an object with .logits. Wrap the model in a "
+            "module that returns its logits"
+        )
+    if found.ndim > 2 and found[0].numel() == found.shape[1] and found.shape[0] == rows:
+        found = found.flatten(1)
+    shape = tuple(found.shape)
+    if found.ndim == 1 or (found.ndim == 2 and shape[1] == 1):
+        raise HeadError(
+            f"the model returned a single logit per image (shape {shape}): a binary head. Turn its "
+            "last linear layer into a two-class head, with the logits 0 and the old one: "
+            "model.fc = fsboundary.two_class_head(model.fc), with its own name in place of fc, "
+            "and remove any squeeze or sigmoid after it"
+        )
+    if found.ndim != 2 or shape[0] != rows:
+        raise HeadError(
+            f"the model returned shape {shape} for {rows} images; wanted ({rows}, K), one row of "
+            "logits an image. For outputs per token, position or crop, wrap the model in a module "
+            "that pools them before its last linear layer"
+        )
+    return found
+
+
+def _pick(output: Any) -> Tensor | None:
+    if isinstance(output, Tensor):
+        return output if output.ndim else None
+    logits = output.get("logits") if isinstance(output, Mapping) else None
+    logits = getattr(output, "logits", None) if logits is None else logits
+    if isinstance(logits, Tensor):
+        return logits
+    if isinstance(output, tuple | list):
+        tensors = [t for t in output if isinstance(t, Tensor) and t.is_floating_point()]
+        return next((t for t in tensors if t.ndim == 2), next(iter(tensors), None))
+    return None
+
+
+def _described(output: Any) -> str:
+    if isinstance(output, Mapping):
+        return f"a {type(output).__name__} with keys {sorted(map(str, output))}"
+    if isinstance(output, tuple | list):
+        return f"a {type(output).__name__} of {[type(part).__name__ for part in output]}"
+    return f"a {type(output).__name__}"

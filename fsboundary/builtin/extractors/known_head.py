@@ -1,0 +1,158 @@
+"""A head that was found: the layer, its weights at that time, and how well it has held since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from fsboundary.builtin.extractors.agreement import allowed
+from fsboundary.builtin.extractors.linear_maps import Reading, weight_and_bias
+from fsboundary.builtin.extractors.links import Link, applied, rounding
+from fsboundary.builtin.extractors.matching import Match
+from fsboundary.errors import HeadError, HeadMismatchError
+from fsboundary.head import LinearHead
+
+_LINEAR = "W z + b"
+
+
+@final
+@dataclass(slots=True, kw_only=True, eq=False)
+class KnownHead:
+    """What is known of one model's head.
+
+    Attributes
+    ----------
+    layer, kind : str
+        Dotted name and class of the layer.
+    from_end : int
+        Which of the layer's calls in a pass, counted from the last.
+    link : str
+        What the model does to the logits.
+    pooled : bool
+        Whether the features are means over space.
+    proof : str
+        The operation that proves them nonnegative; empty where none does.
+    head : LinearHead
+        In float64, on the device of the layer.
+    weight, bias : Tensor
+        The layer's own at the time, to notice changes.
+    worst : tuple of float, or None
+        The residual that came nearest to its tolerance so far, and that tolerance.
+    """
+
+    layer: str
+    kind: str
+    from_end: int
+    link: Link
+    pooled: bool
+    proof: str
+    head: LinearHead
+    weight: Tensor
+    bias: Tensor | None
+    worst: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, match: Match, module: nn.Module) -> KnownHead:
+        """Keep what a match found in `module`."""
+        weight, bias = _weights(match.reading.layer, module)
+        # an inference tensor among the head's would forbid gradients through it for good
+        with torch.inference_mode(False), torch.no_grad():
+            weight, bias = weight.clone(), None if bias is None else bias.clone()
+            head = LinearHead(weight, bias)
+        return cls(
+            layer=match.reading.layer,
+            kind=type(module).__name__,
+            from_end=match.from_end,
+            link=match.link,
+            pooled=match.reading.positions > 1,
+            proof=match.reading.proof,
+            head=head,
+            weight=weight,
+            bias=bias,
+        )
+
+    def refuse_changes(self, module: nn.Module) -> None:
+        """Raise HeadMismatchError unless the layer's weights are what they were."""
+        weight, bias = _weights(self.layer, module)
+        if weight.device != self.weight.device:
+            with torch.inference_mode(False), torch.no_grad():
+                self.weight = self.weight.to(weight.device)
+                self.bias = None if self.bias is None else self.bias.to(weight.device)
+                self.head = self.head.to(weight.device)
+        if not (_same(weight, self.weight) and _same(bias, self.bias)):
+            raise HeadMismatchError(
+                f"the weights of the head, layer {self.layer!r} ({self.kind}), changed since it "
+                "was found. Make a new FeatureSpace for the changed model; features and flip "
+                "points of the two do not mix"
+            )
+
+    def pick(self, readings: list[Reading]) -> Reading:
+        """Return the call that gives the logits among those of one pass."""
+        own = [r for r in readings if r.layer == self.layer]
+        if len(own) < self.from_end:
+            raise HeadError(
+                f"the head, layer {self.layer!r} ({self.kind}), ran {len(own)} times on a flat "
+                f"input in this pass; when it was found, its call number {self.from_end} from the "
+                "last gave the logits. The model's path depends on its input; wrap the one path "
+                "that you study in a module"
+            )
+        return own[-self.from_end]
+
+    @torch.no_grad()
+    def verify(self, reading: Reading, output: Tensor) -> Tensor:
+        """Return the logits (B,K), after a check that they are ``W z + b`` and give `output`.
+
+        Raises
+        ------
+        HeadMismatchError
+            Names the layer, the residual and the tolerance; rows that are not finite are passed
+            over.
+        """
+        logits = output if self.link == "identity" else reading.outputs
+        weight, bias = self.head.weight, self.head.bias
+        z = reading.features.detach()
+        residual = (self.head.logits(z) - logits.detach()).abs()
+        self._compare(residual, allowed(reading, weight, bias, logits), logits, _LINEAR)
+        if self.link != "identity":
+            residual = (applied(self.link, logits) - output.detach()).abs()
+            tolerance = rounding(self.link, logits, output)
+            self._compare(residual, tolerance, output, f"{self.link} of its output")
+        return logits
+
+    def _compare(self, residual: Tensor, tolerance: Tensor, other: Tensor, what: str) -> None:
+        if residual.numel() == 0:
+            return
+        # NaN compares false, so what is not finite is passed over
+        ratio = torch.where(torch.isfinite(other), residual / tolerance, 0.0).nan_to_num(nan=0.0)
+        worst, flat = ratio.flatten().max(dim=0)
+        row, column = divmod(int(flat), ratio.shape[1])
+        found = float(residual[row, column]), float(tolerance[row, column])
+        if float(worst) > 1:
+            raise HeadMismatchError(
+                f"layer {self.layer!r} ({self.kind}): {what} differs from the model's output by "
+                f"{found[0]:.3e} at row {row}, class {column}; the tolerance there is "
+                f"{found[1]:.3e} ({other.dtype}). The layer's class computes something else than "
+                "W z + b, or the model's path depends on its input"
+            )
+        nearer = self.worst is None or float(worst) > self.worst[0] / self.worst[1]
+        if what == _LINEAR and nearer:
+            self.worst = found
+
+
+def _weights(layer: str, module: nn.Module) -> tuple[Tensor, Tensor | None]:
+    found = weight_and_bias(module)
+    if found is None:
+        raise HeadError(
+            f"layer {layer!r} ({type(module).__name__}) has no weight (K,d) and bias (K,) to read. "
+            "Replace it by a plain nn.Linear"
+        )
+    return found
+
+
+def _same(now: Tensor | None, then: Tensor | None) -> bool:
+    if now is None or then is None:
+        return now is then
+    return now.dtype == then.dtype and torch.equal(now, then)

@@ -1,0 +1,1 @@
+"""Reports: a study, its numbers as plain Python, and one HTML file."""

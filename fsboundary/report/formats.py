@@ -1,0 +1,85 @@
+"""How numbers look in a page. Every number carries its full value and its place in the JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+from markupsafe import Markup
+
+Kind = Literal["count", "share", "length", "tiny", "seconds"]
+
+NOTHING = "–"
+"""Stands for a number that does not exist, such as the median of no image."""
+
+
+def number(numbers: dict[str, Any], path: str, kind: Kind = "count") -> Markup:
+    """Return the number at `path` as HTML: ``<data value=... data-key=...>text</data>``.
+
+    Parameters
+    ----------
+    numbers : dict
+        What ``--json`` writes.
+    path : str
+        Keys and list places with dots between them, such as ``extremes.least.0.distance``.
+    kind : str
+        "count" with thousands separators, "share" in per cent, "length" in feature units with
+        three digits, "tiny" as a power of ten, "seconds".
+    """
+    value = look_up(numbers, path)
+    text = Markup(NOTHING) if value is None else _FORMATS[kind](value)
+    template = Markup('<data value="{}" data-key="{}">{}</data>')
+    return template.format(json.dumps(value), path, text)
+
+
+def look_up(numbers: Any, path: str) -> Any:
+    """Return the value at a dotted `path`."""
+    for key in path.split("."):
+        numbers = numbers[int(key)] if isinstance(numbers, list) else numbers[key]
+    return numbers
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _share(value: float) -> str:
+    # never round up to a perfect score, nor down to none
+    text = f"{100 * value:.1f}"
+    if text == "100.0" and value < 1:
+        text = "> 99.9"
+    elif text == "0.0" and value > 0:
+        text = "< 0.1"
+    return f"{text} %"
+
+
+def length(value: float) -> str | Markup:
+    """Return a length with three significant digits."""
+    if value == 0:
+        return "0"
+    if not 1e-3 <= abs(value) < 1e5:
+        return _tiny(value)
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}"
+
+
+def _tiny(value: float) -> str | Markup:
+    if value == 0:
+        return "0"
+    digits, power = f"{value:.1e}".split("e")
+    return Markup("{} × 10<sup>{}</sup>").format(digits, str(int(power)).replace("-", "−"))
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value >= 0.1 else f"{1000 * value:.0f} ms"
+
+
+_FORMATS: dict[Kind, Callable[[Any], str | Markup]] = {
+    "count": _count,
+    "share": _share,
+    "length": length,
+    "tiny": _tiny,
+    "seconds": _seconds,
+}

@@ -1,0 +1,219 @@
+"""Everything that the sections of a report start from, computed once."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from fsboundary.boundaries import find_flip_points
+from fsboundary.head import LinearHead
+from fsboundary.interfaces import BoundaryFinder
+from fsboundary.regions import guaranteed_balls
+from fsboundary.report.clock import Clock
+from fsboundary.results import FeatureBatch, FlipPoints, GuaranteedRegion
+from fsboundary.space import FeatureSpace
+from fsboundary.status import OK_CODES
+from fsboundary.tolerance import absolute
+
+MOST_CLASSES = 30
+"""With more classes than this, pairs are studied for the FEWER_CLASSES most often predicted
+only: nobody reads a larger table, and all pairs of 1,000 classes are 999 problems an image."""
+
+FEWER_CLASSES = 20
+
+POINTS_BYTES = 64 << 20
+"""Flip points are found for so many rows at a time that their points take this much memory."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Subject:
+    """What a report is about.
+
+    Attributes
+    ----------
+    space : FeatureSpace
+    images : Tensor (N, C, H, W)
+        Pixels in [0, 1].
+    labels : Tensor (N,) or None
+        True classes.
+    class_names : tuple of str
+        K names.
+    file_names : tuple of str or None
+        N names.
+    train_images : Tensor (M, C, H, W) or None
+        Only for the mean feature of each class.
+    train_labels : Tensor (M,) or None
+        None: the predicted classes stand in for them.
+    finder : BoundaryFinder
+    batch_size : int
+        Images in one forward pass.
+    title : str
+    facts : dict of str to str
+        Further lines of the provenance, such as where the weights come from.
+    """
+
+    space: FeatureSpace
+    images: Tensor
+    labels: Tensor | None
+    class_names: tuple[str, ...]
+    file_names: tuple[str, ...] | None
+    train_images: Tensor | None
+    train_labels: Tensor | None
+    finder: BoundaryFinder
+    batch_size: int
+    title: str
+    facts: dict[str, str]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Flips:
+    """Flip distances of B rows to T targets, as :class:`~fsboundary.results.FlipPoints` has them.
+
+    The points themselves are not kept: B x T x d numbers may not fit in memory.
+
+    Attributes
+    ----------
+    target, status : Tensor (B, T)
+    distance, lower_bound, relative_gap : Tensor (B, T), float64
+    """
+
+    target: Tensor
+    distance: Tensor
+    lower_bound: Tensor
+    relative_gap: Tensor
+    status: Tensor
+
+    @property
+    def ok(self) -> Tensor:
+        """Which entries are final answers, bool (B, T)."""
+        return torch.isin(self.status, torch.tensor(OK_CODES))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measurements:
+    """A subject and what was measured of it, on the CPU.
+
+    Attributes
+    ----------
+    subject : Subject
+    head : LinearHead
+    batch, train : FeatureBatch
+        Of the images and of the training images, if there are any.
+    flips : Flips
+        To all classes where there are at most MOST_CLASSES, else to the `shown` ones.
+    nearest : Flips
+        To the nearest class, T = 1.
+    balls : GuaranteedRegion
+    shown : list of int
+        The classes that tables and small multiples show.
+    means : Tensor (K, d), float64
+        Mean feature of each class; NaN where there is no image of it.
+    """
+
+    subject: Subject
+    head: LinearHead
+    batch: FeatureBatch
+    train: FeatureBatch | None
+    flips: Flips
+    nearest: Flips
+    balls: GuaranteedRegion
+    shown: list[int]
+    means: Tensor
+
+
+STAGES = 4
+"""How many stages :func:`measure` runs on the clock."""
+
+
+def measure(subject: Subject, clock: Clock) -> Measurements:
+    """Extract features, find flip points and guaranteed balls."""
+    space, cpu = subject.space, torch.device("cpu")
+    with clock.stage("features of the training images"):
+        train = None
+        if subject.train_images is not None:
+            train = space.extract(subject.train_images, batch_size=subject.batch_size).to(cpu)
+    with clock.stage("features of the images"):
+        batch = space.extract(subject.images, batch_size=subject.batch_size).to(cpu)
+    head = space.head.to(cpu)
+    with clock.stage("flip points"):
+        shown = _shown_classes(batch.predicted, head.num_classes)
+        targets: Literal["all"] | list[int] = "all" if len(shown) == head.num_classes else shown
+        flips = _flips(head, batch.features, targets, subject.finder)
+        nearest = _flips(head, batch.features, "nearest", subject.finder)
+    with clock.stage("guaranteed balls"):
+        balls = guaranteed_balls(head, batch.features)
+    return Measurements(
+        subject=subject,
+        head=head,
+        batch=batch,
+        train=train,
+        flips=flips,
+        nearest=nearest,
+        balls=balls,
+        shown=shown,
+        means=_means(subject, batch, train, head.num_classes),
+    )
+
+
+def _shown_classes(predicted: Tensor, classes: int) -> list[int]:
+    if classes <= MOST_CLASSES:
+        return list(range(classes))
+    counts = torch.bincount(predicted[predicted >= 0], minlength=classes)
+    most = counts.argsort(descending=True, stable=True)[:FEWER_CLASSES]
+    return sorted(most.tolist())
+
+
+def _flips(
+    head: LinearHead,
+    features: Tensor,
+    targets: Literal["nearest", "all"] | list[int],
+    finder: BoundaryFinder,
+) -> Flips:
+    """Find flip points chunk by chunk; a list of targets is the same for all rows."""
+    width = {"nearest": 1, "all": head.num_classes - 1}.get(str(targets), len(targets))
+    rows = max(1, POINTS_BYTES // (8 * width * head.num_features))
+    parts = []
+    for z in features.split(rows):
+        wanted = targets if isinstance(targets, str) else torch.tensor([targets] * len(z))
+        parts.append(_without_points(z, find_flip_points(head, z, wanted, finder=finder)))
+    names = [field.name for field in dataclasses.fields(Flips)]
+    return Flips(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+
+def _without_points(features: Tensor, found: FlipPoints) -> Flips:
+    ends = torch.linalg.vector_norm(found.points, dim=-1)
+    starts = torch.linalg.vector_norm(features.to(torch.float64), dim=-1)[:, None]
+    floor = absolute((ends + starts).nan_to_num())
+    relative = torch.where(
+        found.distance.isfinite(), found.gap / torch.maximum(found.distance, floor), torch.nan
+    )
+    return Flips(
+        target=found.target,
+        distance=found.distance,
+        lower_bound=found.lower_bound,
+        relative_gap=relative,
+        status=found.status,
+    )
+
+
+def _means(
+    subject: Subject, batch: FeatureBatch, train: FeatureBatch | None, classes: int
+) -> Tensor:
+    """Return the mean feature (K, d) of each class, over the training images if there are any."""
+    if train is None:
+        features, owners = batch, subject.labels
+    else:
+        features, owners = train, subject.train_labels
+    owners = features.predicted if owners is None else owners
+    good = features.ok & (owners >= 0)
+    z, owners = features.features[good].to(torch.float64), owners[good]
+    sums = torch.zeros(classes, z.shape[1], dtype=torch.float64).index_add_(0, owners, z)
+    counts = torch.bincount(owners, minlength=classes)[:, None]
+    return torch.where(counts > 0, sums / counts, torch.nan)

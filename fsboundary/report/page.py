@@ -1,0 +1,102 @@
+"""One self-contained HTML file from numbers and pictures."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fsboundary.errors import ArgumentError
+from fsboundary.report.clock import Clock
+from fsboundary.report.formats import number
+from fsboundary.report.heat import heat_style
+from fsboundary.report.measure import STAGES, Subject
+from fsboundary.report.pictures import png_uri
+from fsboundary.report.sections import SECTIONS
+from fsboundary.report.study import Study, run_study
+
+
+def write_report(
+    subject: Subject, out: Path, *, json_path: Path | None = None, show_progress: bool = False
+) -> Path:
+    """Study a subject and write the page, and the numbers if asked.
+
+    Parameters
+    ----------
+    subject : Subject
+    out : Path
+        HTML file; its folder must exist.
+    json_path : Path, optional
+        JSON file for the numbers.
+    show_progress : bool
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    ArgumentError
+        The folder of a file does not exist.
+    """
+    require_folders(out, json_path)
+    clock = Clock(STAGES + len(SECTIONS) + 1, show_progress=show_progress)
+    try:
+        study = run_study(subject, clock)
+        with clock.stage("figures"):
+            figures = draw_figures(study.numbers)
+        study.numbers["provenance"]["stages"] = clock.stages()
+    finally:
+        clock.close()
+    out.write_text(render(study, figures), encoding="utf-8")
+    if json_path is not None:
+        json_path.write_text(to_json(study.numbers), encoding="utf-8")
+    return out
+
+
+def require_folders(*files: Path | None) -> None:
+    """Raise ArgumentError where a file could not be written, before any work starts."""
+    for file in files:
+        if file is not None and not file.parent.is_dir():
+            raise ArgumentError(
+                "out", f"{file}", "a file in a folder that exists", f"make {file.parent} first"
+            )
+
+
+def to_json(numbers: dict[str, Any]) -> str:
+    """Return strict JSON: no NaN, no infinity."""
+    return json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def draw_figures(numbers: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return section name, figure name, data URI."""
+    names = numbers["class_names"]
+    return {section.name: section.draw(numbers[section.name], names) for section in SECTIONS}
+
+
+def render(study: Study, figures: dict[str, dict[str, str]]) -> str:
+    """Return the HTML page."""
+    environment = Environment(
+        loader=PackageLoader("fsboundary.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        lstrip_blocks=True,
+    )
+    names = study.numbers["class_names"]
+    pictures = {
+        section: {name: png_uri(image) for name, image in images.items()}
+        for section, images in study.pictures.items()
+    }
+    return environment.get_template("report.html.j2").render(
+        sections=SECTIONS,
+        numbers=study.numbers,
+        pictures=pictures,
+        figures=figures,
+        num=partial(number, study.numbers),
+        class_name=lambda k: names[k] if k is not None and k >= 0 else "none",
+        heat=heat_style,
+    )

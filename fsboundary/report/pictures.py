@@ -1,0 +1,36 @@
+"""Images as PNG data URIs, in the file itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+LARGEST = 192
+"""Longer sides are scaled down to this many pixels: a report shows thumbnails."""
+
+
+def png_uri(image: Tensor) -> str:
+    """Return an image (C, H, W) in [0, 1] as a data URI.
+
+    One channel is grey, three are red, green and blue; of any other number the mean is shown.
+    NaN is shown as black.
+    """
+    pixels = image.detach().cpu().to(torch.float32).nan_to_num().clamp(0, 1)
+    if pixels.shape[0] not in (1, 3):
+        pixels = pixels.mean(dim=0, keepdim=True)
+    values = (pixels * 255).round().to(torch.uint8).movedim(0, -1)
+    array = values.numpy()
+    picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+    picture.thumbnail((LARGEST, LARGEST))
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG", optimize=True)
+    return data_uri("image/png", stream.getvalue())
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Return `content` as a base64 data URI of media type `kind`."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

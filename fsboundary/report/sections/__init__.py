@@ -1,0 +1,20 @@
+"""The sections, in the order of the page. A new one is a file, a template and a line here."""
+
+from __future__ import annotations
+
+from fsboundary.report.section import Section
+from fsboundary.report.sections.distances import Distances
+from fsboundary.report.sections.extremes import Extremes
+from fsboundary.report.sections.overview import Overview
+from fsboundary.report.sections.pairs import Pairs
+from fsboundary.report.sections.planes import Planes
+from fsboundary.report.sections.provenance import Provenance
+
+SECTIONS: tuple[Section, ...] = (
+    Overview(),
+    Extremes(),
+    Distances(),
+    Pairs(),
+    Planes(),
+    Provenance(),
+)

@@ -1,0 +1,105 @@
+"""How far the images of each class are from changing it."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from fsboundary.report.drawing import INK, RIGHT, WRONG, new_figure, svg_uri
+from fsboundary.report.measure import Measurements
+from fsboundary.report.section import Content, Section
+from fsboundary.report.values import median, plain, quantile
+
+BINS = 24
+
+Size = tuple[float, float]
+"""Width and height of a figure, inches."""
+
+PANEL: Size = (2.0, 1.25)
+
+
+@final
+class Distances(Section):
+    """A histogram of the distance to the nearest other class, for each predicted class."""
+
+    name = "distances"
+    title = "Distance to the boundary, by class"
+
+    def compute(self, measured: Measurements) -> Content:
+        """Return shared bin edges, and counts and quantiles for each class."""
+        edges = shared_edges(measured)
+        numbers = {
+            "edges": edges,
+            "classes": [_of_class(measured, k, edges) for k in measured.shown],
+            "omitted": measured.head.num_classes - len(measured.shown),
+        }
+        return Content(numbers=plain(numbers))
+
+    def draw(self, numbers: dict[str, Any], names: list[str]) -> dict[str, str]:
+        """Draw one small histogram a class, all on the same axes."""
+        tallest = tallest_bar(numbers["classes"])
+        return {
+            str(entry["class"]): histogram(entry, numbers["edges"], tallest, PANEL)
+            for entry in numbers["classes"]
+        }
+
+
+def _of_class(m: Measurements, k: int, edges: Tensor) -> dict[str, Any]:
+    distance, labels = m.nearest.distance[:, 0], m.subject.labels
+    mine = (m.batch.predicted == k) & ~distance.isnan()
+    wrong = torch.zeros_like(mine) if labels is None else mine & (labels != k)
+    values = distance[mine]
+    return {
+        "class": k,
+        "images": len(values),
+        "unlimited": int(values.isinf().sum()),
+        "misclassified": None if labels is None else int(wrong.sum()),
+        "right": counts(distance[mine & ~wrong], edges),
+        "wrong": counts(distance[wrong], edges),
+        "smallest": quantile(values, 0.0),
+        "lower_quartile": quantile(values, 0.25),
+        "median": median(values),
+        "upper_quartile": quantile(values, 0.75),
+        "largest": quantile(values, 1.0),
+    }
+
+
+def histogram(entry: dict[str, Any], edges: list[float], tallest: int, size: Size) -> str:
+    """Draw counts ``right`` and ``wrong``, stacked, and the ``median``; return a data URI."""
+    figure, axes = new_figure(*size)
+    width = edges[1] - edges[0]
+    stack = [(entry["right"], 0, RIGHT), (entry["wrong"], entry["right"], WRONG)]
+    for heights, bottom, colour in stack:
+        bars = axes.bar(edges[:-1], heights, width, bottom, align="edge", color=colour)
+        for bar in bars:
+            bar.set(edgecolor="white", linewidth=0.4)
+    if entry["median"] is not None:
+        axes.axvline(entry["median"], color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
+    axes.set_xlim(0, edges[-1])
+    axes.set_ylim(0, max(tallest, 1) * 1.05)
+    axes.locator_params(axis="y", nbins=2, integer=True)
+    axes.locator_params(axis="x", nbins=max(3, round(1.5 * size[0])))
+    axes.xaxis.set_major_formatter("{x:g}")
+    return svg_uri(figure)
+
+
+def counts(values: Tensor, edges: Tensor) -> list[int]:
+    """Return how many finite `values` fall in each bin."""
+    found: list[int] = torch.histogram(values[values.isfinite()], edges).hist.long().tolist()
+    return found
+
+
+def shared_edges(m: Measurements) -> Tensor:
+    """Return bin edges from 0 to the largest finite distance."""
+    distance = m.nearest.distance[:, 0]
+    finite = distance[distance.isfinite()]
+    top = float(finite.max()) if len(finite) else 0.0
+    return torch.linspace(0.0, top if top > 0 else 1.0, BINS + 1, dtype=torch.float64)
+
+
+def tallest_bar(entries: list[dict[str, Any]]) -> int:
+    """Return the largest count of any bin of any histogram."""
+    bars = (map(sum, zip(entry["right"], entry["wrong"], strict=True)) for entry in entries)
+    return max((max(heights) for heights in bars), default=1)

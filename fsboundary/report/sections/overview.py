@@ -1,0 +1,140 @@
+"""The summary in words."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from fsboundary.report.measure import Measurements
+from fsboundary.report.section import Content, Section
+from fsboundary.report.sections.distances import counts, histogram, shared_edges, tallest_bar
+from fsboundary.report.sections.pairs import pair_cells
+from fsboundary.report.values import median, plain, quantile
+from fsboundary.status import Status
+
+ROWS_NAMED = 5
+"""Of each failed status so many rows are named."""
+
+WIDE = (5.2, 1.5)
+"""Size of the histogram, inches."""
+
+ENOUGH = 5
+"""The most fragile pair is sought among pairs with so many images, if there are any."""
+
+
+@final
+class Overview(Section):
+    """Counts, distances, the most fragile pair, accuracy, the domain and the certificates."""
+
+    name = "overview"
+    title = "Summary"
+
+    def compute(self, measured: Measurements) -> Content:
+        """Return the numbers of the summary."""
+        m, notes = measured, measured.subject.space.notes()
+        distance = m.nearest.distance[:, 0]
+        known = distance[~distance.isnan()]
+        numbers = {
+            "title": m.subject.title,
+            "images": len(distance),
+            "answered": len(known),
+            "classes": m.head.num_classes,
+            "features": m.head.num_features,
+            "distance": {
+                "median": median(known),
+                "smallest": known.min() if len(known) else None,
+                "largest": known.max() if len(known) else None,
+                "unlimited": int(known.isinf().sum()),
+            },
+            "feature_spread": _spread(m),
+            "labels": _labels(m, distance),
+            "fragile_pair": _fragile_pair(m),
+            "certificates": _certificates(m),
+            "domain": {"kind": m.head.domain.kind, "decided": notes.get("domain")},
+            "disagreements": int(m.batch.disagrees.sum()),
+            "failed_images": _failed(m.batch.status, ~m.batch.ok),
+            "failed_nearest": _failed(m.nearest.status[:, 0], m.batch.ok & ~m.nearest.ok[:, 0]),
+            "histogram": _histogram(m, known),
+        }
+        return Content(numbers=plain(numbers))
+
+    def draw(self, numbers: dict[str, Any], names: list[str]) -> dict[str, str]:
+        """Draw the distances of all images."""
+        entry = numbers["histogram"]
+        return {"all": histogram(entry, entry["edges"], tallest_bar([entry]), WIDE)}
+
+
+def _histogram(m: Measurements, known: Tensor) -> dict[str, Any]:
+    distance, labels, edges = m.nearest.distance[:, 0], m.subject.labels, shared_edges(m)
+    wrong = torch.zeros_like(m.batch.ok) if labels is None else m.batch.predicted != labels
+    return {
+        "edges": edges,
+        "right": counts(distance[~wrong], edges),
+        "wrong": counts(distance[wrong], edges),
+        "median": median(known),
+    }
+
+
+def _spread(m: Measurements) -> float:
+    """Return the median distance of a feature from the mean of its class: a yardstick."""
+    good = m.batch.ok
+    apart = m.batch.features[good].to(torch.float64) - m.means[m.batch.predicted[good]]
+    lengths = torch.linalg.vector_norm(apart, dim=1)
+    return median(lengths[~lengths.isnan()])
+
+
+def _labels(m: Measurements, distance: Tensor) -> dict[str, Any] | None:
+    labels = m.subject.labels
+    if labels is None:
+        return None
+    right, known = m.batch.predicted == labels, ~distance.isnan()
+    nearest_tenth = known & (distance <= quantile(distance[known], 0.1))
+    wrong = ~right & m.batch.ok
+    return {
+        "correct": int(right.sum()),
+        "judged": int(m.batch.ok.sum()),
+        "accuracy": float(right.sum()) / max(1, int(m.batch.ok.sum())),
+        "median_if_right": median(distance[right & known]),
+        "median_if_wrong": median(distance[wrong & known]),
+        "wrong": int(wrong.sum()),
+        "wrong_in_nearest_tenth": int((wrong & nearest_tenth).sum()),
+    }
+
+
+def _fragile_pair(m: Measurements) -> dict[str, Any] | None:
+    """Return the ordered pair of classes with the smallest median distance."""
+    cells = [c for c in pair_cells(m) if c["median"] is not None and c["images"]]
+    cells = [c for c in cells if c["images"] >= ENOUGH] or cells
+    return min(cells, key=lambda cell: cell["median"]) if cells else None
+
+
+def _certificates(m: Measurements) -> dict[str, Any]:
+    asked = (m.flips.status != int(Status.TARGET_IS_SOURCE)) & m.batch.ok[:, None]
+    ok = m.flips.ok & asked
+    gaps = m.flips.relative_gap[ok]
+    gaps = gaps[~gaps.isnan()]
+    return {
+        "asked": int(asked.sum()),
+        "certified": int(ok.sum()),
+        "unreachable": int((ok & m.flips.distance.isinf()).sum()),
+        "largest_relative_gap": gaps.max() if len(gaps) else None,
+        "failed": _failed(m.flips.status, asked & ~m.flips.ok),
+    }
+
+
+def _failed(status: Tensor, which: Tensor) -> list[dict[str, Any]]:
+    """Return one entry for each status among the `which` entries, which have no answer."""
+    entries = []
+    for code in status[which].unique().tolist():
+        places = ((status == code) & which).nonzero()
+        entries.append(
+            {
+                "status": Status(code).name,
+                "count": len(places),
+                "first_rows": places[:, 0].unique()[:ROWS_NAMED],
+                "advice": Status(code).advice,
+            }
+        )
+    return entries

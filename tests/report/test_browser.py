@@ -1,0 +1,103 @@
+"""The demo's report in the system's Chromium, on a wide and on a narrow screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+pytestmark = pytest.mark.needs_chromium
+
+FLAGS = [
+    "--no-sandbox",  # it cannot be had as root in a container; the page is our own
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+TEXTS = """() => [...document.querySelectorAll('body *')]
+  .filter(e => e.tagName !== 'SUP' && e.checkVisibility()
+    && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()))
+  .map(e => [parseFloat(getComputedStyle(e).fontSize), e.textContent.trim().slice(0, 40)])"""
+
+PICTURES = "() => [...document.images].map(i => [i.complete && i.naturalWidth, i.alt])"
+
+OUTSIDE = """() => [...document.querySelectorAll('body *')]
+  .filter(e => e.checkVisibility() && !e.closest('.scroll, nav')
+    && e.getBoundingClientRect().right > innerWidth + 0.5)
+  .map(e => e.outerHTML.slice(0, 80))"""
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[1280, 390])
+def width(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture
+def tab(browser: Browser, width: int, demo_report: tuple[Path, Path]) -> Iterator[Page]:
+    """Open the demo's report; fail afterwards on any complaint or outside request."""
+    seen: list[str] = []
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.on("console", lambda message: seen.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: seen.append(f"error: {error}"))
+    page.on(
+        "request",
+        lambda request: (
+            None
+            if request.url.startswith(("file:", "data:"))
+            else seen.append(f"request: {request.url}")
+        ),
+    )
+    page.goto(demo_report[0].as_uri(), wait_until="load")
+    yield page
+    page.close()
+    assert seen == []
+
+
+def test_every_picture_is_loaded(tab: Page) -> None:
+    pictures = tab.evaluate(PICTURES)
+    assert len(pictures) >= 12 + 1 + 10 + 3 * 4
+    assert [alt for wide, alt in pictures if not wide] == []
+    assert all(alt for _, alt in pictures)
+
+
+def test_nothing_is_wider_than_the_screen(tab: Page, width: int) -> None:
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate(OUTSIDE) == []
+
+
+def test_text_is_large_enough(tab: Page) -> None:
+    assert tab.evaluate("parseFloat(getComputedStyle(document.body).fontSize)") >= 14
+    texts = tab.evaluate(TEXTS)
+    assert len(texts) > 200
+    assert [text for size, text in texts if size < 14] == []
+
+
+def test_table_opens_and_scrolls_in_its_own_frame(tab: Page, width: int) -> None:
+    tab.get_by_text("The same as a table").click()
+    frame = tab.get_by_role("region", name="Distances by class")
+    assert frame.is_visible()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    overflows = frame.evaluate("e => e.scrollWidth > e.clientWidth")
+    assert overflows == (width < 1000)
+
+
+def test_menu_leads_to_every_section(tab: Page) -> None:
+    links = tab.get_by_role("navigation").get_by_role("link")
+    assert links.count() >= 6
+    for place in range(links.count()):
+        target = links.nth(place).get_attribute("href")
+        assert tab.locator(f"{target} h2").count() == 1

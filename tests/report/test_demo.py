@@ -1,0 +1,61 @@
+"""The demo: its data are what they claim, and its report holds."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from fsboundary.demo import load_demo
+from fsboundary.space import FeatureSpace
+
+MEGABYTE = 1_000_000
+
+
+def test_data_are_what_they_claim() -> None:
+    demo = load_demo()
+    for images, labels, each in (
+        (demo.train_images, demo.train_labels, 300),
+        (demo.test_images, demo.test_labels, 50),
+    ):
+        assert images.shape == (10 * each, 1, 28, 28)
+        assert images.dtype == torch.float32
+        assert (float(images.min()), float(images.max())) == (0.0, 1.0)
+        assert torch.bincount(labels).tolist() == [each] * 10
+    assert len(demo.class_names) == 10
+    assert not demo.model.training
+    assert demo.facts["test_accuracy"] >= 0.925
+    assert demo.facts["parameters"] == sum(p.numel() for p in demo.model.parameters())
+
+
+def test_network_is_as_accurate_as_stated() -> None:
+    demo = load_demo()
+    space = FeatureSpace(demo.model, preprocess=demo.preprocess)
+    batch = space.extract(demo.test_images)
+    accuracy = float((batch.predicted == demo.test_labels).double().mean())
+    # 500 of the 10,000 images: four standard deviations of a binomial share
+    assert abs(accuracy - demo.facts["test_accuracy"]) <= 4 * (0.06 * 0.94 / 500) ** 0.5
+    assert (space.head.num_features, space.head.num_classes) == (64, 10)
+    assert space.domain.kind == "nonnegative"
+
+
+def test_files_are_small_and_licensed() -> None:
+    folder = files("fsboundary.demo") / "data"
+    assert len((folder / "weights.safetensors").read_bytes()) <= 1.5 * MEGABYTE
+    notice = (folder / "LICENSE-fashion-mnist.txt").read_text("utf-8")
+    assert "Copyright (c) 2017 Zalando SE, https://tech.zalando.com" in notice
+    assert "Permission is hereby granted, free of charge" in notice
+
+
+def test_report(demo_report: tuple[Path, Path]) -> None:
+    page, numbers = demo_report
+    assert page.stat().st_size <= 2 * MEGABYTE
+    found = json.loads(numbers.read_text("utf-8"))
+    overview = found["overview"]
+    assert overview["images"] == overview["answered"] == 500
+    assert overview["certificates"]["certified"] == overview["certificates"]["asked"] == 4500
+    assert overview["certificates"]["largest_relative_gap"] <= 1e-8
+    assert len(found["planes"]["slices"]) == 3
+    assert found["provenance"]["notes"]["layer"] == "head"

@@ -1,0 +1,126 @@
+"""The page: the numbers of the JSON and no others, all texts escaped, nothing from outside."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from fsboundary.errors import ArgumentError
+from fsboundary.report.formats import look_up
+from fsboundary.report.page import draw_figures, write_report
+from fsboundary.report.sections import SECTIONS
+from fsboundary.report.study import Study
+from report.samples import Page, read, tiny_page, tiny_subject
+
+
+def test_every_number_is_that_of_the_json(page: Page) -> None:
+    assert len(page.data) > 100
+    for path, value, text in page.data:
+        assert json.loads(value) == look_up(page.numbers, path), path
+        assert text.strip(), path
+
+
+@pytest.mark.parametrize("section", ["header", "overview", "extremes", "pairs", "footer"])
+def test_words_hold_no_number_of_their_own(page: Page, section: str) -> None:
+    assert page.text[section]
+    assert re.findall(r"\d", page.text[section]) == []
+
+
+def test_another_number_gives_another_page(page: Page) -> None:
+    numbers = copy.deepcopy(page.numbers)
+    numbers["overview"]["certificates"]["certified"] = 123456
+    numbers["overview"]["labels"]["accuracy"] = 0.123
+    again = read(Study(numbers=numbers, pictures=page.study.pictures))
+    shown = [text for path, _, text in again.data if path.startswith("overview.")]
+    assert "123,456" in shown
+    assert "12.3 %" in shown
+
+
+def test_numbers_are_strict_json(page: Page) -> None:
+    text = json.dumps(page.numbers, allow_nan=False)
+    assert json.loads(text, parse_constant=pytest.fail) == page.numbers
+    assert list(page.numbers) == ["schema", "class_names", *(s.name for s in SECTIONS)]
+
+
+def test_texts_are_escaped() -> None:
+    evil = "<script>alert('x')</script>"
+    page = tiny_page(
+        class_names=(evil, "bee & co", '"cat"', "dog $x$ \\frac", "eel"),
+        title=f"{evil} title",
+        facts={evil: evil},
+        file_names=tuple(f'{k}" onerror="alert(1)' for k in range(40)),
+    )
+    assert "<script" not in page.html
+    assert "&lt;script&gt;" in page.html
+    assert "bee &amp; co" in page.html
+    assert 'onerror="alert' not in page.html
+    assert evil in page.text["pairs"]
+
+
+def test_nothing_outside_is_named(page: Page) -> None:
+    assert re.findall(r"(?:src|href)=\"(?!data:|#)[^\"]*", page.html) == []
+    assert re.findall(r"https?:|@import|url\(|<script|<link|<iframe", page.html) == []
+
+
+def test_every_picture_has_a_text(page: Page) -> None:
+    pictures = re.findall(r"<img[^>]*>", page.html)
+    assert len(pictures) > 20
+    assert all(re.search(r'alt="[^"]+"', picture) for picture in pictures)
+
+
+def test_page_is_labelled(page: Page) -> None:
+    assert page.html.startswith("<!doctype html>")
+    assert '<html lang="en">' in page.html
+    assert 'name="viewport" content="width=device-width, initial-scale=1"' in page.html
+    assert [f'href="#{s.name}"' in page.html for s in SECTIONS] == [True] * len(SECTIONS)
+
+
+def test_figures_repeat(page: Page) -> None:
+    assert draw_figures(page.numbers) == draw_figures(page.numbers)
+
+
+def test_certificates_are_stated(page: Page) -> None:
+    assert "Certificates." in page.text["overview"]
+    paths = {path for path, _, _ in page.data}
+    for key in ("certified", "asked", "largest_relative_gap"):
+        assert f"overview.certificates.{key}" in paths
+
+
+def test_provenance_names_what_made_it(page: Page) -> None:
+    text, numbers = page.text["provenance"], page.numbers["provenance"]
+    for part in (torch.__version__, "dual_newton", numbers["fingerprint"], "for a test"):
+        assert part in text
+
+
+def test_write_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out, numbers = tmp_path / "r.html", tmp_path / "r.json"
+    assert write_report(tiny_subject(), out, json_path=numbers, show_progress=True) == out
+    stages = json.loads(numbers.read_text("utf-8"))["provenance"]["stages"]
+    assert [stage["name"] for stage in stages][:3] == [
+        "features of the training images",
+        "features of the images",
+        "flip points",
+    ]
+    assert len(stages) == 4 + len(SECTIONS) + 1
+    assert all(stage["seconds"] >= 0 for stage in stages)
+    assert "</html>" in out.read_text("utf-8")
+    shown = capfd.readouterr().err
+    assert "flip points" in shown
+    assert "100%" in shown
+
+
+def test_no_bar_where_none_is_wanted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_report(tiny_subject(), tmp_path / "r.html")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_missing_folder_is_found_before_work(tmp_path: Path) -> None:
+    subject = tiny_subject(images=torch.zeros(0))  # would fail at once if work started
+    for out, numbers in (("gone/r.html", "r.json"), ("r.html", "gone/r.json")):
+        with pytest.raises(ArgumentError, match="gone"):
+            write_report(subject, tmp_path / out, json_path=tmp_path / numbers)

@@ -1,0 +1,324 @@
+"""The report on a user's own model: what works, and what is said where it does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file, save_model
+
+from fsboundary import registry
+from fsboundary.errors import ArgumentError, DataError, FsboundaryError, HeadError
+from fsboundary.report.loading.images import load_images
+from fsboundary.report.loading.models import build_model, load_weights
+from fsboundary.report.user import run_report
+from report.samples import NAMES, tiny_images, tiny_model
+
+MODULE = """
+from torch import nn
+from report.samples import tiny_model
+
+made = tiny_model()
+number = 3
+
+
+class Holder:
+    factory = staticmethod(tiny_model)
+
+
+def nothing():
+    return None
+
+
+def wants(size):
+    return tiny_model()
+
+
+def raises():
+    raise OSError("no such cloud")
+
+
+def squashed():
+    return nn.Sequential(tiny_model(), nn.Tanh())
+"""
+
+Archive = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a module of factories, and one that fails on import, on the path."""
+    (tmp_path / "own_models.py").write_text(MODULE)
+    (tmp_path / "own_broken.py").write_text("import surely_not_installed\n")
+    (tmp_path / "own_faulty.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    def save(**arrays: Any) -> Path:
+        path = tmp_path / "images.npz"
+        np.savez(path, **arrays)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "weights.safetensors"
+    model = tiny_model()
+    with torch.no_grad():
+        model[3].bias += 0.25  # type: ignore[operator]  # torch's stub: a submodule's attribute may be a module
+    save_file(model.state_dict(), path)
+    return path
+
+
+def report(tmp_path: Path, data: Path, **changes: Any) -> dict[str, Any]:
+    """Run the report and return its numbers."""
+    page, numbers = tmp_path / "out.html", tmp_path / "out.json"
+    given: dict[str, Any] = {"model": "own_models:Holder.factory", "weights": None, "data": data}
+    given |= {"out": page, "json_path": numbers, "show_progress": False}
+    assert run_report(**given | changes) == page
+    assert "</html>" in page.read_text("utf-8")
+    found: dict[str, Any] = json.loads(numbers.read_text("utf-8"))
+    return found
+
+
+def test_archive_with_everything(tmp_path: Path, archive: Archive, weights: Path) -> None:
+    data = archive(
+        images=(tiny_images(20) * 255).byte().numpy()[:, 0],
+        labels=np.arange(20, dtype=np.uint8) % 5,
+        class_names=np.array(NAMES),
+        train_images=tiny_images(30, seed=1).double().numpy(),
+        train_labels=np.arange(30) % 5,
+    )
+    defaults = registry.identify(registry.create("boundary_finder", "dual_newton")).options
+    assert defaults
+    numbers = report(tmp_path, data, weights=weights, finder_options=defaults)
+    assert numbers["class_names"] == list(NAMES)
+    assert numbers["overview"]["labels"]["judged"] == 20
+    assert numbers["overview"]["title"] == "Holder.factory on images.npz"
+    assert numbers["planes"]["means_of"] == "training images"
+    provenance = numbers["provenance"]
+    assert provenance["finder"]["options"] == defaults
+    assert provenance["facts"]["weights"] == "weights.safetensors"
+    plain = report(tmp_path, data)
+    assert plain["provenance"]["fingerprint"] != provenance["fingerprint"]
+
+
+def test_archive_with_images_alone(tmp_path: Path, archive: Archive) -> None:
+    numbers = report(tmp_path, archive(images=tiny_images(20).numpy()))
+    assert numbers["overview"]["labels"] is None
+    assert numbers["class_names"] == [f"class {k}" for k in range(5)]
+    assert "predicted" in numbers["planes"]["means_of"]
+
+
+def test_folder_of_classes(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    for k, name in enumerate(reversed(NAMES)):
+        (folder / name).mkdir(parents=True)
+        for n, image in enumerate(tiny_images(3, seed=k)):
+            pixels = (image[0] * 255).byte().numpy()
+            Image.fromarray(pixels).save(folder / name / f"{n}.{'png' if n else 'BMP'}")
+    (folder / "notes.txt").write_text("not an image")
+    numbers = report(tmp_path, folder)
+    assert numbers["class_names"] == list(NAMES)
+    rows = numbers["extremes"]["all"]
+    assert [row["label"] for row in rows] == [k for k in range(5) for _ in range(3)]
+    assert rows[0]["file"] == str(Path("ant") / "0.BMP")
+
+
+def test_folder_without_classes_keeps_colours(tmp_path: Path) -> None:
+    for n, colour in enumerate([(255, 0, 0), (0, 0, 255)]):
+        Image.new("RGB", (4, 2), colour).save(tmp_path / f"{n}.png")
+    Image.new("L", (4, 2), 51).save(tmp_path / "2.png")
+    found = load_images(tmp_path)
+    assert found.images.shape == (3, 3, 2, 4)
+    assert found.labels is None
+    assert found.images[0, :, 0, 0].tolist() == [1.0, 0.0, 0.0]
+    assert found.images[2, :, 0, 0].tolist() == pytest.approx([0.2, 0.2, 0.2])
+
+
+def test_grey_folder_has_one_channel(tmp_path: Path) -> None:
+    Image.new("L", (4, 2), 255).save(tmp_path / "a.png")
+    Image.new("1", (4, 2), 1).save(tmp_path / "b.png")
+    assert torch.equal(load_images(tmp_path).images, torch.ones(2, 1, 2, 4))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("own_models", "put a colon before"),
+        (":factory", "put a colon before"),
+        ("no_such_module:factory", "there is no 'no_such_module'"),
+        ("own_models.sub:factory", "there is no 'own_models.sub'"),
+        ("own_broken:factory", "No module named 'surely_not_installed'"),
+        ("own_faulty:factory", "ZeroDivisionError"),
+        ("own_models:nothin", "use 'nothing', the closest name"),
+        ("own_models:qqqq", "check the name"),
+        ("own_models:number", "type int"),
+        ("own_models:made", "wrap it in a function"),
+        ("own_models:nothing", "returned an object of type NoneType"),
+        ("own_models:wants", "missing 1 required positional argument"),
+        ("own_models:raises", "no such cloud"),
+    ],
+)
+def test_models_that_cannot_be_made(spec: str, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        build_model(spec)
+
+
+def test_weights_are_loaded(weights: Path) -> None:
+    model = tiny_model()
+    load_weights(model, weights)
+    expected = tiny_model().state_dict()["3.bias"] + 0.25
+    assert torch.equal(model.state_dict()["3.bias"], expected)
+
+
+def test_tied_weights_are_loaded(tmp_path: Path) -> None:
+    def tied() -> torch.nn.Module:
+        model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+        model[1].weight = model[0].weight
+        return model
+
+    saved, loaded = tied(), tied()
+    save_model(saved, str(tmp_path / "tied.safetensors"))
+    load_weights(loaded, tmp_path / "tied.safetensors")
+    assert torch.equal(loaded.state_dict()["1.weight"], saved.state_dict()["0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("3.bias"), r"lacks 3\.bias"),
+        (lambda state: state.update(extra=torch.ones(1)), "has but the model does not extra"),
+        (lambda state: state.update({"3.bias": torch.ones(9)}), "size mismatch for 3.bias"),
+        (
+            lambda state: [state.update({f"m.{k}": state.pop(k)}) for k in list(state)],
+            r"lacks 1\.bias, 1\.weight, 3\.bias and 1 more; has but",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(
+    change: Callable[[dict[str, torch.Tensor]], object], message: str, tmp_path: Path
+) -> None:
+    state = tiny_model().state_dict()
+    change(state)
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(DataError, match=message):
+        load_weights(tiny_model(), tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"not tensors at all", None])
+def test_weights_that_cannot_be_read(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match="not a readable safetensors file"):
+        load_weights(tiny_model(), path)
+
+
+IMAGES = np.zeros((4, 1, 6, 6), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pictures": IMAGES}, "wanted an array 'images'"),
+        ({"images": IMAGES[0, 0]}, r"shape \(6, 6\)"),
+        ({"images": IMAGES[:0]}, "not empty"),
+        ({"images": IMAGES.transpose(0, 2, 3, 1)}, "channels last"),
+        ({"images": IMAGES.astype(np.int64)}, "type int64"),
+        ({"images": IMAGES + 2}, "go from 2 to 2"),
+        ({"images": IMAGES - 1}, "go from -1 to -1"),
+        ({"images": IMAGES + np.inf}, "to inf"),
+        ({"images": IMAGES, "labels": np.zeros(3, int)}, "wanted 4 whole numbers from 0"),
+        ({"images": IMAGES, "labels": np.zeros(4)}, "type float64"),
+        ({"images": IMAGES, "labels": np.full(4, -1)}, "the smallest -1"),
+        ({"images": IMAGES, "labels": np.full(4, 5)}, "labels go up to 5, but the model has 5"),
+        ({"images": IMAGES, "class_names": np.arange(5)}, "wanted a list of str"),
+        ({"images": IMAGES, "class_names": np.array(["a", "b"])}, "2 class names"),
+        ({"images": IMAGES, "labels": np.array([None] * 4)}, "without pickle"),
+        ({"images": IMAGES[:, :, :5]}, r"does not take images of shape \(1, 5, 6\)"),
+        ({"images": IMAGES, "train_images": IMAGES[:, :, :5]}, r"shape \(1, 5, 6\)"),
+        (
+            {"images": IMAGES, "train_images": IMAGES, "train_labels": np.full(4, 7)},
+            "train_labels go up to 7",
+        ),
+    ],
+)
+def test_archives_that_do_not_do(
+    arrays: dict[str, Any], message: str, archive: Archive, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=message):
+        report(tmp_path, archive(**arrays))
+
+
+def test_all_images_not_a_number(archive: Archive, tmp_path: Path) -> None:
+    images = tiny_images(6).numpy()
+    images[2] = np.nan
+    numbers = report(tmp_path, archive(images=images))
+    assert numbers["overview"]["answered"] == 5
+
+
+def test_files_that_are_no_archives(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"something else")
+    with pytest.raises(DataError, match=r"not an \.npz file"):
+        load_images(tmp_path / "a.npz")
+    with pytest.raises(DataError, match="no such file or folder"):
+        load_images(tmp_path / "b.npz")
+
+
+def test_folders_that_do_not_do(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    (folder / "ant").mkdir(parents=True)
+    with pytest.raises(DataError, match="holds no image"):
+        load_images(folder)
+    Image.new("L", (4, 2)).save(folder / "ant" / "a.png")
+    Image.new("L", (3, 2)).save(folder / "ant" / "b.png")
+    with pytest.raises(DataError, match=r"b\.png: is 3 x 2 pixels, but a\.png is 4 x 2"):
+        load_images(folder)
+    (folder / "ant" / "b.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"b\.png: cannot be read as an image"):
+        load_images(folder)
+    Image.fromarray(np.zeros((2, 4), dtype=np.uint16)).save(folder / "ant" / "b.png")
+    with pytest.raises(DataError, match=r"b\.png: has more than 8 bits"):
+        load_images(folder)
+    Image.new("L", (4, 2)).save(folder / "c.png")
+    with pytest.raises(DataError, match=r"Move c\.png"):
+        load_images(folder)
+
+
+def test_wrong_number_of_subfolders(tmp_path: Path) -> None:
+    for name in ("ant", "bee"):
+        (tmp_path / "p" / name).mkdir(parents=True)
+        Image.new("L", (6, 6)).save(tmp_path / "p" / name / "a.png")
+    with pytest.raises(DataError, match="2 class names"):
+        report(tmp_path, tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"finder": "dual_newtn"}, ArgumentError, "dual_newton"),
+        ({"finder_options": {"speed": 1}}, ArgumentError, "speed"),
+        ({"out": Path("no/such/folder/r.html")}, ArgumentError, "no/such/folder"),
+        ({"model": "own_models:squashed"}, HeadError, "linear"),
+    ],
+)
+def test_other_arguments(
+    changes: dict[str, Any],
+    error: type[FsboundaryError],
+    message: str,
+    archive: Archive,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(error, match=message):
+        report(tmp_path, archive(images=IMAGES), **changes)
