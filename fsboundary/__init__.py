@@ -13,6 +13,7 @@ from fsboundary._version import __version__
 
 if TYPE_CHECKING:
     from fsboundary import registry
+    from fsboundary.banks import FeatureBank
     from fsboundary.boundaries import find_flip_points
     from fsboundary.domain import Domain
     from fsboundary.errors import (
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     )
     from fsboundary.head import LinearHead
     from fsboundary.hookspecs import hookimpl
+    from fsboundary.hulls import class_hull_distances, project_on_hull
     from fsboundary.interfaces import (
         BoundaryFinder,
         FeatureExtractor,
@@ -34,11 +36,12 @@ if TYPE_CHECKING:
         Registration,
     )
     from fsboundary.regions import guaranteed_balls
-    from fsboundary.results import FeatureBatch, FlipPoints, GuaranteedRegion
+    from fsboundary.results import FeatureBatch, FlipPoints, GuaranteedRegion, HullProjection
     from fsboundary.space import FeatureSpace, two_class_head
     from fsboundary.status import Status
 
 _HOMES = {
+    "banks": ("FeatureBank",),
     "boundaries": ("find_flip_points",),
     "domain": ("Domain",),
     "errors": (
@@ -52,6 +55,7 @@ _HOMES = {
     ),
     "head": ("LinearHead",),
     "hookspecs": ("hookimpl",),
+    "hulls": ("class_hull_distances", "project_on_hull"),
     "interfaces": (
         "BoundaryFinder",
         "FeatureExtractor",
@@ -60,7 +64,7 @@ _HOMES = {
         "Registration",
     ),
     "regions": ("guaranteed_balls",),
-    "results": ("FeatureBatch", "FlipPoints", "GuaranteedRegion"),
+    "results": ("FeatureBatch", "FlipPoints", "GuaranteedRegion", "HullProjection"),
     "space": ("FeatureSpace", "two_class_head"),
     "status": ("Status",),
 }
@@ -73,6 +77,7 @@ __all__ = [
     "BoundaryFinder",
     "DataError",
     "Domain",
+    "FeatureBank",
     "FeatureBatch",
     "FeatureExtractor",
     "FeatureSpace",
@@ -81,6 +86,7 @@ __all__ = [
     "GuaranteedRegion",
     "HeadError",
     "HeadMismatchError",
+    "HullProjection",
     "HullSolver",
     "ImageBoundaryFinder",
     "LinearHead",
@@ -89,9 +95,11 @@ __all__ = [
     "Status",
     "StatusError",
     "__version__",
+    "class_hull_distances",
     "find_flip_points",
     "guaranteed_balls",
     "hookimpl",
+    "project_on_hull",
     "registry",
     "two_class_head",
 ]

@@ -157,3 +157,34 @@ def unsolved_flips(features: Tensor, source: Tensor, targets: Tensor) -> dict[st
         "status": torch.full_like(targets, int(Status.UNDECIDED)),
         "steps": torch.zeros_like(targets),
     }
+
+
+def unsolved_hulls(queries: Tensor) -> dict[str, Tensor]:
+    """Return the fields of a :class:`HullProjection` that says nothing yet, for solvers to fill.
+
+    Parameters
+    ----------
+    queries : Tensor (B, d)
+
+    Returns
+    -------
+    dict
+        Keyword arguments of :class:`HullProjection`: NaN points and distances, bound 0, one empty
+        support slot (S = 1), status UNDECIDED.
+    """
+    count, device = len(queries), queries.device
+    nan = torch.full((count,), torch.nan, dtype=torch.float64, device=device)
+    code = torch.zeros(count, dtype=torch.int64, device=device)
+    return {
+        "points": nan[:, None].repeat(1, queries.shape[1]),
+        "distance": nan,
+        "lower_bound": torch.zeros_like(nan),
+        "gap": nan.clone(),
+        "support": torch.full((count, 1), -1, dtype=torch.int64, device=device),
+        "weights": torch.zeros((count, 1), dtype=torch.float64, device=device),
+        "normal": nan[:, None].repeat(1, queries.shape[1]),
+        "offset": nan.clone(),
+        "membership": code,
+        "status": torch.full_like(code, int(Status.UNDECIDED)),
+        "steps": code.clone(),
+    }

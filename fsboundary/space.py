@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from os import PathLike
 from typing import Any, Literal, final
 
 import torch
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fsboundary import registry
+from fsboundary.banking import Source, build
+from fsboundary.banks import BankInfo, FeatureBank
 from fsboundary.builtin.extractors.batches import check_batch_size, check_images, device_of, rows_of
 from fsboundary.builtin.extractors.calling import refuse_training
+from fsboundary.builtin.extractors.head_input import HeadInput
 from fsboundary.domain import Domain
 from fsboundary.errors import ArgumentError, HeadError, PluginError
 from fsboundary.head import LinearHead
@@ -116,11 +120,52 @@ class FeatureSpace:
             for start in range(0, rows, batch_size):
                 part = slice(start, start + batch_size)
                 batch = images[part]
-                features, logits = self._run(batch, tuple(rows_of(additional, rows, part)))
-                parts.append(self._graded(features, logits, images.device))
+                found = self._run(batch, tuple(rows_of(additional, rows, part)))
+                parts.append(self._graded(*found, images.device))
                 bar.update(len(batch))
         fields = [torch.cat(values) for values in zip(*parts, strict=True)]
         return self._batch(*fields)
+
+    def bank(
+        self,
+        loader: Iterable[Any],
+        path: str | PathLike[str] | None = None,
+        show_progress: bool = False,
+    ) -> FeatureBank:
+        """Return the bank of the features of all images that `loader` gives, in its order.
+
+        Parameters
+        ----------
+        loader : iterable
+            Batches of images, or of (images, labels); each is one batch for the model.
+        path : str or PathLike, optional
+            Keep the bank on disk, in this folder, and only a chunk in memory. Killed at any
+            moment, the same call goes on: images already in the bank are drawn again and
+            recognised, the model runs on the others, and the bank is bit for bit that of an
+            uninterrupted call. One process at a time.
+        show_progress : bool
+            Show a progress bar on standard error.
+
+        Raises
+        ------
+        ArgumentError
+            No batches, batches of another kind, or a shuffling sampler with `path`.
+        DataError
+            Features are NaN or infinite (the message says which rows'); or `path` holds a bank of
+            another head, of other images or order, or something else.
+        HeadError, HeadMismatchError
+            As :meth:`extract`.
+        """
+
+        def extract(images: Tensor) -> Tensor:
+            return self.extract(images, batch_size=len(images)).features
+
+        def about() -> BankInfo:
+            kind = type(self._extractor)
+            name, layer = f"{kind.__module__}.{kind.__qualname__}", self.notes().get("layer", "")
+            return BankInfo(self.fingerprint, name, layer, self.domain.kind)
+
+        return build(Source(extract, about), loader, path, show_progress)
 
     def logits(self, images: Tensor, *additional: Any) -> Tensor:
         """Return logits (B,K) of `images`, in one batch and with the graph kept."""
@@ -199,8 +244,10 @@ class FeatureSpace:
             notes["observed minimum"] = f"{low:.6g} ({seen})"
         return notes
 
-    def _run(self, images: Tensor, additional: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-        """Return features and logits of one batch, moved to the model's device and checked."""
+    def _run(
+        self, images: Tensor, additional: tuple[Any, ...]
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return features and logits of one batch, and ``W z + b`` in float64 where it is known."""
         device = device_of(self.model, images.device)
         if isinstance(self._preprocess, nn.Module):
             refuse_training(self._preprocess, "preprocess")
@@ -210,9 +257,13 @@ class FeatureSpace:
         if self._preprocess is not None:
             images = self._preprocess(images).to(device)
         moved = (a.to(device) if isinstance(a, Tensor) else a for a in additional)
-        features, logits = self._extractor.features(self.model, images, *moved)
+        exact: Tensor | None = None
+        if isinstance(self._extractor, HeadInput):  # its check needs the product: take it over
+            features, logits, exact = self._extractor.graded(self.model, images, *moved)
+        else:
+            features, logits = self._extractor.features(self.model, images, *moved)
         self._check(features, logits, len(images))
-        return features, logits
+        return features, logits, exact
 
     def _check(self, features: Tensor, logits: Tensor, rows: int) -> None:
         head = self.head
@@ -225,7 +276,7 @@ class FeatureSpace:
         if rows == 0:
             return
         z = features.detach()
-        low = torch.where(torch.isfinite(z), z, torch.inf).amin()
+        low = torch.where(_finite_rows(z), z.amin(dim=1), torch.inf).amin()
         self._minimum = low if self._minimum is None else torch.minimum(self._minimum.to(low), low)
         if self._domain is None and head.domain.kind == "nonnegative" and bool(low < 0):
             raise HeadError(
@@ -233,10 +284,12 @@ class FeatureSpace:
                 "the model's path depends on its input. Pass domain='unbounded'"
             )
 
-    def _graded(self, features: Tensor, logits: Tensor, device: torch.device) -> tuple[Tensor, ...]:
+    def _graded(
+        self, features: Tensor, logits: Tensor, exact: Tensor | None, device: torch.device
+    ) -> tuple[Tensor, ...]:
         """Return the fields of a FeatureBatch, on `device`."""
-        finite = torch.isfinite(features).all(dim=1) & torch.isfinite(logits).all(dim=1)
-        predicted = self.head.predict(features)
+        finite = _finite_rows(features) & _finite_rows(logits)
+        predicted = (self.head.logits(features) if exact is None else exact).argmax(dim=1)
         disagrees = finite & (logits.argmax(dim=1) != predicted)
         predicted = torch.where(finite, predicted, -1)
         status = torch.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE))
@@ -314,6 +367,12 @@ def _domain(domain: object) -> Domain | None:
         raise ArgumentError("domain", got, "'auto', 'unbounded', 'nonnegative' or a Domain", fix)
     named = {"unbounded": Domain.unbounded, "nonnegative": Domain.nonnegative}
     return named[domain]() if domain in named else None
+
+
+def _finite_rows(x: Tensor) -> Tensor:
+    """Whether each row of `x` (B,n) is finite, (B,); NaN is both the least and the largest."""
+    low, high = torch.aminmax(x, dim=1)
+    return torch.isfinite(low) & torch.isfinite(high)
 
 
 def _wrong(name: str, got: object, wanted: str, fix: str) -> ArgumentError:

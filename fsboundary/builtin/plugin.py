@@ -11,6 +11,7 @@ from fsboundary.registry import lazy
 
 _E = "fsboundary.builtin.extractors"
 _F = "fsboundary.builtin.finders"
+_S = "fsboundary.builtin.solvers"
 
 
 @hookimpl
@@ -24,7 +25,9 @@ def register_feature_extractors() -> list[Registration]:
 @hookimpl
 def register_hull_solvers() -> list[Registration]:
     """Return the built-in hull solvers."""
-    return []
+    return [
+        Registration("active_set", lazy(f"{_S}.active_set:ActiveSet"), "exact; the default"),
+    ]
 
 
 @hookimpl

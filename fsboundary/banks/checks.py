@@ -1,0 +1,129 @@
+"""Checks of what a user hands to a bank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fsboundary.errors import ArgumentError
+
+_FEATURES = "a float tensor (n, d), one row a point"
+
+
+def checked_features(features: object) -> Tensor:
+    """Return a detached copy (n,d) in float32 or float64, or raise ArgumentError."""
+    if not isinstance(features, Tensor):
+        fix = "pass space.extract(images).features, or torch.as_tensor(features)"
+        raise ArgumentError("features", f"a {type(features).__name__}", _FEATURES, fix)
+    if not features.is_floating_point():
+        fix = "call .float(); scale pixels as the model's images are scaled"
+        raise ArgumentError("features", f"dtype {features.dtype}", _FEATURES, fix)
+    if features.ndim != 2:
+        fix = "flatten each point to one row, as in images.flatten(1)"
+        raise ArgumentError("features", f"shape {tuple(features.shape)}", _FEATURES, fix)
+    if 0 in features.shape:
+        fix = "check the filter or the loader that made it: a hull needs one point at least"
+        raise ArgumentError("features", f"an empty bank {tuple(features.shape)}", _FEATURES, fix)
+    finite = torch.isfinite(features).all(dim=1)
+    if not bool(finite.all()):
+        got = f"NaN or infinite numbers in {_listed('row', (~finite).nonzero()[:, 0])}"
+        fix = "drop these rows or mend their images"
+        raise ArgumentError("features", got, "finite numbers", fix)
+    wide = features.dtype if features.dtype == torch.float64 else torch.float32
+    return features.detach().to(wide, copy=True).contiguous()
+
+
+def checked_labels(labels: object, rows: int) -> Tensor:
+    """Return a copy of `labels` (n,) in int64, or raise ArgumentError."""
+    wanted = f"{rows} integers, one a row"
+    tensor = labels if isinstance(labels, Tensor) else _as_tensor("labels", labels, wanted)
+    if not _is_integer(tensor):
+        fix = "pass class numbers, as labels.long()"
+        raise ArgumentError("labels", f"dtype {tensor.dtype}", wanted, fix)
+    if tensor.shape != (rows,):
+        fix = "pass the labels of these very rows, in their order"
+        raise ArgumentError("labels", f"shape {tuple(tensor.shape)}", wanted, fix)
+    return tensor.detach().to(torch.int64, copy=True)
+
+
+def checked_choice(labels: int | Sequence[int] | Tensor) -> Tensor:
+    """Return the labels to select, (m,) int64, sorted and unique, or raise ArgumentError."""
+    wanted = "a class number, or several"
+    tensor = labels if isinstance(labels, Tensor) else _as_tensor("labels", labels, wanted)
+    if tensor.numel() == 0 or tensor.ndim > 1 or not _is_integer(tensor):
+        got = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+        fix = "call it as subset(labels=3) or subset(labels=[3, 5])"
+        raise ArgumentError("labels", got, wanted, fix)
+    chosen: Tensor = torch.unique(tensor.detach().to(torch.int64))
+    return chosen
+
+
+def check_directions(directions: object, width: int) -> None:
+    """Raise ArgumentError unless `directions` is (B, `width`), float32 or float64."""
+    wanted = f"a float32 or float64 tensor (B, {width})"
+    if not isinstance(directions, Tensor):
+        fix = "pass one direction a row"
+        raise ArgumentError("directions", f"a {type(directions).__name__}", wanted, fix)
+    if directions.dtype not in (torch.float32, torch.float64):
+        fix = "call .float() or .double()"
+        raise ArgumentError("directions", f"dtype {directions.dtype}", wanted, fix)
+    if directions.ndim != 2 or directions.shape[1] != width:
+        fix = f"use directions of the bank's own space, width {width}; one row needs [None]"
+        raise ArgumentError("directions", f"shape {tuple(directions.shape)}", wanted, fix)
+
+
+def check_count(k: object) -> None:
+    """Raise ArgumentError unless `k` is a positive integer."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ArgumentError("k", repr(k), "a positive integer", "ask for 1 or more per direction")
+
+
+def checked_exclude(exclude: object, directions: Tensor, rows: int) -> Tensor:
+    """Return `exclude` as (B,E) int64 on the directions' device, or raise ArgumentError."""
+    count = len(directions)
+    wanted = f"integers ({count},) or ({count}, E), each -1 (none) or a row below {rows}"
+    fix = "pass rows of this bank, one or more for each direction"
+    if not isinstance(exclude, Tensor) or not _is_integer(exclude):
+        kind = exclude.dtype if isinstance(exclude, Tensor) else type(exclude).__name__
+        raise ArgumentError("exclude", f"{kind}", wanted, fix)
+    if exclude.ndim not in (1, 2) or len(exclude) != count:
+        raise ArgumentError("exclude", f"shape {tuple(exclude.shape)}", wanted, fix)
+    _check_rows("exclude", exclude, -1, rows, wanted, fix)
+    return exclude.reshape(count, -1 if exclude.numel() else 0).to(directions.device, torch.int64)
+
+
+def check_indices(indices: object, rows: int) -> None:
+    """Raise ArgumentError unless `indices` are rows of the bank."""
+    wanted = f"an integer tensor of rows, 0 to {rows - 1}"
+    fix = "leave out padding (-1), as in take(support[support >= 0])"
+    if not isinstance(indices, Tensor) or not _is_integer(indices):
+        kind = indices.dtype if isinstance(indices, Tensor) else type(indices).__name__
+        raise ArgumentError("indices", f"{kind}", wanted, fix)
+    _check_rows("indices", indices, 0, rows, wanted, fix)
+
+
+def _check_rows(name: str, given: Tensor, low: int, high: int, wanted: str, fix: str) -> None:
+    wrong = given[(given < low) | (given >= high)]
+    if len(wrong):
+        raise ArgumentError(name, _listed("row", wrong), wanted, fix)
+
+
+def _is_integer(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
+def _as_tensor(name: str, value: object, wanted: str) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        fix = "pass integers, or a tensor of them"
+        raise ArgumentError(name, f"a {type(value).__name__}", wanted, fix) from error
+
+
+def _listed(noun: str, numbers: Tensor) -> str:
+    """Return the first few `numbers` in words."""
+    shown = ", ".join(map(str, numbers[:5].tolist()))
+    more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+    return f"{noun}{'s' if len(numbers) > 1 else ''} {shown}{more}"

@@ -1,0 +1,121 @@
+"""Rows on disk, read one chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fsboundary.banks import layout
+from fsboundary.banks.store import Store
+from fsboundary.errors import DataError
+
+
+@final
+class ZarrStore(Store):
+    """Rows of a Zarr group (see `layout`), or some of them.
+
+    Parameters
+    ----------
+    path : Path
+        The group.
+    rows : Tensor (m,), optional
+        The rows of a subset, ascending.
+    committed : int, optional
+        How many rows an unfinished bank is known to hold; without it, it is refused.
+
+    Raises
+    ------
+    DataError
+        No bank, a damaged one, or an unfinished one.
+    """
+
+    def __init__(
+        self, path: Path, rows: Tensor | None = None, committed: int | None = None
+    ) -> None:
+        self._arrays, about, complete = layout.open_arrays(path)
+        self._path, self._rows = path, rows
+        self._step, self.num_features, self.info = about.chunk_rows, about.num_features, about.info
+        held = {name: array.shape[0] for name, array in self._arrays.items()}
+        if committed is None and not complete:
+            raise DataError(
+                f"{path}: an unfinished bank ({held['features']} rows so far). Finish it with "
+                "FeatureSpace.bank(loader, path), called as before"
+            )
+        self._count = held["features"] if committed is None else committed
+        if min(held.values()) < self._count or (committed is None and len(set(held.values())) > 1):
+            raise DataError(f"{path}: arrays of different lengths, {held}. Make the bank again")
+
+    def __len__(self) -> int:
+        return self._count if self._rows is None else len(self._rows)
+
+    def chunks(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield the chunks that hold rows of this store, cut to these rows."""
+        for start, chunk in self._chunks("features"):
+            yield start, torch.from_numpy(chunk)
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Return the features at `rows`, in float64; each chunk is read once."""
+        wanted = rows.cpu() if self._rows is None else self._rows[rows.cpu()]
+        points = torch.empty(len(wanted), self.num_features, dtype=torch.float64)
+        order = wanted.argsort()
+        numbers, counts = (wanted[order] // self._step).unique_consecutive(return_counts=True)
+        for number, places in zip(numbers.tolist(), order.split(counts.tolist()), strict=True):
+            chunk = torch.from_numpy(self._chunk("features", number))
+            points[places] = chunk[wanted[places] - number * self._step].to(torch.float64)
+        return points
+
+    def features(self) -> Tensor:
+        """Read everything."""
+        return self._all("features")
+
+    def labels(self) -> Tensor | None:
+        """Read all labels."""
+        return self._all("labels") if "labels" in self._arrays else None
+
+    def ids(self) -> Tensor:
+        """Read all ids."""
+        return self._all("ids")
+
+    def subset(self, rows: Tensor) -> ZarrStore:
+        """Return a view of `rows`."""
+        return ZarrStore(self._path, rows if self._rows is None else self._rows[rows])
+
+    def _all(self, name: str) -> Tensor:
+        first = self._arrays[name]
+        whole = np.empty((len(self), *first.shape[1:]), first.dtype)
+        for start, chunk in self._chunks(name):
+            whole[start : start + len(chunk)] = chunk
+        return torch.from_numpy(whole)
+
+    def _chunks(self, name: str) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
+        """Yield ``(first row in this store, values)`` of one array."""
+        if self._rows is None:
+            for number in range(-(-self._count // self._step)):
+                yield number * self._step, self._chunk(name, number)
+            return
+        start = 0
+        numbers, counts = (self._rows // self._step).unique_consecutive(return_counts=True)
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            inside = self._rows[start : start + count] - number * self._step
+            yield start, self._chunk(name, number)[inside.numpy()]
+            start += count
+
+    def _chunk(self, name: str, number: int) -> np.ndarray[Any, Any]:
+        """Read one chunk, or raise DataError that names it."""
+        first = number * self._step
+        part = slice(first, min(first + self._step, self._count))
+        where = f"{self._path}: array {name!r}, chunk {number} (rows {first} to {part.stop - 1})"
+        fix = "Restore it from a copy, or make the bank again"
+        try:
+            values = np.asarray(self._arrays[name][part])
+        except Exception as error:  # codecs and file systems raise what they like
+            raise DataError(f"{where} is damaged: {error}. {fix}") from error
+        nothing = layout.NOTHING[name]
+        if np.all(np.isnan(values) if name == "features" else values == nothing):
+            raise DataError(f"{where} is missing. {fix}")
+        return values

@@ -1,0 +1,69 @@
+"""Rows in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fsboundary.banks.info import BankInfo
+from fsboundary.banks.store import Store
+
+_ROWS = 2**16
+_NUMBERS = 2**23
+"""Rows, and numbers, of a chunk: what a caller may convert at once (64 MiB of float64)."""
+
+
+@final
+class MemoryStore(Store):
+    """Rows as one tensor.
+
+    Parameters
+    ----------
+    features : Tensor (n, d)
+        Float32 or float64.
+    labels : Tensor (n,) or None
+        Int64.
+    ids : Tensor (n,)
+        Int64.
+    info : BankInfo
+        Where the features came from.
+    """
+
+    def __init__(
+        self, features: Tensor, labels: Tensor | None, ids: Tensor, info: BankInfo
+    ) -> None:
+        self._features, self._labels, self._ids, self.info = features, labels, ids, info
+        self.num_features = features.shape[1]
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def chunks(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield views of the one tensor."""
+        step = max(1, min(_ROWS, _NUMBERS // self.num_features))
+        for start in range(0, len(self), step):
+            yield start, self._features[start : start + step]
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Return the features at `rows`, in float64, on the bank's device."""
+        return self._features[rows.to(self._features.device)].to(torch.float64)
+
+    def features(self) -> Tensor:
+        """Return the tensor itself."""
+        return self._features
+
+    def labels(self) -> Tensor | None:
+        """Return the labels."""
+        return self._labels
+
+    def ids(self) -> Tensor:
+        """Return the ids."""
+        return self._ids
+
+    def subset(self, rows: Tensor) -> MemoryStore:
+        """Return a copy of `rows`: contiguous rows are priced several times faster than picked."""
+        labels = None if self._labels is None else self._labels[rows]
+        return MemoryStore(self._features[rows], labels, self._ids[rows], self.info)

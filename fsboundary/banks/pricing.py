@@ -1,0 +1,65 @@
+"""Products of directions with every row of a store, one chunk at a time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fsboundary.banks.smallest import smallest
+from fsboundary.banks.store import Store
+
+_PRODUCTS = 2**23
+"""Products held at once: 64 MiB of float64, and enough rows to a matrix product."""
+
+
+def price(
+    store: Store, directions: Tensor, k: int, exclude: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the `k` smallest products (B,k) of each direction, and their rows (B,k).
+
+    Parameters
+    ----------
+    store : Store
+        The generators.
+    directions : Tensor (B, d)
+        Float32 or float64, which is the dtype of the products.
+    k : int
+        At least 1.
+    exclude : Tensor (B, E), optional
+        Rows to leave out for each direction, -1 for none.
+
+    Returns
+    -------
+    values, indices : Tensor (B, k)
+        Ascending; ties by the lowest row; +inf and -1 where there are no more rows. NaN and -1
+        for directions that are not finite.
+    """
+    count = len(directions)
+    finite = torch.isfinite(directions).all(dim=1)
+    directions = torch.where(finite[:, None], directions, 0)
+    values = directions.new_full((count, k), torch.inf)
+    indices = torch.full((count, k), -1, dtype=torch.int64, device=directions.device)
+    for start, chunk in store.chunks():
+        generators = chunk.to(directions).T
+        step = max(1, _PRODUCTS // len(chunk))
+        for first in range(0, count, step):
+            part = slice(first, first + step)
+            products = directions[part] @ generators
+            if exclude is not None:
+                _leave_out(products, exclude[part] - start)
+            best, rows = smallest(products, min(k, len(chunk)))
+            # what was found before lies in lower rows, so a stable sort keeps it first
+            both = torch.cat([values[part], best], dim=1)
+            which = torch.cat([indices[part], rows + start], dim=1)
+            both, order = both.sort(dim=1, stable=True)
+            values[part], indices[part] = both[:, :k], which.gather(1, order)[:, :k]
+    indices[(values == torch.inf) | ~finite[:, None]] = -1
+    values[~finite] = torch.nan
+    return values, indices
+
+
+def _leave_out(products: Tensor, columns: Tensor) -> None:
+    """Set the products at `columns` (B,E) to +inf, where they lie in this chunk."""
+    here = (columns >= 0) & (columns < products.shape[1])
+    rows, which = here.nonzero(as_tuple=True)
+    products[rows, columns[rows, which]] = torch.inf

@@ -1,0 +1,1 @@
+"""Hull solvers, one a file."""

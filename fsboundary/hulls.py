@@ -1,0 +1,268 @@
+"""Inside or outside the convex hull of a bank, how far, and which points support the answer."""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from fsboundary.banks import FeatureBank
+from fsboundary.errors import ArgumentError
+from fsboundary.interfaces import HullSolver, unsolved_hulls
+from fsboundary.registry import create
+from fsboundary.registry.hull_grading import project_and_grade
+from fsboundary.results import HullProjection
+from fsboundary.status import Status
+
+HULL_RTOL = 1e-6
+MAX_STEPS = 200
+"""Default limit of passes over the bank; real features need fewer than ten."""
+
+_ROWS = 4096
+"""Queries between two moves of the progress bar."""
+
+_subsets: weakref.WeakKeyDictionary[FeatureBank, dict[int, tuple[FeatureBank, Tensor]]] = (
+    weakref.WeakKeyDictionary()
+)
+_copies: weakref.WeakKeyDictionary[FeatureBank, dict[bytes, list[int]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def project_on_hull(
+    bank: FeatureBank,
+    features: Float[Tensor, "B d"],
+    *,
+    labels: Int[Tensor, " B"] | None = None,
+    leave_out: Int[Tensor, " B"] | None = None,
+    solver: str | HullSolver = "active_set",
+    tolerance: float | None = None,
+    max_steps: int | None = None,
+    show_progress: bool = False,
+) -> HullProjection:
+    """Return the nearest points of the hull of `bank`, with float64 certificates.
+
+    Parameters
+    ----------
+    bank : FeatureBank
+        The generators.
+    features : Tensor (B, d)
+        Any float dtype; computed in float64.
+    labels : Tensor (B,), optional
+        Project each row on the hull of this class only.
+    leave_out : Tensor (B,), optional
+        A bank row that does not count as a generator for this row, together with all its exact
+        copies; -1 for none.
+    solver : str or HullSolver
+    tolerance : float, optional
+        Relative tolerance of the distance, default 1e-6; 1e-9 of the bank's RMS norm about its
+        mean is always allowed.
+    max_steps : int, optional
+        Passes over the bank, default 200.
+    show_progress : bool
+
+    Returns
+    -------
+    HullProjection
+        ``support`` counts rows of `bank`, also with `labels`. NaN with NOT_FINITE, MAX_STEPS or
+        INACCURATE where there is no certified answer; ``lower_bound`` holds all the same.
+
+    Raises
+    ------
+    ArgumentError
+        Wrong types, shapes, classes or rows, or a row that leaves no generator, before any work.
+    PluginError
+        The solver raised or answered in the wrong shape.
+    """
+    z = _check_features(bank, features)
+    rtol, limit = _limits(tolerance, max_steps)
+    plugin = create("hull_solver", solver)
+    finite = torch.isfinite(z).all(dim=1)
+    fields = unsolved_hulls(z)
+    fields["status"][~finite] = int(Status.NOT_FINITE)
+    groups = _groups(bank, labels, finite)
+    exclude = _exclusions(bank, leave_out, len(z))
+    with tqdm(total=int(finite.sum()), unit="row", disable=not show_progress) as bar:
+        for part, place, rows in groups:
+            skip = None if exclude is None else _within(exclude[rows], place, len(bank))
+            if skip is not None:
+                _check_left(skip, len(part), rows)
+            for index in torch.arange(len(rows), device=z.device).split(_ROWS):
+                graded = project_and_grade(
+                    plugin,
+                    part,
+                    z[rows[index]],
+                    exclude=None if skip is None else skip[index],
+                    tolerance=rtol,
+                    max_steps=limit,
+                )
+                _put(fields, graded, rows[index], place)
+                bar.update(len(index))
+    return HullProjection(**fields)
+
+
+def class_hull_distances(bank: FeatureBank, features: Float[Tensor, "B d"]) -> Tensor:
+    """Return the distance to the hull of each class (B,K), feature units, float64.
+
+    Column k is the k-th smallest label of `bank`; the nearest-hull class of a row is the label of
+    its smallest column. NaN where there is no certified answer.
+
+    Raises
+    ------
+    ArgumentError
+        The bank has no labels, or wrong types or shapes.
+    """
+    z = _check_features(bank, features)
+    own = _labels_of(bank)
+    columns = []
+    for k in own.unique().tolist():
+        labels = torch.full((len(z),), k, dtype=torch.int64, device=z.device)
+        columns.append(project_on_hull(bank, z, labels=labels).distance)
+    return torch.stack(columns, dim=1)
+
+
+def _check_features(bank: object, features: object) -> Tensor:
+    if not isinstance(bank, FeatureBank):
+        raise ArgumentError(
+            "bank", type(bank).__name__, "a FeatureBank", "pass FeatureBank(training_features)"
+        )
+    wanted = f"a float tensor (B, {bank.num_features})"
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        got = f"dtype {features.dtype}" if isinstance(features, Tensor) else type(features).__name__
+        raise ArgumentError("features", got, wanted, "pass space.extract(images).features")
+    if features.ndim != 2 or features.shape[1] != bank.num_features:
+        raise ArgumentError(
+            "features",
+            f"shape {tuple(features.shape)}",
+            wanted,
+            "pass features of the bank's own layer; a single row needs [None]",
+        )
+    return features.detach().to(torch.float64)
+
+
+def _limits(tolerance: float | None, max_steps: int | None) -> tuple[float, int]:
+    rtol = HULL_RTOL if tolerance is None else float(tolerance)
+    limit = MAX_STEPS if max_steps is None else int(max_steps)
+    if not 0 < rtol < 1:
+        raise ArgumentError("tolerance", str(tolerance), "a number in (0, 1)", "pass 1e-6, say")
+    if limit < 1:
+        raise ArgumentError("max_steps", str(max_steps), "at least 1", "leave it out")
+    return rtol, limit
+
+
+def _check_integers(name: str, value: object, rows: int) -> Tensor:
+    wanted = f"an integer tensor ({rows},)"
+    integral = isinstance(value, Tensor) and not (
+        value.is_floating_point() or value.is_complex() or value.dtype == torch.bool
+    )
+    if not isinstance(value, Tensor) or not integral or tuple(value.shape) != (rows,):
+        got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise ArgumentError(name, got, wanted, "pass one number for each row of features")
+    return value.long()
+
+
+def _labels_of(bank: FeatureBank) -> Tensor:
+    if bank.labels is None:
+        raise ArgumentError(
+            "labels", "a bank without labels", "a bank with labels", "make the bank with labels"
+        )
+    return bank.labels
+
+
+def _groups(
+    bank: FeatureBank, labels: Tensor | None, finite: Tensor
+) -> list[tuple[FeatureBank, Tensor | None, Tensor]]:
+    """Return (generators, their rows in `bank` or None for all, rows of features) by hull."""
+    if labels is None:
+        return [(bank, None, finite.nonzero()[:, 0])]
+    wanted = _check_integers("labels", labels, len(finite)).to(finite.device)
+    own = _labels_of(bank)
+    kept = _subsets.setdefault(bank, {})
+    groups: list[tuple[FeatureBank, Tensor | None, Tensor]] = []
+    for k in wanted.unique().tolist():
+        if k not in kept:
+            kept[k] = bank.subset(labels=k), (own == k).nonzero()[:, 0]
+        part, place = kept[k]
+        groups.append((part, place, ((wanted == k) & finite).nonzero()[:, 0]))
+    return groups
+
+
+def _exclusions(bank: FeatureBank, leave_out: Tensor | None, rows: int) -> Tensor | None:
+    """Return the bank rows that do not count for each row (B,E), copies included."""
+    if leave_out is None:
+        return None
+    out = _check_integers("leave_out", leave_out, rows)
+    if rows and not -1 <= int(out.min()) <= int(out.max()) < len(bank):
+        raise ArgumentError(
+            "leave_out",
+            f"rows from {int(out.min())} to {int(out.max())}",
+            f"-1 to {len(bank) - 1}",
+            "count the bank's rows from 0; -1 leaves none out",
+        )
+    copies = _find_copies(bank)
+    lists = [
+        copies[_key(bank.take(out[i].reshape(1)))] if out[i] >= 0 else [-1] for i in range(rows)
+    ]
+    width = max((len(found) for found in lists), default=1)
+    padded = [found + [-1] * (width - len(found)) for found in lists]
+    return torch.tensor(padded, dtype=torch.int64, device=out.device).reshape(rows, width)
+
+
+def _key(point: Tensor) -> bytes:
+    # adding zero turns -0.0 into 0.0, which is the same point
+    raw: bytes = (point.to(torch.float64) + 0.0).cpu().numpy().tobytes()
+    return raw
+
+
+def _find_copies(bank: FeatureBank) -> dict[bytes, list[int]]:
+    """Return the rows of the bank by the point that they hold; kept per bank."""
+    if bank not in _copies:
+        found: dict[bytes, list[int]] = {}
+        for part in torch.arange(len(bank)).split(_ROWS):
+            for row, point in zip(part.tolist(), bank.take(part), strict=True):
+                found.setdefault(_key(point), []).append(row)
+        _copies[bank] = found
+    return _copies[bank]
+
+
+def _within(exclude: Tensor, place: Tensor | None, count: int) -> Tensor:
+    """Return bank rows as rows of the hull's own generators; -1 for those that are not in it."""
+    if place is None:
+        return exclude
+    back = torch.full((count + 1,), -1, dtype=torch.int64, device=place.device)
+    back[place] = torch.arange(len(place), device=place.device)
+    return back[exclude]
+
+
+def _check_left(skip: Tensor, count: int, rows: Tensor) -> None:
+    none = ((skip >= 0).sum(dim=1) >= count).nonzero()[:, 0]
+    if len(none):
+        raise ArgumentError(
+            "leave_out",
+            f"all {count} generators of the hull of row {int(rows[none[0]])}",
+            "at least one generator left",
+            "leave such rows out: a single image has no other to be compared with",
+        )
+
+
+def _put(
+    fields: dict[str, Tensor], graded: HullProjection, rows: Tensor, place: Tensor | None
+) -> None:
+    """Write the graded rows into `fields`, widening the supports where needed."""
+    support = graded.support
+    if place is not None:
+        support = torch.where(support >= 0, place[support.clamp_min(0)], -1)
+    lack = support.shape[1] - fields["support"].shape[1]
+    pad = torch.nn.functional.pad
+    if lack > 0:
+        fields["support"] = pad(fields["support"], (0, lack), value=-1)
+        fields["weights"] = pad(fields["weights"], (0, lack))
+    for name, value in graded.to_dict().items():
+        if name not in ("support", "weights"):
+            fields[name][rows] = value
+    spare = fields["support"].shape[1] - support.shape[1]
+    fields["support"][rows] = pad(support, (0, spare), value=-1)
+    fields["weights"][rows] = pad(graded.weights, (0, spare))

@@ -1,0 +1,88 @@
+"""Builds a bank again and again, each time ended by SIGKILL: python killed.py FOLDER SEED TIMES.
+
+Each round forks a child that builds the bank at FOLDER/<round> and is killed at a seeded moment:
+in even rounds at its own n-th file operation, in odd ones after a part of the time that an
+uninterrupted run takes. Every second round is killed a second time, while resuming. Then another
+child finishes. The numbers of kills that struck are printed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from banks.small import CHUNK, loader, space
+from fsboundary.banking import stream  # noqa: F401 # imported once, before the children are forked
+from fsboundary.banks import layout
+
+_EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.truncate")
+
+_OPERATIONS = 280
+"""About how many of them an uninterrupted run makes."""
+
+
+def _build(path: Path, operations: int | None) -> None:
+    """Build the bank in this process, which kills itself at a file operation."""
+    left, folder = operations, str(path.parent)
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal left
+        if left is not None and event in _EVENTS and folder in str(arguments[0]):
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    space().bank(loader(), path)
+
+
+def _child(path: Path, operations: int | None = None, seconds: float | None = None) -> bool:
+    """Build in a child; return whether it was killed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            _build(path, operations)
+        except BaseException as error:
+            print(f"{path}: {error!r}", file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)  # a child that ended waits for its parent, so it is there
+    status = os.waitpid(child, 0)[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0:
+        raise SystemExit(f"{path}: the child failed")
+    return os.WIFSIGNALED(status)
+
+
+def main(folder: Path, seed: int, times: int) -> None:
+    """Print how many kills struck, first those of new banks, then those of resumed ones."""
+    torch.set_num_threads(1)
+    layout._ROWS = CHUNK
+    # SIGKILL loses nothing that was written: waiting for the disk would only take time
+    os.fsync = lambda fd: None
+    draw = random.Random(seed)
+    begun = time.perf_counter()
+    _child(folder / "whole")
+    whole = time.perf_counter() - begun
+    struck = [0, 0]
+    for number in range(times):
+        path = folder / str(number)
+        for resumed in range(1 + number % 4 // 2):
+            if number % 2:
+                killed = _child(path, seconds=draw.uniform(0, 0.9 * whole))
+            else:
+                killed = _child(path, operations=draw.randrange(_OPERATIONS))
+            struck[resumed] += killed
+        _child(path)
+    print(*struck)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
