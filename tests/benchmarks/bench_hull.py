@@ -1,0 +1,94 @@
+"""Hull projections of real features, as a multiple of one float32 product. Run: see ``--help``.
+
+60,000 training features of the demo's network are the generators, 10,000 test features the
+queries. The unit is one float32 ``queries @ points.T`` with row maximum, timed in the same run.
+Times of fsboundary include grading. scipy's nnls answers a stated sample, one query at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+
+import fsboundary as fsb
+from fsboundary.demo import load_demo
+from fsboundary.demo.train import read_fashion_mnist
+
+
+def unit_seconds(queries: torch.Tensor, points: torch.Tensor) -> float:
+    """Return the median seconds of one product with row maximum, in blocks that fit a cache."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        for block in queries.split(500):
+            (block @ points.T).amax(dim=1)
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+def nnls_seconds(queries: torch.Tensor, points: torch.Tensor) -> tuple[float, list[float]]:
+    """Return seconds a query and distances of nonnegative least squares on q = Vᵀa, Σa = 1."""
+    start, distances = time.perf_counter(), []
+    for query in queries.double():
+        shifted = (points.double() - query).numpy()
+        right = np.append(np.zeros(shifted.shape[1]), 1.0)
+        weights, _ = nnls(np.vstack([shifted.T, np.ones(len(shifted))]), right)
+        distances.append(float(np.linalg.norm(weights / weights.sum() @ shifted)))
+    return (time.perf_counter() - start) / len(queries), distances
+
+
+def main() -> None:
+    """Run the benchmark and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
+    parser.add_argument("--queries", type=int, default=10_000)
+    parser.add_argument("--sample", type=int, default=10, help="queries for nnls")
+    args = parser.parse_args()
+    demo, data = load_demo(), read_fashion_mnist(args.data)
+    space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    points = torch.cat(
+        [space.extract(x.float() / 255).features for x in data["train_images"].split(5000)]
+    )
+    queries = space.extract(data["test_images"][: args.queries].float() / 255).features
+    bank = fsb.FeatureBank(points, data["train_labels"])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = unit_seconds(queries, points)
+    start = time.perf_counter()
+    found = fsb.project_on_hull(bank, queries)
+    seconds = time.perf_counter() - start
+    above = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    each, distances = nnls_seconds(queries[: args.sample], points)
+    difference = np.abs(np.array(distances) - found.distance[: args.sample].numpy()).max()
+    outside = found.distance > 0
+    row = {
+        "generators": list(points.shape),
+        "queries": len(queries),
+        "threads": torch.get_num_threads(),
+        "unit_seconds": round(unit, 3),
+        "seconds": round(seconds, 2),
+        "multiple_of_unit": round(seconds / unit, 2),
+        "converged": int((found.status == fsb.Status.CONVERGED).sum()),
+        "largest_relative_gap": float((found.gap / found.distance)[outside].max()),
+        "inside": int((found.membership == 1).sum()),
+        "passes": {int(k): int((found.steps == k).sum()) for k in found.steps.unique()},
+        "mean_support": round(float((found.support >= 0).sum(dim=1).double().mean()), 2),
+        "peak_memory_above_bank_gib": round(above, 3),
+        "nnls": {
+            "sample": args.sample,
+            "seconds_a_query": round(each, 4),
+            "times_slower": round(each / (seconds / len(queries)), 1),
+            "largest_difference": float(difference),
+        },
+    }
+    print(json.dumps(row, indent=2))
+
+
+if __name__ == "__main__":
+    main()
