@@ -15,7 +15,7 @@ from fsboundary import registry
 from fsboundary.banking import Source, build
 from fsboundary.banks import BankInfo, FeatureBank
 from fsboundary.builtin.extractors.batches import check_batch_size, check_images, device_of, rows_of
-from fsboundary.builtin.extractors.calling import refuse_training
+from fsboundary.builtin.extractors.calling import refuse_chance
 from fsboundary.builtin.extractors.head_input import HeadInput
 from fsboundary.domain import Domain
 from fsboundary.errors import ArgumentError, HeadError, PluginError
@@ -250,7 +250,7 @@ class FeatureSpace:
         """Return features and logits of one batch, and ``W z + b`` in float64 where it is known."""
         device = device_of(self.model, images.device)
         if isinstance(self._preprocess, nn.Module):
-            refuse_training(self._preprocess, "preprocess")
+            refuse_chance(self._preprocess, "preprocess")
             images = images.to(device_of(self._preprocess, device))
         else:
             images = images.to(device)

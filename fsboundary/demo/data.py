@@ -75,7 +75,7 @@ def load_demo() -> DemoData:
         data = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     return DemoData(
         model=model.eval(),
-        preprocess=Normalize().eval(),
+        preprocess=Normalize(),
         train_images=data["train_images"].float() / 255,
         train_labels=data["train_labels"].long(),
         test_images=data["test_images"].float() / 255,

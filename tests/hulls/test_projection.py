@@ -165,8 +165,8 @@ def test_bad_arguments() -> None:
         project_on_hull(bank, queries, labels=torch.zeros(2).long())
     with pytest.raises(ArgumentError, match="which no row has"):
         project_on_hull(labelled, queries, labels=torch.tensor([0, 7]))
+    own = torch.tensor([0, 1])
     with pytest.raises(ArgumentError, match="at least one generator left"):
-        own = torch.tensor([0, 1])
         project_on_hull(labelled, queries, labels=own, leave_out=own)
     with pytest.raises(ArgumentError, match="-1 to 4"):
         project_on_hull(bank, queries, leave_out=torch.tensor([0, 5]))

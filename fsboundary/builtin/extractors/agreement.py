@@ -32,7 +32,7 @@ from fsboundary.builtin.extractors.linear_maps import Reading
 _EPS = {"tf32": 2.0**-10, "bf16": 2.0**-7}
 
 
-def allowed(reading: Reading, weight: Tensor, bias: Tensor, logits: Tensor) -> Tensor:
+def allowed(reading: Reading, weight: Tensor, bias: Tensor | None, logits: Tensor) -> Tensor:
     """Return the tolerance (B,K) of ``|W z + b - logits|``; see the module.
 
     It is as wide as the sums are kept in: of a tolerance, a few digits are enough.
@@ -41,15 +41,18 @@ def allowed(reading: Reading, weight: Tensor, bias: Tensor, logits: Tensor) -> T
     ----------
     reading : Reading
         One call of the layer.
-    weight, bias : Tensor (K,d), (K,), float64
+    weight, bias : Tensor (K,d) and (K,) or None
+        In any dtype.
     logits : Tensor (B,K)
         What is compared; its dtype counts.
     """
     size = reading.features.detach().abs() if reading.size is None else reading.size
     kept = torch.float64 if size.dtype == torch.float64 else torch.float32
-    magnitude = size.to(kept) @ weight.abs().to(kept).T + bias.abs().to(kept)
+    magnitude = size.to(kept) @ weight.to(kept).abs().T
+    if bias is not None:
+        magnitude += bias.to(kept).abs()
     underflow = torch.finfo(logits.dtype).tiny + size.shape[1] * torch.finfo(kept).tiny
-    return share(reading, logits.dtype) * magnitude + underflow
+    return magnitude.mul_(share(reading, logits.dtype)).add_(underflow)
 
 
 def share(reading: Reading, *dtypes: torch.dtype) -> float:

@@ -38,7 +38,11 @@ def _set_stance() -> Any:
 
 @contextlib.contextmanager
 def _eagerly() -> Iterator[None]:
-    """Run compiled functions as plain Python, because compiled code may skip forward hooks."""
+    """Run compiled functions as plain Python, because compiled code may skip forward hooks.
+
+    Before torch 2.6 only a model compiled as a whole is run so; a head inside a compiled part of a
+    model may then not be seen, which is an error and no wrong answer.
+    """
     stance = _set_stance()
     if stance is None or "torch._dynamo" not in sys.modules:
         yield
@@ -75,6 +79,25 @@ def refuse_training(module: nn.Module, what: str = "the model") -> None:
         f"{what} is in training mode ({where}), so its features depend on chance and on the rest "
         f"of the batch. Call .eval() on {what} first; fsboundary never changes the mode itself"
     )
+
+
+_CHANCE = (
+    nn.modules.dropout._DropoutNd,
+    nn.modules.batchnorm._NormBase,
+    nn.RReLU,
+)
+"""Torch's own layers that compute something else in training mode."""
+
+
+def refuse_chance(module: nn.Module, what: str) -> None:
+    """Raise HeadError if a layer of `module` whose output depends on the mode is in training.
+
+    A preprocessing module without such layers, such as a normalisation by constants, gives the
+    same in both modes, and nobody thinks of calling ``.eval()`` on it.
+    """
+    for layer in module.modules():
+        if layer.training and isinstance(layer, _CHANCE):
+            refuse_training(layer, what)
 
 
 def answer(output: Any, rows: int) -> Tensor:

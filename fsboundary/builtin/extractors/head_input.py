@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fsboundary.builtin.extractors.calling import answer, call, refuse_training, unwrap
 from fsboundary.builtin.extractors.known_head import KnownHead
+from fsboundary.builtin.extractors.linear_maps import Reading
 from fsboundary.builtin.extractors.matching import find
 from fsboundary.builtin.extractors.nonnegativity import NonnegativityProver
 from fsboundary.builtin.extractors.refusals import no_head, not_finite
@@ -53,6 +54,12 @@ class HeadInput(FeatureExtractor):
         HeadMismatchError
             ``W z + b`` is not what the model computes, or the head's weights changed.
         """
+        return self.graded(model, images, *additional)[:2]
+
+    def graded(
+        self, model: nn.Module, images: Tensor, *additional: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return also the detached float64 ``W z + b`` (B,K), which the check computes anyway."""
         inner = unwrap(model)
         refuse_training(inner)
         known = self._known.get(inner)
@@ -64,12 +71,11 @@ class HeadInput(FeatureExtractor):
             output = call(inner, images, additional)
         reading = known.pick(watched.readings)
         output = answer(output, len(images))
-        known.verify(reading, output)
-        return reading.features, output if known.link == "identity" else reading.outputs
+        return _answer(known, reading, output)
 
     def _first(
         self, model: nn.Module, inner: nn.Module, images: Tensor, additional: tuple[Any, ...]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         if isinstance(inner, torch.jit.ScriptModule):
             raise HeadError(
                 "the model is a TorchScript module, whose layers cannot be watched. Pass the "
@@ -91,9 +97,9 @@ class HeadInput(FeatureExtractor):
         if match is None:
             raise no_head(watched, output, finite, asked)
         known = KnownHead.of(match, modules[match.reading.layer])
-        known.verify(match.reading, output)
+        found = _answer(known, match.reading, output)
         self._known[inner] = known
-        return match.reading.features, output if match.link == "identity" else match.reading.outputs
+        return found
 
     def head(self, model: nn.Module) -> LinearHead | None:
         """Return the head, without a domain; None before the first batch."""
@@ -126,6 +132,12 @@ class HeadInput(FeatureExtractor):
     def __repr__(self) -> str:
         # head= says where to look and not what the features are, so fingerprints leave it out
         return "HeadInput()"
+
+
+def _answer(known: KnownHead, reading: Reading, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return features, logits and ``W z + b`` after verification."""
+    exact = known.verify(reading, output)
+    return reading.features, output if known.link == "identity" else reading.outputs, exact
 
 
 def _name_of(head: nn.Module | str, model: nn.Module, inner: nn.Module) -> str:

@@ -73,6 +73,4 @@ def _slack(link: Link, reading: Reading, module: nn.Module, output: Tensor) -> T
         difference = (applied(link, reading.outputs) - output.to(torch.float64)).abs()
         if link != "identity":
             return difference - rounding(link, reading.outputs, output)
-        weight = found[0].to(torch.float64)
-        bias = torch.zeros_like(weight[:, 0]) if found[1] is None else found[1].to(torch.float64)
-        return difference - allowed(reading, weight, bias, output)
+        return difference - allowed(reading, *found, output)
