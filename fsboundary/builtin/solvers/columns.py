@@ -24,7 +24,7 @@ _LOOSE = 0.01
 left: what is missing then is not in the pool."""
 
 _NEARBY = 2048
-"""Pool generators that stay in play for a block of rows after its first round."""
+"""Pool generators in play for a block of similar rows, besides those that a pass adds."""
 
 _ON_HULL = 1e-10
 """Residuals below this share of the scale are inside: a tenth of what grading calls inside."""
@@ -57,6 +57,7 @@ class Columns:
         self.goal, self.added, self.rows = _SAFETY * tolerance, added, rows
         self.open = torch.arange(len(queries), device=queries.device)
         self.gap = torch.ones_like(queries[:, 0])
+        self.near: dict[int, Tensor] = {}
         self.steps = torch.zeros_like(self.open)
         away = queries - pool.size.mean
         sets = pool.best(away, added, exclude)[1] if len(pool.index) else None
@@ -69,8 +70,8 @@ class Columns:
 
     def round(self, step: int) -> bool:
         """Converge the open rows on the pool, then price all generators; False when all end."""
-        for part in self.open.split(self.rows):
-            self._on_pool(part)
+        for block in (self.open // self.rows).unique().tolist():
+            self._on_pool(block, self.open[self.open // self.rows == block])
         if len(self.open) == 0:
             return False
         self.steps[self.open] = step
@@ -90,6 +91,9 @@ class Columns:
         self.open, found = self.open[~ends], found[~ends]
         self.pool.add(found)
         self._join(self.open, found)
+        for block, near in self.near.items():
+            fresh = found[self.open // self.rows == block]
+            self.near[block] = torch.cat([near, fresh[fresh >= 0]]).unique()
         return len(self.open) > 0
 
     def reduce(self) -> None:
@@ -99,13 +103,14 @@ class Columns:
             self.weights[part] = affinely_independent(points, self.weights[part])
         self.sets = torch.where(self.weights > 0, self.sets, -1)
 
-    def _on_pool(self, rows: Tensor) -> None:
-        """Solve `rows` to the goal on the pool's generators."""
-        todo, near = rows, None
+    def _on_pool(self, block: int, todo: Tensor) -> None:
+        """Solve the rows `todo` of a block to the goal on the pool's generators."""
         for _ in range(_POOL_ROUNDS):
             residual = self._solve(todo)
             skip = None if self.exclude is None else self.exclude[todo]
+            near = self.near.get(block)
             values, found, near = self.pool.best(residual, self.added, skip, near, _NEARBY)
+            self.near[block] = near
             along, squared = self._sizes(todo, residual)
             goal = (_LOOSE * self.gap[todo]).clamp(self.goal, 0.1)
             new = values - along[:, None] > (goal * squared)[:, None]

@@ -62,18 +62,18 @@ class Pool:
         exclude : Tensor (B, E), optional
             Generators that do not count in a row, -1 as padding.
         near : Tensor (N,), optional
-            Ascending places in the pool to look at; all if None.
+            Ascending generators to look at, all in the pool; the whole pool if None.
         keep : int
-            How many places to return for the next call with directions like these.
+            How many generators to return for the next call with directions like these.
 
         Returns
         -------
         values, generators : Tensor (B, C)
         near : Tensor (N,)
-            The places that came closest to the best of some row, if `near` was None.
+            Those that came closest to the best of some row, if `near` was None.
         """
-        index = self.index if near is None else self.index[near]
-        narrow = self.narrow if near is None else self.narrow[near]
+        index = self.index if near is None else near
+        narrow = self.narrow if near is None else self.narrow[self.place(near)]
         scores = directions.to(torch.float32) @ narrow.T
         if exclude is not None:
             place = torch.searchsorted(index, exclude.clamp_min(0)).clamp_max(len(index) - 1)
@@ -84,5 +84,5 @@ class Pool:
         if near is None:
             size = torch.linalg.vector_norm(directions, dim=1, keepdim=True).to(scores)
             closest = ((scores - values[:, :1]) / size).amax(dim=0)
-            near = closest.topk(min(keep, len(closest))).indices.sort().values
+            near = index[closest.topk(min(keep, len(closest))).indices.sort().values]
         return values.to(torch.float64), found, near
