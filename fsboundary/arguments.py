@@ -21,23 +21,37 @@ def check_head(head: object) -> None:
         )
 
 
-def check_features(head: LinearHead, features: object) -> Tensor:
-    """Return `features` (B,d) detached as float64, or raise ArgumentError."""
-    wanted = f"a float tensor (B, {head.num_features})"
+def check_features(width: int, features: object) -> Tensor:
+    """Return `features` (B, width) detached as float64, or raise ArgumentError."""
+    wanted = f"a float tensor (B, {width})"
     if not isinstance(features, Tensor):
         raise ArgumentError(
             "features", type(features).__name__, wanted, "pass space.extract(images).features"
         )
     if not features.is_floating_point():
         raise ArgumentError("features", f"dtype {features.dtype}", wanted, "call .double()")
-    if features.ndim != 2 or features.shape[1] != head.num_features:
+    if features.ndim != 2 or features.shape[1] != width:
         raise ArgumentError(
             "features",
             f"shape {tuple(features.shape)}",
             wanted,
-            "pass features of this head's own layer; a single row needs [None]",
+            "pass features of the same layer as the head or bank; a single row needs [None]",
         )
     return features.detach().to(torch.float64)
+
+
+def check_limits(
+    tolerance: float | None, max_steps: int | None, default: tuple[float, int]
+) -> tuple[float, int]:
+    """Return tolerance and limit of steps, defaults filled in, or raise ArgumentError."""
+    rtol = default[0] if tolerance is None else float(tolerance)
+    limit = default[1] if max_steps is None else int(max_steps)
+    if not 0 < rtol < 1:
+        fix = f"pass {default[0]:g}, say"
+        raise ArgumentError("tolerance", str(tolerance), "a number in (0, 1)", fix)
+    if limit < 1:
+        raise ArgumentError("max_steps", str(max_steps), "at least 1", "leave it out")
+    return rtol, limit
 
 
 def row_status(head: LinearHead, z: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_head, row_status
+from fsboundary.arguments import check_features, check_head, check_limits, row_status
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.nearest import nearest_classes
 from fsboundary.head import LinearHead
@@ -71,8 +71,8 @@ def find_flip_points(
         The finder raised or answered in the wrong shape.
     """
     check_head(head)
-    z = check_features(head, features)
-    rtol, limit = _limits(tolerance, max_steps)
+    z = check_features(head.num_features, features)
+    rtol, limit = check_limits(tolerance, max_steps, (FLIP_RTOL, MAX_STEPS))
     chosen = _check_targets(head, targets, len(z))
     plugin = create("boundary_finder", finder)
     head = head.to(z.device)
@@ -80,16 +80,17 @@ def find_flip_points(
     fine = (status == Status.CONVERGED).nonzero()[:, 0]
     rows = z[fine]
     source = torch.full((len(z),), -1, dtype=torch.int64, device=z.device)
-    source[fine] = head.predict(rows)
     finite = status != Status.NOT_FINITE
     source[finite] = head.predict(z[finite])
+    # last, for a finder sees these rows alone and a logit's last bit may depend on the batch
+    source[fine] = head.predict(rows)
     ceiling = None
     if isinstance(chosen, Tensor):
         target = chosen.to(z.device)
     elif chosen == "all":
         target = _all_targets(source, head.num_classes)
     else:
-        nearest = nearest_classes(head, rows, source[fine])
+        nearest = nearest_classes(head, rows, source[fine], keeps=False)
         target = torch.zeros((len(z), 1), dtype=torch.int64, device=z.device)
         target[fine, 0] = nearest.target
         bad = status != Status.CONVERGED
@@ -110,16 +111,6 @@ def find_flip_points(
         ceiling=ceiling,
     )
     return _spread(graded, z, source, target, status, fine, own)
-
-
-def _limits(tolerance: float | None, max_steps: int | None) -> tuple[float, int]:
-    rtol = FLIP_RTOL if tolerance is None else float(tolerance)
-    limit = MAX_STEPS if max_steps is None else int(max_steps)
-    if not 0 < rtol < 1:
-        raise ArgumentError("tolerance", str(tolerance), "a number in (0, 1)", "pass 1e-8, say")
-    if limit < 1:
-        raise ArgumentError("max_steps", str(max_steps), "at least 1", "leave it out")
-    return rtol, limit
 
 
 def _check_targets(
@@ -153,7 +144,7 @@ def _check_targets(
             f"0 to {head.num_classes - 1}",
             "count classes from 0",
         )
-    return targets.long().reshape(rows, -1) if targets.ndim == 2 else targets.long()[:, None]
+    return targets.long() if targets.ndim == 2 else targets.long()[:, None]
 
 
 def _all_targets(source: Tensor, num_classes: int) -> Tensor:

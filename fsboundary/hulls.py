@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from fsboundary.arguments import check_features, check_limits
 from fsboundary.banks import FeatureBank
 from fsboundary.errors import ArgumentError
 from fsboundary.interfaces import HullSolver, unsolved_hulls
@@ -78,7 +79,7 @@ def project_on_hull(
         The solver raised or answered in the wrong shape.
     """
     z = _check_features(bank, features)
-    rtol, limit = _limits(tolerance, max_steps)
+    rtol, limit = check_limits(tolerance, max_steps, (HULL_RTOL, MAX_STEPS))
     plugin = create("hull_solver", solver)
     finite = torch.isfinite(z).all(dim=1)
     fields = unsolved_hulls(z)
@@ -129,28 +130,7 @@ def _check_features(bank: object, features: object) -> Tensor:
         raise ArgumentError(
             "bank", type(bank).__name__, "a FeatureBank", "pass FeatureBank(training_features)"
         )
-    wanted = f"a float tensor (B, {bank.num_features})"
-    if not isinstance(features, Tensor) or not features.is_floating_point():
-        got = f"dtype {features.dtype}" if isinstance(features, Tensor) else type(features).__name__
-        raise ArgumentError("features", got, wanted, "pass space.extract(images).features")
-    if features.ndim != 2 or features.shape[1] != bank.num_features:
-        raise ArgumentError(
-            "features",
-            f"shape {tuple(features.shape)}",
-            wanted,
-            "pass features of the bank's own layer; a single row needs [None]",
-        )
-    return features.detach().to(torch.float64)
-
-
-def _limits(tolerance: float | None, max_steps: int | None) -> tuple[float, int]:
-    rtol = HULL_RTOL if tolerance is None else float(tolerance)
-    limit = MAX_STEPS if max_steps is None else int(max_steps)
-    if not 0 < rtol < 1:
-        raise ArgumentError("tolerance", str(tolerance), "a number in (0, 1)", "pass 1e-6, say")
-    if limit < 1:
-        raise ArgumentError("max_steps", str(max_steps), "at least 1", "leave it out")
-    return rtol, limit
+    return check_features(bank.num_features, features)
 
 
 def _check_integers(name: str, value: object, rows: int) -> Tensor:

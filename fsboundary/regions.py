@@ -45,14 +45,18 @@ def guaranteed_balls(
         Wrong types or shapes, or another norm.
     """
     check_head(head)
-    z = check_features(head, features)
+    z = check_features(head.num_features, features)
     if norm not in ("l2", "linf"):
         raise ArgumentError("norm", repr(norm), '"l2" or "linf"', "choose one of the two")
     head = head.to(z.device)
     status = row_status(head, z)
     fine = (status == Status.CONVERGED).nonzero()[:, 0]
-    search = nearest_classes if norm == "l2" else linf_radii
-    found = search(head, z[fine], head.predict(z[fine]))
+    rows = z[fine]
+    source = head.predict(rows)
+    if norm == "l2":
+        found = nearest_classes(head, rows, source, keeps=True)
+    else:
+        found = linf_radii(head, rows, source)
     radius = torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
     active = torch.full((len(z),), -1, dtype=torch.int64, device=z.device)
     none = torch.isinf(found.radius)

@@ -1,8 +1,9 @@
 """Lower bounds of flip distances from any admissible multipliers, lowered by their own rounding.
 
 Rounding model (Higham, section 3.1): with n = 2d + 4K + 32 terms and γ = dot_error(n), every sum
-below is within γ times the sum of its absolute terms. Let A = Σ |λ_s| size_s, where size_s bounds
-the norm of the rows whose difference makes constraint s, and C the same with offsets.
+below is within γ times the sum of its absolute terms, plus γ TINY for products that underflow.
+Let A = Σ |λ_s| size_s, where size_s bounds the norm of the rows whose difference makes constraint
+s, and C the same with offsets.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.problems import FlipProblems
 from fsboundary.geometry.rows import ConstraintRows
 from fsboundary.tolerance import EPS, dot_error
@@ -40,7 +42,7 @@ def dual_bound(
         u,
         torch.linalg.vecdot(lam, at_z),
         torch.linalg.vecdot(weight, size),
-        torch.linalg.vecdot(weight, offset_size),
+        torch.linalg.vecdot(weight, offset_size + TINY),
     )
     return bound, u
 
@@ -54,8 +56,8 @@ def tie_bound(problems: FlipProblems, multiplier: Tensor) -> Tensor:
         problems,
         multiplier[:, None] * normal,
         multiplier * value,
-        weight * torch.linalg.vector_norm(normal, dim=1),
-        weight * offset.abs(),
+        weight * lengths(normal),
+        weight * (offset.abs() + TINY),
     )
 
 
@@ -68,11 +70,10 @@ def _lowered(problems: FlipProblems, u: Tensor, at_z: Tensor, a: Tensor, c: Tens
     """
     z = problems.z
     moved = problems.head.domain.clip(z + u) - z
-    length = torch.linalg.vector_norm(moved, dim=1)
-    start = torch.linalg.vector_norm(z, dim=1)
+    length, start = lengths(moved), lengths(z)
     gamma = rounding_terms(problems)
     value = 0.5 * length * length - torch.linalg.vecdot(u, moved) - at_z
-    error = gamma * (length * length + 2 * a * length + a * start + c)
+    error = gamma * (length * length + 2 * a * length + a * start + c + 4 * TINY)
     error = error + 2 * (gamma * (a + start)).square()
     bound = (2 * (value - error)).clamp_min(0.0).sqrt() * (1 - 4 * EPS)
     # multipliers so large that the sums overflow prove nothing
@@ -90,10 +91,12 @@ def reach_bound(problems: FlipProblems, rows: ConstraintRows, lam: Tensor, u: Te
         ``Mᵀ lam``, as given by `rows`.
     """
     constant = rows.values(torch.zeros_like(problems.z))
+    # which coordinates enter at all: the large factor keeps subnormal weights above 0
+    enters = rows.absolute_adjoint(1e300 * (lam != 0).to(lam)) > 0
     return _reach(
         problems,
         u,
-        rounding_terms(problems) * rows.absolute_adjoint(lam),
+        rows.absolute_adjoint(lam) + TINY * enters,
         torch.linalg.vecdot(lam, constant),
         torch.linalg.vecdot(lam.abs(), rows.sizes()[1]),
     )
@@ -103,39 +106,38 @@ def reach_bound_tie(problems: FlipProblems, multiplier: Tensor) -> Tensor:
     """Return the same radius (P,) from the tie's multiplier (P,) alone, all slacks at 0."""
     normal, offset = problems.tie_rows()
     u = multiplier[:, None] * normal
-    slack = rounding_terms(problems) * u.abs()
-    return _reach(problems, u, slack, multiplier * offset, (multiplier * offset).abs())
+    size = u.abs() + TINY * ((normal != 0) & (multiplier != 0)[:, None])
+    return _reach(problems, u, size, multiplier * offset, (multiplier * offset).abs())
 
 
 def _reach(
-    problems: FlipProblems, u: Tensor, slack: Tensor, constant: Tensor, offset_size: Tensor
+    problems: FlipProblems, u: Tensor, size: Tensor, constant: Tensor, offset_size: Tensor
 ) -> Tensor:
-    """Return the radius from u = Mᵀλ, its rounding per coordinate, λᵀc and its absolute terms.
+    """Return the radius from u = Mᵀλ, λᵀc and the absolute terms of both.
 
-    Every boundary point x satisfies ``u.x + λᵀc >= 0`` (design.md, "Unreachable target"). Per
-    coordinate u_m x_m is at most a bounded part plus left_m |x_m - z_m|, where left_m is what
-    remains of u_m in directions in which the domain is unbounded. With H the sum of the bounded
-    parts and λᵀc, ``|x - z| >= -H / |left|``: +inf where left = 0 and H < 0, which proves that
-    there is none. The rounding of u is added to `left` and to H, so that a sign which float64
-    cannot tell counts as unbounded.
+    Every boundary point x satisfies ``u.x + λᵀc >= 0`` (design.md, "Unreachable target"). Let
+    left_m be what remains of u_m in directions in which the domain is unbounded. Per coordinate
+    u_m x_m is at most a bounded part, the maximum over the limits (over z_m where there is none),
+    plus left_m |x_m - z_m|. With H the sum of the bounded parts and λᵀc,
+    ``|x - z| >= -H / |left|``: +inf where left = 0 and H < 0, which proves that there is none.
+    The rounding of u is added to `left` and to H, so that a sign which float64 cannot tell counts
+    as unbounded.
     """
     z, gamma = problems.z, rounding_terms(problems)
+    slack = gamma * size
     low, high = problems.head.domain.limits(z)
     open_low, open_high = torch.isinf(low), torch.isinf(high)
     up = torch.where(open_high, (u + slack).clamp_min(0.0), 0.0)
     down = torch.where(open_low, (slack - u).clamp_min(0.0), 0.0)
-    left = torch.maximum(up, down)
-    low, high = torch.where(open_low, 0.0, low), torch.where(open_high, 0.0, high)
-    # with one open side, x is |x - end| away from the closed end, and that is at most
-    # |x - z| + |z - end|; with two open sides the row itself serves as the end
-    end = torch.where(open_high, torch.where(open_low, z, low), high)
-    one_sided = u * end + slack * end.abs() + left * (z - end).abs()
-    widest = torch.maximum(low.abs(), high.abs())
-    two_sided = torch.maximum(u * low, u * high) + slack * widest
-    parts = torch.where(open_low | open_high, one_sided, two_sided)
-    size = parts.abs().sum(dim=1) + offset_size
-    total = parts.sum(dim=1) + constant + gamma * size
-    length = torch.linalg.vector_norm(left, dim=1) * (1 + gamma)
+    length = lengths(torch.maximum(up, down))
+    low, high = torch.where(open_low, z, low), torch.where(open_high, z, high)
+    grown = slack + gamma * (u.abs() + slack)
+    parts = torch.maximum(u * low + grown * low.abs(), u * high + grown * high.abs())
+    absolute = parts.abs().sum(dim=1) + offset_size + 4 * TINY
+    total = parts.sum(dim=1) + constant + gamma * absolute
     # an overflow (NaN or infinity) proves nothing
-    proves = (total < 0) & torch.isfinite(total)
-    return torch.where(proves, -total / length, 0.0)
+    proves = (total < 0) & torch.isfinite(total) & torch.isfinite(length)
+    radius = -total / (length * (1 + gamma) + gamma * TINY)
+    radius = radius.clamp_max(torch.finfo(z.dtype).max)
+    radius = torch.where(length == 0, torch.inf, radius)
+    return torch.where(proves, radius, 0.0)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from fsboundary.geometry.bounds import dual_bound, reach_bound
+from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.problems import FlipProblems, compress, expand
 from fsboundary.geometry.rows import ClassRows, ConstraintRows, ExplicitRows
 from fsboundary.status import Status
-from fsboundary.tolerance import TOO_FAR, absolute
+from fsboundary.tolerance import TOO_FAR, absolute, dot_error
 
 
 @final
@@ -69,10 +70,10 @@ def grade_flips(
 ) -> Grade:
     """Grade proposed flip points (design.md, section 1, "Gap, everywhere").
 
-    Problems that miss the tolerance when the constraints are evaluated through the logits are
-    evaluated again with explicit rows, whose rounding is smaller: classes with nearly equal
-    weights need that. The caller chunks: work arrays are (P,d) and (P,K), and (P,K,d) for the
-    problems graded again.
+    Problems that miss the tolerance when the constraints are evaluated through the logits, or are
+    infeasible within a radius only, are evaluated again with explicit rows, whose rounding is
+    smaller: classes with equal or nearly equal weights need that. The caller chunks: work arrays
+    are (P,d) and (P,K), and (P,K,d) for the problems graded again.
 
     Parameters
     ----------
@@ -90,13 +91,18 @@ def grade_flips(
     points = proposal.points.to(torch.float64)
     cap = torch.full_like(points[:, 0], torch.inf) if ceiling is None else ceiling
     grade = _grade(problems, ClassRows(problems), points, lam, rtol, cap)
-    again = (~_final(grade.status)).nonzero()[:, 0]
+    again = ((grade.status != Status.CONVERGED) & torch.isfinite(grade.lower_bound)).nonzero()[:, 0]
     for index in again.split(_explicit_rows(problems)):
         part = problems.take(index)
         better = _grade(part, ExplicitRows(part), points[index], lam[index], rtol, cap[index])
+        # both bounds hold; a converged entry keeps the one that its gap was judged with
+        first, second = grade.lower_bound[index], better.lower_bound
+        done = better.status == Status.CONVERGED
+        grade.lower_bound[index] = torch.where(done, second, torch.maximum(first, second))
+        keeps = _final(grade.status[index]) & ~_final(better.status)
         for name in ("distance", "gap", "violation", "status"):
-            getattr(grade, name)[index] = getattr(better, name)
-        grade.lower_bound[index] = torch.maximum(grade.lower_bound[index], better.lower_bound)
+            value = getattr(grade, name)
+            value[index] = torch.where(keeps, value[index], getattr(better, name))
     return _finish(grade, lam, proposal.steps, max_steps)
 
 
@@ -118,20 +124,17 @@ def _grade(
     cap: Tensor,
 ) -> Grade:
     """Grade with the given way of evaluating constraints; multipliers stay as they are."""
-    z = problems.z
-    norms = problems.row_norms()
+    z, domain = problems.z, problems.head.domain
     bound, u = dual_bound(problems, rows, lam, rows.values(z))
     bound = torch.minimum(bound, cap)
-    distance = torch.linalg.vector_norm(points - z, dim=1)
+    distance, end = lengths(points - z), lengths(points)
     violation = torch.maximum(
-        _row_violation(problems, rows.values(points), points, norms),
-        problems.head.domain.violation(points),
+        _row_violation(problems, rows, points, end), lengths(points - domain.clip(points))
     )
-    start = torch.linalg.vector_norm(z, dim=1)
-    atol = absolute(start + torch.linalg.vector_norm(points, dim=1))
-    allowed = torch.maximum(atol, rtol * distance)
+    allowed = torch.maximum(absolute(lengths(z) + end), rtol * distance)
     # NaN compares false, so a point that is not finite never passes
     converged = ((distance - bound).abs() <= allowed) & (violation <= allowed)
+    converged &= torch.isfinite(allowed)
     # lowering a bound keeps it true, and keeps the gap of an answer from being negative
     bound = torch.where(converged, torch.minimum(bound, distance), bound)
     status = torch.where(converged, int(Status.CONVERGED), int(Status.INACCURATE))
@@ -139,8 +142,8 @@ def _grade(
     if len(failed):
         part = problems.take(failed)
         radius = reach_bound(part, rows.take(failed), lam[failed], u[failed])
-        none = radius > TOO_FAR * _scale(part)
         radius = torch.minimum(radius, cap[failed])
+        none = torch.isinf(radius) | (radius > TOO_FAR * _scale(part))
         bound[failed] = torch.maximum(bound[failed], radius)
         status[failed] = torch.where(none, int(Status.INFEASIBLE), status[failed])
         distance[failed] = torch.where(none, torch.inf, torch.nan).to(distance)
@@ -157,13 +160,27 @@ def _grade(
     )
 
 
-def _row_violation(problems: FlipProblems, values: Tensor, points: Tensor, norms: Tensor) -> Tensor:
-    """Return the largest distance (P,) of `points` to the constraints they break."""
-    j = problems.target[:, None]
+def _row_violation(
+    problems: FlipProblems, rows: ConstraintRows, points: Tensor, end: Tensor
+) -> Tensor:
+    """Return the largest distance (P,) of `points` to the constraints they break.
+
+    Raised by the rounding of its own evaluation: a slack that rounds to 0 may be broken by far
+    more than the tolerance where two rows nearly agree. `end` is the length of each point.
+    """
+    i, j = problems.source[:, None], problems.target[:, None]
+    norms = problems.row_norms()
     normal, offset = problems.tie_rows()
-    tie = (torch.linalg.vecdot(normal, points) + offset).abs()
-    broken = (-values).clamp_min(0.0).scatter(1, j, tie[:, None])
-    broken = broken.scatter_(1, problems.source[:, None], 0.0)
+    size, offset_size = rows.sizes()
+    gamma = dot_error(points.shape[1] + 8)
+    # products of zeros do not underflow
+    lost = (TINY * (end > 0).to(end))[:, None]
+    doubt = gamma * (size * end[:, None] + offset_size + lost)
+    broken = (doubt - rows.values(points)).clamp_min(0.0)
+    # the tie is always evaluated by its explicit row
+    off = (torch.linalg.vecdot(normal, points) + offset).abs()
+    off = off + gamma * (lengths(normal) * end + offset.abs() + lost[:, 0])
+    broken = broken.scatter(1, j, off[:, None]).scatter_(1, i, 0.0)
     constant = norms == 0
     if bool(constant.any()):
         # equal weight rows: the constraint is about the biases alone, met exactly or never
@@ -175,8 +192,9 @@ def _row_violation(problems: FlipProblems, values: Tensor, points: Tensor, norms
         broken = torch.where(constant, lost, broken / norms)
     else:
         broken = broken / norms
-    worst = broken.amax(dim=1)
-    return torch.where(torch.isnan(points).any(dim=1), torch.nan, worst)
+    # an overflow hides the violation
+    worst = torch.where(torch.isinf(norms), torch.nan, broken).amax(dim=1)
+    return torch.where(torch.isfinite(points).all(dim=1), worst, torch.nan)
 
 
 def _scale(problems: FlipProblems) -> Tensor:

@@ -39,26 +39,31 @@ def farkas_multipliers(head: LinearHead, source: int, target: int) -> Tensor | N
         return torch.from_numpy(lam).to(head.weight)
     others = np.flatnonzero(norms > 0)
     others = others[others != source]
-    slack = (weight[target] - weight[others]) / norms[others, None]
-    slack_offset = (bias[target] - bias[others]) / norms[others]
-    rows, right = [-slack], [slack_offset]
-    if tie_norm > 0:
-        tie = (weight[source] - weight[target])[None] / tie_norm
-        offset = np.array([(bias[source] - bias[target]) / tie_norm])
-        rows += [tie, -tie]
-        right += [-offset, offset]
+    with np.errstate(over="ignore", invalid="ignore"):  # looked for just below
+        slack = (weight[target] - weight[others]) / norms[others, None]
+        slack_offset = (bias[target] - bias[others]) / norms[others]
+        rows, right = [-slack], [slack_offset]
+        if tie_norm > 0:
+            tie = (weight[source] - weight[target])[None] / tie_norm
+            offset = np.array([(bias[source] - bias[target]) / tie_norm])
+            rows += [tie, -tie]
+            right += [-offset, offset]
     matrix = np.vstack(rows)
+    bounds = np.concatenate(right)
+    if not (np.isfinite(matrix).all() and np.isfinite(bounds).all()):
+        return None
     matrix = np.hstack([matrix, np.full((len(matrix), 1), -1.0)])
     cost = np.zeros(matrix.shape[1])
     cost[-1] = 1.0
     low, high = (t.cpu().numpy() for t in head.domain.limits(head.weight))
     limits = np.stack([np.append(low, 0.0), np.append(high, np.inf)], axis=1)
-    found = linprog(cost, A_ub=matrix, b_ub=np.concatenate(right), bounds=limits, method="highs")
+    found = linprog(cost, A_ub=matrix, b_ub=bounds, bounds=limits, method="highs")
     if found.status != 0 or found.fun <= 0:
         return None
     marginals = found.ineqlin.marginals
-    lam[others] = np.maximum(-marginals[: len(others)] / norms[others], 0.0)
-    if tie_norm > 0:
-        up, down = marginals[len(others) :]
-        lam[target] = (up - down) / tie_norm
+    with np.errstate(over="ignore"):  # what is not finite counts as 0 when it is graded
+        lam[others] = np.maximum(-marginals[: len(others)] / norms[others], 0.0)
+        if tie_norm > 0:
+            up, down = marginals[len(others) :]
+            lam[target] = (up - down) / tie_norm
     return torch.from_numpy(lam).to(head.weight)

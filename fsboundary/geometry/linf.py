@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.geometry.chunks import chunk_rows, chunks
+from fsboundary.geometry.lengths import TINY
 from fsboundary.geometry.nearest import Nearest, margin_bounds, pruned_minimum
 from fsboundary.geometry.tie_line import MAX_PIECES
 from fsboundary.head import LinearHead
@@ -47,7 +48,7 @@ def _chunk(head: LinearHead, z: Tensor, source: Tensor) -> Nearest:
         radius = _solve(head, z[rows], source[rows], classes)
         return radius, radius
 
-    return pruned_minimum(plain, lowered, solve)
+    return pruned_minimum(plain, lowered, source, solve)
 
 
 def _solve(head: LinearHead, z: Tensor, source: Tensor, target: Tensor) -> Tensor:
@@ -61,23 +62,26 @@ def _solve(head: LinearHead, z: Tensor, source: Tensor, target: Tensor) -> Tenso
     room = torch.where(size > 0, room, 0.0)
     gamma = dot_error(head.num_features + 8)
     margin = torch.linalg.vecdot(normal, z) + offset
-    error = gamma * (torch.linalg.vecdot(size, z.abs()) + offset.abs())
+    error = gamma * (torch.linalg.vecdot(size, z.abs()) + offset.abs() + 4 * TINY)
     goal = ((margin - error) * (1 - 2 * gamma)).clamp_min(0.0)
+    # a margin that overflowed proves nothing
+    goal = torch.where(torch.isfinite(margin), goal, 0.0)
     safe = torch.zeros_like(goal)
-    radius = goal / size.sum(dim=1).clamp_min(torch.finfo(z.dtype).tiny)
+    radius = (goal / size.sum(dim=1).clamp_min(TINY)).clamp_max(torch.finfo(z.dtype).max)
     for _ in range(MAX_PIECES):
         fall = torch.linalg.vecdot(size, torch.minimum(room, radius[:, None]))
         under = fall <= goal
         safe = torch.where(under, torch.maximum(safe, radius), safe)
         beyond = room > radius[:, None]
         slope = torch.linalg.vecdot(size, beyond.to(z.dtype))
-        # every coordinate is at its limit and the class still holds: no radius is unsafe
-        safe = torch.where(under & (slope == 0), torch.inf, safe)
+        # every coordinate is at its limit and the class still holds: no radius is unsafe. With
+        # goal 0 the margin itself may be 0, or too small to tell
+        safe = torch.where(under & (slope == 0) & (goal > 0), torch.inf, safe)
         before = torch.linalg.vecdot(size, (room >= radius[:, None]).to(z.dtype))
         step = (goal - fall) / torch.where(under, slope, before)
         # a root passed by rounding is approached again from below
         step = torch.where(under, step, step - 4 * EPS * radius)
-        settled = torch.isinf(safe) | (under & (step <= 32 * EPS * radius))
+        settled = torch.isinf(safe) | (goal == 0) | (under & (step <= 32 * EPS * radius))
         if bool(settled.all()):
             break
         radius = torch.where(settled, radius, radius + step)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fsboundary.geometry.bounds import reach_bound_tie, tie_bound
 from fsboundary.geometry.chunks import chunk_rows, chunks
+from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.pairs import pair_norms
 from fsboundary.geometry.problems import FlipProblems
 from fsboundary.geometry.tie_line import solve_tie
@@ -48,28 +49,32 @@ def margin_bounds(head: LinearHead, z: Tensor, source: Tensor, p: float) -> tupl
     norms = pair_norms(head, p)[source]
     logits = torch.addmm(head.bias, z, head.weight.T)
     margin = logits.gather(1, source[:, None]) - logits
-    size = torch.linalg.vector_norm(head.weight, dim=1)
+    size = lengths(head.weight)
     gamma = dot_error(head.num_features + 8)
-    length = torch.linalg.vector_norm(z, dim=1)[:, None]
-    error = gamma * ((size[source][:, None] + size) * length)
+    error = gamma * ((size[source][:, None] + size) * lengths(z)[:, None] + TINY)
     error = error + gamma * (head.bias[source].abs()[:, None] + head.bias.abs())
     equal = norms == 0
     apart = torch.where(head.bias[source][:, None] == head.bias, 0.0, torch.inf)
     safe = torch.where(equal, 1.0, norms)
-    plain = torch.where(equal, apart, margin.clamp_min(0.0) / safe)
+    # a margin that overflowed proves nothing, and neither does a subnormal quotient
+    margin = torch.where(torch.isfinite(margin), margin, 0.0)
+    largest = torch.finfo(z.dtype).max
+    plain = torch.where(equal, apart, (margin.clamp_min(0.0) / safe).clamp_max(largest))
     # the norm itself is rounded by at most gamma
-    lowered = (margin - error).clamp_min(0.0) / (safe * (1 + gamma))
+    lowered = (margin - error).clamp_min(0.0) / (safe * (1 + gamma) + gamma * TINY)
+    lowered = torch.where(lowered >= TINY, lowered, 0.0).clamp_max(largest)
     lowered = torch.where(equal, apart, lowered)
     own = source[:, None]
     return plain.scatter_(1, own, torch.inf), lowered.scatter_(1, own, torch.inf)
 
 
-def pruned_minimum(plain: Tensor, lowered: Tensor, solve: Solve) -> Nearest:
+def pruned_minimum(plain: Tensor, lowered: Tensor, source: Tensor, solve: Solve) -> Nearest:
     """Return the smallest distance over classes, solving only those that could be smallest."""
     order = plain.argsort(dim=1, stable=True)
     sorted_bounds = plain.gather(1, order)
     best = torch.full_like(plain[:, 0], torch.inf)
-    target = order[:, 0].clone()
+    # where no class can be reached at all, every bound is +inf, the source's own too
+    target = torch.where(order[:, 0] == source, order[:, 1], order[:, 0])
     proved = lowered.clone()
     for place in range(plain.shape[1] - 1):
         bound = sorted_bounds[:, place]
@@ -85,7 +90,7 @@ def pruned_minimum(plain: Tensor, lowered: Tensor, solve: Solve) -> Nearest:
     return Nearest(target=target, radius=proved.amin(dim=1))
 
 
-def nearest_classes(head: LinearHead, z: Tensor, source: Tensor) -> Nearest:
+def nearest_classes(head: LinearHead, z: Tensor, source: Tensor, *, keeps: bool) -> Nearest:
     """Return the nearest class in the domain of `head` and a certified radius, Euclidean.
 
     Parameters
@@ -93,10 +98,14 @@ def nearest_classes(head: LinearHead, z: Tensor, source: Tensor) -> Nearest:
     head : LinearHead
     z : Tensor (B, d), float64, inside the domain
     source : Tensor (B,)
+    keeps : bool
+        Within the radius no logit is above the source's, as a guaranteed ball needs; else none
+        ties with it. They differ where logits agree within rounding and the row lies, exactly, on
+        the other class's side: the tie is then at a distance, and the other class is not.
     """
     targets, radii = [], []
     for part in chunks(len(z), chunk_rows(max(head.num_features, head.num_classes))):
-        found = _nearest_chunk(head, z[part], source[part])
+        found = _nearest_chunk(head, z[part], source[part], keeps)
         targets.append(found.target)
         radii.append(found.radius)
     if not targets:
@@ -104,7 +113,7 @@ def nearest_classes(head: LinearHead, z: Tensor, source: Tensor) -> Nearest:
     return Nearest(target=torch.cat(targets), radius=torch.cat(radii))
 
 
-def _nearest_chunk(head: LinearHead, z: Tensor, source: Tensor) -> Nearest:
+def _nearest_chunk(head: LinearHead, z: Tensor, source: Tensor, keeps: bool) -> Nearest:
     plain, lowered = margin_bounds(head, z, source, 2.0)
 
     def solve(rows: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,12 +121,16 @@ def _nearest_chunk(head: LinearHead, z: Tensor, source: Tensor) -> Nearest:
         multiplier, stuck = solve_tie(problems)
         normal, _ = problems.tie_rows()
         end = head.domain.clip(problems.z + multiplier[:, None] * normal)
-        distance = torch.linalg.vector_norm(end - problems.z, dim=1)
+        distance = lengths(end - problems.z)
         bound = tie_bound(problems, multiplier)
-        if bool(stuck.any()):
-            reach = reach_bound_tie(problems.take(stuck), multiplier[stuck])
-            bound[stuck] = torch.maximum(bound[stuck], reach)
-            distance[stuck] = torch.inf
+        distance[stuck] = torch.inf
+        # far away the dual value drowns in rounding and the reach does not
+        poor = bound < 0.5 * distance
+        if bool(poor.any()):
+            reach = reach_bound_tie(problems.take(poor), multiplier[poor])
+            bound[poor] = torch.maximum(bound[poor], reach)
+        if keeps:
+            bound = torch.where(multiplier > 0, 0.0, bound)
         return distance, bound
 
-    return pruned_minimum(plain, lowered, solve)
+    return pruned_minimum(plain, lowered, source, solve)

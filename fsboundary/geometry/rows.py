@@ -13,6 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.geometry.lengths import lengths
 from fsboundary.geometry.pairs import pair_norms
 from fsboundary.geometry.problems import FlipProblems
 
@@ -79,7 +80,7 @@ class ClassRows(ConstraintRows):
     def sizes(self) -> tuple[Tensor, Tensor]:
         """Return |w| + |w'| and |b| + |b'| by slot."""
         head = self.problems.head
-        w, b = torch.linalg.vector_norm(head.weight, dim=1), head.bias.abs()
+        w, b = lengths(head.weight), head.bias.abs()
         return (
             self.problems.per_slot(w[:, None] + w[None, :]),
             self.problems.per_slot(b[:, None] + b[None, :]),

@@ -126,3 +126,12 @@ def test_malformed_arguments(change: dict[str, object], message: str) -> None:
     arguments = {"head": head, "features": torch.zeros(2, 3), "targets": "all", **change}
     with pytest.raises(ArgumentError, match=message):
         fsb.find_flip_points(**arguments)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_no_class_can_be_reached() -> None:
+    head = fsb.LinearHead(torch.ones(3, 2), torch.tensor([2.0, 1.0, 0.0]))
+    flips = fsb.find_flip_points(head, torch.ones(2, 2))
+    assert (flips.status == Status.INFEASIBLE).all()
+    assert (flips.target != flips.source[:, None]).all()
+    assert torch.isinf(flips.lower_bound).all()
+    assert (flips.gap == 0).all()
