@@ -29,9 +29,8 @@ def main() -> None:
     start, share = time.perf_counter(), args.problems / len(FAMILIES)
     total: Counter[str] = Counter()
     false = 0
-    print(
-        f"{'family':32} {'problems':>8} {'converged':>9} {'infeasible':>10} {'open':>6} {'false':>5}"
-    )
+    heads = f"{'problems':>8} {'converged':>9} {'infeasible':>10} {'open':>6} {'false':>5}"
+    print(f"{'family':32} {heads}")
     for name in FAMILIES:
         counts: Counter[str] = Counter()
         seed, found = FIRST_SEED, 0
