@@ -35,6 +35,10 @@ constraints solvable; a rejected step starts at the second and multiplies by the
 accepted one multiplies by the last and falls back to the smallest below the second."""
 
 
+_MISSED = 1e-10
+"""Share of the squared distance that constraint values times multipliers may cost: a hundredth of
+the default relative tolerance."""
+
 _ADDED = 24
 """At most so many violated constraints, the worst first, enter a step besides those that carry a
 multiplier: with a thousand classes hundreds are violated at the start and few stay active."""
@@ -150,6 +154,11 @@ def solve_dual(
             where = state.index[ends]
             out_lam[where] = state.lam[ends]
             out_points[where] = state.points[ends]
+            missed = torch.linalg.vecdot(state.lam.abs(), state.values.abs())
+            off = ends & (missed > _MISSED * distance * distance)
+            if bool(off.any()):
+                better = _polished(state.keep(off), work.take(off), rows.take(off))
+                out_points[state.index[off]] = better
             out_steps[where] = count
             out_solved[where] = solved[ends]
             state, work, rows = state.keep(~ends), work.take(~ends), rows.take(~ends)
@@ -200,6 +209,21 @@ def _judge(
     softer = torch.where(softer < _RIDGE_FIRST, _RIDGE_MIN, softer)
     harder = (state.ridge * _RIDGE_UP).clamp_min(_RIDGE_FIRST)
     state.ridge = torch.where(good, softer, harder)
+
+
+def _polished(state: _Rows, work: FlipProblems, rows: ConstraintRows) -> Tensor:
+    """Return the points (P,d), moved onto their active constraints.
+
+    z' = clip(z + Mᵀλ) inherits the rounding of Mᵀλ. Where a flip point is far and its constraints
+    nearly parallel, Mᵀλ is a difference of huge vectors: the constraints are then missed by more
+    than their share, and the distance by that times λ.
+    """
+    points = state.points
+    active = (state.lam != 0) & (state.norms > 0)
+    delta = solve_active(work, points, active, state.values, state.norms, state.ridge)
+    low, high = work.head.domain.limits(points)
+    free = (points > low) & (points < high)
+    return work.head.domain.clip(points + torch.where(free, rows.adjoint(delta), 0.0))
 
 
 def _step(state: _Rows, work: FlipProblems) -> Tensor:

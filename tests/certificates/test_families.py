@@ -24,6 +24,13 @@ def test_ordinary_problems_are_decided(name: str) -> None:
         assert not counts["INACCURATE"] + counts["MAX_STEPS"], (seed, counts)
 
 
+def test_far_flip_points_with_nearly_parallel_constraints_are_certified() -> None:
+    # multipliers of 1e7: the points were off by their rounding and the gap did not close
+    counts, faults = examine_flips(draw("gaussian", 1013))
+    assert not faults
+    assert not counts["INACCURATE"] + counts["MAX_STEPS"]
+
+
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lying_finder_gets_no_false_certificate(lie: str) -> None:
     for name in FAMILIES:
