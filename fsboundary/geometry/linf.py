@@ -39,7 +39,7 @@ def linf_radii(head: LinearHead, z: Tensor, source: Tensor) -> Nearest:
 
 
 def _chunk(head: LinearHead, z: Tensor, source: Tensor) -> Nearest:
-    plain, lowered = margin_bounds(head, z, source, 1.0)
+    plain, lowered = margin_bounds(head, z, source, 1.0, keeps=True)
     if head.domain.kind == "unbounded":
         order = plain.argmin(dim=1)
         return Nearest(target=order, radius=lowered.amin(dim=1))

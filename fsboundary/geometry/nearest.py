@@ -40,11 +40,14 @@ class Nearest:
     radius: Tensor
 
 
-def margin_bounds(head: LinearHead, z: Tensor, source: Tensor, p: float) -> tuple[Tensor, Tensor]:
+def margin_bounds(
+    head: LinearHead, z: Tensor, source: Tensor, p: float, *, keeps: bool
+) -> tuple[Tensor, Tensor]:
     """Return margins over dual norms (B,K): plain, and lowered by rounding; +inf at the source.
 
     ``(l_i - l_k) / |w_i - w_k|_p`` bounds the distance to a tie in the norm dual to p on any
-    domain. Equal rows: 0 where the biases are equal too, else +inf (they never tie).
+    domain. Equal rows: 0 where the biases are equal too, else +inf (they never tie); with `keeps`,
+    as for :func:`nearest_classes`, +inf only where the source's bias is the larger.
     """
     norms = pair_norms(head, p)[source]
     logits = torch.addmm(head.bias, z, head.weight.T)
@@ -54,7 +57,9 @@ def margin_bounds(head: LinearHead, z: Tensor, source: Tensor, p: float) -> tupl
     error = gamma * ((size[source][:, None] + size) * lengths(z)[:, None] + TINY)
     error = error + gamma * (head.bias[source].abs()[:, None] + head.bias.abs())
     equal = norms == 0
-    apart = torch.where(head.bias[source][:, None] == head.bias, 0.0, torch.inf)
+    # the source may have the lower bias where both logits round to the same number
+    b, own_b = head.bias, head.bias[source][:, None]
+    apart = torch.where((own_b > b) if keeps else (own_b != b), torch.inf, 0.0).to(z)
     safe = torch.where(equal, 1.0, norms)
     # a margin that overflowed proves nothing, and neither does a subnormal quotient
     margin = torch.where(torch.isfinite(margin), margin, 0.0)
@@ -114,7 +119,7 @@ def nearest_classes(head: LinearHead, z: Tensor, source: Tensor, *, keeps: bool)
 
 
 def _nearest_chunk(head: LinearHead, z: Tensor, source: Tensor, keeps: bool) -> Nearest:
-    plain, lowered = margin_bounds(head, z, source, 2.0)
+    plain, lowered = margin_bounds(head, z, source, 2.0, keeps=keeps)
 
     def solve(rows: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         problems = FlipProblems(head=head, z=z[rows], source=source[rows], target=classes)

@@ -239,7 +239,7 @@ def _converged(e: _Entries, pick: Array, exact: bool) -> Array:
     norms = (m * m).sum(axis=2)
     wrong |= (lost * lost > norms * (allowed**2)[:, None]).any(axis=1)
     # what is reported may miss its own rounding, a few units in the last place of |z'|
-    stated = violation + (4 * z.shape[1] + 16) * lift(np.array(U), exact) * end
+    stated = violation * digits + (4 * z.shape[1] + 16) * lift(np.array(U), exact) * end
     stated = stated + lift(np.array(TINY), exact)
     wrong |= (lost * lost > norms * (stated**2)[:, None]).any(axis=1)
     bad[done] = wrong

@@ -170,3 +170,41 @@ def lattice_ties(g: Generator) -> Case:
     point = z[0]
     b = -(w @ point) + g.integers(0, 2) * g.integers(-1, 1, k)
     return in_domain(g, w, b, z)
+
+
+@family
+def absorbed_differences(g: Generator) -> Case:
+    """Logits so large that differences between classes round away in them."""
+    k, d = sizes(g, 6, 4)
+    w, b, z = normal_parts(g, k, d)
+    size = 2.0 ** g.integers(20, 60)
+    w = np.round(w[:1]) * size + np.where(g.random((k, 1)) < 0.5, 0, w * power(g, -3, 3))
+    b = b * power(g, -3, 3) + size * (g.random() < 0.5)
+    return in_domain(g, w, b, np.round(z) if g.random() < 0.5 else z)
+
+
+@family
+def mixtures(g: Generator) -> Case:
+    """Several of the troubles above in one head."""
+    k, d = sizes(g, 8, 8)
+    w, b, z = normal_parts(g, k, d)
+    for trouble in g.choice(7, int(g.integers(2, 5)), replace=False):
+        first, second = g.integers(0, k, 2)
+        if trouble == 0:
+            w[first], b[first] = w[second], b[second] + power(g, -17, 0) * g.choice([-1, 0, 1])
+        elif trouble == 1:
+            w[first] = w[second] + power(g, -16, -4) * g.standard_normal(d)
+            b[first] = b[second] if g.random() < 0.5 else b[first]
+        elif trouble == 2:
+            w *= 10 ** g.uniform(-5, 5, d)
+        elif trouble == 3:
+            w += power(g, 0, 8) * g.standard_normal(d)
+        elif trouble == 4:
+            z[g.random(z.shape) < 0.6] = 0
+            w[:, g.integers(d)] = 0
+        elif trouble == 5:
+            w[first] = 0.5 * (w[0] + w[-1])
+            b[first] = 0.5 * (b[0] + b[-1]) + power(g, -17, 0) * g.choice([-1, 0, 1])
+        else:
+            w, b, z = np.round(2 * w) / 2, np.round(2 * b) / 2, np.round(2 * z) / 2
+    return in_domain(g, w, b, z)

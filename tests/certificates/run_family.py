@@ -26,10 +26,10 @@ def draw(name: str, seed: int) -> Case:
 
 
 def examine_flips(
-    case: Case, finder: str | BoundaryFinder = "dual_newton"
+    case: Case, finder: str | BoundaryFinder = "dual_newton", max_steps: int | None = None
 ) -> tuple[Counter[str], list[Fault]]:
     """Return counts of statuses and every fault of the flip points of `finder`."""
-    answer = case.flips(finder=finder)
+    answer = case.flips(finder=finder, max_steps=max_steps)
     counts = Counter(NAMES[s] for s in answer["status"].ravel().tolist())
     faults = check_flips(case, answer)
     if isinstance(case.targets, str) and case.targets == "nearest":

@@ -70,6 +70,12 @@ def test_a_row_on_the_other_side_of_a_tie_has_no_ball(norm: Norm) -> None:
     assert radius(case([[1, 0], [1, 1e-17]], [1, 1], [[1, 1]]), norm) == 0
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_class_above_everywhere_leaves_no_ball(norm: Norm) -> None:
+    # both logits round to 2**53, so class 0 is predicted; +inf, for equal rows never tie
+    assert radius(case([[1.0], [1.0]], [0, 1], [[2.0**53]]), norm) == 0
+
+
 def test_the_nearest_class_is_never_the_source() -> None:
     # no class can be reached, so all bounds are +inf, the source's own too: the answer was 0
     answer = flips(case([[1.0], [1.0]], [1, 0], [[3.0]], targets="nearest"))
