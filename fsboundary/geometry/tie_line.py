@@ -22,7 +22,7 @@ def solve_tie(problems: FlipProblems) -> tuple[Tensor, Tensor]:
 
     A multiplier is admissible at any step, so its dual value is a lower bound even where the
     steps ran out. Unreachable ties (the slope vanishes before the root) get multiplier -1, whose
-    direction proves it (see :mod:`fsboundary.geometry.reach`).
+    direction proves it (see :mod:`fsboundary.geometry.bounds`).
     """
     normal, offset = problems.tie_rows()
     z, domain = problems.z, problems.head.domain

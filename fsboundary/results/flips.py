@@ -30,7 +30,8 @@ class FlipPoints(Result):
     gap : Tensor (B, T), float64
         distance - lower_bound; 0 where both are +inf.
     violation : Tensor (B, T), float64
-        Largest distance of z' from the constraints it must meet. Feature units.
+        Largest distance of z' from the constraints it must meet, raised by the rounding of its own
+        evaluation, so rarely exactly 0. Feature units.
     source : Tensor (B,)
         Predicted class of the row; -1 where the row is not finite.
     target : Tensor (B, T)
