@@ -91,10 +91,8 @@ def find_flip_points(
         target = _all_targets(source, head.num_classes)
     else:
         nearest = nearest_classes(head, rows, source[fine], keeps=False)
-        target = torch.zeros((len(z), 1), dtype=torch.int64, device=z.device)
+        target = torch.full((len(z), 1), -1, dtype=torch.int64, device=z.device)
         target[fine, 0] = nearest.target
-        bad = status != Status.CONVERGED
-        target[bad, 0] = -1
         ceiling = nearest.radius[:, None]
     own = target == source[:, None]
     asked = target[fine]
@@ -117,7 +115,7 @@ def _check_targets(
     head: LinearHead, targets: object, rows: int
 ) -> Literal["nearest", "all"] | Tensor:
     """Return "nearest", "all" or the targets as (B,T)."""
-    if targets == "nearest" if isinstance(targets, str) else False:
+    if isinstance(targets, str) and targets == "nearest":
         return "nearest"
     if isinstance(targets, str) and targets == "all":
         return "all"

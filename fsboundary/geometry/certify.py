@@ -92,7 +92,7 @@ def grade_flips(
     cap = torch.full_like(points[:, 0], torch.inf) if ceiling is None else ceiling
     grade = _grade(problems, ClassRows(problems), points, lam, rtol, cap)
     again = ((grade.status != Status.CONVERGED) & torch.isfinite(grade.lower_bound)).nonzero()[:, 0]
-    for index in again.split(_explicit_rows(problems)):
+    for index in again.split(ExplicitRows.batch_size(problems)):
         part = problems.take(index)
         better = _grade(part, ExplicitRows(part), points[index], lam[index], rtol, cap[index])
         # both bounds hold; a converged entry keeps the one that its gap was judged with
@@ -104,11 +104,6 @@ def grade_flips(
             value = getattr(grade, name)
             value[index] = torch.where(keeps, value[index], getattr(better, name))
     return _finish(grade, lam, proposal.steps, max_steps)
-
-
-def _explicit_rows(problems: FlipProblems) -> int:
-    """Return how many problems may have their rows formed at once (32 MiB)."""
-    return max(1, (1 << 22) // (problems.head.num_classes * problems.z.shape[1]))
 
 
 def _final(status: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.geometry.chunks import MEMORY_BYTES
 from fsboundary.geometry.lengths import lengths
 from fsboundary.geometry.pairs import pair_norms
 from fsboundary.geometry.problems import FlipProblems
@@ -98,6 +99,11 @@ class ExplicitRows(ConstraintRows):
     def __init__(self, problems: FlipProblems, parts: tuple[Tensor, Tensor] | None = None) -> None:
         self.problems = problems
         self.matrix, self.offset = _form(problems) if parts is None else parts
+
+    @staticmethod
+    def batch_size(problems: FlipProblems) -> int:
+        """Return how many of `problems` may have their rows formed at once (32 MiB)."""
+        return max(1, MEMORY_BYTES // (8 * problems.head.num_classes * problems.z.shape[1]))
 
     def values(self, x: Tensor) -> Tensor:
         """Return ``M x + c`` by slot, (P,K)."""

@@ -12,6 +12,7 @@ from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.farkas import farkas_multipliers
 from fsboundary.geometry.newton import solve_dual
 from fsboundary.geometry.problems import FlipProblems, compress
+from fsboundary.geometry.rows import ExplicitRows
 from fsboundary.head import LinearHead
 from fsboundary.interfaces import BoundaryFinder, unsolved_flips
 from fsboundary.results import FlipPoints
@@ -121,7 +122,7 @@ def _solve(
             hard.append(row)
         else:
             lam[row] = proof
-    size = max(1, (1 << 22) // (problems.head.num_classes * problems.z.shape[1]))
+    size = ExplicitRows.batch_size(problems)
     # explicit rows keep the digits of classes with nearly equal weights
     for index in torch.tensor(hard, dtype=torch.int64, device=lam.device).split(size):
         again = solve_dual(problems.take(index), tolerance, max_steps, explicit=True)
