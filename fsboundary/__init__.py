@@ -14,7 +14,14 @@ from fsboundary._version import __version__
 if TYPE_CHECKING:
     from fsboundary import registry
     from fsboundary.banks import FeatureBank
-    from fsboundary.boundaries import find_flip_points
+    from fsboundary.boundaries import (
+        ambiguity,
+        class_path,
+        find_flip_points,
+        largest_ties,
+        region_distances,
+        tie_points,
+    )
     from fsboundary.domain import Domain
     from fsboundary.errors import (
         ArgumentError,
@@ -35,14 +42,32 @@ if TYPE_CHECKING:
         ImageBoundaryFinder,
         Registration,
     )
-    from fsboundary.regions import guaranteed_balls
-    from fsboundary.results import FeatureBatch, FlipPoints, GuaranteedRegion, HullProjection
+    from fsboundary.regions import (
+        guaranteed_balls,
+    )
+    from fsboundary.results import (
+        ClassPath,
+        FeatureBatch,
+        FlipPoints,
+        GuaranteedRegion,
+        HullProjection,
+        LargestTies,
+        RegionDistances,
+        TiePoints,
+    )
     from fsboundary.space import FeatureSpace, two_class_head
     from fsboundary.status import Status
 
 _HOMES = {
     "banks": ("FeatureBank",),
-    "boundaries": ("find_flip_points",),
+    "boundaries": (
+        "ambiguity",
+        "class_path",
+        "find_flip_points",
+        "largest_ties",
+        "region_distances",
+        "tie_points",
+    ),
     "domain": ("Domain",),
     "errors": (
         "ArgumentError",
@@ -64,7 +89,16 @@ _HOMES = {
         "Registration",
     ),
     "regions": ("guaranteed_balls",),
-    "results": ("FeatureBatch", "FlipPoints", "GuaranteedRegion", "HullProjection"),
+    "results": (
+        "ClassPath",
+        "FeatureBatch",
+        "FlipPoints",
+        "GuaranteedRegion",
+        "HullProjection",
+        "LargestTies",
+        "RegionDistances",
+        "TiePoints",
+    ),
     "space": ("FeatureSpace", "two_class_head"),
     "status": ("Status",),
 }
@@ -75,6 +109,7 @@ _SUBMODULES = ("registry",)
 __all__ = [
     "ArgumentError",
     "BoundaryFinder",
+    "ClassPath",
     "DataError",
     "Domain",
     "FeatureBank",
@@ -89,18 +124,26 @@ __all__ = [
     "HullProjection",
     "HullSolver",
     "ImageBoundaryFinder",
+    "LargestTies",
     "LinearHead",
     "PluginError",
+    "RegionDistances",
     "Registration",
     "Status",
     "StatusError",
+    "TiePoints",
     "__version__",
+    "ambiguity",
     "class_hull_distances",
+    "class_path",
     "find_flip_points",
     "guaranteed_balls",
     "hookimpl",
+    "largest_ties",
     "project_on_hull",
+    "region_distances",
     "registry",
+    "tie_points",
     "two_class_head",
 ]
 

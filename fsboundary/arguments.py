@@ -1,12 +1,14 @@
-"""Checks shared by the functions that a user calls with a head and features."""
+"""Checks shared by the functions that a user calls with a head or a bank and features."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fsboundary.errors import ArgumentError
+from fsboundary.banks import FeatureBank
+from fsboundary.errors import ArgumentError, HeadMismatchError
 from fsboundary.head import LinearHead
+from fsboundary.results import FeatureBatch
 from fsboundary.status import Status
 
 
@@ -21,23 +23,71 @@ def check_head(head: object) -> None:
         )
 
 
-def check_features(width: int, features: object) -> Tensor:
-    """Return `features` (B, width) detached as float64, or raise ArgumentError."""
+def check_features(width: int, features: object, name: str = "features") -> Tensor:
+    """Return argument `name`, (B, width), detached as float64, or raise ArgumentError."""
     wanted = f"a float tensor (B, {width})"
     if not isinstance(features, Tensor):
         raise ArgumentError(
-            "features", type(features).__name__, wanted, "pass space.extract(images).features"
+            name, type(features).__name__, wanted, "pass space.extract(images).features"
         )
     if not features.is_floating_point():
-        raise ArgumentError("features", f"dtype {features.dtype}", wanted, "call .double()")
+        raise ArgumentError(name, f"dtype {features.dtype}", wanted, "call .double()")
     if features.ndim != 2 or features.shape[1] != width:
         raise ArgumentError(
-            "features",
+            name,
             f"shape {tuple(features.shape)}",
             wanted,
             "pass features of the same layer as the head or bank; a single row needs [None]",
         )
     return features.detach().to(torch.float64)
+
+
+def check_bank(bank: object) -> FeatureBank:
+    """Return `bank`, or raise ArgumentError unless it is a FeatureBank."""
+    if not isinstance(bank, FeatureBank):
+        raise ArgumentError(
+            "bank", type(bank).__name__, "a FeatureBank", "pass FeatureBank(training_features)"
+        )
+    return bank
+
+
+def check_labelled(bank: FeatureBank) -> Tensor:
+    """Return the labels (n,) of `bank`, or raise ArgumentError where it has none."""
+    if bank.labels is None:
+        raise ArgumentError(
+            "labels", "a bank without labels", "a bank with labels", "make the bank with labels"
+        )
+    return bank.labels
+
+
+def check_bank_features(bank: object, features: object) -> Tensor:
+    """Return `features` (B,d), of the bank's width, detached as float64.
+
+    Parameters
+    ----------
+    bank : FeatureBank
+    features : Tensor (B, d) or FeatureBatch
+        A batch says what it was extracted with, and so may a bank: where both do, they must
+        agree. Tensors are checked by their width.
+
+    Raises
+    ------
+    ArgumentError
+        No bank, or features of another type or shape.
+    HeadMismatchError
+        Both carry a fingerprint and these differ.
+    """
+    bank = check_bank(bank)
+    if not isinstance(features, FeatureBatch):
+        return check_features(bank.num_features, features)
+    own, other = bank.fingerprint, features.fingerprint
+    if own and other and own != other:
+        raise HeadMismatchError(
+            f"features: of another head, extractor or layer than the bank: their fingerprint is "
+            f"{other}, the bank's is {own}. Extract both with the same FeatureSpace, or, if you "
+            "know that they can be compared, pass batch.features"
+        )
+    return check_features(bank.num_features, features.features)
 
 
 def check_limits(

@@ -40,7 +40,6 @@ _Json = Annotated[
     typer.Option("--json", help="Also write the numbers to this file.", dir_okay=False),
 ]
 _Open = Annotated[bool, typer.Option("--open", help="Show the report in the browser.")]
-_OPTION = "--finder-option"
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
 
@@ -91,12 +90,20 @@ def report(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Option of the finder; may be repeated."),
     ] = None,
+    hull_solver: Annotated[
+        str, typer.Option(help="Hull solver; `fsboundary plugins` lists them.")
+    ] = "active_set",
+    hull_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Option of the hull solver; may be repeated."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 256,
     open_it: _Open = False,
     quiet: _Quiet = False,
 ) -> None:
     """Study your own model on your own images and write a report."""
-    options = _parse_options(finder_option or [])
+    finder_options = _parse_options("--finder-option", finder_option or [])
+    hull_options = _parse_options("--hull-option", hull_option or [])
     # A console script does not look in the folder where it is called, as `python -m` does.
     sys.path.insert(0, os.getcwd())
     from fsboundary.report.user import run_report
@@ -108,7 +115,9 @@ def report(
         out=out,
         json_path=json_path,
         finder=finder,
-        finder_options=options,
+        finder_options=finder_options,
+        hull_solver=hull_solver,
+        hull_options=hull_options,
         batch_size=batch_size,
         show_progress=not quiet,
     )
@@ -156,13 +165,13 @@ def _table(found: Sequence[PluginInfo]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+def _parse_options(flag: str, pairs: Sequence[str]) -> dict[str, Any]:
     """Turn ``name=value`` into keyword arguments; values are Python literals, or else text."""
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise typer.BadParameter(f"got {pair!r}; wanted NAME=VALUE", param_hint=_OPTION)
+            raise typer.BadParameter(f"got {pair!r}; wanted NAME=VALUE", param_hint=flag)
         try:
             options[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):

@@ -36,7 +36,11 @@ class HeadError(FsboundaryError, RuntimeError):
 
 
 class HeadMismatchError(HeadError):
-    """``W z + b`` does not equal the model's logits within the stated tolerance."""
+    """Two things do not belong together.
+
+    ``W z + b`` does not equal the model's logits within the stated tolerance, or features and
+    bank carry different fingerprints.
+    """
 
 
 class PluginError(FsboundaryError, RuntimeError):

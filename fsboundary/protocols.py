@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, final, runtime_checkable
 
 from torch import Tensor
 
@@ -29,6 +30,38 @@ class PointSet(Protocol):
 
     def take(self, indices: Tensor) -> Tensor:
         """Return the generators at `indices` (any shape), (..., d)."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """The sizes of a point set, in float64 on the CPU.
+
+    Attributes
+    ----------
+    count : int
+        n.
+    mean : Tensor (d,)
+        Of the points.
+    squares : Tensor ()
+        Sum of the squared distances of the points from their mean.
+    largest : Tensor ()
+        The largest norm of a point.
+    """
+
+    count: int
+    mean: Tensor
+    squares: Tensor
+    largest: Tensor
+
+
+@runtime_checkable
+class MeasuredPointSet(PointSet, Protocol):
+    """A point set that knows its own sizes; those of any other are found by taking every point."""
+
+    def moments(self) -> Moments:
+        """Return the sizes of all points together."""
         ...
 
 

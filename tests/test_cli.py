@@ -141,6 +141,8 @@ def test_report(run_report: Mock, needed: list[str], monkeypatch: pytest.MonkeyP
         json_path=None,
         finder="dual_newton",
         finder_options={},
+        hull_solver="active_set",
+        hull_options={},
         batch_size=256,
         show_progress=True,
     )
@@ -167,15 +169,30 @@ def test_report_finds_modules_where_it_is_called(
         ("", ""),
     ],
 )
-def test_finder_options_are_literals_or_text(
-    text: str, value: Any, run_report: Mock, needed: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kind", "plugin", "option", "options"),
+    [
+        ("finder", "--finder", "--finder-option", "finder_options"),
+        ("hull_solver", "--hull-solver", "--hull-option", "hull_options"),
+    ],
+)
+def test_options_of_plugins_are_literals_or_text(
+    kind: str,
+    plugin: str,
+    option: str,
+    options: str,
+    text: str,
+    value: Any,
+    run_report: Mock,
+    needed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    given = ["--finder", "cvxpy", "--finder-option", f"x={text}", "--finder-option", "y=1"]
+    given = [plugin, "cvxpy", option, f"x={text}", option, "y=1"]
     assert call(monkeypatch, "report", *needed, *given, "--batch-size", "8") == 0
     kwargs = run_report.call_args.kwargs
-    assert kwargs["finder"] == "cvxpy"
-    assert kwargs["finder_options"] == {"x": value, "y": 1}
-    assert type(kwargs["finder_options"]["x"]) is type(value)
+    assert kwargs[kind] == "cvxpy"
+    assert kwargs[options] == {"x": value, "y": 1}
+    assert type(kwargs[options]["x"]) is type(value)
     assert kwargs["batch_size"] == 8
 
 
@@ -184,6 +201,7 @@ def test_finder_options_are_literals_or_text(
     [
         (["--finder-option", "novalue"], "got 'novalue'; wanted NAME=VALUE"),
         (["--finder-option", "max-steps=3"], "got 'max-steps=3'; wanted NAME=VALUE"),
+        (["--hull-option", "novalue"], "for --hull-option: got 'novalue'; wanted NAME=VALUE"),
         (["--batch-size", "0"], "--batch-size"),
         (["--data", "/no/such/folder"], "does not exist"),
     ],

@@ -14,9 +14,9 @@ from torch import Tensor
 from fsboundary.banks import checks
 from fsboundary.banks.info import BankInfo
 from fsboundary.banks.memory import MemoryStore
-from fsboundary.banks.pricing import price
 from fsboundary.banks.store import Store
 from fsboundary.errors import ArgumentError
+from fsboundary.protocols import Moments
 
 
 @final
@@ -141,9 +141,19 @@ class FeatureBank:
 
     @cached_property
     def _range(self) -> tuple[Tensor, Tensor]:
-        ends = [torch.stack(chunk.aminmax(dim=0)) for _, chunk in self._store.chunks()]
-        both = torch.stack(ends).to(torch.float64)
-        return both[:, 0].amin(dim=0), both[:, 1].amax(dim=0)
+        return self._store.range()
+
+    def moments(self) -> Moments:
+        """Return count, mean, squares about the mean and largest norm, from one pass."""
+        return self._store.moments()
+
+    def digests(self) -> Tensor:
+        """Return a digest of 128 bits of each point, (n,2) int64, to find equal points by.
+
+        Points that are equal number by number have equal digests, and no others: that two
+        different points share one is as unlikely as a forged checksum.
+        """
+        return self._store.digests()
 
     def subset(self, *, labels: int | Sequence[int] | Tensor) -> FeatureBank:
         """Return the rows of some classes, in their order.
@@ -185,6 +195,29 @@ class FeatureBank:
             )
         return FeatureBank.of(self._store.subset(torch.isin(own, wanted).nonzero()[:, 0]))
 
+    def select(self, rows: Tensor) -> FeatureBank:
+        """Return some rows, ascending.
+
+        Parameters
+        ----------
+        rows : Tensor (m,)
+            Row numbers, at least one; sorted and made unique.
+
+        Returns
+        -------
+        FeatureBank
+            As :meth:`subset` returns it.
+
+        Raises
+        ------
+        ArgumentError
+            No rows, or rows that do not exist.
+        """
+        checks.check_indices(rows, len(self))
+        if rows.numel() == 0:
+            raise ArgumentError("rows", "no rows", "at least one", "a hull needs one point")
+        return FeatureBank.of(self._store.subset(rows.flatten().to(torch.int64).unique()))
+
     def price(
         self, directions: Tensor, k: int, exclude: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -219,7 +252,7 @@ class FeatureBank:
         checks.check_count(k)
         if exclude is not None:
             exclude = checks.checked_exclude(exclude, directions, len(self))
-        return price(self._store, directions.detach(), k, exclude)
+        return self._store.price(directions.detach(), k, exclude)
 
     def take(self, indices: Tensor) -> Tensor:
         """Return the points at `indices`.

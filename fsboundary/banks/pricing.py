@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from fsboundary.banks.smallest import smallest
-from fsboundary.banks.store import Store
+
+if TYPE_CHECKING:  # a store answers with this function
+    from fsboundary.banks.store import Store
 
 _PRODUCTS = 2**23
 """Products held at once: 64 MiB of float64, and enough rows to a matrix product."""
@@ -48,14 +52,20 @@ def price(
             if exclude is not None:
                 _leave_out(products, exclude[part] - start)
             best, rows = smallest(products, min(k, len(chunk)))
-            # what was found before lies in lower rows, so a stable sort keeps it first
-            both = torch.cat([values[part], best], dim=1)
-            which = torch.cat([indices[part], rows + start], dim=1)
-            both, order = both.sort(dim=1, stable=True)
-            values[part], indices[part] = both[:, :k], which.gather(1, order)[:, :k]
+            values[part], indices[part] = merged(values[part], indices[part], best, rows + start)
     indices[(values == torch.inf) | ~finite[:, None]] = -1
     values[~finite] = torch.nan
     return values, indices
+
+
+def merged(values: Tensor, indices: Tensor, best: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the smallest of `values` (B,k) and `best` (B,c), and where they lie, (B,k) each.
+
+    `indices` (B,k) are lower than all of `rows` (B,c), so a stable sort keeps them first.
+    """
+    both, order = torch.cat([values, best], dim=1).sort(dim=1, stable=True)
+    which = torch.cat([indices, rows], dim=1).gather(1, order)
+    return both[:, : values.shape[1]], which[:, : values.shape[1]]
 
 
 def _leave_out(products: Tensor, columns: Tensor) -> None:

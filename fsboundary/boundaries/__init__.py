@@ -1,5 +1,16 @@
-"""Where the decision boundaries are: the closest boundary points of features."""
+"""Where the decision boundaries are: the closest boundary points of features, ties and paths."""
 
+from fsboundary.boundaries.ambiguous import ambiguity
 from fsboundary.boundaries.flip_points import find_flip_points
+from fsboundary.boundaries.paths import class_path
+from fsboundary.boundaries.region_distance import region_distances
+from fsboundary.boundaries.ties import largest_ties, tie_points
 
-__all__ = ["find_flip_points"]
+__all__ = [
+    "ambiguity",
+    "class_path",
+    "find_flip_points",
+    "largest_ties",
+    "region_distances",
+    "tie_points",
+]

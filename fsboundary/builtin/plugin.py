@@ -27,6 +27,9 @@ def register_hull_solvers() -> list[Registration]:
     """Return the built-in hull solvers."""
     return [
         Registration("active_set", lazy(f"{_S}.active_set:ActiveSet"), "exact; the default"),
+        Registration("away_steps", lazy(f"{_S}.away_steps:AwaySteps"), "approximate, small memory"),
+        Registration("cvxpy", lazy(f"{_S}.cvxpy_clarabel:CvxpyHull"), "a slow reference"),
+        Registration("nnls", lazy(f"{_S}.nnls:Nnls"), "an accurate reference, row by row"),
     ]
 
 

@@ -11,6 +11,7 @@ from fsboundary.report.page import write_report
 from fsboundary.space import FeatureSpace
 
 FINDER = "dual_newton"
+HULL_SOLVER = "active_set"
 BATCH_SIZE = 256
 
 
@@ -42,6 +43,7 @@ def run_demo(out: Path, *, json_path: Path | None = None, show_progress: bool = 
         train_images=demo.train_images,
         train_labels=demo.train_labels,
         finder=registry.create("boundary_finder", FINDER),
+        hull_solver=registry.create("hull_solver", HULL_SOLVER),
         batch_size=BATCH_SIZE,
         title="A small ResNet on Fashion-MNIST",
         facts={
@@ -53,8 +55,8 @@ def run_demo(out: Path, *, json_path: Path | None = None, show_progress: bool = 
             ),
             "images": (
                 f"Fashion-MNIST, {len(demo.test_images):,} of the test images and, for the class "
-                f"means, {len(demo.train_images):,} of the training images, the same number of "
-                "each class. Copyright 2017 Zalando SE, MIT licence"
+                f"means and the hull, {len(demo.train_images):,} of the training images, the same "
+                "number of each class. Copyright 2017 Zalando SE, MIT licence"
             ),
         },
     )

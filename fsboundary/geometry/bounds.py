@@ -1,4 +1,4 @@
-"""Lower bounds of flip distances from any admissible multipliers, lowered by their own rounding.
+"""Lower bounds of distances from any admissible multipliers, lowered by their own rounding.
 
 Rounding model (Higham, section 3.1): with n = 2d + 4K + 32 terms and γ = dot_error(n), every sum
 below is within γ times the sum of its absolute terms, plus γ TINY for products that underflow.
@@ -11,19 +11,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fsboundary.geometry.dual import DualProblems
 from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.problems import FlipProblems
 from fsboundary.geometry.rows import ConstraintRows
 from fsboundary.tolerance import EPS, dot_error
 
 
-def rounding_terms(problems: FlipProblems) -> float:
+def rounding_terms(problems: DualProblems) -> float:
     """Return γ for the sums of this module."""
     return dot_error(2 * problems.z.shape[1] + 4 * problems.head.num_classes + 32)
 
 
 def dual_bound(
-    problems: FlipProblems, rows: ConstraintRows, lam: Tensor, at_z: Tensor
+    problems: DualProblems, rows: ConstraintRows, lam: Tensor, at_z: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return sqrt(max(0, 2 g(λ))) less its rounding (P,), and ``Mᵀλ`` (P,d).
 
@@ -61,7 +62,7 @@ def tie_bound(problems: FlipProblems, multiplier: Tensor) -> Tensor:
     )
 
 
-def _lowered(problems: FlipProblems, u: Tensor, at_z: Tensor, a: Tensor, c: Tensor) -> Tensor:
+def _lowered(problems: DualProblems, u: Tensor, at_z: Tensor, a: Tensor, c: Tensor) -> Tensor:
     """Return the dual bound less its rounding, from u = Mᵀλ and λᵀ(M z + c).
 
     With z' = clip(z + u) and δ = z' - z: g = ½|δ|² - u.δ - λᵀ(M z + c). Its rounding is at most
@@ -80,8 +81,8 @@ def _lowered(problems: FlipProblems, u: Tensor, at_z: Tensor, a: Tensor, c: Tens
     return torch.nan_to_num(bound, nan=0.0, posinf=0.0)
 
 
-def reach_bound(problems: FlipProblems, rows: ConstraintRows, lam: Tensor, u: Tensor) -> Tensor:
-    """Return a radius (P,) within which no boundary point lies: +inf, positive, or 0.
+def reach_bound(problems: DualProblems, rows: ConstraintRows, lam: Tensor, u: Tensor) -> Tensor:
+    """Return a radius (P,) within which no point asked for lies: +inf, positive, or 0.
 
     Parameters
     ----------
@@ -111,11 +112,11 @@ def reach_bound_tie(problems: FlipProblems, multiplier: Tensor) -> Tensor:
 
 
 def _reach(
-    problems: FlipProblems, u: Tensor, size: Tensor, constant: Tensor, offset_size: Tensor
+    problems: DualProblems, u: Tensor, size: Tensor, constant: Tensor, offset_size: Tensor
 ) -> Tensor:
     """Return the radius from u = Mᵀλ, λᵀc and the absolute terms of both.
 
-    Every boundary point x satisfies ``u.x + λᵀc >= 0`` (design.md, "Unreachable target"). Let
+    Every point x asked for satisfies ``u.x + λᵀc >= 0`` (design.md, "Unreachable target"). Let
     left_m be what remains of u_m in directions in which the domain is unbounded. Per coordinate
     u_m x_m is at most a bounded part, the maximum over the limits (over z_m where there is none),
     plus left_m |x_m - z_m|. With H the sum of the bounded parts and λᵀc,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.geometry.bounds import dual_bound, reach_bound
+from fsboundary.geometry.dual import DualProblems
 from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.problems import FlipProblems, compress, expand
 from fsboundary.geometry.rows import ClassRows, ConstraintRows, ExplicitRows
@@ -68,7 +69,33 @@ def grade_flips(
     max_steps: int,
     ceiling: Tensor | None = None,
 ) -> Grade:
-    """Grade proposed flip points (design.md, section 1, "Gap, everywhere").
+    """Grade proposed flip points; see :func:`grade_solutions`.
+
+    Parameters
+    ----------
+    problems : FlipProblems
+        P problems with finite rows inside the domain and targets other than the source.
+    proposal : Proposal
+    rtol, max_steps, ceiling
+    """
+    lam = expand(problems, proposal.active, proposal.multipliers)
+    points = proposal.points.to(torch.float64)
+    return grade_solutions(
+        problems, points, lam, proposal.steps, rtol=rtol, max_steps=max_steps, ceiling=ceiling
+    )
+
+
+def grade_solutions(
+    problems: DualProblems,
+    points: Tensor,
+    lam: Tensor,
+    steps: Tensor,
+    *,
+    rtol: float,
+    max_steps: int,
+    ceiling: Tensor | None = None,
+) -> Grade:
+    """Grade proposed points (design.md, section 1, "Gap, everywhere").
 
     Problems that miss the tolerance when the constraints are evaluated through the logits, or are
     infeasible within a radius only, are evaluated again with explicit rows, whose rounding is
@@ -77,9 +104,12 @@ def grade_flips(
 
     Parameters
     ----------
-    problems : FlipProblems
-        P problems with finite rows inside the domain and targets other than the source.
-    proposal : Proposal
+    problems : DualProblems
+        P problems with finite rows inside the domain.
+    points : Tensor (P, d), float64
+    lam : Tensor (P, K)
+        Admissible multipliers.
+    steps : Tensor (P,)
     rtol : float
         CONVERGED needs gap and violation at most ``max(1e-9 scale, rtol * distance)``.
     max_steps : int
@@ -87,12 +117,11 @@ def grade_flips(
     ceiling : Tensor (P,), optional
         Every lower bound is cut to it before the gap is judged.
     """
-    lam = expand(problems, proposal.active, proposal.multipliers)
-    points = proposal.points.to(torch.float64)
     cap = torch.full_like(points[:, 0], torch.inf) if ceiling is None else ceiling
     grade = _grade(problems, ClassRows(problems), points, lam, rtol, cap)
     again = ((grade.status != Status.CONVERGED) & torch.isfinite(grade.lower_bound)).nonzero()[:, 0]
-    for index in again.split(ExplicitRows.batch_size(problems)):
+    # splitting nothing would give one empty piece
+    for index in again.split(ExplicitRows.batch_size(problems)) if len(again) else ():
         part = problems.take(index)
         better = _grade(part, ExplicitRows(part), points[index], lam[index], rtol, cap[index])
         # both bounds hold; a converged entry keeps the one that its gap was judged with
@@ -103,7 +132,7 @@ def grade_flips(
         for name in ("distance", "gap", "violation", "status"):
             value = getattr(grade, name)
             value[index] = torch.where(keeps, value[index], getattr(better, name))
-    return _finish(grade, lam, proposal.steps, max_steps)
+    return _finish(grade, lam, steps, max_steps)
 
 
 def _final(status: Tensor) -> Tensor:
@@ -111,7 +140,7 @@ def _final(status: Tensor) -> Tensor:
 
 
 def _grade(
-    problems: FlipProblems,
+    problems: DualProblems,
     rows: ConstraintRows,
     points: Tensor,
     lam: Tensor,
@@ -156,34 +185,24 @@ def _grade(
 
 
 def _row_violation(
-    problems: FlipProblems, rows: ConstraintRows, points: Tensor, end: Tensor
+    problems: DualProblems, rows: ConstraintRows, points: Tensor, end: Tensor
 ) -> Tensor:
     """Return the largest distance (P,) of `points` to the constraints they break.
 
     Raised by the rounding of its own evaluation: a slack that rounds to 0 may be broken by far
     more than the tolerance where two rows nearly agree. `end` is the length of each point.
     """
-    i, j = problems.source[:, None], problems.target[:, None]
     norms = problems.row_norms()
-    normal, offset = problems.tie_rows()
     size, offset_size = rows.sizes()
     gamma = dot_error(points.shape[1] + 8)
     # products of zeros do not underflow
     lost = (TINY * (end > 0).to(end))[:, None]
     doubt = gamma * (size * end[:, None] + offset_size + lost)
-    broken = (doubt - rows.values(points)).clamp_min(0.0)
-    # the tie is always evaluated by its explicit row
-    off = (torch.linalg.vecdot(normal, points) + offset).abs()
-    off = off + gamma * (lengths(normal) * end + offset.abs() + lost[:, 0])
-    broken = broken.scatter(1, j, off[:, None]).scatter_(1, i, 0.0)
+    broken = problems.misses(points, end, rows.values(points), doubt, gamma)
     constant = norms == 0
     if bool(constant.any()):
         # equal weight rows: the constraint is about the biases alone, met exactly or never
-        b = problems.head.bias
-        slack = (b[:, None] < b)[problems.target]
-        tie_off = (b[problems.source] != b[problems.target])[:, None]
-        never = slack.scatter(1, j, tie_off).scatter_(1, problems.source[:, None], False)
-        lost = torch.where(never, torch.inf, 0.0).to(norms)
+        lost = torch.where(problems.never(), torch.inf, 0.0).to(norms)
         broken = torch.where(constant, lost, broken / norms)
     else:
         broken = broken / norms
@@ -192,7 +211,7 @@ def _row_violation(
     return torch.where(torch.isfinite(points).all(dim=1), worst, torch.nan)
 
 
-def _scale(problems: FlipProblems) -> Tensor:
+def _scale(problems: DualProblems) -> Tensor:
     """Return |z| plus the largest distance of a constraint's plane from the origin, (P,)."""
     norms = problems.row_norms()
     b = problems.head.bias

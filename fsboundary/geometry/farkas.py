@@ -1,4 +1,4 @@
-"""Multipliers that prove a class pair to have no common boundary, from one linear program."""
+"""Multipliers that prove that given classes cannot tie at the top, from one linear program."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from fsboundary.geometry.pairs import pair_norms
 from fsboundary.head import LinearHead
 
 
-def farkas_multipliers(head: LinearHead, source: int, target: int) -> Tensor | None:
-    """Return multipliers (K,) by slot with ``λᵀ(M x + c) < 0`` on the domain, or None.
+def farkas_multipliers(head: LinearHead, anchor: int, ties: tuple[int, ...]) -> Tensor | None:
+    """Return multipliers (K,) with ``λᵀ(M x + c) < 0`` on the domain, or None.
 
-    They are the marginals of: minimise s >= 0 such that every constraint of the pair, divided by
-    its norm, fails by at most s at some x of the domain. s = 0 means that there are boundary
-    points, and None is returned. Whether the multipliers do prove what they should is for
+    Slot k belongs to ``(w_r - w_k).x + b_r - b_k`` with r the `anchor`: free for `ties`, at least
+    0 elsewhere (see :mod:`fsboundary.geometry.tie_problems`). The multipliers are the marginals of:
+    minimise s >= 0 such that every constraint, divided by its norm, fails by at most s at some x
+    of the domain. s = 0 means that there are such points, and None is returned.
+    Whether the multipliers do prove what they should is for
     :mod:`fsboundary.geometry.certify` to decide.
 
     Parameters
     ----------
     head : LinearHead
-    source, target : int
-        Different classes.
+    anchor : int
+    ties : tuple of int
+        Other classes; none asks for the region of the anchor.
     """
-    norms = pair_norms(head)[target].cpu().numpy()
-    tie_norm = norms[source]
+    norms = pair_norms(head)[anchor].cpu().numpy()
     weight, bias = head.weight.cpu().numpy(), head.bias.cpu().numpy()
     lam = np.zeros(head.num_classes)
+    tied = np.zeros(head.num_classes, dtype=np.bool_)
+    tied[list(ties)] = True
     # equal weight rows: the biases alone decide
-    if tie_norm == 0 and bias[source] != bias[target]:
-        lam[target] = -np.sign(bias[source] - bias[target])
+    with np.errstate(over="ignore"):  # an infinite lead has the right sign
+        lead = np.where(norms == 0, bias[anchor] - bias, 0.0)
+    ruled = (lead < 0) | (tied & (lead > 0))
+    if ruled.any():
+        k = int(ruled.nonzero()[0][0])
+        lam[k] = -np.sign(lead[k])
         return torch.from_numpy(lam).to(head.weight)
-    beaten = (norms == 0) & (bias > bias[target])
-    if beaten.any():
-        lam[int(beaten.nonzero()[0][0])] = 1.0
-        return torch.from_numpy(lam).to(head.weight)
-    others = np.flatnonzero(norms > 0)
-    others = others[others != source]
+    others, fixed = np.flatnonzero((norms > 0) & ~tied), np.flatnonzero((norms > 0) & tied)
     with np.errstate(over="ignore", invalid="ignore"):  # looked for just below
-        slack = (weight[target] - weight[others]) / norms[others, None]
-        slack_offset = (bias[target] - bias[others]) / norms[others]
-        rows, right = [-slack], [slack_offset]
-        if tie_norm > 0:
-            tie = (weight[source] - weight[target])[None] / tie_norm
-            offset = np.array([(bias[source] - bias[target]) / tie_norm])
-            rows += [tie, -tie]
-            right += [-offset, offset]
+        slack = (weight[anchor] - weight[others]) / norms[others, None]
+        slack_offset = (bias[anchor] - bias[others]) / norms[others]
+        tie = (weight[fixed] - weight[anchor]) / norms[fixed, None]
+        offset = (bias[fixed] - bias[anchor]) / norms[fixed]
+    rows, right = [-slack, tie, -tie], [slack_offset, -offset, offset]
     matrix = np.vstack(rows)
     bounds = np.concatenate(right)
     if not (np.isfinite(matrix).all() and np.isfinite(bounds).all()):
@@ -63,7 +63,6 @@ def farkas_multipliers(head: LinearHead, source: int, target: int) -> Tensor | N
     marginals = found.ineqlin.marginals
     with np.errstate(over="ignore"):  # what is not finite counts as 0 when it is graded
         lam[others] = np.maximum(-marginals[: len(others)] / norms[others], 0.0)
-        if tie_norm > 0:
-            up, down = marginals[len(others) :]
-            lam[target] = (up - down) / tie_norm
+        up, down = marginals[len(others) :].reshape(2, -1)
+        lam[fixed] = (down - up) / norms[fixed]
     return torch.from_numpy(lam).to(head.weight)

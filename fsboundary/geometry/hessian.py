@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fsboundary.geometry.chunks import chunks
+from fsboundary.geometry.dual import DualProblems
 from fsboundary.geometry.pairs import pair_norms
-from fsboundary.geometry.problems import FlipProblems
 from fsboundary.head import LinearHead
 
 _TABLE_CLASSES = 24
@@ -27,7 +27,7 @@ _tables: weakref.WeakKeyDictionary[LinearHead, Tensor | None] = weakref.WeakKeyD
 
 
 def solve_active(
-    problems: FlipProblems,
+    problems: DualProblems,
     points: Tensor,
     active: Tensor,
     values: Tensor,
@@ -52,11 +52,7 @@ def solve_active(
     width = int(active.sum(dim=1).amax())
     slots = active.to(torch.uint8).topk(width, dim=1).indices
     valid = active.gather(1, slots)
-    # a constraint row is w_first - w_second; a padded slot has twice the same row, so zero
-    j = problems.target[:, None]
-    is_tie = slots == j
-    first = torch.where(is_tie & valid, problems.source[:, None], j)
-    second = torch.where(is_tie | ~valid, j, slots)
+    first, second = problems.row_classes(slots, valid)
     scale = torch.where(valid, norms.gather(1, slots), 1.0)
     system = _products(problems.head, points, first, second)
     system = system / (scale[:, :, None] * scale[:, None, :])

@@ -1,4 +1,4 @@
-"""Batched semismooth Newton on the dual of the flip problem.
+"""Batched semismooth Newton on the dual of flip and tie problems.
 
 Minimise f(λ) = λᵀ(M z' + c) - ½|z' - z|² with z' = clip(z + Mᵀλ), slack multipliers >= 0: convex,
 piecewise quadratic, gradient M z' + c, generalised Hessian M diag(free) Mᵀ. Each step solves for
@@ -15,10 +15,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.geometry.dual import DualProblems
 from fsboundary.geometry.hessian import solve_active
-from fsboundary.geometry.problems import FlipProblems
 from fsboundary.geometry.rows import ClassRows, ConstraintRows, ExplicitRows
-from fsboundary.geometry.tie_line import solve_tie
 from fsboundary.tolerance import ATOL_SHARE, EPS, TOO_FAR
 
 _INNER = 1e-3
@@ -77,7 +76,7 @@ class _Rows:
 
 
 def evaluate(
-    problems: FlipProblems, rows: ConstraintRows, lam: Tensor
+    problems: DualProblems, rows: ConstraintRows, lam: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return z' (P,d), constraint values (P,K) and f (P,) at multipliers `lam` (P,K)."""
     points = problems.head.domain.clip(problems.z + rows.adjoint(lam))
@@ -87,38 +86,28 @@ def evaluate(
     return points, values, objective
 
 
-def _beaten(problems: FlipProblems, norms: Tensor) -> Tensor:
-    """Return the slots (P,K) of classes with the target's weights and a larger bias."""
-    bias = problems.head.bias
-    out = (norms == 0) & (bias[problems.target][:, None] < bias)
-    out.scatter_(1, problems.source[:, None], False)
-    return out.scatter_(1, problems.target[:, None], False)
-
-
-def _residual(lam: Tensor, values: Tensor, norms: Tensor, target: Tensor) -> Tensor:
+def _residual(problems: DualProblems, lam: Tensor, values: Tensor, norms: Tensor) -> Tensor:
     """Return the natural residual of the optimality conditions, (P,), feature units."""
     inverse = torch.where(norms > 0, 1 / norms, 0.0)
-    gaps = torch.minimum(lam * norms, values * inverse)
-    j = target[:, None]
-    tie = values.gather(1, j) * inverse.gather(1, j)
-    return gaps.scatter_(1, j, tie).abs().amax(dim=1)
-
-
-def _project(lam: Tensor, target: Tensor) -> Tensor:
-    """Return `lam` with the slack slots clipped at 0."""
-    j = target[:, None]
-    return lam.clamp_min(0.0).scatter_(1, j, lam.gather(1, j))
+    return problems.natural(lam * norms, values * inverse).abs().amax(dim=1)
 
 
 def solve_dual(
-    problems: FlipProblems, rtol: float, max_steps: int, *, explicit: bool = False
+    problems: DualProblems,
+    start: tuple[Tensor, Tensor],
+    rtol: float,
+    max_steps: int,
+    *,
+    explicit: bool = False,
 ) -> DualSolution:
-    """Solve P flip problems; rows that fail keep their last admissible multipliers.
+    """Solve P problems; rows that fail keep their last admissible multipliers.
 
     Parameters
     ----------
-    problems : FlipProblems
+    problems : DualProblems
         Rows finite and inside the domain.
+    start : Tensor (P, K), Tensor (P,)
+        Admissible multipliers, and for which problems they prove that there is no point.
     rtol : float
         Relative tolerance of distance and bound.
     max_steps : int
@@ -126,16 +115,15 @@ def solve_dual(
     explicit : bool
         Form every constraint row: slower, exact for classes with nearly equal weights.
     """
-    start, stuck = solve_tie(problems)
+    out_lam, stuck = start[0].clone(), start[1]
     norms = problems.row_norms()
-    out_lam = torch.zeros_like(norms).scatter_(1, problems.target[:, None], start[:, None])
-    never = _beaten(problems, norms)
-    lost = never.any(dim=1)
+    beaten = problems.beaten(norms)
+    lost = beaten.any(dim=1)
     if bool(lost.any()):
-        out_lam = torch.where(lost[:, None], never.to(out_lam), out_lam)
+        out_lam = torch.where(lost[:, None], beaten, out_lam)
         stuck = stuck | lost
     out_points = torch.full_like(problems.z, torch.nan)
-    out_steps = torch.ones_like(problems.source)
+    out_steps = torch.ones_like(stuck, dtype=torch.int64)
     out_solved = stuck.clone()
     work = problems.take(~stuck)
     state = _begin(problems, ~stuck, norms, out_lam)
@@ -167,7 +155,7 @@ def solve_dual(
     return DualSolution(multipliers=out_lam, points=out_points, steps=out_steps, solved=out_solved)
 
 
-def _begin(problems: FlipProblems, mask: Tensor, norms: Tensor, lam: Tensor) -> _Rows:
+def _begin(problems: DualProblems, mask: Tensor, norms: Tensor, lam: Tensor) -> _Rows:
     """Return the state of the rows in `mask` before the first evaluation."""
     index = mask.nonzero()[:, 0]
     inf = torch.full((len(index),), torch.inf, dtype=lam.dtype, device=lam.device)
@@ -188,7 +176,7 @@ def _begin(problems: FlipProblems, mask: Tensor, norms: Tensor, lam: Tensor) -> 
 
 
 def _judge(
-    state: _Rows, work: FlipProblems, trial: Tensor, found: tuple[Tensor, Tensor, Tensor]
+    state: _Rows, work: DualProblems, trial: Tensor, found: tuple[Tensor, Tensor, Tensor]
 ) -> None:
     """Accept the trial where f falls enough, and set the ridge of the next step."""
     points, values, objective = found
@@ -201,7 +189,7 @@ def _judge(
     state.values = torch.where(take, values, state.values)
     state.points = torch.where(take, points, state.points)
     state.objective = torch.where(good, objective, state.objective)
-    residual = _residual(trial, values, state.norms, work.target)
+    residual = _residual(work, trial, values, state.norms)
     gain |= residual < 0.5 * state.residual
     state.residual = torch.where(good, residual, state.residual)
     state.stalled = torch.where(gain & good, 0, state.stalled + 1)
@@ -211,7 +199,7 @@ def _judge(
     state.ridge = torch.where(good, softer, harder)
 
 
-def _polished(state: _Rows, work: FlipProblems, rows: ConstraintRows) -> Tensor:
+def _polished(state: _Rows, work: DualProblems, rows: ConstraintRows) -> Tensor:
     """Return the points (P,d), moved onto their active constraints.
 
     z' = clip(z + Mᵀλ) inherits the rounding of Mᵀλ. Where a flip point is far and its constraints
@@ -226,7 +214,7 @@ def _polished(state: _Rows, work: FlipProblems, rows: ConstraintRows) -> Tensor:
     return work.head.domain.clip(points + torch.where(free, rows.adjoint(delta), 0.0))
 
 
-def _step(state: _Rows, work: FlipProblems) -> Tensor:
+def _step(state: _Rows, work: DualProblems) -> Tensor:
     """Return the next trial multipliers (P,K)."""
     depth = torch.where(state.norms > 0, state.values / state.norms, torch.inf)
     active = state.lam > 0
@@ -234,8 +222,6 @@ def _step(state: _Rows, work: FlipProblems) -> Tensor:
     if fresh.shape[1] > _ADDED:
         last = depth.masked_fill(~fresh, 0.0).topk(_ADDED, dim=1, largest=False).values[:, -1:]
         fresh &= depth <= last
-    active = (active | fresh) & (state.norms > 0)
-    active.scatter_(1, work.target[:, None], True)
-    active.scatter_(1, work.source[:, None], False)
+    active = work.engage(active | fresh, state.norms)
     delta = solve_active(work, state.points, active, state.values, state.norms, state.ridge)
-    return _project(state.lam + delta, work.target)
+    return work.project(state.lam + delta)

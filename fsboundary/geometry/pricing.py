@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import final
+
 import torch
 from torch import Tensor
 
+from fsboundary.geometry.gathering import gathered, products
+from fsboundary.geometry.lent import Lent
 from fsboundary.protocols import PointSet
 
-_CANDIDATES = 8
+CANDIDATES = 8
 """Generators that the float32 pass keeps for each row, to be priced again in float64."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Priced:
+    """The smallest products of B directions with all generators.
+
+    Attributes
+    ----------
+    best : Tensor (B,), float64
+        Over all generators that count.
+    indices : Tensor (B, C)
+        Candidates other than the known ones, ascending by value; -1 as padding.
+    values : Tensor (B, C), float64
+        Their products; +inf as padding.
+    rows : Tensor (U,)
+        Every generator among `indices`, ascending, and perhaps others.
+    points : Tensor (U, d), float64
+        Where they lie.
+    """
+
+    best: Tensor
+    indices: Tensor
+    values: Tensor
+    rows: Tensor
+    points: Tensor
 
 
 def price_exact(
@@ -17,7 +48,9 @@ def price_exact(
     largest: Tensor,
     exclude: Tensor | None = None,
     known: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    *,
+    candidates: int = CANDIDATES,
+) -> Priced:
     """Return the smallest product of each direction with a generator, over all generators.
 
     A float32 pass keeps a few candidates; they are priced again in float64. Every other
@@ -36,43 +69,38 @@ def price_exact(
     known : Tensor (B, S), optional
         Generators that tie for the best, as those that support a projection do, -1 as padding:
         the pass leaves them out, or no candidate would stand apart. They count in `best`.
-
-    Returns
-    -------
-    best : Tensor (B,), float64
-        Over all generators that count.
-    indices : Tensor (B, C)
-        Candidates other than `known`, ascending by value; -1 as padding.
-    values : Tensor (B, C), float64
-        Their products; +inf as padding.
+    candidates : int
+        C at most.
     """
+    if isinstance(points, Lent):
+        largest = torch.maximum(largest, points.largest)
     skip = exclude if known is None else known
     if exclude is not None and known is not None:
         skip = torch.cat([exclude, known], dim=1)
-    count = min(_CANDIDATES, len(points))
+    count = min(candidates, len(points))
     rough, indices = points.price(directions.to(torch.float32), count, skip)
-    values, order = _exact(points, directions, indices).sort(dim=1, stable=True)
+    rows, at = gathered(points, indices if known is None else torch.cat([indices, known], dim=1))
+    values, order = products(directions, rows, at, indices).sort(dim=1, stable=True)
     indices = indices.gather(1, order)
     best = values[:, 0]
     if known is not None:
-        best = torch.minimum(best, _exact(points, directions, known).amin(dim=1))
+        best = torch.minimum(best, products(directions, rows, at, known).amin(dim=1))
     # gamma_n of float32 (Higham, section 3.1), with a rounding of each of the two factors
-    unit = (directions.shape[1] + 3) * torch.finfo(torch.float32).eps / 2
-    doubt = unit / (1 - unit) * torch.linalg.vector_norm(directions, dim=1) * largest
-    doubt = doubt + directions.shape[1] * torch.finfo(torch.float32).tiny
+    single = torch.finfo(torch.float32)
+    unit = (directions.shape[1] + 3) * single.eps / 2
+    size = torch.linalg.vector_norm(directions, dim=1)
+    doubt = unit / (1 - unit) * size * largest + directions.shape[1] * single.tiny
+    # numbers or products that may overflow in single precision say nothing there
+    holds = size.clamp_min(1.0) * largest.clamp_min(1.0) < single.max / 4
     # the last candidate is +inf where there are no other generators
-    sure = best <= rough.to(torch.float64)[:, -1] - doubt
+    sure = holds & (best <= rough.to(torch.float64)[:, -1] - doubt)
     unsure = (~sure).nonzero()[:, 0]
     if len(unsure):
         rest = None if skip is None else skip[unsure]
         found, indices[unsure] = points.price(directions[unsure], count, rest)
         values[unsure] = found.to(torch.float64)
         best[unsure] = torch.minimum(best[unsure], values[unsure, 0])
-    return best, indices, values
-
-
-def _exact(points: PointSet, directions: Tensor, indices: Tensor) -> Tensor:
-    """Return float64 products of each direction with its generators, +inf for index -1."""
-    generators = points.take(indices.clamp_min(0)).to(torch.float64)
-    values = (generators @ directions[..., None])[..., 0]
-    return torch.where(indices >= 0, values, torch.inf)
+        rows, at = gathered(points, indices)
+    if isinstance(points, Lent):
+        points.write_down(directions, exclude, best)
+    return Priced(best=best, indices=indices, values=values, rows=rows, points=at)

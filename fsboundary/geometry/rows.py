@@ -1,4 +1,4 @@
-"""The constraints ``M x + c`` of flip problems, applied in two ways.
+"""The constraints ``M x + c`` of flip and tie problems, applied in two ways.
 
 :class:`ClassRows` works through the logits: two matrix products with W serve every problem and no
 (P,K,d) array exists. :class:`ExplicitRows` forms every row w - w': its rounding is relative to
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from fsboundary.geometry.chunks import MEMORY_BYTES
+from fsboundary.geometry.dual import DualProblems
 from fsboundary.geometry.lengths import lengths
 from fsboundary.geometry.pairs import pair_norms
-from fsboundary.geometry.problems import FlipProblems
 
 
 class ConstraintRows(ABC):
@@ -24,7 +24,7 @@ class ConstraintRows(ABC):
 
     @abstractmethod
     def values(self, x: Tensor) -> Tensor:
-        """Return ``M x + c`` by slot, (P,K), at `x` (P,d); slot i is 0."""
+        """Return ``M x + c`` by slot, (P,K), at `x` (P,d); 0 in the slot without a constraint."""
 
     @abstractmethod
     def adjoint(self, lam: Tensor) -> Tensor:
@@ -47,36 +47,21 @@ class ConstraintRows(ABC):
 class ClassRows(ConstraintRows):
     """Constraints through the logits; rounding relative to the weights themselves."""
 
-    def __init__(self, problems: FlipProblems) -> None:
+    def __init__(self, problems: DualProblems) -> None:
         self.problems = problems
-
-    def _coefficients(self, lam: Tensor) -> Tensor:
-        """Return α (P,K) with ``Mᵀλ = α @ W``; every row sums to 0."""
-        i, j = self.problems.source[:, None], self.problems.target[:, None]
-        tie = lam.gather(1, j)
-        slacks = lam.sum(dim=1, keepdim=True) - tie
-        return (-lam).scatter_(1, j, slacks - tie).scatter_(1, i, tie)
 
     def values(self, x: Tensor) -> Tensor:
         """Return ``M x + c`` by slot, (P,K)."""
         head = self.problems.head
-        logits = torch.addmm(head.bias, x, head.weight.T)
-        i, j = self.problems.source[:, None], self.problems.target[:, None]
-        at_target = logits.gather(1, j)
-        tie = logits.gather(1, i) - at_target
-        return (at_target - logits).scatter_(1, j, tie).scatter_(1, i, 0.0)
+        return self.problems.constraints(torch.addmm(head.bias, x, head.weight.T))
 
     def adjoint(self, lam: Tensor) -> Tensor:
         """Return ``Mᵀ lam`` (P,d)."""
-        return self._coefficients(lam) @ self.problems.head.weight
+        return self.problems.coefficients(lam) @ self.problems.head.weight
 
     def absolute_adjoint(self, lam: Tensor) -> Tensor:
         """Return Σ |λ| (|w| + |w'|) per coordinate, (P,d)."""
-        i, j = self.problems.source[:, None], self.problems.target[:, None]
-        size = lam.abs()
-        tie = size.gather(1, j)
-        alpha = size.scatter(1, j, size.sum(dim=1, keepdim=True)).scatter_(1, i, tie)
-        return alpha @ self.problems.head.weight.abs()
+        return self.problems.absolute_coefficients(lam) @ self.problems.head.weight.abs()
 
     def sizes(self) -> tuple[Tensor, Tensor]:
         """Return |w| + |w'| and |b| + |b'| by slot."""
@@ -96,12 +81,12 @@ class ClassRows(ConstraintRows):
 class ExplicitRows(ConstraintRows):
     """Constraints as an explicit (P,K,d) array, for few problems."""
 
-    def __init__(self, problems: FlipProblems, parts: tuple[Tensor, Tensor] | None = None) -> None:
+    def __init__(self, problems: DualProblems, parts: tuple[Tensor, Tensor] | None = None) -> None:
         self.problems = problems
-        self.matrix, self.offset = _form(problems) if parts is None else parts
+        self.matrix, self.offset = problems.form() if parts is None else parts
 
     @staticmethod
-    def batch_size(problems: FlipProblems) -> int:
+    def batch_size(problems: DualProblems) -> int:
         """Return how many of `problems` may have their rows formed at once (32 MiB)."""
         return max(1, MEMORY_BYTES // (8 * problems.head.num_classes * problems.z.shape[1]))
 
@@ -125,16 +110,3 @@ class ExplicitRows(ConstraintRows):
         """Return the rows of the problems at `index`."""
         parts = (self.matrix[index], self.offset[index])
         return ExplicitRows(self.problems.take(index), parts)
-
-
-def _form(problems: FlipProblems) -> tuple[Tensor, Tensor]:
-    """Return M (P,K,d) and c (P,K), slot i zero."""
-    w, b = problems.head.weight, problems.head.bias
-    j = problems.target
-    matrix = w[j][:, None, :] - w
-    offset = b[j][:, None] - b
-    normal, tie = problems.tie_rows()
-    row = torch.arange(len(j), device=j.device)
-    matrix[row, j], offset[row, j] = normal, tie
-    matrix[row, problems.source], offset[row, problems.source] = 0.0, 0.0
-    return matrix, offset

@@ -10,7 +10,9 @@ progress, only the last such index is exchanged (Murty's rule, which is finite).
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 
 from fsboundary.tolerance import EPS
@@ -19,12 +21,19 @@ _RIDGE = 1e-13
 """Added to the diagonal relative to the largest Gram entry: keeps affinely dependent points
 solvable. Its effect is undone by one step of iterative refinement and seen by the certificate."""
 
+_PLAIN = 1e-4
+"""Rows whose squared norm is above this share of the largest Gram entry need no refinement: the
+ridge changes it by 1e-9 of itself at most."""
+
 _PATIENCE = 3
 """Full exchanges in a row that may fail to lower the number of wrong indices."""
 
-_MAX_PIVOTS = 200
-"""Exchanges a row may take. Murty's rule could need more in theory; a row that does keeps its
-best weights, which are feasible, and the caller's certificate judges them."""
+_CROWDED = 0.7
+"""Rows that are done are dropped where fewer than this share is left to do."""
+
+_MAX_PIVOTS = 60
+"""Exchanges a row may take. On affinely dependent points they can go round in circles; a row that
+takes more is solved by itself."""
 
 
 def min_norm_weights(points: Tensor, valid: Tensor, start: Tensor) -> Tensor:
@@ -57,19 +66,37 @@ def min_norm_weights(points: Tensor, valid: Tensor, start: Tensor) -> Tensor:
         weights[rows] = affine.clamp_min(0.0)
         count = wrong.sum(dim=1)
         go = count > 0
-        if not bool(go.all()):
+        left_open = int(go.sum())
+        if left_open == 0:
+            return weights / weights.sum(dim=1, keepdim=True)
+        # rows that are done do not change: they stay until dropping them pays for the copy
+        if left_open < _CROWDED * len(go):
             rows, wrong, count, passive = rows[go], wrong[go], count[go], passive[go]
             gram, size, inside = gram[go], size[go], inside[go]
             fewest, left = fewest[go], left[go]
-        if len(rows) == 0:
-            break
         fewer = count < fewest
         fewest = torch.where(fewer, count, fewest)
         left = torch.where(fewer, _PATIENCE, left - 1)
         last = wrong & (wrong.flip(1).cumsum(dim=1).flip(1) == 1)
         change = torch.where((left >= 0)[:, None], wrong, last)
         passive = passive ^ _keep_one(passive, change)
+    for row in rows[go if len(go) == len(rows) else slice(None)].tolist():
+        weights[row] = _by_itself(points[row], valid[row])
     return weights / weights.sum(dim=1, keepdim=True)
+
+
+def _by_itself(points: Tensor, valid: Tensor) -> Tensor:
+    """Return weights (S,) of the point of least norm of one row, by nonnegative least squares.
+
+    The minimiser of |Σ a_s y_s|² + (Σ a_s - 1)², scaled to sum 1, is that of the simplex (Wolfe
+    1976, as above); it has its own remedy for dependent columns (Lawson and Hanson 1974).
+    """
+    used = points[valid] / points[valid].abs().amax().clamp_min(torch.finfo(points.dtype).tiny)
+    columns = torch.cat([used.T, used.new_ones(1, len(used))]).cpu().numpy()
+    right = np.append(np.zeros(len(columns) - 1), 1.0)
+    weights = torch.zeros_like(points[:, 0])
+    weights[valid] = torch.from_numpy(nnls(columns, right)[0]).to(weights)
+    return weights
 
 
 def _keep_one(passive: Tensor, change: Tensor) -> Tensor:
@@ -81,50 +108,63 @@ def _keep_one(passive: Tensor, change: Tensor) -> Tensor:
 
 def _affine_minimiser(gram: Tensor, passive: Tensor, size: Tensor) -> Tensor:
     """Return weights (P,S), summing to 1, of the least-norm point of the affine hull of P."""
-    width = int(passive.sum(dim=1).amax())
-    slots = passive.to(torch.uint8).topk(width, dim=1).indices
-    used = passive.gather(1, slots)
-    full = gram.shape[1]
-    index = (slots[:, :, None] * full + slots[:, None, :]).flatten(1)
-    system = gram.flatten(1).gather(1, index).view(-1, width, width) + size[..., None]
-    # padded slots: a unit row and column
-    if not bool(used.all()):
-        system = torch.where(used[:, :, None] & used[:, None, :], system, 0.0)
-    loaded = system.clone()
-    loaded.diagonal(dim1=1, dim2=2).add_(torch.where(used, _RIDGE * size, 1.0))
-    right = used.to(gram.dtype)[..., None]
-    factor, info = torch.linalg.cholesky_ex(loaded)
+    ridge = torch.where(passive, _RIDGE * size, 1.0)
+    both = passive[:, :, None] & passive[:, None, :]
+    # points that are not passive: a unit row and column
+    system = torch.where(both, gram + size[..., None], 0.0)
+    system.diagonal(dim1=1, dim2=2).add_(ridge)
+    right = passive.to(gram.dtype)[..., None]
+    factor, info = torch.linalg.cholesky_ex(system)
     x = torch.cholesky_solve(right, factor)
-    # one step of refinement against the matrix without its ridge
-    x = x + torch.cholesky_solve(right - system @ x, factor)
-    x = torch.where(used, x[..., 0], 0.0)
+    # the square of the norm is 1 / Σx - size: where it is small, the ridge shows
+    small = x.sum(dim=1) * size * (1 + _PLAIN) > 1
+    again = small[:, 0].nonzero()[:, 0]
+    if len(again):
+        # one step of refinement against the matrix without its ridge
+        some, own = x[again], ridge[again, :, None]
+        lack = right[again] - system[again] @ some + own * some
+        x[again] = some + torch.cholesky_solve(lack, factor[again])
+    x = torch.where(passive, x[..., 0], 0.0)
     total = x.sum(dim=1, keepdim=True)
-    uniform = right[..., 0] / right.sum(dim=1)
     usable = (info == 0)[:, None] & (total > 0) & torch.isfinite(total)
-    affine = torch.where(usable, x / total, uniform)
-    return torch.zeros_like(passive, dtype=gram.dtype).scatter_(1, slots, affine)
+    uniform = right[..., 0] / right.sum(dim=1)
+    affine: Tensor = torch.where(usable, x / total, uniform)
+    return affine
 
 
-def affinely_independent(points: Tensor, weights: Tensor) -> Tensor:
-    """Return weights of the same point (P,S) with at most d + 1 of them above zero.
+def reduced(points: Tensor, weights: Tensor, outside: Tensor) -> Tensor:
+    """Return weights (P,S) of at most d + 1 affinely independent points, d where `outside`.
 
     Carathéodory's reduction: while the points that carry weight are affinely dependent, move
-    along a dependency until a weight vanishes.
+    along a dependency until a weight vanishes. Where d + 1 independent points are left around a
+    projection that lies outside, the line from it to the origin leaves them by a face.
 
     Parameters
     ----------
     points : Tensor (P, S, d), float64
+        Rows v - q.
     weights : Tensor (P, S), float64, on the simplex
+    outside : Tensor (P,), bool
+        Whether the origin is not in the hull.
     """
     out = weights.clone()
-    width = points.shape[2] + 1
-    for row in ((weights > 0).sum(dim=1) > width).nonzero()[:, 0].tolist():
+    d = points.shape[2]
+    count = (weights > 0).sum(dim=1)
+    for row in (count > torch.where(outside, d, d + 1)).nonzero()[:, 0].tolist():
         while True:
             used = (out[row] > 0).nonzero()[:, 0]
-            if len(used) <= width:
+            if len(used) <= d + (not bool(outside[row])):
                 break
-            lifted = torch.cat([points[row, used].T, points.new_ones(1, len(used))])
-            direction = torch.linalg.svd(lifted)[2][-1]
+            lifted = torch.cat([points[row, used].T, points.new_zeros(1, len(used))])
+            size = lifted.abs().max().clamp_min(torch.finfo(lifted.dtype).tiny)
+            lifted = lifted / size
+            lifted[-1] = 1.0
+            _, values, axes = torch.linalg.svd(lifted)
+            direction = axes[-1]
+            if len(used) == d + 1 and values[-1] > 1e-10 * values[0]:
+                toward = lifted @ out[row, used]
+                toward[-1] = 0.0
+                direction = torch.linalg.solve(lifted, toward)
             direction = direction if bool((direction > 0).any()) else -direction
             ratio = torch.where(direction > 0, out[row, used] / direction, torch.inf)
             step, drop = ratio.min(dim=0)

@@ -10,11 +10,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fsboundary.geometry.dual import empty_slots
 from fsboundary.geometry.problems import FlipProblems
 from fsboundary.tolerance import EPS
 
 MAX_PIECES = 60
 """Newton steps at most; each crosses at least one kink. Real rows need three to six."""
+
+
+def flip_start(problems: FlipProblems) -> tuple[Tensor, Tensor]:
+    """Return multipliers (P,K) that solve the tie alone, and which ties cannot be reached (P,)."""
+    multiplier, stuck = solve_tie(problems)
+    lam = empty_slots(problems)
+    return lam.scatter_(1, problems.target[:, None], multiplier[:, None]), stuck
 
 
 def solve_tie(problems: FlipProblems) -> tuple[Tensor, Tensor]:

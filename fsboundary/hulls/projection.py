@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import weakref
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from fsboundary.arguments import check_features, check_limits
+from fsboundary.arguments import check_bank_features, check_limits
 from fsboundary.banks import FeatureBank
 from fsboundary.errors import ArgumentError
 from fsboundary.interfaces import HullSolver, unsolved_hulls
 from fsboundary.registry import create
 from fsboundary.registry.hull_grading import project_and_grade
-from fsboundary.results import HullProjection
+from fsboundary.results import FeatureBatch, HullProjection
 from fsboundary.status import Status
 
 HULL_RTOL = 1e-6
 MAX_STEPS = 200
 """Default limit of passes over the bank; real features need fewer than ten."""
 
-_ROWS = 4096
-"""Queries between two moves of the progress bar."""
+_ROWS = 2**14
+"""Queries that a solver gets at once, between two moves of the progress bar: similar ones help
+each other."""
 
 _subsets: weakref.WeakKeyDictionary[FeatureBank, dict[int, tuple[FeatureBank, Tensor]]] = (
     weakref.WeakKeyDictionary()
 )
-_copies: weakref.WeakKeyDictionary[FeatureBank, dict[bytes, list[int]]] = (
-    weakref.WeakKeyDictionary()
-)
+_copies: weakref.WeakKeyDictionary[FeatureBank, _Copies] = weakref.WeakKeyDictionary()
 
 
 def project_on_hull(
     bank: FeatureBank,
-    features: Float[Tensor, "B d"],
+    features: Float[Tensor, "B d"] | FeatureBatch,
     *,
     labels: Int[Tensor, " B"] | None = None,
     leave_out: Int[Tensor, " B"] | None = None,
@@ -50,8 +50,9 @@ def project_on_hull(
     ----------
     bank : FeatureBank
         The generators.
-    features : Tensor (B, d)
-        Any float dtype; computed in float64.
+    features : Tensor (B, d) or FeatureBatch
+        Any float dtype; computed in float64. A batch must be of the bank's own head, extractor
+        and layer, where the bank knows them; a tensor need only be as wide.
     labels : Tensor (B,), optional
         Project each row on the hull of this class only.
     leave_out : Tensor (B,), optional
@@ -75,10 +76,12 @@ def project_on_hull(
     ------
     ArgumentError
         Wrong types, shapes, classes or rows, or a row that leaves no generator, before any work.
+    HeadMismatchError
+        A batch and a bank whose fingerprints differ.
     PluginError
         The solver raised or answered in the wrong shape.
     """
-    z = _check_features(bank, features)
+    z = check_bank_features(bank, features)
     rtol, limit = check_limits(tolerance, max_steps, (HULL_RTOL, MAX_STEPS))
     plugin = create("hull_solver", solver)
     finite = torch.isfinite(z).all(dim=1)
@@ -105,7 +108,9 @@ def project_on_hull(
     return HullProjection(**fields)
 
 
-def class_hull_distances(bank: FeatureBank, features: Float[Tensor, "B d"]) -> Tensor:
+def class_hull_distances(
+    bank: FeatureBank, features: Float[Tensor, "B d"] | FeatureBatch
+) -> Tensor:
     """Return the distance to the hull of each class (B,K), feature units, float64.
 
     Column k is the k-th smallest label of `bank`; the nearest-hull class of a row is the label of
@@ -115,22 +120,16 @@ def class_hull_distances(bank: FeatureBank, features: Float[Tensor, "B d"]) -> T
     ------
     ArgumentError
         The bank has no labels, or wrong types or shapes.
+    HeadMismatchError
+        A batch and a bank whose fingerprints differ.
     """
-    z = _check_features(bank, features)
+    z = check_bank_features(bank, features)
     own = _labels_of(bank)
     columns = []
     for k in own.unique().tolist():
         labels = torch.full((len(z),), k, dtype=torch.int64, device=z.device)
         columns.append(project_on_hull(bank, z, labels=labels).distance)
     return torch.stack(columns, dim=1)
-
-
-def _check_features(bank: object, features: object) -> Tensor:
-    if not isinstance(bank, FeatureBank):
-        raise ArgumentError(
-            "bank", type(bank).__name__, "a FeatureBank", "pass FeatureBank(training_features)"
-        )
-    return check_features(bank.num_features, features)
 
 
 def _check_integers(name: str, value: object, rows: int) -> Tensor:
@@ -182,30 +181,33 @@ def _exclusions(bank: FeatureBank, leave_out: Tensor | None, rows: int) -> Tenso
             f"-1 to {len(bank) - 1}",
             "count the bank's rows from 0; -1 leaves none out",
         )
-    copies = _find_copies(bank)
-    lists = [
-        copies[_key(bank.take(out[i].reshape(1)))] if out[i] >= 0 else [-1] for i in range(rows)
-    ]
-    width = max((len(found) for found in lists), default=1)
-    padded = [found + [-1] * (width - len(found)) for found in lists]
-    return torch.tensor(padded, dtype=torch.int64, device=out.device).reshape(rows, width)
-
-
-def _key(point: Tensor) -> bytes:
-    # adding zero turns -0.0 into 0.0, which is the same point
-    raw: bytes = (point.to(torch.float64) + 0.0).cpu().numpy().tobytes()
-    return raw
-
-
-def _find_copies(bank: FeatureBank) -> dict[bytes, list[int]]:
-    """Return the rows of the bank by the point that they hold; kept per bank."""
     if bank not in _copies:
-        found: dict[bytes, list[int]] = {}
-        for part in torch.arange(len(bank)).split(_ROWS):
-            for row, point in zip(part.tolist(), bank.take(part), strict=True):
-                found.setdefault(_key(point), []).append(row)
-        _copies[bank] = found
-    return _copies[bank]
+        _copies[bank] = _Copies(bank)
+    return _copies[bank].of(out.cpu()).to(out.device)
+
+
+@final
+class _Copies:
+    """Which rows of a bank hold the same point: rows in order of points, and where each begins."""
+
+    def __init__(self, bank: FeatureBank) -> None:
+        digests = bank.digests()
+        order = digests[:, 1].argsort(stable=True)
+        self._rows = order[digests[order, 0].argsort(stable=True)]
+        digests = digests[self._rows]
+        first = torch.ones(len(digests), dtype=torch.bool)
+        first[1:] = (digests[1:] != digests[:-1]).any(dim=1)
+        self._begin = torch.cat([first.nonzero()[:, 0], torch.tensor([len(first)])])
+        self._point = torch.empty_like(self._rows)
+        self._point[self._rows] = first.cumsum(dim=0) - 1
+
+    def of(self, wanted: Tensor) -> Tensor:
+        """Return the rows that hold the same points as `wanted` (B,), itself included, (B,E)."""
+        point = self._point[wanted.clamp_min(0)]
+        counts = torch.where(wanted >= 0, self._begin[point + 1] - self._begin[point], 0)
+        column = torch.arange(max(counts.tolist(), default=0) or 1)
+        place = (self._begin[point, None] + column).clamp_max(len(self._rows) - 1)
+        return torch.where(column < counts[:, None], self._rows[place], -1)
 
 
 def _within(exclude: Tensor, place: Tensor | None, count: int) -> Tensor:

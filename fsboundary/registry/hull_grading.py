@@ -7,13 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
-from fsboundary.errors import PluginError
-from fsboundary.geometry.certify_hulls import grade_hulls
+from fsboundary.errors import DataError, PluginError
+from fsboundary.geometry.certify_hulls import extent, grade_hulls
+from fsboundary.geometry.lent import Lent
 from fsboundary.interfaces import HullSolver
 from fsboundary.protocols import PointSet
 from fsboundary.results import HullProjection
 
-_states: weakref.WeakKeyDictionary[PointSet, dict[str, Any]] = weakref.WeakKeyDictionary()
+_states: weakref.WeakKeyDictionary[PointSet, tuple[Lent, dict[str, Any]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def project_and_grade(
@@ -38,15 +41,19 @@ def project_and_grade(
 
     Raises
     ------
+    DataError
+        A damaged bank.
     PluginError
         The solver raised, or its answer has the wrong type or shapes.
     """
     name = type(solver).__name__
-    kept = _states.setdefault(points, {})
+    if points not in _states:
+        _states[points] = Lent(points, extent(points).largest), {}
+    lent, kept = _states[points]
     key = f"{type(solver).__module__}.{solver!r}"
     try:
         if key not in kept:
-            kept[key] = solver.prepare(points)
+            kept[key] = solver.prepare(lent)
         answer = solver.project(
             kept[key],
             queries.clone(),
@@ -54,6 +61,9 @@ def project_and_grade(
             tolerance=tolerance,
             max_steps=max_steps,
         )
+    except DataError:
+        # a damaged bank is no fault of the solver that met it
+        raise
     except Exception as error:
         raise PluginError(f"hull solver {name} raised {type(error).__name__}: {error}") from error
     if not isinstance(answer, HullProjection):
@@ -61,6 +71,10 @@ def project_and_grade(
             f"hull solver {name} returned {type(answer).__name__}; wanted HullProjection"
         )
     rows = len(queries)
+    if tuple(answer.normal.shape) != (got := tuple(queries.shape)):
+        raise PluginError(
+            f"hull solver {name}: normal has shape {tuple(answer.normal.shape)}; wanted {got}"
+        )
     for field in ("support", "weights"):
         got = tuple(getattr(answer, field).shape)
         if len(got) != 2 or got[0] != rows or got != tuple(answer.support.shape):
@@ -68,6 +82,9 @@ def project_and_grade(
     if tuple(answer.steps.shape) != (rows,):
         got = tuple(answer.steps.shape)
         raise PluginError(f"hull solver {name}: steps has shape {got}; wanted ({rows},)")
-    return grade_hulls(
-        points, queries, answer, exclude=exclude, rtol=tolerance, max_steps=max_steps
-    )
+    try:
+        return grade_hulls(
+            lent, queries, answer, exclude=exclude, rtol=tolerance, max_steps=max_steps
+        )
+    finally:
+        lent.forget()

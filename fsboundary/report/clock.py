@@ -20,23 +20,39 @@ class Clock:
     Parameters
     ----------
     total : int
-        How many stages there will be.
+        How many stages there will be, those within others not counted.
     show_progress : bool
     """
 
     def __init__(self, total: int, *, show_progress: bool = False) -> None:
         self._seconds: list[tuple[str, float]] = []
+        self._open: list[str] = []
+        self._within = 0.0
         layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}]"
         self._bar = tqdm(total=total, disable=not show_progress, bar_format=layout)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Run one stage."""
-        self._bar.set_description(f"{name:<{NAME_WIDTH}}")
-        start = time.perf_counter()
+        """Run one stage; it may hold others, which are timed for themselves.
+
+        The time of a stage leaves out that of the stages within, and only the outermost ones count
+        in the total.
+        """
+        self._open.append(name)
+        self._show(name)
+        before, self._within, start = self._within, 0.0, time.perf_counter()
         yield
-        self._seconds.append((name, time.perf_counter() - start))
-        self._bar.update()
+        seconds = time.perf_counter() - start
+        self._seconds.append((name, seconds - self._within))
+        self._within = before + seconds
+        self._open.pop()
+        if self._open:
+            self._show(self._open[-1])
+        else:
+            self._bar.update()
+
+    def _show(self, name: str) -> None:
+        self._bar.set_description(f"{name:<{NAME_WIDTH}}")
 
     def stages(self) -> list[dict[str, str | float]]:
         """Return name and wall time in seconds of the stages that have ended."""
@@ -44,5 +60,5 @@ class Clock:
 
     def close(self) -> None:
         """Take the bar away."""
-        self._bar.set_description(f"{'done':<{NAME_WIDTH}}")
+        self._show("done")
         self._bar.close()

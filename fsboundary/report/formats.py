@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-Kind = Literal["count", "share", "length", "tiny", "seconds"]
+Kind = Literal["count", "share", "length", "times", "tiny", "seconds"]
 
 NOTHING = "–"
 """Stands for a number that does not exist, such as the median of no image."""
@@ -26,7 +26,7 @@ def number(numbers: dict[str, Any], path: str, kind: Kind = "count") -> Markup:
         Keys and list places with dots between them, such as ``extremes.least.0.distance``.
     kind : str
         "count" with thousands separators, "share" in per cent, "length" in feature units with
-        three digits, "tiny" as a power of ten, "seconds".
+        three digits, "times" the same as a multiple, "tiny" as a power of ten, "seconds".
     """
     value = look_up(numbers, path)
     text = Markup(NOTHING) if value is None else _FORMATS[kind](value)
@@ -65,6 +65,10 @@ def length(value: float) -> str | Markup:
     return f"{value:,.{decimals}f}"
 
 
+def _times(value: float) -> str | Markup:
+    return length(value) + "\N{NO-BREAK SPACE}×"
+
+
 def _tiny(value: float) -> str | Markup:
     if value == 0:
         return "0"
@@ -80,6 +84,7 @@ _FORMATS: dict[Kind, Callable[[Any], str | Markup]] = {
     "count": _count,
     "share": _share,
     "length": length,
+    "times": _times,
     "tiny": _tiny,
     "seconds": _seconds,
 }

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fsboundary.boundaries import find_flip_points
 from fsboundary.head import LinearHead
-from fsboundary.interfaces import BoundaryFinder
+from fsboundary.interfaces import BoundaryFinder, HullSolver
 from fsboundary.regions import guaranteed_balls
 from fsboundary.report.clock import Clock
 from fsboundary.results import FeatureBatch, FlipPoints, GuaranteedRegion
@@ -24,6 +24,9 @@ MOST_CLASSES = 30
 only: nobody reads a larger table, and all pairs of 1,000 classes are 999 problems an image."""
 
 FEWER_CLASSES = 20
+
+SEED = 0
+"""Of everything in a report that is drawn at random."""
 
 POINTS_BYTES = 64 << 20
 """Flip points are found for so many rows at a time that their points take this much memory."""
@@ -46,10 +49,11 @@ class Subject:
     file_names : tuple of str or None
         N names.
     train_images : Tensor (M, C, H, W) or None
-        Only for the mean feature of each class.
+        For the mean feature of each class and the hull of the training set.
     train_labels : Tensor (M,) or None
         None: the predicted classes stand in for them.
     finder : BoundaryFinder
+    hull_solver : HullSolver
     batch_size : int
         Images in one forward pass.
     title : str
@@ -65,6 +69,7 @@ class Subject:
     train_images: Tensor | None
     train_labels: Tensor | None
     finder: BoundaryFinder
+    hull_solver: HullSolver
     batch_size: int
     title: str
     facts: dict[str, str]
@@ -103,6 +108,8 @@ class Measurements:
     Attributes
     ----------
     subject : Subject
+    clock : Clock
+        Where sections time the parts of a long computation.
     head : LinearHead
     batch, train : FeatureBatch
         Of the images and of the training images, if there are any.
@@ -118,6 +125,7 @@ class Measurements:
     """
 
     subject: Subject
+    clock: Clock
     head: LinearHead
     batch: FeatureBatch
     train: FeatureBatch | None
@@ -151,6 +159,7 @@ def measure(subject: Subject, clock: Clock) -> Measurements:
         balls = guaranteed_balls(head, batch.features)
     return Measurements(
         subject=subject,
+        clock=clock,
         head=head,
         batch=batch,
         train=train,

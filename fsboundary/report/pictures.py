@@ -31,6 +31,19 @@ def png_uri(image: Tensor) -> str:
     return data_uri("image/png", stream.getvalue())
 
 
+def thumbnail(image: Tensor, side: int) -> Tensor:
+    """Return an image (C, H, W) with its longer side scaled down to at most `side` pixels."""
+    height, width = image.shape[1:]
+    share = side / max(height, width)
+    if share >= 1:
+        return image
+    size = (max(1, round(share * height)), max(1, round(share * width)))
+    small = torch.nn.functional.interpolate(
+        image[None].to(torch.float32), size, mode="bilinear", antialias=True
+    )
+    return small[0]
+
+
 def data_uri(kind: str, content: bytes) -> str:
     """Return `content` as a base64 data URI of media type `kind`."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -40,15 +40,22 @@ class Section(ABC):
     name : str
         Key of its numbers in the JSON, name of its template, anchor in the page.
     title : str
-        Heading and entry in the page's menu.
+        Heading.
+    menu : str
+        Entry in the page's menu; the title where it is empty.
     """
 
     name: str
     title: str
+    menu: str = ""
 
     @abstractmethod
     def compute(self, measured: Measurements) -> Content:
-        """Return the numbers and pictures of the section."""
+        """Return the numbers and pictures of the section.
+
+        It runs as one stage of the clock; the parts of a long computation may run as stages
+        within, by ``with measured.clock.stage(name)``.
+        """
 
     def draw(self, numbers: dict[str, Any], names: list[str]) -> dict[str, str]:
         """Return the section's figures by name, as data URIs; by default none.

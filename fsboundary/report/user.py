@@ -26,6 +26,8 @@ def run_report(
     json_path: Path | None = None,
     finder: str = "dual_newton",
     finder_options: dict[str, Any] | None = None,
+    hull_solver: str = "active_set",
+    hull_options: dict[str, Any] | None = None,
     batch_size: int = 256,
     show_progress: bool = True,
 ) -> Path:
@@ -49,6 +51,10 @@ def run_report(
         A boundary finder that ``fsboundary plugins`` lists.
     finder_options : dict, optional
         Its constructor's arguments.
+    hull_solver : str
+        A hull solver that ``fsboundary plugins`` lists; used where `data` holds training images.
+    hull_options : dict, optional
+        Its constructor's arguments.
     batch_size : int
         Images in one forward pass.
     show_progress : bool
@@ -66,6 +72,7 @@ def run_report(
     """
     require_folders(out, json_path)
     chosen = registry.create("boundary_finder", finder, options=finder_options)
+    solver = registry.create("hull_solver", hull_solver, options=hull_options)
     images = load_images(data)
     network = build_model(model)
     if weights is not None:
@@ -82,6 +89,7 @@ def run_report(
         train_images=images.train_images,
         train_labels=images.train_labels,
         finder=chosen,
+        hull_solver=solver,
         batch_size=batch_size,
         title=f"{model.partition(':')[2]} on {data.name}",
         facts={

@@ -2,7 +2,8 @@
 
 The families and the checker are those of ``tests/certificates``: extended precision, exact
 fractions where these decide, and nothing of ``fsboundary.geometry``. Every case also has its
-guaranteed balls checked and attacked. Exits with 1 if any certificate is false.
+guaranteed balls checked and attacked; with ``--ties`` random classes are made to tie instead.
+Exits with 1 if any certificate is false.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from certificates.run_family import FAMILIES, draw, examine
+from certificates.tie_checker import examine_ties
 
 FIRST_SEED = 1000
 """The tests use the seeds below."""
@@ -25,7 +27,9 @@ def main() -> None:
     """Run the hunt and print counts by family."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=100_000)
+    parser.add_argument("--ties", action="store_true", help="tie points instead of flip points")
     args = parser.parse_args()
+    look = examine_ties if args.ties else examine
     start, share = time.perf_counter(), args.problems / len(FAMILIES)
     total: Counter[str] = Counter()
     false = 0
@@ -35,7 +39,7 @@ def main() -> None:
         counts: Counter[str] = Counter()
         seed, found = FIRST_SEED, 0
         while _problems(counts) < share:
-            case_counts, faults = examine(draw(name, seed), seed)
+            case_counts, faults = look(draw(name, seed), seed)
             counts += case_counts
             found += len(faults)
             for fault in faults:
@@ -52,7 +56,8 @@ def main() -> None:
         false += found
     minutes = (time.perf_counter() - start) / 60
     print(
-        f"{_problems(total)} flip problems and {total['balls']} balls in {minutes:.1f} minutes: "
+        f"{_problems(total)} {'tie' if args.ties else 'flip'} problems and "
+        f"{total['balls']} balls in {minutes:.1f} minutes: "
         f"{total['CONVERGED']} converged, {total['INFEASIBLE']} infeasible, "
         f"{total['MAX_STEPS'] + total['INACCURATE']} left open, {false} false certificates"
     )

@@ -1,4 +1,4 @@
-"""Flip distances without any rounding, for a handful of classes and features.
+"""Flip and tie distances without any rounding, for a handful of classes and features.
 
 The closest point of a polyhedron is the projection onto some of its constraints, taken as
 equalities, with independent rows and multipliers of the right sign; and only the closest point
@@ -19,6 +19,11 @@ Row = list[Fraction]
 
 def flip_distance_squared(case: Case, row: int, source: int, target: int) -> Fraction | None:
     """Return the squared flip distance of one row, or None where there is no boundary point."""
+    return tie_distance_squared(case, row, [target, source])
+
+
+def tie_distance_squared(case: Case, row: int, classes: list[int]) -> Fraction | None:
+    """Return the squared distance of one row to where `classes` tie at the top, or None."""
     weight = [[Fraction(v) for v in w] for w in case.weight.astype(np.float64).tolist()]
     bias = [Fraction(v) for v in case.bias.astype(np.float64).tolist()]
     z = [Fraction(v) for v in case.features[row].astype(np.float64).tolist()]
@@ -26,8 +31,9 @@ def flip_distance_squared(case: Case, row: int, source: int, target: int) -> Fra
     def difference(k: int, m: int) -> tuple[Row, Fraction]:
         return [a - b for a, b in zip(weight[k], weight[m], strict=True)], bias[k] - bias[m]
 
-    tie = difference(source, target)
-    sides = [difference(target, k) for k in range(len(bias)) if k not in (source, target)]
+    anchor = classes[0]
+    ties = [difference(k, anchor) for k in classes[1:]]
+    sides = [difference(anchor, k) for k in range(len(bias)) if k not in classes]
     low, high = case.limits()
     for m in range(len(z)):
         unit = [Fraction(int(m == n)) for n in range(len(z))]
@@ -35,8 +41,8 @@ def flip_distance_squared(case: Case, row: int, source: int, target: int) -> Fra
             sides.append((unit, -Fraction(float(low[m]))))
         if np.isfinite(high[m]):
             sides.append(([-v for v in unit], Fraction(float(high[m]))))
-    fixed = [tie] if any(tie[0]) else []
-    if not fixed and tie[1] != 0:
+    fixed = _independent(ties)
+    if fixed is None:
         return None
     if any(c < 0 and not any(a) for a, c in sides):
         return None
@@ -47,6 +53,21 @@ def flip_distance_squared(case: Case, row: int, source: int, target: int) -> Fra
             if x is not None and all(_dot(a, x) + c >= 0 for a, c in sides):
                 return sum(((p - q) ** 2 for p, q in zip(x, z, strict=True)), Fraction(0))
     return None
+
+
+def _independent(rows: list[tuple[Row, Fraction]]) -> list[tuple[Row, Fraction]] | None:
+    """Return independent equations with the same solutions, or None where they contradict."""
+    kept: list[tuple[Row, Fraction]] = []
+    for a, c in rows:
+        for b, e in kept:
+            pivot = next(m for m, v in enumerate(b) if v)
+            share = a[pivot] / b[pivot]
+            a, c = [p - share * q for p, q in zip(a, b, strict=True)], c - share * e
+        if any(a):
+            kept.append((a, c))
+        elif c != 0:
+            return None
+    return kept
 
 
 def _dot(a: Row, b: Row) -> Fraction:

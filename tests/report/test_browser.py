@@ -69,7 +69,7 @@ def tab(browser: Browser, width: int, demo_report: tuple[Path, Path]) -> Iterato
 
 def test_every_picture_is_loaded(tab: Page) -> None:
     pictures = tab.evaluate(PICTURES)
-    assert len(pictures) >= 12 + 1 + 10 + 3 * 4
+    assert len(pictures) >= 12 + 1 + 10 + 3 * 4 + 3 + 6 * 4 + 1
     assert [alt for wide, alt in pictures if not wide] == []
     assert all(alt for _, alt in pictures)
 
@@ -97,7 +97,7 @@ def test_table_opens_and_scrolls_in_its_own_frame(tab: Page, width: int) -> None
 
 def test_menu_leads_to_every_section(tab: Page) -> None:
     links = tab.get_by_role("navigation").get_by_role("link")
-    assert links.count() >= 6
+    assert links.count() >= 7
     for place in range(links.count()):
         target = links.nth(place).get_attribute("href")
         assert tab.locator(f"{target} h2").count() == 1

@@ -59,3 +59,10 @@ def test_report(demo_report: tuple[Path, Path]) -> None:
     assert overview["certificates"]["largest_relative_gap"] <= 1e-8
     assert len(found["planes"]["slices"]) == 3
     assert found["provenance"]["notes"]["layer"] == "head"
+    hull = found["hull"]
+    assert hull["training"] == {"given": 3000, "used": 3000}
+    assert hull["groups"]["images"]["rows"] == 500
+    assert all(group["uncertified"] == 0 for group in hull["groups"].values())
+    assert hull["groups"]["left_out"]["median"] == 1.0
+    assert hull["groups"]["noise"]["median"] > 2 * hull["groups"]["images"]["median"]
+    assert [step["dimensions"] for step in hull["sweep"]["steps"]][::8] == [2, 64]

@@ -25,7 +25,7 @@ def test_every_number_is_that_of_the_json(page: Page) -> None:
         assert text.strip(), path
 
 
-@pytest.mark.parametrize("section", ["header", "overview", "extremes", "pairs", "footer"])
+@pytest.mark.parametrize("section", ["header", "overview", "extremes", "pairs", "hull", "footer"])
 def test_words_hold_no_number_of_their_own(page: Page, section: str) -> None:
     assert page.text[section]
     assert re.findall(r"\d", page.text[section]) == []
@@ -93,7 +93,8 @@ def test_certificates_are_stated(page: Page) -> None:
 
 def test_provenance_names_what_made_it(page: Page) -> None:
     text, numbers = page.text["provenance"], page.numbers["provenance"]
-    for part in (torch.__version__, "dual_newton", numbers["fingerprint"], "for a test"):
+    parts = (torch.__version__, "dual_newton", "active_set", numbers["fingerprint"], "for a test")
+    for part in parts:
         assert part in text
 
 
@@ -106,7 +107,14 @@ def test_write_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
         "features of the images",
         "flip points",
     ]
-    assert len(stages) == 4 + len(SECTIONS) + 1
+    within = [
+        "noise images",
+        "hull of the training set",
+        "hulls of the classes",
+        "hulls in fewer dimensions",
+    ]
+    outer = [s.title.lower() for s in SECTIONS]
+    assert sorted(stage["name"] for stage in stages[4:]) == sorted([*outer, *within, "figures"])
     assert all(stage["seconds"] >= 0 for stage in stages)
     assert "</html>" in out.read_text("utf-8")
     shown = capfd.readouterr().err

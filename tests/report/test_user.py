@@ -101,13 +101,20 @@ def test_archive_with_everything(tmp_path: Path, archive: Archive, weights: Path
     )
     defaults = registry.identify(registry.create("boundary_finder", "dual_newton")).options
     assert defaults
-    numbers = report(tmp_path, data, weights=weights, finder_options=defaults)
+    hull_options = registry.identify(registry.create("hull_solver", "active_set")).options
+    hull_options |= {"batch": 17}
+    given = {"hull_solver": "active_set", "hull_options": hull_options}
+    numbers = report(tmp_path, data, weights=weights, finder_options=defaults, **given)
     assert numbers["class_names"] == list(NAMES)
     assert numbers["overview"]["labels"]["judged"] == 20
     assert numbers["overview"]["title"] == "Holder.factory on images.npz"
     assert numbers["planes"]["means_of"] == "training images"
     provenance = numbers["provenance"]
     assert provenance["finder"]["options"] == defaults
+    assert provenance["hull_solver"]["name"] == "active_set"
+    assert provenance["hull_solver"]["distribution"] == "fsboundary"
+    assert provenance["hull_solver"]["options"] == hull_options
+    assert numbers["hull"]["training"] == {"given": 30, "used": 30}
     assert provenance["facts"]["weights"] == "weights.safetensors"
     plain = report(tmp_path, data)
     assert plain["provenance"]["fingerprint"] != provenance["fingerprint"]
@@ -118,6 +125,8 @@ def test_archive_with_images_alone(tmp_path: Path, archive: Archive) -> None:
     assert numbers["overview"]["labels"] is None
     assert numbers["class_names"] == [f"class {k}" for k in range(5)]
     assert "predicted" in numbers["planes"]["means_of"]
+    assert numbers["hull"] == {"training": {"given": 0, "used": 0}}
+    assert numbers["provenance"]["hull_solver"] is None
 
 
 def test_folder_of_classes(tmp_path: Path) -> None:
@@ -309,6 +318,8 @@ def test_wrong_number_of_subfolders(tmp_path: Path) -> None:
     [
         ({"finder": "dual_newtn"}, ArgumentError, "dual_newton"),
         ({"finder_options": {"speed": 1}}, ArgumentError, "speed"),
+        ({"hull_solver": "activ_set"}, ArgumentError, "active_set"),
+        ({"hull_options": {"speed": 1}}, ArgumentError, "speed"),
         ({"out": Path("no/such/folder/r.html")}, ArgumentError, "no/such/folder"),
         ({"model": "own_models:squashed"}, HeadError, "linear"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fsboundary.report.section import Section
 from fsboundary.report.sections.distances import Distances
 from fsboundary.report.sections.extremes import Extremes
+from fsboundary.report.sections.hull import Hull
 from fsboundary.report.sections.overview import Overview
 from fsboundary.report.sections.pairs import Pairs
 from fsboundary.report.sections.planes import Planes
@@ -16,5 +17,6 @@ SECTIONS: tuple[Section, ...] = (
     Distances(),
     Pairs(),
     Planes(),
+    Hull(),
     Provenance(),
 )

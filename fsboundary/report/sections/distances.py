@@ -26,6 +26,7 @@ class Distances(Section):
 
     name = "distances"
     title = "Distance to the boundary, by class"
+    menu = "Distances"
 
     def compute(self, measured: Measurements) -> Content:
         """Return shared bin edges, and counts and quantiles for each class."""

@@ -17,6 +17,7 @@ class Extremes(Section):
 
     name = "extremes"
     title = "Least and most robust images"
+    menu = "Extremes"
 
     def compute(self, measured: Measurements) -> Content:
         """Return both lists and their images; also one line for every image."""

@@ -15,6 +15,7 @@ class Pairs(Section):
 
     name = "pairs"
     title = "From class to class"
+    menu = "Class to class"
 
     def compute(self, measured: Measurements) -> Content:
         """Return one cell for each ordered pair of the classes shown."""

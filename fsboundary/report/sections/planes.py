@@ -44,6 +44,7 @@ class Planes(Section):
 
     name = "planes"
     title = "Slices of the feature space"
+    menu = "Slices"
 
     def compute(self, measured: Measurements) -> Content:
         """Return polygons for the least robust, a median and the most robust image."""

@@ -1,0 +1,204 @@
+"""Tie points: where given classes tie and no other is above."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fsboundary.arguments import check_features, check_head, check_limits, row_status
+from fsboundary.boundaries.flip_points import MAX_STEPS
+from fsboundary.errors import ArgumentError
+from fsboundary.geometry.tie_answers import answer_ties
+from fsboundary.geometry.tie_problems import TieProblems, tie_problems
+from fsboundary.head import LinearHead
+from fsboundary.results import LargestTies, TiePoints
+from fsboundary.status import Status
+from fsboundary.tolerance import FLIP_RTOL
+
+
+def tie_points(
+    head: LinearHead,
+    features: Float[Tensor, "B d"],
+    classes: Int[Tensor, "*B M"],
+    *,
+    tolerance: float | None = None,
+    max_steps: int | None = None,
+) -> TiePoints:
+    """Return the closest points where given classes tie and no other logit is above.
+
+    For two classes, one of them the row's own, it is the flip point; for one class the nearest
+    point of its region; for all classes the point where all of them tie.
+
+    Parameters
+    ----------
+    head : LinearHead
+        For example ``space.head``.
+    features : Tensor (B, d)
+        Any float dtype; computed in float64.
+    classes : integer Tensor (M,) or (B, M)
+        The same classes for all rows, or a row of classes for each, padded with -1. The order
+        does not matter.
+    tolerance : float, optional
+        Relative tolerance of gap and violation, default 1e-8; 1e-9 of the scale is always
+        allowed.
+    max_steps : int, optional
+        Default 200.
+
+    Returns
+    -------
+    TiePoints
+        Distances in feature units. Per row: INFEASIBLE with distance +inf where there is no such
+        point; NaN with OUTSIDE_DOMAIN, NOT_FINITE, MAX_STEPS or INACCURATE where there is no
+        certified answer.
+
+    Raises
+    ------
+    ArgumentError
+        Wrong types, shapes or class numbers, a class twice in a row or a row without a class,
+        before any work.
+    """
+    check_head(head)
+    z = check_features(head.num_features, features)
+    rtol, limit = check_limits(tolerance, max_steps, (FLIP_RTOL, MAX_STEPS))
+    chosen = _check_classes(head, classes, len(z)).to(z.device)
+    head = head.to(z.device)
+    status, source = rows_and_sources(head, z)
+    fine = (status == Status.CONVERGED).nonzero()[:, 0]
+    found = _solve(head, z[fine], source[fine], chosen[fine], rtol, limit)
+    fields = {name: _blank(name, value, len(z), status) for name, value in found.items()}
+    for name, value in found.items():
+        fields[name][fine] = value
+    return TiePoints(classes=chosen, source=source, **fields)
+
+
+def largest_ties(
+    head: LinearHead,
+    features: Float[Tensor, "B d"],
+    *,
+    tolerance: float | None = None,
+    max_steps: int | None = None,
+) -> LargestTies:
+    """Return how many of each row's top logits can tie, and the closest point where they do.
+
+    Greedy: the classes are taken in the order of their logits, lowest index first where equal,
+    and the first one that cannot join stops the row. Where k top classes cannot tie, k + 1 cannot
+    either, so for this order the answer is exact; other classes might tie in larger number.
+
+    Parameters
+    ----------
+    head : LinearHead
+    features : Tensor (B, d)
+        Any float dtype; computed in float64.
+    tolerance, max_steps
+        As for :func:`fsboundary.tie_points`.
+
+    Returns
+    -------
+    LargestTies
+
+    Raises
+    ------
+    ArgumentError
+        Wrong types or shapes, before any work.
+    """
+    check_head(head)
+    z = check_features(head.num_features, features)
+    rtol, limit = check_limits(tolerance, max_steps, (FLIP_RTOL, MAX_STEPS))
+    head = head.to(z.device)
+    status, source = rows_and_sources(head, z)
+    count = torch.zeros_like(status)
+    order = torch.full((len(z), head.num_classes), -1, dtype=torch.int64, device=z.device)
+    rows = (status == Status.CONVERGED).nonzero()[:, 0]
+    order[rows] = top_classes(head, z[rows], head.num_classes)
+    stopped = status.clone()
+    nan = torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
+    kept = {name: nan.clone() for name in ("distance", "gap", "violation")}
+    kept |= {"points": nan[:, None].repeat(1, z.shape[1]), "lower_bound": torch.zeros_like(nan)}
+    for k in range(1, head.num_classes + 1):
+        if len(rows) == 0:
+            break
+        found = _solve(head, z[rows], source[rows], order[rows, :k], rtol, limit)
+        good = found["status"] == Status.CONVERGED
+        stopped[rows] = found["status"]
+        rows = rows[good]
+        count[rows] = k
+        for name, value in kept.items():
+            value[rows] = found[name][good]
+    # a single class always "ties"; where even that was not certified the row has no answer
+    failed = (status == Status.CONVERGED) & (count == 0)
+    width = max(1, int(count.max())) if len(count) else 1
+    place = torch.arange(width, device=z.device)
+    return LargestTies(
+        count=count,
+        classes=torch.where(place < count[:, None], order[:, :width], -1),
+        source=source,
+        status=torch.where(failed, stopped, status),
+        stopped=stopped,
+        **kept,
+    )
+
+
+def rows_and_sources(head: LinearHead, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the status (B,) of rows of `z`, CONVERGED if usable, and their predicted classes."""
+    status = row_status(head, z)
+    source = torch.full((len(z),), -1, dtype=torch.int64, device=z.device)
+    finite = status != Status.NOT_FINITE
+    source[finite] = head.predict(z[finite])
+    return status, source
+
+
+def top_classes(head: LinearHead, z: Tensor, k: int) -> Tensor:
+    """Return the classes (B,k) of the largest logits, the lowest index first where equal."""
+    return head.logits(z).sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+
+def _solve(
+    head: LinearHead, z: Tensor, source: Tensor, classes: Tensor, rtol: float, limit: int
+) -> dict[str, Tensor]:
+    """Return the graded answers of usable rows."""
+
+    def make(part: slice) -> tuple[TieProblems, Tensor]:
+        return tie_problems(head, z[part], classes[part]), source[part]
+
+    ties = classes.shape[1]
+    return answer_ties(head, len(z), make, ties=ties, rtol=rtol, max_steps=limit)
+
+
+def _blank(name: str, like: Tensor, rows: int, status: Tensor) -> Tensor:
+    """Return what a field says of rows that are not solved."""
+    if name == "status":
+        return status.clone()
+    filler = {"lower_bound": 0, "multipliers": 0, "steps": 0, "anchor": -1, "active": -1}
+    shape = (rows, *like.shape[1:])
+    return torch.full(shape, filler.get(name, torch.nan), dtype=like.dtype, device=like.device)
+
+
+def _check_classes(head: LinearHead, classes: object, rows: int) -> Tensor:
+    """Return the classes as (B,M) int64, or raise ArgumentError."""
+    wanted = f"an integer tensor (M,) or ({rows}, M)"
+    if not isinstance(classes, Tensor):
+        fix = "pass torch.tensor([0, 1]) for the tie of classes 0 and 1"
+        raise ArgumentError("classes", repr(classes), wanted, fix)
+    if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
+        raise ArgumentError("classes", f"dtype {classes.dtype}", "integers", "call .long()")
+    fits = classes.ndim == 1 or (classes.ndim == 2 and len(classes) == rows)
+    if not fits or classes.shape[-1] == 0:
+        fix = "pass at least one class, the same for all rows or one row of classes for each"
+        raise ArgumentError("classes", f"shape {tuple(classes.shape)}", wanted, fix)
+    chosen = classes.detach().long().expand(rows, -1)
+    if classes.numel() and not -1 <= int(classes.min()) <= int(classes.max()) < head.num_classes:
+        got = f"classes from {int(classes.min())} to {int(classes.max())}"
+        fix = "count classes from 0; -1 pads rows with fewer classes"
+        raise ArgumentError("classes", got, f"-1 to {head.num_classes - 1}", fix)
+    empty = (chosen < 0).all(dim=1)
+    if bool(empty.any()):
+        row = int(empty.nonzero()[0, 0])
+        raise ArgumentError("classes", f"no class in row {row}", "one or more", "drop that row")
+    ordered = chosen.sort(dim=1).values
+    twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(dim=1)
+    if bool(twice.any()):
+        row = int(twice.nonzero()[0, 0])
+        fix = "name each class once; pad with -1"
+        raise ArgumentError("classes", f"{chosen[row].tolist()} in row {row}", "no repeats", fix)
+    return chosen

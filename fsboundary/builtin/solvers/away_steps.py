@@ -1,0 +1,147 @@
+"""An approximate hull solver: Frank-Wolfe with pairwise steps, for many rows at once.
+
+Weight moves from the held generator that points away from the query the most to the one that points
+towards it the most, by exact line search (Lacoste-Julien and Jaggi, "On the global linear
+convergence of Frank-Wolfe optimization variants", NeurIPS 2015). Between two passes over all
+generators the steps stay among those held, which costs little (Tsuji, Tanaka and Pokutta, "Pairwise
+conditional gradients without swap steps and sparser kernel herding", ICML 2022).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fsboundary.geometry.certify_hulls import extent
+from fsboundary.geometry.chunks import chunk_rows, chunks
+from fsboundary.interfaces import HullSolver, unsolved_hulls
+from fsboundary.protocols import PointSet
+from fsboundary.results import HullProjection
+
+_SAFETY = 0.5
+"""Rows stop at this share of the tolerance: grading subtracts its own rounding too."""
+
+_ON_HULL = 1e-10
+"""Residuals below this share of the scale are inside: a tenth of what grading calls inside."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AwaySteps(HullSolver):
+    """Frank-Wolfe: no linear algebra, small memory, approximate; its bounds hold at any step.
+
+    A row may keep more than d + 1 generators, some with little weight.
+
+    Parameters
+    ----------
+    added : int
+        Generators that may join those of a row after a pass.
+    inner : int
+        Steps among the held generators between two passes.
+    """
+
+    added: int = 4
+    inner: int = 100
+
+    def prepare(self, points: PointSet) -> PointSet:
+        """Return the points themselves: nothing else is kept."""
+        return points
+
+    def project(
+        self,
+        state: PointSet,
+        queries: Tensor,
+        *,
+        exclude: Tensor | None = None,
+        tolerance: float,
+        max_steps: int,
+    ) -> HullProjection:
+        """Propose points of the hull near each of `queries` (B,d), by `max_steps` passes."""
+        size = extent(state)
+        first = state.price(size.mean - queries, 1, exclude)[1]
+        sets, weights = first, torch.where(first >= 0, 1.0, 0.0).to(torch.float64)
+        fields = unsolved_hulls(queries)
+        fields["steps"] += 1
+        todo = torch.arange(len(queries), device=queries.device)
+        for step in range(1, max_steps + 1):
+            weights[todo], away, held_gap = self._among_held(
+                state, queries[todo], sets[todo], weights[todo]
+            )
+            along = torch.linalg.vecdot(away, queries[todo] - away)
+            squared = torch.linalg.vecdot(away, away)
+            if step == max_steps:
+                break
+            held = torch.where(weights[todo] > 0, sets[todo], -1)
+            skip = held if exclude is None else torch.cat([held, exclude[todo]], dim=1)
+            values, found = state.price(-away, self.added, skip)
+            fields["steps"][todo] = step + 1
+            gap = torch.maximum(held_gap, -values[:, 0] - along)
+            ends = gap <= _SAFETY * tolerance * squared
+            ends |= squared <= (_ON_HULL * size.scale).square()
+            todo, held, found, values = (t[~ends] for t in (todo, held, found, values))
+            if len(todo) == 0:
+                break
+            found = torch.where(-values > along[~ends, None], found, -1)
+            sets, weights = _joined(sets, weights, todo, held, found)
+        fields["support"] = torch.where(weights > 0, sets, -1)
+        # a row without any generator keeps its zeros
+        fields["weights"] = weights / weights.sum(dim=1, keepdim=True).clamp_min(0.5)
+        return HullProjection(**fields)
+
+    def _among_held(
+        self, points: PointSet, queries: Tensor, sets: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return weights (B,W) after steps among the generators held, q - p (B,d) and their gap.
+
+        The gap (B,) is the largest (q - p).(v - p) of the generators v that are held.
+        """
+        index, place = sets.clamp_min(0).unique(return_inverse=True)
+        values = points.take(index).to(torch.float64)
+        weights, away = weights.clone(), torch.empty_like(queries)
+        gap, width = torch.empty_like(away[:, 0]), sets.shape[1]
+        for part in chunks(len(sets), chunk_rows(width * (width + queries.shape[1]))):
+            shifted, valid = values[place[part]] - queries[part, None], sets[part] >= 0
+            _pairwise_steps(shifted @ shifted.mT, weights[part], valid, self.inner)
+            nearest = (weights[part, None] @ shifted)[:, 0]
+            slope = torch.where(valid, (shifted @ nearest[..., None])[..., 0], torch.inf)
+            gap[part] = torch.linalg.vecdot(nearest, nearest) - slope.amin(dim=1)
+            away[part] = -nearest
+        return weights, away, gap
+
+
+def _pairwise_steps(gram: Tensor, weights: Tensor, valid: Tensor, count: int) -> None:
+    """Lower |Σ a_s y_s|² by `count` pairwise steps, in place on `weights` (B,W)."""
+    slope = (gram @ weights[..., None])[..., 0]
+    norms = gram.diagonal(dim1=1, dim2=2)
+    rows = torch.arange(len(weights), device=weights.device)
+    for _ in range(count):
+        low = torch.where(valid, slope, torch.inf).argmin(dim=1)
+        high = torch.where(weights > 0, slope, -torch.inf).argmax(dim=1)
+        drop = (slope[rows, high] - slope[rows, low]).clamp_min(0.0)
+        if not bool((drop > 0).any()):
+            return
+        curve = norms[rows, high] + norms[rows, low] - 2 * gram[rows, high, low]
+        all_of_it = weights[rows, high]
+        move = torch.where(curve > 0, torch.minimum(drop / curve, all_of_it), 0.0)
+        weights[rows, high] -= move
+        weights[rows, low] += move
+        slope += move[:, None] * (gram[rows, low] - gram[rows, high])
+
+
+def _joined(
+    sets: Tensor, weights: Tensor, rows: Tensor, held: Tensor, found: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the table with the generators `held` and `found` of `rows`, no wider than needed."""
+    order = (held >= 0).to(torch.uint8).sort(dim=1, descending=True, stable=True).indices
+    used = int((held >= 0).sum(dim=1).amax())
+    new = torch.cat([held.gather(1, order)[:, :used], found], dim=1)
+    share = torch.cat([weights[rows].gather(1, order)[:, :used], torch.zeros_like(found)], dim=1)
+    lack = new.shape[1] - sets.shape[1]
+    pad = torch.nn.functional.pad
+    sets, weights = pad(sets, (0, max(lack, 0)), value=-1), pad(weights, (0, max(lack, 0)))
+    sets[rows] = pad(new, (0, max(-lack, 0)), value=-1)
+    weights[rows] = pad(share, (0, max(-lack, 0)))
+    return sets, weights

@@ -1,0 +1,165 @@
+"""A reference hull solver: one parametrised cvxpy program, solved anew for each row."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, final
+
+import cvxpy as cp
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fsboundary.builtin.solvers.nnls import simplex_weights
+from fsboundary.builtin.solvers.whole import Array, all_points, row_by_row
+from fsboundary.errors import ArgumentError
+from fsboundary.interfaces import HullSolver
+from fsboundary.protocols import PointSet
+from fsboundary.results import HullProjection
+
+_TAIL = 1e-11
+"""The lightest points, up to this share of all weight, are left out: an interior point method
+gives every point some weight. This moves the answer by that share of the hull's width at most."""
+
+_NEAR = 1e-3
+"""Distances below this share of the scale are minimised anew, as |y|: where |y|² vanishes to
+rounding, half of the digits of |y| are lost. Far from the hull |y|² gives the better point."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CvxpyHull(HullSolver):
+    """Solve each row with cvxpy: slow, independent of the fast path, any conic solver.
+
+    Minimises |y|² subject to y = q - Vᵀa, with y and a on the simplex as variables: the quadratic
+    part stays d numbers wide, however many points there are. Rows close to the hull are solved a
+    second time, for |y|. The query is a parameter, so that the program is compiled once; a row
+    with excluded points has a program of its own.
+
+    Parameters
+    ----------
+    solver : str
+        A solver of quadratic and conic programs that cvxpy has; Clarabel comes with it.
+    accuracy : float
+        Gap and feasibility tolerance asked of Clarabel; other solvers keep their defaults.
+    most : int
+        Largest number of rows times width that is accepted; Clarabel needs about 200 bytes for
+        each of these numbers.
+
+    Raises
+    ------
+    ArgumentError
+        cvxpy does not have the solver.
+    """
+
+    solver: str = "CLARABEL"
+    accuracy: float = 1e-13
+    most: int = 2**24
+
+    def __post_init__(self) -> None:
+        """Raise ArgumentError unless cvxpy has the solver."""
+        installed = cp.installed_solvers()
+        if self.solver.upper() not in installed:
+            raise ArgumentError(
+                "solver",
+                repr(self.solver),
+                f"one of {', '.join(installed)}",
+                "choose one of these, or install the other",
+            )
+
+    def prepare(self, points: PointSet) -> _Program:
+        """Return the program with all points."""
+        return _Program(all_points(points, self.most))
+
+    def project(
+        self,
+        state: _Program,
+        queries: Tensor,
+        *,
+        exclude: Tensor | None = None,
+        tolerance: float,
+        max_steps: int,
+    ) -> HullProjection:
+        """Propose the nearest point of the hull to each of `queries` (B,d)."""
+        options = self._options(max_steps)
+
+        def solve(query: Array, kept: NDArray[np.intp] | None) -> tuple[Array, int]:
+            program = state if kept is None else _Program(state.points[kept])
+            return program.solve(query, options)
+
+        return row_by_row(queries, exclude, len(state.points), solve)
+
+    def _options(self, max_steps: int) -> dict[str, Any]:
+        if self.solver.upper() != "CLARABEL":
+            return {"solver": self.solver}
+        names = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
+        return {
+            "solver": self.solver,
+            "max_iter": max_steps,
+            **dict.fromkeys(names, self.accuracy),
+        }
+
+
+@final
+class _Program:
+    """Projection on the hull of `points` (n,d) as a cvxpy program, moved and scaled."""
+
+    def __init__(self, points: Array) -> None:
+        self.points = points
+        # about a point, not the mean, which rounding puts beside points that are all the same
+        about = points - points[0]
+        self._scale = float(np.abs(about).max()) or 1.0
+        self._weights = cp.Variable(len(points), nonneg=True)
+        self._query = cp.Parameter(points.shape[1])
+        self._away = cp.Variable(points.shape[1])
+        constraints = [
+            self._away + (about / self._scale).T @ self._weights == self._query,
+            cp.sum(self._weights) == 1,  # type: ignore[attr-defined]  # cvxpy does not declare it
+        ]
+        square = cp.sum_squares(self._away)  # type: ignore[attr-defined]  # cvxpy does not declare it
+        norm = cp.norm2(self._away)  # type: ignore[attr-defined]  # cvxpy does not declare it
+        self._square = cp.Problem(cp.Minimize(square), constraints)
+        self._norm = cp.Problem(cp.Minimize(norm), constraints)
+
+    def solve(self, query: Array, options: dict[str, Any]) -> tuple[Array, int]:
+        """Return weights (n,), at most d + 1 of them above zero, and the most iterations."""
+        self._query.value = (query - self.points[0]) / self._scale
+        size, weights, steps = self._run(self._square, options)
+        if not _NEAR < size < np.inf:
+            nearer, others, more = self._run(self._norm, options)
+            steps = max(steps, more)
+            weights = others if nearer < size else weights
+        return _few(self.points, weights), steps
+
+    def _run(self, problem: cp.Problem, options: dict[str, Any]) -> tuple[float, Array, int]:
+        """Return |q - p|, scaled, of the weights (n,) that were found, and iterations."""
+        nothing = np.inf, np.zeros(len(self.points)), 0
+        with warnings.catch_warnings():
+            # "may be inaccurate": the core measures how inaccurate
+            warnings.simplefilter("ignore")
+            try:
+                problem.solve(**options)
+            except cp.SolverError:
+                return nothing
+        stats, found, away = problem.solver_stats, self._weights.value, self._away.value
+        if found is None or away is None or not np.isfinite(found).all() or found.max() <= 0:
+            return nothing
+        steps = int(stats.num_iters or 0) if stats else 0
+        return float(np.linalg.norm(away)), np.maximum(found, 0.0), steps
+
+
+def _few(points: Array, weights: Array) -> Array:
+    """Return weights (n,) of the same point, at most d + 1 of them above zero."""
+    order = np.argsort(weights, kind="stable")
+    total = weights.sum()
+    if total == 0:
+        return weights
+    tail = np.cumsum(weights[order]) <= _TAIL * total
+    kept = np.sort(order[~tail])
+    share = weights[kept] / weights[kept].sum()
+    if len(kept) > points.shape[1] + 1:
+        share = simplex_weights(points[kept], share @ points[kept])
+    few = np.zeros(len(points))
+    few[kept] = share
+    return few

@@ -1,0 +1,79 @@
+"""What hull solvers share that hold all points and answer one row at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fsboundary.errors import ArgumentError
+from fsboundary.interfaces import unsolved_hulls
+from fsboundary.protocols import PointSet
+from fsboundary.results import HullProjection
+
+Array = NDArray[np.float64]
+
+
+def all_points(points: PointSet, most: int) -> Array:
+    """Return all generators (n,d) in float64.
+
+    Raises
+    ------
+    ArgumentError
+        They are more than `most` numbers; told before any is read.
+    """
+    n, d = len(points), points.num_features
+    if n * d > most:
+        raise ArgumentError(
+            "bank",
+            f"{n} points of width {d}, {n * d:.3g} numbers",
+            f"at most {most:.3g} numbers, as this solver holds all points in memory",
+            'use solver="active_set" or "away_steps", or pass an instance with a larger `most`',
+        )
+    return points.take(torch.arange(n)).to(torch.float64).cpu().numpy()
+
+
+def row_by_row(
+    queries: Tensor,
+    exclude: Tensor | None,
+    count: int,
+    solve: Callable[[Array, NDArray[np.intp] | None], tuple[Array, int]],
+) -> HullProjection:
+    """Return the answers of `solve` to one query after another.
+
+    Parameters
+    ----------
+    queries : Tensor (B, d)
+    exclude : Tensor (B, E), optional
+        Generators that do not count in a row, -1 as padding.
+    count : int
+        n.
+    solve : callable
+        Takes a query (d,) and the generators that count, None for all; returns weights of these
+        generators, all zero where it found none, and its steps.
+    """
+    fields: dict[str, Any] = unsolved_hulls(queries)
+    found: list[tuple[NDArray[np.intp], Array]] = []
+    for row, query in enumerate(queries.cpu().numpy()):
+        kept = None
+        if exclude is not None and bool((exclude[row] >= 0).any()):
+            out = exclude[row][exclude[row] >= 0].cpu().numpy()
+            kept = np.setdiff1d(np.arange(count), out)
+        # solvers may crash on a hull without points: scipy's nnls aborts the process
+        empty = kept is not None and len(kept) == 0
+        weights, steps = (np.zeros(0), 0) if empty else solve(query, kept)
+        used = np.flatnonzero(weights > 0)
+        found.append((used if kept is None else kept[used], weights[used]))
+        fields["steps"][row] = steps
+    width = max((len(used) for used, _ in found), default=1)
+    shape = len(found), max(width, 1)
+    support, share = np.full(shape, -1, dtype=np.int64), np.zeros(shape)
+    for row, (used, weights) in enumerate(found):
+        support[row, : len(used)], share[row, : len(used)] = used, weights
+    fields["support"] = torch.from_numpy(support).to(queries.device)
+    fields["weights"] = torch.from_numpy(share).to(queries.device)
+    return HullProjection(**fields)

@@ -1,0 +1,154 @@
+"""Where features stand to the hull of the training set: what the section on it starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fsboundary.banks import FeatureBank
+from fsboundary.geometry.certify_hulls import INSIDE
+from fsboundary.hulls import project_on_hull
+from fsboundary.interfaces import HullSolver
+from fsboundary.report.hull_sweep import Step, sweep
+from fsboundary.report.measure import MOST_CLASSES, SEED, Measurements
+from fsboundary.results import HullProjection
+
+MOST_IMAGES = 2000
+"""Of more images than this, a sample is held against the hulls."""
+
+LEFT_OUT = 1000
+"""So many training images are held against the hull of all others."""
+
+NOISE = 200
+"""Images of uniform noise."""
+
+SWEEP_ROWS = 100
+"""Images, and training images left out, of the sweep over dimensions."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Placed:
+    """Rows and where they stand.
+
+    Attributes
+    ----------
+    rows : Tensor (B,)
+        Of the images, of the bank, or of the noise; only those with usable features.
+    hull : HullProjection
+    """
+
+    rows: Tensor
+    hull: HullProjection
+
+    @property
+    def distance(self) -> Tensor:
+        """Distance to the hull (B,): 0 inside, NaN where there is no certified answer."""
+        return _distance(self.hull)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Hulls:
+    """Everything that is measured of the hull of the training set.
+
+    Attributes
+    ----------
+    bank : FeatureBank
+        The training images with usable features; labelled by their labels, or by the predicted
+        classes where there are none.
+    place : Tensor (n,)
+        The training image of each row of the bank.
+    images, left_out, noise : Placed
+        Images; training images, each against all others (none where all features are the same);
+        images of uniform noise.
+    classes : list of int
+        Those that the bank holds.
+    class_distance : Tensor (B, len(classes)) or None
+        Distance of each row of `images` to the hull of each class; None for many classes.
+    sweep : list of Step
+        By ascending dimensions; the last has all of them.
+    """
+
+    bank: FeatureBank
+    place: Tensor
+    images: Placed
+    left_out: Placed
+    noise: Placed
+    classes: list[int]
+    class_distance: Tensor | None
+    sweep: list[Step]
+
+
+def measure_hulls(m: Measurements) -> Hulls | None:
+    """Project images, training images and noise on the hull; None without training features."""
+    if m.train is None or not m.train.ok.any():
+        return None
+    subject, solver, stage = m.subject, m.subject.hull_solver, m.clock.stage
+    generator = torch.Generator().manual_seed(SEED)
+    place = m.train.ok.nonzero()[:, 0]
+    owners = m.train.predicted if subject.train_labels is None else subject.train_labels
+    bank = FeatureBank(m.train.features[place], owners[place])
+    with stage("noise images"):
+        shape = (NOISE, *subject.images.shape[1:])
+        pixels = torch.rand(shape, generator=generator).to(subject.images)
+        drawn = subject.space.extract(pixels, batch_size=subject.batch_size).to("cpu")
+    with stage("hull of the training set"):
+        rows = _sample(m.batch.ok.nonzero()[:, 0], MOST_IMAGES, generator)
+        z = m.batch.features[rows]
+        images = Placed(rows=rows, hull=project_on_hull(bank, z, solver=solver))
+        rows = _sample(_can_be_left_out(bank), LEFT_OUT, generator)
+        others = project_on_hull(bank, bank.take(rows), leave_out=rows, solver=solver)
+        left_out = Placed(rows=rows, hull=others)
+        rows = drawn.ok.nonzero()[:, 0]
+        noise = Placed(rows=rows, hull=project_on_hull(bank, drawn.features[rows], solver=solver))
+    classes = owners[place].unique().tolist()
+    with stage("hulls of the classes"):
+        apart = None
+        if len(classes) <= MOST_CLASSES:
+            apart = torch.stack([_to_class(bank, z, k, solver) for k in classes], dim=1)
+    with stage("hulls in fewer dimensions"):
+        chosen = _sample(torch.arange(len(z)), SWEEP_ROWS, generator)
+        out = _sample(torch.arange(len(left_out.rows)), SWEEP_ROWS, generator)
+        whole = Step(
+            dimensions=bank.num_features,
+            images=images.hull.membership[chosen],
+            left_out=left_out.hull.membership[out],
+        )
+        fewer = sweep(bank, z[chosen], left_out.rows[out], solver)
+    return Hulls(
+        bank=bank,
+        place=place,
+        images=images,
+        left_out=left_out,
+        noise=noise,
+        classes=classes,
+        class_distance=apart,
+        sweep=[*fewer, whole],
+    )
+
+
+def _sample(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Return `rows`, or `most` of them, in ascending order."""
+    if len(rows) <= most:
+        return rows
+    chosen: Tensor = rows[torch.randperm(len(rows), generator=generator)[:most]].sort().values
+    return chosen
+
+
+def _distance(hull: HullProjection) -> Tensor:
+    return torch.where(hull.membership == INSIDE, 0.0, hull.distance)
+
+
+def _can_be_left_out(bank: FeatureBank) -> Tensor:
+    """Return all rows, or none where all are copies of one point: then nothing would be left."""
+    points = bank.features
+    return torch.arange(len(bank) if (points != points[:1]).any() else 0)
+
+
+def _to_class(bank: FeatureBank, z: Tensor, k: int, solver: HullSolver) -> Tensor:
+    """Return the distance (B,) to the hull of class `k`."""
+    return _distance(project_on_hull(bank, z, labels=torch.full((len(z),), k), solver=solver))

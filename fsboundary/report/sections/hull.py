@@ -1,0 +1,181 @@
+"""Inside or outside the hull of the training set, and how far."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from fsboundary.geometry.certify_hulls import INSIDE, OUTSIDE, UNDECIDED
+from fsboundary.report.hull_errors import errors_by_distance, nearest_class
+from fsboundary.report.hull_figures import distance_panel, sweep_curves
+from fsboundary.report.hull_measure import Hulls, Placed, measure_hulls
+from fsboundary.report.measure import Measurements
+from fsboundary.report.pictures import thumbnail
+from fsboundary.report.section import Content, Section
+from fsboundary.report.sections.extremes import image_facts
+from fsboundary.report.values import median, plain, quantile
+
+BINS = 30
+
+AXIS_END = 6
+"""The axis ends at so many upper quartiles at most; values beyond it are counted."""
+
+FARTHEST = 6
+SUPPORTERS = 3
+SUPPORTER_SIDE = 96
+"""Longer side of the supporting images' thumbnails, pixels."""
+
+GROUPS = ("images", "left_out", "noise")
+STATES = {"inside": INSIDE, "outside": OUTSIDE, "undecided": UNDECIDED}
+
+
+@final
+class Hull(Section):
+    """Shares, distances against the yardstick, farthest images, errors, and fewer dimensions."""
+
+    name = "hull"
+    title = "Inside or outside"
+
+    def compute(self, measured: Measurements) -> Content:
+        """Return the numbers; without training features little more than their absence."""
+        given = measured.subject.train_images
+        numbers: dict[str, Any] = {"training": {"given": 0 if given is None else len(given)}}
+        hulls = measure_hulls(measured)
+        if hulls is None or given is None:
+            numbers["training"]["used"] = 0
+            return Content(numbers=numbers)
+        numbers["training"]["used"] = len(hulls.bank)
+        parts = {name: getattr(hulls, name) for name in GROUPS}
+        unit = median(known(hulls.left_out))
+        told = unit > 0  # false also of NaN, where nothing can be left out
+        scale = unit if told else 1.0
+        edges = shared_edges([known(part) / scale for part in parts.values()])
+        farthest = _farthest(measured, hulls, scale)
+        numbers |= {
+            "yardstick": unit,
+            "relative": told,
+            "sampled_from": int(measured.batch.ok.sum()),
+            "edges": edges,
+            "groups": {k: _group(part, scale, edges) for k, part in parts.items()},
+            "largest_relative_gap": _largest_gap(list(parts.values())),
+            "noise_farther": _share_farther(known(hulls.noise), known(hulls.images)),
+            "farthest": farthest,
+            "labels": errors_by_distance(measured, hulls, scale),
+            "nearest_class": nearest_class(measured, hulls),
+            "sweep": _sweep(hulls),
+        }
+        pictures = {f"image-{e['row']}": measured.subject.images[e["row"]] for e in farthest}
+        for entry in (s for e in farthest for s in e["supporters"]):
+            picture = thumbnail(given[entry["row"]], SUPPORTER_SIDE)
+            pictures[f"training-{entry['row']}"] = picture
+        return Content(numbers=plain(numbers), pictures=pictures)
+
+    def draw(self, numbers: dict[str, Any], names: list[str]) -> dict[str, str]:
+        """Draw the distances of each group on the same axes, and the sweep."""
+        if not numbers["training"]["used"]:
+            return {}
+        tallest = max(max(group["bins"]) for group in numbers["groups"].values())
+        drawn = {
+            name: distance_panel(name, group, numbers["edges"], tallest)
+            for name, group in numbers["groups"].items()
+        }
+        return drawn | {"sweep": sweep_curves(numbers["sweep"]["steps"])}
+
+
+def known(part: Placed) -> Tensor:
+    """Return the certified distances of a group."""
+    return part.distance[~part.distance.isnan()]
+
+
+def shared_edges(groups: list[Tensor]) -> Tensor:
+    """Return bin edges for all groups: the images and the left-out ones decide, not the noise."""
+    top = max((float(values.max()) for values in groups if len(values)), default=0.0)
+    quartiles = [quantile(values, 0.75) for values in groups[:2] if len(values)]
+    near = AXIS_END * max(quartiles, default=0.0)
+    end = min(top, near) if near > 0 else top
+    return torch.linspace(0.0, end if end > 0 else 1.0, BINS + 1, dtype=torch.float64)
+
+
+def memberships(membership: Tensor) -> dict[str, Any]:
+    """Return how many rows are inside, outside and undecided, and their shares."""
+    rows = len(membership)
+    found = {name: int((membership == code).sum()) for name, code in STATES.items()}
+    return {
+        "rows": rows,
+        **found,
+        "shares": {name: count / rows if rows else None for name, count in found.items()},
+    }
+
+
+def _group(part: Placed, scale: float, edges: Tensor) -> dict[str, Any]:
+    values = known(part) / scale
+    counts = torch.histogram(values, edges).hist
+    return {
+        **memberships(part.hull.membership),
+        "uncertified": len(part.rows) - len(values),
+        "bins": counts / max(1, len(values)),
+        "beyond": len(values) - int(counts.sum()),
+        "lower_quartile": quantile(values, 0.25),
+        "median": median(values),
+        "upper_quartile": quantile(values, 0.75),
+        "largest": quantile(values, 1.0),
+    }
+
+
+def _largest_gap(parts: list[Placed]) -> float | None:
+    """Return the largest gap over distance among the rows outside with a certified distance."""
+    ratios = torch.cat([(p.hull.gap / p.distance)[p.hull.membership == OUTSIDE] for p in parts])
+    ratios = ratios[~ratios.isnan()]
+    return float(ratios.max()) if len(ratios) else None
+
+
+def _share_farther(one: Tensor, other: Tensor) -> float | None:
+    """Return in what share of all pairs the first is farther out than the second."""
+    if not len(one) or not len(other):
+        return None
+    below = torch.searchsorted(other.sort().values, one)
+    return float(below.sum()) / (len(one) * len(other))
+
+
+def _farthest(m: Measurements, hulls: Hulls, scale: float) -> list[dict[str, Any]]:
+    """Return the farthest images outside, each with its heaviest supporting training images."""
+    images, train = hulls.images, m.subject.train_labels
+    assert m.train is not None  # else there were no hulls
+    owners = m.train.predicted if train is None else train
+    order = images.distance.nan_to_num(0.0).argsort(descending=True, stable=True)
+    entries = []
+    for place in order[:FARTHEST].tolist():
+        if not images.distance[place] > 0:
+            continue
+        support, weights = images.hull.support[place], images.hull.weights[place]
+        heaviest = weights.argsort(descending=True, stable=True)[:SUPPORTERS]
+        heaviest = heaviest[weights[heaviest] > 0]
+        rows = hulls.place[support[heaviest]].tolist()
+        entries.append(
+            {
+                **image_facts(m, int(images.rows[place])),
+                "to_hull": images.distance[place],
+                "told": images.distance[place] / scale,
+                "support": int((weights > 0).sum()),
+                "supporters": [
+                    {"row": row, "class": int(owners[row]), "weight": weight}
+                    for row, weight in zip(rows, weights[heaviest].tolist(), strict=True)
+                ],
+            }
+        )
+    return entries
+
+
+def _sweep(hulls: Hulls) -> dict[str, Any]:
+    return {
+        "steps": [
+            {
+                "dimensions": step.dimensions,
+                "images": memberships(step.images),
+                "left_out": memberships(step.left_out),
+            }
+            for step in hulls.sweep
+        ]
+    }
