@@ -42,9 +42,7 @@ if TYPE_CHECKING:
         ImageBoundaryFinder,
         Registration,
     )
-    from fsboundary.regions import (
-        guaranteed_balls,
-    )
+    from fsboundary.regions import guaranteed_balls
     from fsboundary.results import (
         ClassPath,
         FeatureBatch,

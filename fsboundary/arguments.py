@@ -53,11 +53,12 @@ def check_bank(bank: object) -> FeatureBank:
 
 def check_labelled(bank: FeatureBank) -> Tensor:
     """Return the labels (n,) of `bank`, or raise ArgumentError where it has none."""
-    if bank.labels is None:
+    labels = bank.labels
+    if labels is None:
         raise ArgumentError(
             "labels", "a bank without labels", "a bank with labels", "make the bank with labels"
         )
-    return bank.labels
+    return labels
 
 
 def check_bank_features(bank: object, features: object) -> Tensor:
@@ -110,3 +111,12 @@ def row_status(head: LinearHead, z: Tensor) -> Tensor:
     inside = head.domain.contains(z)
     status = torch.where(inside, int(Status.CONVERGED), int(Status.OUTSIDE_DOMAIN))
     return torch.where(finite, status, int(Status.NOT_FINITE))
+
+
+def rows_and_sources(head: LinearHead, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the status (B,) of rows of `z`, CONVERGED if usable, and their predicted classes."""
+    status = row_status(head, z)
+    source = torch.full((len(z),), -1, dtype=torch.int64, device=z.device)
+    finite = status != Status.NOT_FINITE
+    source[finite] = head.predict(z[finite])
+    return status, source

@@ -195,29 +195,6 @@ class FeatureBank:
             )
         return FeatureBank.of(self._store.subset(torch.isin(own, wanted).nonzero()[:, 0]))
 
-    def select(self, rows: Tensor) -> FeatureBank:
-        """Return some rows, ascending.
-
-        Parameters
-        ----------
-        rows : Tensor (m,)
-            Row numbers, at least one; sorted and made unique.
-
-        Returns
-        -------
-        FeatureBank
-            As :meth:`subset` returns it.
-
-        Raises
-        ------
-        ArgumentError
-            No rows, or rows that do not exist.
-        """
-        checks.check_indices(rows, len(self))
-        if rows.numel() == 0:
-            raise ArgumentError("rows", "no rows", "at least one", "a hull needs one point")
-        return FeatureBank.of(self._store.subset(rows.flatten().to(torch.int64).unique()))
-
     def price(
         self, directions: Tensor, k: int, exclude: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -28,11 +28,6 @@ class ZarrStore(Store):
     committed : int, optional
         How many rows an unfinished bank is known to hold; without it, it is refused.
 
-    Attributes
-    ----------
-    path, rows
-        As above, for those who open the same rows elsewhere.
-
     Raises
     ------
     DataError
@@ -43,7 +38,7 @@ class ZarrStore(Store):
         self, path: Path, rows: Tensor | None = None, committed: int | None = None
     ) -> None:
         self._arrays, about, complete = layout.open_arrays(path)
-        self.path, self.rows = path, rows
+        self._path, self._rows = path, rows
         self._step, self.num_features, self.info = about.chunk_rows, about.num_features, about.info
         held = {name: array.shape[0] for name, array in self._arrays.items()}
         if committed is None and not complete:
@@ -56,7 +51,7 @@ class ZarrStore(Store):
             raise DataError(f"{path}: arrays of different lengths, {held}. Make the bank again")
 
     def __len__(self) -> int:
-        return self._count if self.rows is None else len(self.rows)
+        return self._count if self._rows is None else len(self._rows)
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         """Yield the chunks that hold rows of this store, cut to these rows."""
@@ -65,7 +60,7 @@ class ZarrStore(Store):
 
     def take(self, rows: Tensor) -> Tensor:
         """Return the features at `rows`, in float64; each chunk is read once."""
-        wanted = rows.cpu() if self.rows is None else self.rows[rows.cpu()]
+        wanted = rows.cpu() if self._rows is None else self._rows[rows.cpu()]
         points = torch.empty(len(wanted), self.num_features, dtype=torch.float64)
         order = wanted.argsort()
         numbers, counts = (wanted[order] // self._step).unique_consecutive(return_counts=True)
@@ -88,7 +83,7 @@ class ZarrStore(Store):
 
     def subset(self, rows: Tensor) -> ZarrStore:
         """Return a view of `rows`."""
-        return ZarrStore(self.path, rows if self.rows is None else self.rows[rows])
+        return ZarrStore(self._path, rows if self._rows is None else self._rows[rows])
 
     def _all(self, name: str) -> Tensor:
         first = self._arrays[name]
@@ -99,14 +94,14 @@ class ZarrStore(Store):
 
     def _chunks(self, name: str) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
         """Yield ``(first row in this store, values)`` of one array."""
-        if self.rows is None:
+        if self._rows is None:
             for number in range(-(-self._count // self._step)):
                 yield number * self._step, self._chunk(name, number)
             return
         start = 0
-        numbers, counts = (self.rows // self._step).unique_consecutive(return_counts=True)
+        numbers, counts = (self._rows // self._step).unique_consecutive(return_counts=True)
         for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
-            inside = self.rows[start : start + count] - number * self._step
+            inside = self._rows[start : start + count] - number * self._step
             yield start, self._chunk(name, number)[inside.numpy()]
             start += count
 
@@ -114,7 +109,7 @@ class ZarrStore(Store):
         """Read one chunk, or raise DataError that names it."""
         first = number * self._step
         part = slice(first, min(first + self._step, self._count))
-        where = f"{self.path}: array {name!r}, chunk {number} (rows {first} to {part.stop - 1})"
+        where = f"{self._path}: array {name!r}, chunk {number} (rows {first} to {part.stop - 1})"
         fix = "Restore it from a copy, or make the bank again"
         try:
             values = np.asarray(self._arrays[name][part])

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_head
-from fsboundary.boundaries.ties import rows_and_sources, tie_points, top_classes
+from fsboundary.arguments import check_features, check_head, rows_and_sources
+from fsboundary.boundaries.ties import tie_points, top_classes
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.head import LinearHead

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_head, check_limits, row_status
+from fsboundary.arguments import check_features, check_head, check_limits, rows_and_sources
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.nearest import nearest_classes
 from fsboundary.head import LinearHead
@@ -76,12 +76,9 @@ def find_flip_points(
     chosen = _check_targets(head, targets, len(z))
     plugin = create("boundary_finder", finder)
     head = head.to(z.device)
-    status = row_status(head, z)
+    status, source = rows_and_sources(head, z)
     fine = (status == Status.CONVERGED).nonzero()[:, 0]
     rows = z[fine]
-    source = torch.full((len(z),), -1, dtype=torch.int64, device=z.device)
-    finite = status != Status.NOT_FINITE
-    source[finite] = head.predict(z[finite])
     # last, for a finder sees these rows alone and a logit's last bit may depend on the batch
     source[fine] = head.predict(rows)
     ceiling = None

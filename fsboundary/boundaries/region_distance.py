@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_head, check_limits
+from fsboundary.arguments import check_features, check_head, check_limits, rows_and_sources
 from fsboundary.boundaries.flip_points import MAX_STEPS
-from fsboundary.boundaries.ties import rows_and_sources
 from fsboundary.geometry.lengths import lengths
 from fsboundary.geometry.tie_answers import answer_ties
 from fsboundary.geometry.tie_problems import TieProblems

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_head, check_limits, row_status
+from fsboundary.arguments import check_features, check_head, check_limits, rows_and_sources
 from fsboundary.boundaries.flip_points import MAX_STEPS
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.tie_answers import answer_ties
@@ -137,15 +137,6 @@ def largest_ties(
         stopped=stopped,
         **kept,
     )
-
-
-def rows_and_sources(head: LinearHead, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the status (B,) of rows of `z`, CONVERGED if usable, and their predicted classes."""
-    status = row_status(head, z)
-    source = torch.full((len(z),), -1, dtype=torch.int64, device=z.device)
-    finite = status != Status.NOT_FINITE
-    source[finite] = head.predict(z[finite])
-    return status, source
 
 
 def top_classes(head: LinearHead, z: Tensor, k: int) -> Tensor:

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
+from fsboundary.geometry.least_squares import simplex_weights
 from fsboundary.tolerance import EPS
 
 _RIDGE = 1e-13
 """Added to the diagonal relative to the largest Gram entry: keeps affinely dependent points
-solvable. Its effect is undone by one step of iterative refinement and seen by the certificate."""
+solvable. Where its effect shows, one step of iterative refinement undoes it; the certificate sees
+the rest."""
 
 _PLAIN = 1e-4
 """Rows whose squared norm is above this share of the largest Gram entry need no refinement: the
@@ -66,12 +67,12 @@ def min_norm_weights(points: Tensor, valid: Tensor, start: Tensor) -> Tensor:
         weights[rows] = affine.clamp_min(0.0)
         count = wrong.sum(dim=1)
         go = count > 0
-        left_open = int(go.sum())
-        if left_open == 0:
+        stuck = rows[go]
+        if len(stuck) == 0:
             return weights / weights.sum(dim=1, keepdim=True)
         # rows that are done do not change: they stay until dropping them pays for the copy
-        if left_open < _CROWDED * len(go):
-            rows, wrong, count, passive = rows[go], wrong[go], count[go], passive[go]
+        if len(stuck) < _CROWDED * len(go):
+            rows, wrong, count, passive = stuck, wrong[go], count[go], passive[go]
             gram, size, inside = gram[go], size[go], inside[go]
             fewest, left = fewest[go], left[go]
         fewer = count < fewest
@@ -80,23 +81,14 @@ def min_norm_weights(points: Tensor, valid: Tensor, start: Tensor) -> Tensor:
         last = wrong & (wrong.flip(1).cumsum(dim=1).flip(1) == 1)
         change = torch.where((left >= 0)[:, None], wrong, last)
         passive = passive ^ _keep_one(passive, change)
-    for row in rows[go if len(go) == len(rows) else slice(None)].tolist():
-        weights[row] = _by_itself(points[row], valid[row])
+    for row in stuck.tolist():
+        # Lawson and Hanson's method has its own remedy for dependent columns
+        used = points[row, valid[row]].cpu().numpy()
+        found = torch.from_numpy(simplex_weights(used, np.zeros(used.shape[1]))).to(weights)
+        if bool(found.any()):
+            weights[row] = 0.0
+            weights[row, valid[row]] = found
     return weights / weights.sum(dim=1, keepdim=True)
-
-
-def _by_itself(points: Tensor, valid: Tensor) -> Tensor:
-    """Return weights (S,) of the point of least norm of one row, by nonnegative least squares.
-
-    The minimiser of |Σ a_s y_s|² + (Σ a_s - 1)², scaled to sum 1, is that of the simplex (Wolfe
-    1976, as above); it has its own remedy for dependent columns (Lawson and Hanson 1974).
-    """
-    used = points[valid] / points[valid].abs().amax().clamp_min(torch.finfo(points.dtype).tiny)
-    columns = torch.cat([used.T, used.new_ones(1, len(used))]).cpu().numpy()
-    right = np.append(np.zeros(len(columns) - 1), 1.0)
-    weights = torch.zeros_like(points[:, 0])
-    weights[valid] = torch.from_numpy(nnls(columns, right)[0]).to(weights)
-    return weights
 
 
 def _keep_one(passive: Tensor, change: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from fsboundary.arguments import check_bank_features, check_limits
+from fsboundary.arguments import check_bank_features, check_labelled, check_limits
 from fsboundary.banks import FeatureBank
 from fsboundary.errors import ArgumentError
 from fsboundary.interfaces import HullSolver, unsolved_hulls
@@ -89,11 +89,9 @@ def project_on_hull(
     fields["status"][~finite] = int(Status.NOT_FINITE)
     groups = _groups(bank, labels, finite)
     exclude = _exclusions(bank, leave_out, len(z))
+    skips = [_left_out(exclude, part, place, rows, len(bank)) for part, place, rows in groups]
     with tqdm(total=int(finite.sum()), unit="row", disable=not show_progress) as bar:
-        for part, place, rows in groups:
-            skip = None if exclude is None else _within(exclude[rows], place, len(bank))
-            if skip is not None:
-                _check_left(skip, len(part), rows)
+        for (part, place, rows), skip in zip(groups, skips, strict=True):
             for index in torch.arange(len(rows), device=z.device).split(_ROWS):
                 graded = project_and_grade(
                     plugin,
@@ -124,7 +122,7 @@ def class_hull_distances(
         A batch and a bank whose fingerprints differ.
     """
     z = check_bank_features(bank, features)
-    own = _labels_of(bank)
+    own = check_labelled(bank)
     columns = []
     for k in own.unique().tolist():
         labels = torch.full((len(z),), k, dtype=torch.int64, device=z.device)
@@ -143,14 +141,6 @@ def _check_integers(name: str, value: object, rows: int) -> Tensor:
     return value.long()
 
 
-def _labels_of(bank: FeatureBank) -> Tensor:
-    if bank.labels is None:
-        raise ArgumentError(
-            "labels", "a bank without labels", "a bank with labels", "make the bank with labels"
-        )
-    return bank.labels
-
-
 def _groups(
     bank: FeatureBank, labels: Tensor | None, finite: Tensor
 ) -> list[tuple[FeatureBank, Tensor | None, Tensor]]:
@@ -158,7 +148,7 @@ def _groups(
     if labels is None:
         return [(bank, None, finite.nonzero()[:, 0])]
     wanted = _check_integers("labels", labels, len(finite)).to(finite.device)
-    own = _labels_of(bank)
+    own = check_labelled(bank)
     kept = _subsets.setdefault(bank, {})
     groups: list[tuple[FeatureBank, Tensor | None, Tensor]] = []
     for k in wanted.unique().tolist():
@@ -219,7 +209,13 @@ def _within(exclude: Tensor, place: Tensor | None, count: int) -> Tensor:
     return back[exclude]
 
 
-def _check_left(skip: Tensor, count: int, rows: Tensor) -> None:
+def _left_out(
+    exclude: Tensor | None, part: FeatureBank, place: Tensor | None, rows: Tensor, total: int
+) -> Tensor | None:
+    """Return which of a hull's own generators do not count for its `rows`, or raise."""
+    if exclude is None:
+        return None
+    skip, count = _within(exclude[rows], place, total), len(part)
     none = ((skip >= 0).sum(dim=1) >= count).nonzero()[:, 0]
     if len(none):
         raise ArgumentError(
@@ -228,6 +224,7 @@ def _check_left(skip: Tensor, count: int, rows: Tensor) -> None:
             "at least one generator left",
             "leave such rows out: a single image has no other to be compared with",
         )
+    return skip
 
 
 def _put(

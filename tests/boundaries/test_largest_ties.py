@@ -4,9 +4,8 @@ import pytest
 import torch
 
 import fsboundary as fsb
-from boundaries.oracles import tie_distance
 from fsboundary import Status
-from geometry.oracles import make_problem
+from geometry.oracles import make_problem, tie_distance
 
 
 @pytest.mark.parametrize("kind", ["unbounded", "nonnegative", "box"])

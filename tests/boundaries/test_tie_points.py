@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fsboundary as fsb
-from boundaries.oracles import constraints, tie_distance
 from fsboundary import Status
-from geometry.oracles import make_domain, make_problem
+from geometry.oracles import constraints, make_domain, make_problem, tie_distance
 
 KINDS = ["unbounded", "nonnegative", "box"]
 

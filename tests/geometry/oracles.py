@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import clarabel
 import numpy as np
 import torch
@@ -36,26 +38,27 @@ def make_problem(
     return head, domain.clip(z)
 
 
-def constraints(head: fsb.LinearHead, i: int, j: int) -> tuple[Array, float, Array, Array]:
-    """Return the tie's row and offset, the slacks' rows and offsets."""
+def constraints(head: fsb.LinearHead, classes: list[int]) -> tuple[Array, Array, Array, Array]:
+    """Return rows and offsets of the ties of consecutive classes, then those of the slacks."""
     w, b = head.weight.numpy(), head.bias.numpy()
-    others = np.setdiff1d(np.arange(len(b)), [i, j])
-    return w[i] - w[j], float(b[i] - b[j]), w[j] - w[others], b[j] - b[others]
+    others = np.setdiff1d(np.arange(len(b)), classes)
+    first, next_ = classes[:-1], classes[1:]
+    last = classes[-1]
+    return w[first] - w[next_], b[first] - b[next_], w[last] - w[others], b[last] - b[others]
 
 
-def flip_distance(head: fsb.LinearHead, z: Array, i: int, j: int) -> float:
-    """Return Clarabel's flip distance, +inf where HiGHS says that there is no such point."""
-    tie, offset, rows, offsets = constraints(head, i, j)
-    d = len(z)
+def tie_distance(head: fsb.LinearHead, z: Array, classes: list[int]) -> float:
+    """Return Clarabel's distance to the tie, +inf where HiGHS says that there is no such point."""
+    ties, tie_offsets, rows, offsets = constraints(head, classes)
     # solved for the step from z: Clarabel's tolerance is relative to the objective
-    offset, offsets = offset + float(tie @ z), offsets + rows @ z
+    tie_offsets, offsets = tie_offsets + ties @ z, offsets + rows @ z
     low, high = (t.numpy() - z for t in head.domain.limits(head.weight))
     feasible = linprog(
-        np.zeros(d),
+        np.zeros(len(z)),
         A_ub=-rows if len(rows) else None,
         b_ub=offsets if len(rows) else None,
-        A_eq=tie[None],
-        b_eq=[-offset],
+        A_eq=ties if len(ties) else None,
+        b_eq=-tie_offsets if len(ties) else None,
         bounds=np.stack([low, high], axis=1),
         method="highs",
     )
@@ -63,16 +66,25 @@ def flip_distance(head: fsb.LinearHead, z: Array, i: int, j: int) -> float:
         return float("inf")
     assert feasible.status == 0
     lower, upper = np.isfinite(low), np.isfinite(high)
-    eye = sparse.identity(d, format="csr")
-    parts = [sparse.csr_matrix(tie[None]), sparse.csr_matrix(-rows), -eye[lower], eye[upper]]
+    eye = sparse.identity(len(z), format="csr")
+    parts = [sparse.csr_matrix(ties), sparse.csr_matrix(-rows), -eye[lower], eye[upper]]
     matrix = sparse.vstack([p for p in parts if p.shape[0]]).tocsc()
-    right = np.concatenate([[-offset], offsets, -low[lower], high[upper]])
+    right = np.concatenate([-tie_offsets, offsets, -low[lower], high[upper]])
     settings = clarabel.DefaultSettings()
     settings.verbose = False
-    cones = [clarabel.ZeroConeT(1), clarabel.NonnegativeConeT(len(right) - 1)]
-    quadratic = sparse.identity(d, format="csc")
-    answer = clarabel.DefaultSolver(quadratic, 0 * z, matrix, right, cones, settings).solve()
+    # of the objective, half the squared distance: 1e-8 would be 1e-4 of a distance of 0
+    settings.tol_gap_abs, settings.tol_gap_rel, settings.tol_feas = 1e-13, 1e-10, 1e-10
+    kinds: list[Any] = [clarabel.ZeroConeT(len(ties))] if len(ties) else []
+    if len(right) > len(ties):
+        kinds.append(clarabel.NonnegativeConeT(len(right) - len(ties)))
+    quadratic = sparse.identity(len(z), format="csc")
+    answer = clarabel.DefaultSolver(quadratic, 0 * z, matrix, right, kinds, settings).solve()
     return float(np.linalg.norm(np.array(answer.x)))
+
+
+def flip_distance(head: fsb.LinearHead, z: Array, i: int, j: int) -> float:
+    """Return Clarabel's flip distance: that to the tie of two classes."""
+    return tie_distance(head, z, [i, j])
 
 
 def linf_radius(head: fsb.LinearHead, z: Array, i: int) -> float:

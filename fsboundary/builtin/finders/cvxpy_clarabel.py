@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fsboundary.builtin.cvxpy_options import solve_options
 from fsboundary.head import LinearHead
 from fsboundary.interfaces import BoundaryFinder, unsolved_flips
 from fsboundary.results import FlipPoints
@@ -52,26 +53,20 @@ class CvxpyFinder(BoundaryFinder):
         fields["multipliers"] = torch.zeros(shape, dtype=torch.float64, device=targets.device)
         low, high = (t.cpu().numpy() for t in head.domain.limits(features))
         program = _Program(head, low, high)
+        options = solve_options(self.solver, self.accuracy, max_steps)
         for row in range(targets.shape[0]):
             z = features[row].cpu().numpy()
             for column in range(targets.shape[1]):
                 point, lam, steps = program.solve(
-                    z, int(source[row]), int(targets[row, column]), self._options(max_steps)
+                    z,
+                    int(source[row]),
+                    int(targets[row, column]),
+                    options,
                 )
                 fields["steps"][row, column] = steps
                 fields["points"][row, column] = torch.from_numpy(point).to(features)
                 fields["multipliers"][row, column] = torch.from_numpy(lam).to(features)
         return FlipPoints(**fields)
-
-    def _options(self, max_steps: int) -> dict[str, Any]:
-        if self.solver.upper() != "CLARABEL":
-            return {"solver": self.solver}
-        names = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
-        return {
-            "solver": self.solver,
-            "max_iter": max_steps,
-            **dict.fromkeys(names, self.accuracy),
-        }
 
 
 @final

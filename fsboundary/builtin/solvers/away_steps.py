@@ -15,17 +15,12 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.builtin.solvers.stopping import ON_HULL, SAFETY
 from fsboundary.geometry.certify_hulls import extent
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.interfaces import HullSolver, unsolved_hulls
 from fsboundary.protocols import PointSet
 from fsboundary.results import HullProjection
-
-_SAFETY = 0.5
-"""Rows stop at this share of the tolerance: grading subtracts its own rounding too."""
-
-_ON_HULL = 1e-10
-"""Residuals below this share of the scale are inside: a tenth of what grading calls inside."""
 
 
 @final
@@ -79,8 +74,8 @@ class AwaySteps(HullSolver):
             values, found = state.price(-away, self.added, skip)
             fields["steps"][todo] = step + 1
             gap = torch.maximum(held_gap, -values[:, 0] - along)
-            ends = gap <= _SAFETY * tolerance * squared
-            ends |= squared <= (_ON_HULL * size.scale).square()
+            ends = gap <= SAFETY * tolerance * squared
+            ends |= squared <= (ON_HULL * size.scale).square()
             todo, held, found, values = (t[~ends] for t in (todo, held, found, values))
             if len(todo) == 0:
                 break

@@ -8,13 +8,10 @@ import torch
 from torch import Tensor
 
 from fsboundary.builtin.solvers.sample import Sample
+from fsboundary.builtin.solvers.stopping import ON_HULL, SAFETY
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.pricing import Priced
 from fsboundary.geometry.simplex import min_norm_weights, reduced
-
-_SAFETY = 0.5
-"""Rows stop at this share of the tolerance, so that grading, which subtracts its own rounding,
-does not fail for want of a digit."""
 
 _TURNS = 60
 """Turns on the generators at hand between two passes over all of them."""
@@ -28,9 +25,6 @@ _NEARBY = 2048
 
 _ROWS = 512
 """Small programs solved together."""
-
-_ON_HULL = 1e-10
-"""Residuals below this share of the scale are inside: a tenth of what grading calls inside."""
 
 
 _STALLED = 1 - 1e-12
@@ -73,7 +67,7 @@ class Block:
         self.queries, self.exclude, self.added = queries, exclude, added
         self._middle = sample.size.mean
         self._narrow_queries = (queries - self._middle).to(torch.float32)
-        self.goal, self.floor = _SAFETY * tolerance, (_ON_HULL * sample.size.scale).square()
+        self.goal, self.floor = SAFETY * tolerance, (ON_HULL * sample.size.scale).square()
         self._hold(sample.index, sample.values)
         self._near = torch.arange(len(sample.index), device=queries.device)
         self.open = torch.arange(len(queries), device=queries.device)

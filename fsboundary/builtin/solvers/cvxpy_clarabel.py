@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fsboundary.builtin.solvers.nnls import simplex_weights
-from fsboundary.builtin.solvers.whole import Array, all_points, row_by_row
+from fsboundary.builtin.cvxpy_options import solve_options
+from fsboundary.builtin.solvers.whole import all_points, row_by_row
 from fsboundary.errors import ArgumentError
+from fsboundary.geometry.least_squares import Array, simplex_weights
 from fsboundary.interfaces import HullSolver
 from fsboundary.protocols import PointSet
 from fsboundary.results import HullProjection
@@ -82,23 +83,13 @@ class CvxpyHull(HullSolver):
         max_steps: int,
     ) -> HullProjection:
         """Propose the nearest point of the hull to each of `queries` (B,d)."""
-        options = self._options(max_steps)
+        options = solve_options(self.solver, self.accuracy, max_steps)
 
         def solve(query: Array, kept: NDArray[np.intp] | None) -> tuple[Array, int]:
             program = state if kept is None else _Program(state.points[kept])
             return program.solve(query, options)
 
         return row_by_row(queries, exclude, len(state.points), solve)
-
-    def _options(self, max_steps: int) -> dict[str, Any]:
-        if self.solver.upper() != "CLARABEL":
-            return {"solver": self.solver}
-        names = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
-        return {
-            "solver": self.solver,
-            "max_iter": max_steps,
-            **dict.fromkeys(names, self.accuracy),
-        }
 
 
 @final

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fsboundary.errors import ArgumentError
+from fsboundary.geometry.least_squares import Array
 from fsboundary.interfaces import unsolved_hulls
 from fsboundary.protocols import PointSet
 from fsboundary.results import HullProjection
-
-Array = NDArray[np.float64]
 
 
 def all_points(points: PointSet, most: int) -> Array:

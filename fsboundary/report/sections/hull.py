@@ -141,9 +141,8 @@ def _share_farther(one: Tensor, other: Tensor) -> float | None:
 
 def _farthest(m: Measurements, hulls: Hulls, scale: float) -> list[dict[str, Any]]:
     """Return the farthest images outside, each with its heaviest supporting training images."""
-    images, train = hulls.images, m.subject.train_labels
-    assert m.train is not None  # else there were no hulls
-    owners = m.train.predicted if train is None else train
+    images, owners = hulls.images, hulls.bank.labels
+    assert owners is not None  # every bank of a report has labels
     order = images.distance.nan_to_num(0.0).argsort(descending=True, stable=True)
     entries = []
     for place in order[:FARTHEST].tolist():
@@ -152,7 +151,7 @@ def _farthest(m: Measurements, hulls: Hulls, scale: float) -> list[dict[str, Any
         support, weights = images.hull.support[place], images.hull.weights[place]
         heaviest = weights.argsort(descending=True, stable=True)[:SUPPORTERS]
         heaviest = heaviest[weights[heaviest] > 0]
-        rows = hulls.place[support[heaviest]].tolist()
+        found = support[heaviest]
         entries.append(
             {
                 **image_facts(m, int(images.rows[place])),
@@ -160,8 +159,13 @@ def _farthest(m: Measurements, hulls: Hulls, scale: float) -> list[dict[str, Any
                 "told": images.distance[place] / scale,
                 "support": int((weights > 0).sum()),
                 "supporters": [
-                    {"row": row, "class": int(owners[row]), "weight": weight}
-                    for row, weight in zip(rows, weights[heaviest].tolist(), strict=True)
+                    {"row": row, "class": label, "weight": weight}
+                    for row, label, weight in zip(
+                        hulls.place[found].tolist(),
+                        owners[found].tolist(),
+                        weights[heaviest].tolist(),
+                        strict=True,
+                    )
                 ],
             }
         )
