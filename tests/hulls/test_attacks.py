@@ -1,0 +1,92 @@
+"""Attempts to get a false certificate, or a worse answer, out of what passes leave behind."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import fsboundary as fsb
+from fsboundary.geometry.least_squares import simplex_weights
+from fsboundary.geometry.pricing import price_exact
+from fsboundary.geometry.simplex import min_norm_weights
+from fsboundary.interfaces import HullSolver, unsolved_hulls
+from fsboundary.protocols import PointSet
+from hulls.oracles import cloud
+
+
+@dataclass(frozen=True)
+class Sly(HullSolver):
+    """Name one generator, after a pass that leaves out the others or looks a little askew."""
+
+    leave_out_others: bool
+    askew: float
+
+    def prepare(self, points: PointSet) -> PointSet:
+        return points
+
+    def project(
+        self,
+        state: PointSet,
+        queries: Tensor,
+        *,
+        exclude: Tensor | None = None,
+        tolerance: float,
+        max_steps: int,
+    ) -> fsb.HullProjection:
+        fields = unsolved_hulls(queries)
+        fields["support"] = torch.zeros((len(queries), 1), dtype=torch.int64)
+        fields["weights"] = torch.ones((len(queries), 1), dtype=torch.float64)
+        away = queries - state.take(fields["support"][:, 0])
+        size = torch.linalg.vector_norm(away, dim=1, keepdim=True)
+        fields["normal"] = away + self.askew * size * cloud(len(away), away.shape[1], 5)
+        rest = torch.arange(1, len(state)).expand(len(queries), -1)
+        skip = rest if self.leave_out_others else exclude
+        price_exact(state, -fields["normal"], torch.tensor(0.0).double(), skip)
+        return fsb.HullProjection(**fields)
+
+
+@pytest.mark.parametrize("sly", [Sly(True, 0.0), Sly(True, 1e-7), Sly(False, 1e-7)])
+def test_a_pass_stands_in_for_no_other_than_itself(sly: Sly) -> None:
+    points, queries = cloud(30, 4, 1), 3 * cloud(200, 4, 2)
+    bank = fsb.FeatureBank(points)
+    # a loose tolerance, so that a pass nearly in the row's direction is taken for it
+    found = fsb.project_on_hull(bank, queries, solver=sly, tolerance=0.5)
+    exact = fsb.project_on_hull(bank, queries)
+    assert exact.ok.all()
+    assert (found.lower_bound <= exact.distance).all()
+    beyond = (queries - points[0]) @ points.T - found.offset[:, None] * torch.linalg.vector_norm(
+        queries - points[0], dim=1, keepdim=True
+    )
+    assert (beyond[found.membership == -1] <= 1e-9).all()
+
+
+def test_more_points_than_dimensions_are_solved_to_the_end() -> None:
+    # exchanges of dependent points went round in circles and left a wrong projection
+    shifted = cloud(400 * 8, 3, 3).reshape(400, 8, 3) + 2 * cloud(400, 3, 4)[:, None]
+    every = torch.ones(400, 8, dtype=torch.bool)
+    weights = min_norm_weights(shifted, every, every)
+    assert torch.allclose(weights.sum(dim=1), torch.ones(400).double())
+    norms = torch.linalg.vector_norm((weights[:, None] @ shifted)[:, 0], dim=1)
+    for row in range(400):
+        y = shifted[row].numpy()
+        want = np.linalg.norm(simplex_weights(y, np.zeros(3)) @ y)
+        assert float(norms[row]) == pytest.approx(want, rel=1e-9, abs=1e-9)
+
+
+def test_threads_of_torch_are_left_as_they_were() -> None:
+    def ask() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(torch.get_num_threads).result()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        fsb.project_on_hull(fsb.FeatureBank(cloud(50, 3, 1)), cloud(5, 3, 2))
+        assert (torch.get_num_threads(), ask()) == (2, 2)
+    finally:
+        torch.set_num_threads(before)
