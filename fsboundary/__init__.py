@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fsboundary._version import __version__
 
 if TYPE_CHECKING:
-    from fsboundary import registry
+    from fsboundary import analysis, attr, pixels, registry, testing
     from fsboundary.banks import FeatureBank
     from fsboundary.boundaries import (
         ambiguity,
@@ -102,7 +102,7 @@ _HOMES = {
 }
 # the same names as above, for run time: a test holds the two lists and __all__ together
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-_SUBMODULES = ("registry",)
+_SUBMODULES = ("analysis", "attr", "pixels", "registry", "testing")
 
 __all__ = [
     "ArgumentError",
@@ -132,15 +132,19 @@ __all__ = [
     "TiePoints",
     "__version__",
     "ambiguity",
+    "analysis",
+    "attr",
     "class_hull_distances",
     "class_path",
     "find_flip_points",
     "guaranteed_balls",
     "hookimpl",
     "largest_ties",
+    "pixels",
     "project_on_hull",
     "region_distances",
     "registry",
+    "testing",
     "tie_points",
     "two_class_head",
 ]

@@ -316,6 +316,11 @@ class FeatureSpace:
         )
 
 
+def space_of(model: nn.Module | FeatureSpace) -> FeatureSpace:
+    """Return `model` where it is a space already, else a space that finds the model's head."""
+    return model if isinstance(model, FeatureSpace) else FeatureSpace(model)
+
+
 def two_class_head(linear: nn.Linear) -> nn.Linear:
     """Return a two-class head that decides as a binary head with one logit does.
 

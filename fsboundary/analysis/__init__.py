@@ -1,0 +1,1 @@
+"""Uses: what feature space and pixels say of the same images."""

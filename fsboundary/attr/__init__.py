@@ -1,0 +1,1 @@
+"""Captum: distances that its methods can explain, and methods of our own."""

@@ -1,0 +1,1 @@
+"""The same questions of images: flip images, inverse images, morphs."""
