@@ -12,8 +12,8 @@ from fsboundary.banks.smallest import smallest
 if TYPE_CHECKING:  # a store answers with this function
     from fsboundary.banks.store import Store
 
-_PRODUCTS = 2**23
-"""Products held at once: 64 MiB of float64, and enough rows to a matrix product."""
+_PRODUCTS = 2**24
+"""Products held at once: 128 MiB of float64, and enough rows to a matrix product."""
 
 
 def price(
@@ -45,14 +45,17 @@ def price(
     indices = torch.full((count, k), -1, dtype=torch.int64, device=directions.device)
     for start, chunk in store.chunks():
         generators = chunk.to(directions).T
-        step = max(1, _PRODUCTS // len(chunk))
+        step = max(1, min(count, _PRODUCTS // len(chunk)))
+        # fresh memory of this size costs as much as the product that fills it
+        held = directions.new_empty(step, len(chunk))
         for first in range(0, count, step):
             part = slice(first, first + step)
-            products = directions[part] @ generators
+            rows = directions[part]
+            products = torch.mm(rows, generators, out=held[: len(rows)])
             if exclude is not None:
                 _leave_out(products, exclude[part] - start)
-            best, rows = smallest(products, min(k, len(chunk)))
-            values[part], indices[part] = merged(values[part], indices[part], best, rows + start)
+            best, columns = smallest(products, min(k, len(chunk)))
+            values[part], indices[part] = merged(values[part], indices[part], best, columns + start)
     indices[(values == torch.inf) | ~finite[:, None]] = -1
     values[~finite] = torch.nan
     return values, indices

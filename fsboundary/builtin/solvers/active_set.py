@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import final
+from functools import partial
+from itertools import accumulate
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -100,9 +102,8 @@ class ActiveSet(HullSolver):
 
     def _solve(self, state: Sample, blocks: list[Block], max_steps: int, each: _Each) -> None:
         """Settle the blocks, price all generators for what is open, and so on."""
-        self._scout(state, blocks)
+        self._scout(state, blocks, each)
         for _ in range(max_steps):
-            each(Block.settle, blocks)
             left = [b for b in blocks if len(b.open)]
             if not left:
                 break
@@ -115,27 +116,21 @@ class ActiveSet(HullSolver):
                 _joined([b.support[b.open] for b in left], -1),
                 candidates=self.candidates,
             )
-            start = 0
-            for b in left:
-                stop = start + len(b.open)
-                b.receive(priced, slice(start, stop))
-                start = stop
+            each(partial(Block.receive, priced=priced), left, _parts([len(b.open) for b in left]))
         each(Block.finish, blocks)
 
-    def _scout(self, state: Sample, blocks: list[Block]) -> None:
+    def _scout(self, state: Sample, blocks: list[Block], each: _Each) -> None:
         """Find generators for a few rows of each block: similar rows share them."""
         some = [torch.arange(0, len(b.open), self.every, device=b.open.device) for b in blocks]
         pairs = list(zip(blocks, some, strict=True))
         skip = None if blocks[0].exclude is None else torch.cat([b.excluded[i] for b, i in pairs])
         away = torch.cat([-b.residual[i] for b, i in pairs])
         priced = price_exact(state.points, away, state.size.largest, skip, candidates=self.scouted)
-        start = 0
-        for b, i in pairs:
-            b.start(priced, slice(start, start + len(i)))
-            start += len(i)
+        each(partial(Block.start, priced=priced), blocks, _parts([len(i) for i in some]))
 
 
-_Each = Callable[[Callable[[Block], None], list[Block]], None]
+_Each = Callable[..., None]
+"""Calls a function with the items of one list or more, as map does."""
 
 
 @contextmanager
@@ -151,9 +146,9 @@ def _workers() -> Iterator[_Each]:
         return
     with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
 
-        def together(do: Callable[[Block], None], blocks: list[Block]) -> None:
+        def together(do: Callable[..., None], *items: list[Any]) -> None:
             # the list raises what a block raised
-            list(pool.map(do, blocks))
+            list(pool.map(do, *items))
 
         try:
             yield together
@@ -162,9 +157,15 @@ def _workers() -> Iterator[_Each]:
             pool.submit(torch.set_num_threads, count).result()
 
 
-def _one_by_one(do: Callable[[Block], None], blocks: list[Block]) -> None:
-    for block in blocks:
-        do(block)
+def _one_by_one(do: Callable[..., None], *items: list[Any]) -> None:
+    for item in zip(*items, strict=True):
+        do(*item)
+
+
+def _parts(counts: list[int]) -> list[slice]:
+    """Return the slices that cut a table into parts of so many rows."""
+    stops = list(accumulate(counts))
+    return [slice(stop - count, stop) for stop, count in zip(stops, counts, strict=True)]
 
 
 def _joined(tables: list[Tensor], padding: float) -> Tensor:

@@ -90,12 +90,13 @@ class Block:
         assert self.exclude is not None  # asked for only where there is one
         return self.exclude[self.open]
 
-    def start(self, priced: Priced, part: slice) -> None:
-        """Give every row its first set, from the sample and from what a pass found."""
+    def start(self, part: slice, priced: Priced) -> None:
+        """Give every row its first set, from the sample and from what a pass found; settle."""
         self._take_in(priced.indices[part], priced)
         self._join(self.open, self._farthest(self.open))
+        self._settle()
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """Solve the open rows to their goal on the generators at hand."""
         todo = self.open[(self._sets[self.open] >= 0).any(dim=1)]
         if len(todo) == 0:
@@ -113,8 +114,8 @@ class Block:
             self._join(todo, found)
             self._solve(todo)
 
-    def receive(self, priced: Priced, part: slice) -> None:
-        """Take in what a pass over all generators found for the open rows, in order."""
+    def receive(self, part: slice, priced: Priced) -> None:
+        """Take in what a pass over all generators found for the open rows, in order; settle."""
         self.steps[self.open] += 1
         best, values = priced.best[part], priced.values[part]
         along, squared = self._sizes(self.open)
@@ -134,6 +135,7 @@ class Block:
         self._take_in(found, priced)
         place = torch.searchsorted(self._index, found.clamp_min(0))
         self._join(self.open, torch.where(found >= 0, place, -1)[:, : self.added])
+        self._settle()
 
     def finish(self) -> None:
         """Make every row's support affinely independent."""
