@@ -181,7 +181,7 @@ def test_class_distances_are_those_of_each_class() -> None:
 
 @each_solver
 def test_one_step_keeps_valid_bounds(solver: str) -> None:
-    points, queries = cloud(2500, 20, 16), 1.5 * cloud(4, 20, 17)
+    points, queries = cloud(3000, 30, 16), 1.5 * cloud(4, 30, 17)
     want = oracles.clarabel_distances(points, queries)
     hurried = project_on_hull(FeatureBank(points), queries, solver=solver, max_steps=1)
     assert (hurried.lower_bound <= want + ATOL).all()
