@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import dask
 import pytest
 from typer.testing import CliRunner
 
@@ -33,9 +34,10 @@ def name(page: Path) -> str:
 def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
-    for line, code in blocks(page, "python"):
-        # blank lines before the code, so that a traceback names the page's own line
-        exec(compile("\n" * line + code, str(page), "exec"), namespace)
+    with dask.config.set({"temporary-directory": str(tmp_path)}):
+        for line, code in blocks(page, "python"):
+            # blank lines before the code, so that a traceback names the page's own line
+            exec(compile("\n" * line + code, str(page), "exec"), namespace)
 
 
 def first(value: str | list[str]) -> str:

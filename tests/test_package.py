@@ -119,7 +119,11 @@ AHEAD = {"captum"}  # declared before floor 6 imports it, so that numpy is resol
 
 def test_dependencies_are_those_imported(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
-    declared = {re.split(r"[<>=!~\[; ]", entry)[0] for entry in project["dependencies"]}
+    extra = project["optional-dependencies"]["distributed"]
+    declared, optional = (
+        {re.split(r"[<>=!~\[; ]", entry)[0] for entry in entries}
+        for entries in (project["dependencies"], extra)
+    )
     homes = importlib.metadata.packages_distributions()
     tops = {name.split(".")[0] for _, name in imported_modules(root / "fsboundary")}
     used = {
@@ -128,7 +132,8 @@ def test_dependencies_are_those_imported(root: Path) -> None:
         for dist in homes[top]
     }
     assert declared - used == AHEAD
-    assert used <= declared
+    assert used <= declared | optional
+    assert set(extra) <= set(project["optional-dependencies"]["test"])
 
 
 @pytest.fixture(scope="module")

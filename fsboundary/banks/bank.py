@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
@@ -18,10 +18,13 @@ from fsboundary.banks.store import Store
 from fsboundary.errors import ArgumentError
 from fsboundary.protocols import Moments
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 
 @final
 class FeatureBank:
-    """n points of width d, in memory or on disk; never changed once made.
+    """n points of width d, in memory, on disk or on a cluster; never changed once made.
 
     Make one from a tensor, with :meth:`open`, or with :meth:`fsboundary.FeatureSpace.bank`. Any
     points will do: the features of any layer, or pixels, as ``FeatureBank(images.flatten(1))``.
@@ -107,7 +110,8 @@ class FeatureBank:
     def features(self) -> Tensor:
         """All points (n,d), float32 or float64: a bank on disk is read whole into memory.
 
-        Not to be written to. :meth:`price` and :meth:`take` never need all points at once.
+        Not to be written to. :meth:`price` and :meth:`take` never need all points at once. A
+        distributed bank reads them where the bank that it was made of keeps them.
         """
         return self._store.features()
 
@@ -167,7 +171,7 @@ class FeatureBank:
         -------
         FeatureBank
             Numbered from 0; :attr:`ids` says which rows of the whole they are. Of a bank on disk
-            it is a view; in memory it is a copy.
+            it is a view; in memory, and on the workers of a cluster, it is a copy.
 
         Raises
         ------
@@ -255,6 +259,38 @@ class FeatureBank:
         checks.check_indices(indices, len(self))
         points = self._store.take(indices.reshape(-1).to(torch.int64))
         return points.reshape(*indices.shape, self.num_features).to(indices.device)
+
+    def distribute(self, client: Client) -> FeatureBank:
+        """Return a bank with the same rows, held in shards by the workers of a dask cluster.
+
+        Every question is sent to all workers, and each answers for its own rows; this process
+        receives answers, and the rows that :meth:`take` asks for. What a worker held is restored
+        on others if it dies. Needs the extra ``fsboundary[distributed]``, on the workers too.
+
+        Parameters
+        ----------
+        client : dask.distributed.Client
+            Connected, and not asynchronous. A bank on disk is opened by the workers at its
+            absolute path, so they must share its file system. A bank in memory is sent to the
+            workers once, and kept here as well, in case one of them dies.
+
+        Returns
+        -------
+        FeatureBank
+            Its methods raise DataError if no worker is left for 30 seconds, or if workers die
+            again and again.
+
+        Raises
+        ------
+        ArgumentError
+            No client, one that is asynchronous or closed, or dask.distributed is not installed.
+        DataError
+            There is no worker, or one cannot read its rows.
+        """
+        checks.check_client(client)
+        from fsboundary.banks.distributed import distribute  # here: other banks need no dask
+
+        return FeatureBank.of(distribute(self._store, client))
 
     def __repr__(self) -> str:
         kind = type(self._store).__name__.removesuffix("Store").lower()

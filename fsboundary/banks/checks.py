@@ -74,6 +74,25 @@ def check_directions(directions: object, width: int) -> None:
         raise ArgumentError("directions", f"shape {tuple(directions.shape)}", wanted, fix)
 
 
+def check_client(client: object) -> None:
+    """Raise ArgumentError unless `client` is a dask client that can be asked at once."""
+    wanted = "a connected dask.distributed.Client"
+    got, fix = f"a {type(client).__name__}", "pass dask.distributed.Client(address)"
+    try:
+        from distributed import Client  # here: an extra that few need
+    except ImportError:
+        got += ", and dask.distributed is not installed"
+        fix = "pip install 'fsboundary[distributed]', here and on the workers"
+        raise ArgumentError("client", got, wanted, fix) from None
+    if not isinstance(client, Client):
+        raise ArgumentError("client", got, wanted, fix)
+    if client.asynchronous:
+        fix = "make it with asynchronous=False, and call this outside its event loop"
+        raise ArgumentError("client", "an asynchronous client", wanted, fix)
+    if client.status != "running":
+        raise ArgumentError("client", f"a client that is {client.status}", wanted, fix)
+
+
 def check_count(k: object) -> None:
     """Raise ArgumentError unless `k` is a positive integer."""
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:

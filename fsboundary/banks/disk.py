@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -11,8 +12,31 @@ import torch
 from torch import Tensor
 
 from fsboundary.banks import layout
+from fsboundary.banks.info import BankInfo
 from fsboundary.banks.store import Store
 from fsboundary.errors import DataError
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to find rows of a bank on disk, for another process; small where they are neighbours.
+
+    Attributes
+    ----------
+    path : str
+        The group, absolute.
+    rows : range or ndarray (c,)
+        Rows of the group, ascending.
+    count, width, info
+        Size and origin of the group, to tell another one by.
+    """
+
+    path: str
+    rows: range | np.ndarray[Any, Any]
+    count: int
+    width: int
+    info: BankInfo
 
 
 @final
@@ -84,6 +108,13 @@ class ZarrStore(Store):
     def subset(self, rows: Tensor) -> ZarrStore:
         """Return a view of `rows`."""
         return ZarrStore(self._path, rows if self._rows is None else self._rows[rows])
+
+    def place(self, rows: Tensor) -> Place:
+        """Return where `rows`, ascending and not none, are found on disk."""
+        there = rows if self._rows is None else self._rows[rows]
+        near = range(int(there[0]), int(there[-1]) + 1)
+        found = near if len(near) == len(there) else there.numpy()
+        return Place(str(self._path.absolute()), found, self._count, self.num_features, self.info)
 
     def _all(self, name: str) -> Tensor:
         first = self._arrays[name]
