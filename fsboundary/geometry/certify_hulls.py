@@ -14,16 +14,20 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.gathering import combined
+from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.lent import Lent
 from fsboundary.geometry.pricing import price_exact
+from fsboundary.geometry.streaming import streamed
 from fsboundary.protocols import MeasuredPointSet, Moments, PointSet
 from fsboundary.results import HullProjection
 from fsboundary.status import Status
 from fsboundary.tolerance import ATOL_SHARE, EPS, dot_error
 
 INSIDE, OUTSIDE, UNDECIDED = 1, -1, 0
+
+LOST = 2.0**-510
+"""Squares below 2**-1022 vanish from a norm: numbers below 2**-511."""
 
 
 @final
@@ -51,17 +55,32 @@ def extent(points: PointSet) -> Extent:
 
 def _streamed(points: PointSet) -> Moments:
     n, total, largest = len(points), torch.zeros(points.num_features).double(), 0.0
-    rows = chunk_rows(points.num_features, 4096)
-    for part in chunks(n, rows):
-        v = points.take(torch.arange(part.start, part.stop)).to(torch.float64)
+    for v in streamed(points):
         total = total.to(v.device) + v.sum(dim=0)
         largest = max(largest, float(torch.linalg.vector_norm(v, dim=1).max()))
     mean = total / n
     squares = torch.zeros_like(total)
-    for part in chunks(n, rows):
-        v = points.take(torch.arange(part.start, part.stop)).to(torch.float64)
+    for v in streamed(points):
         squares += (v - mean).square().sum(dim=0)
     return Moments(n, mean, squares.sum(), torch.tensor(largest).to(mean))
+
+
+def distance_above(distance: Tensor, queries: Tensor, largest: Tensor, width: int) -> Tensor:
+    """Return what the distance (B,) to the hull certainly does not exceed.
+
+    Parameters
+    ----------
+    distance : Tensor (B,), float64
+        As graded, from supports of `width` generators: the point, the difference and its length
+        are off by at most γ (|q| + 3 R), as the bound is.
+    queries : Tensor (B, d), float64
+    largest : Tensor (), float64
+        R.
+    """
+    gamma = 2 * dot_error(queries.shape[1] + width + 16)
+    reach = lengths(queries) + 3 * (largest + LOST * queries.shape[1] ** 0.5)
+    above: Tensor = distance + gamma * reach + TINY
+    return above * (1 + 4 * EPS)
 
 
 def grade_hulls(
@@ -92,8 +111,7 @@ def grade_hulls(
     unit = _unit(queries, projected, size.largest)
     away = queries * unit - projected * unit
     reach = torch.linalg.vector_norm(queries * unit, dim=1) + 3 * size.largest * unit[:, 0]
-    # squares below 2**-1022 vanish from a norm: numbers below 2**-511
-    lost = 2.0**-510 * queries.shape[1] ** 0.5 * unit[:, 0]
+    lost = LOST * queries.shape[1] ** 0.5 * unit[:, 0]
     rounding = 2 * dot_error(queries.shape[1] + support.shape[1] + 16) * (reach + 3 * lost)
     distance = torch.linalg.vector_norm(away, dim=1)
     held = (weights > 0).any(dim=1) & torch.isfinite(reach) & torch.isfinite(size.scale)

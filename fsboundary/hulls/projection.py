@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import final
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from fsboundary.arguments import check_bank_features, check_labelled, check_limits
 from fsboundary.banks import FeatureBank
 from fsboundary.errors import ArgumentError
+from fsboundary.hulls.copies import copies_of
 from fsboundary.interfaces import HullSolver, unsolved_hulls
 from fsboundary.registry import create
 from fsboundary.registry.hull_grading import project_and_grade
@@ -30,7 +31,6 @@ each other."""
 _subsets: weakref.WeakKeyDictionary[FeatureBank, dict[int, tuple[FeatureBank, Tensor]]] = (
     weakref.WeakKeyDictionary()
 )
-_copies: weakref.WeakKeyDictionary[FeatureBank, _Copies] = weakref.WeakKeyDictionary()
 
 
 def project_on_hull(
@@ -111,8 +111,8 @@ def class_hull_distances(
 ) -> Tensor:
     """Return the distance to the hull of each class (B,K), feature units, float64.
 
-    Column k is the k-th smallest label of `bank`; the nearest-hull class of a row is the label of
-    its smallest column. NaN where there is no certified answer.
+    Column k is the k-th smallest label of `bank`; :func:`nearest_hulls` compares the columns. NaN
+    where there is no certified answer.
 
     Raises
     ------
@@ -121,13 +121,19 @@ def class_hull_distances(
     HeadMismatchError
         A batch and a bank whose fingerprints differ.
     """
+    return torch.stack([found.distance for found in by_class(bank, features).values()], dim=1)
+
+
+def by_class(
+    bank: FeatureBank, features: Float[Tensor, "B d"] | FeatureBatch, **options: Any
+) -> dict[int, HullProjection]:
+    """Return the projections of all rows on the hull of each class, by ascending label."""
     z = check_bank_features(bank, features)
-    own = check_labelled(bank)
-    columns = []
-    for k in own.unique().tolist():
+    found = {}
+    for k in check_labelled(bank).unique().tolist():
         labels = torch.full((len(z),), k, dtype=torch.int64, device=z.device)
-        columns.append(project_on_hull(bank, z, labels=labels).distance)
-    return torch.stack(columns, dim=1)
+        found[k] = project_on_hull(bank, z, labels=labels, **options)
+    return found
 
 
 def _check_integers(name: str, value: object, rows: int) -> Tensor:
@@ -148,15 +154,19 @@ def _groups(
     if labels is None:
         return [(bank, None, finite.nonzero()[:, 0])]
     wanted = _check_integers("labels", labels, len(finite)).to(finite.device)
-    own = check_labelled(bank)
-    kept = _subsets.setdefault(bank, {})
+    check_labelled(bank)
     groups: list[tuple[FeatureBank, Tensor | None, Tensor]] = []
     for k in wanted.unique().tolist():
-        if k not in kept:
-            kept[k] = bank.subset(labels=k), (own == k).nonzero()[:, 0]
-        part, place = kept[k]
-        groups.append((part, place, ((wanted == k) & finite).nonzero()[:, 0]))
+        groups.append((*class_part(bank, k), ((wanted == k) & finite).nonzero()[:, 0]))
     return groups
+
+
+def class_part(bank: FeatureBank, k: int) -> tuple[FeatureBank, Tensor]:
+    """Return the generators of class `k` and their rows in `bank`; kept, as they are a copy."""
+    kept = _subsets.setdefault(bank, {})
+    if k not in kept:
+        kept[k] = bank.subset(labels=k), (check_labelled(bank) == k).nonzero()[:, 0]
+    return kept[k]
 
 
 def _exclusions(bank: FeatureBank, leave_out: Tensor | None, rows: int) -> Tensor | None:
@@ -171,33 +181,7 @@ def _exclusions(bank: FeatureBank, leave_out: Tensor | None, rows: int) -> Tenso
             f"-1 to {len(bank) - 1}",
             "count the bank's rows from 0; -1 leaves none out",
         )
-    if bank not in _copies:
-        _copies[bank] = _Copies(bank)
-    return _copies[bank].of(out.cpu()).to(out.device)
-
-
-@final
-class _Copies:
-    """Which rows of a bank hold the same point: rows in order of points, and where each begins."""
-
-    def __init__(self, bank: FeatureBank) -> None:
-        digests = bank.digests()
-        order = digests[:, 1].argsort(stable=True)
-        self._rows = order[digests[order, 0].argsort(stable=True)]
-        digests = digests[self._rows]
-        first = torch.ones(len(digests), dtype=torch.bool)
-        first[1:] = (digests[1:] != digests[:-1]).any(dim=1)
-        self._begin = torch.cat([first.nonzero()[:, 0], torch.tensor([len(first)])])
-        self._point = torch.empty_like(self._rows)
-        self._point[self._rows] = first.cumsum(dim=0) - 1
-
-    def of(self, wanted: Tensor) -> Tensor:
-        """Return the rows that hold the same points as `wanted` (B,), itself included, (B,E)."""
-        point = self._point[wanted.clamp_min(0)]
-        counts = torch.where(wanted >= 0, self._begin[point + 1] - self._begin[point], 0)
-        column = torch.arange(max(counts.tolist(), default=0) or 1)
-        place = (self._begin[point, None] + column).clamp_max(len(self._rows) - 1)
-        return torch.where(column < counts[:, None], self._rows[place], -1)
+    return copies_of(bank).of(out.cpu()).to(out.device)
 
 
 def _within(exclude: Tensor, place: Tensor | None, count: int) -> Tensor:

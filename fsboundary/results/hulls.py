@@ -47,3 +47,38 @@ class HullProjection(Result):
     membership: Int[Tensor, " B"]
     status: Int[Tensor, " B"]
     steps: Int[Tensor, " B"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NearestHulls(Result):
+    """The class whose hull is nearest to each of B rows, among the K classes of a bank.
+
+    Attributes
+    ----------
+    label : Tensor (B,)
+        The class with the smallest distance, the lowest of those whose hulls hold the row; -1 where
+        no class has a certified distance.
+    distance, lower_bound : Tensor (B,), float64
+        Upper and lower bound of the distance to its hull. Feature units.
+    margin : Tensor (B,), float64
+        Every other hull is farther by at least this, where it is positive; +inf where there is no
+        other. Not positive where two hulls hold the row, or rounding or a solver that failed
+        leaves open which is nearer. Feature units.
+    classes : Tensor (B, K)
+        The label of each column, ascending, in every row the same.
+    distances, lower_bounds : Tensor (B, K), float64
+        Upper and lower bound of the distance to the hull of each class; distances are NaN where
+        there is no certified answer.
+    status : Tensor (B,)
+        CONVERGED where ``margin`` is positive, NOT_FINITE, or UNDECIDED.
+    """
+
+    label: Int[Tensor, " B"]
+    distance: Float64[Tensor, " B"]
+    lower_bound: Float64[Tensor, " B"]
+    margin: Float64[Tensor, " B"]
+    classes: Int[Tensor, "B K"]
+    distances: Float64[Tensor, "B K"]
+    lower_bounds: Float64[Tensor, "B K"]
+    status: Int[Tensor, " B"]

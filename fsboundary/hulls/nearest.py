@@ -1,0 +1,90 @@
+"""The class whose hull is nearest."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fsboundary.arguments import check_bank_features
+from fsboundary.banks import FeatureBank
+from fsboundary.geometry.certify_hulls import INSIDE, distance_above, extent
+from fsboundary.hulls.projection import by_class
+from fsboundary.interfaces import HullSolver
+from fsboundary.results import FeatureBatch, NearestHulls
+from fsboundary.status import Status
+from fsboundary.tolerance import EPS
+
+
+def nearest_hulls(
+    bank: FeatureBank,
+    features: Float[Tensor, "B d"] | FeatureBatch,
+    *,
+    solver: str | HullSolver = "active_set",
+    tolerance: float | None = None,
+    max_steps: int | None = None,
+    show_progress: bool = False,
+) -> NearestHulls:
+    """Return the class whose hull is nearest to each row, certified where it is the only one.
+
+    Parameters
+    ----------
+    bank : FeatureBank
+        With labels.
+    features : Tensor (B, d) or FeatureBatch
+        As in :func:`project_on_hull`.
+    solver : str or HullSolver
+    tolerance : float, optional
+        Relative tolerance of the distances, default 1e-6.
+    max_steps : int, optional
+        Passes over the points of a class, default 200.
+    show_progress : bool
+
+    Returns
+    -------
+    NearestHulls
+
+    Raises
+    ------
+    ArgumentError
+        The bank has no labels, or wrong types or shapes, before any work.
+    HeadMismatchError
+        A batch and a bank whose fingerprints differ.
+    PluginError
+        The solver raised or answered in the wrong shape.
+    """
+    z = check_bank_features(bank, features)
+    found = by_class(
+        bank,
+        features,
+        solver=solver,
+        tolerance=tolerance,
+        max_steps=max_steps,
+        show_progress=show_progress,
+    )
+    classes = torch.tensor(list(found), device=z.device)
+    distances = torch.stack([one.distance for one in found.values()], dim=1)
+    lower_bounds = torch.stack([one.lower_bound for one in found.values()], dim=1)
+    held = torch.stack([one.membership == INSIDE for one in found.values()], dim=1)
+    # of the hulls that hold the row the first, not the one that rounding makes the nearest
+    known = torch.where(held, 0.0, torch.where(distances.isnan(), torch.inf, distances))
+    column = known.sort(dim=1, stable=True).indices[:, :1]
+    distance, lower_bound = (t.gather(1, column)[:, 0] for t in (distances, lower_bounds))
+    width = max(one.support.shape[1] for one in found.values())
+    above = distance_above(distance, z, extent(bank).largest.to(z.device), width)
+    others = lower_bounds.scatter(1, column, torch.inf).amin(dim=1)
+    # the factor covers the rounding of the subtraction, which leaves the sign as it is
+    margin = (others - above) * (1 - EPS)
+    sure = margin > 0
+    failed = next(iter(found.values())).status
+    failed = torch.where(failed == Status.NOT_FINITE, failed, int(Status.UNDECIDED))
+    return NearestHulls(
+        label=torch.where(torch.isfinite(distance), classes[column[:, 0]], -1),
+        distance=distance,
+        lower_bound=lower_bound,
+        margin=margin,
+        classes=classes.expand(len(z), -1),
+        distances=distances,
+        lower_bounds=lower_bounds,
+        status=torch.where(sure, int(Status.CONVERGED), failed),
+    )
