@@ -81,14 +81,19 @@ def check_bank_features(bank: object, features: object) -> Tensor:
     bank = check_bank(bank)
     if not isinstance(features, FeatureBatch):
         return check_features(bank.num_features, features)
-    own, other = bank.fingerprint, features.fingerprint
+    check_fingerprints(bank, features.fingerprint)
+    return check_features(bank.num_features, features.features)
+
+
+def check_fingerprints(bank: FeatureBank, other: str) -> None:
+    """Raise HeadMismatchError where bank and features both say what made them and differ."""
+    own = bank.fingerprint
     if own and other and own != other:
         raise HeadMismatchError(
             f"features: of another head, extractor or layer than the bank: their fingerprint is "
             f"{other}, the bank's is {own}. Extract both with the same FeatureSpace, or, if you "
             "know that they can be compared, pass batch.features"
         )
-    return check_features(bank.num_features, features.features)
 
 
 def check_limits(

@@ -22,6 +22,7 @@ class Status(IntEnum):
     TARGET_IS_SOURCE = 7
     NOT_FINITE = 8
     UNDECIDED = 9
+    DEGENERATE = 10
 
     @property
     def ok(self) -> bool:
@@ -65,4 +66,8 @@ _ADVICE = {
     ),
     Status.NOT_FINITE: "the row holds NaN or infinite values. Drop it or mend its image",
     Status.UNDECIDED: "the bracket does not decide the question. Tighten tolerance",
+    Status.DEGENERATE: (
+        "there is nothing to measure by: all entries of an attribution are equal, so they have no "
+        "order, or the image lies on the boundary already. Leave the row out"
+    ),
 }

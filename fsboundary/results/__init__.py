@@ -2,6 +2,7 @@
 
 from fsboundary.results.affine import AffineRank, AffineResiduals
 from fsboundary.results.base import Result
+from fsboundary.results.comparisons import Comparison
 from fsboundary.results.features import FeatureBatch
 from fsboundary.results.flips import FlipPoints
 from fsboundary.results.hulls import HullProjection, NearestHulls
@@ -18,6 +19,7 @@ __all__ = [
     "AffineRank",
     "AffineResiduals",
     "ClassPath",
+    "Comparison",
     "Extrapolation",
     "FeatureBatch",
     "FlipImages",

@@ -2,7 +2,8 @@
 
 60,000 training features of the demo's network are the generators, 10,000 test features the
 queries. The unit is one float32 ``queries @ points.T`` with row maximum, timed in the same run.
-Times of fsboundary include grading. scipy's nnls answers a stated sample, one query at a time.
+Times of fsboundary include grading. scipy's nnls and cvxpy with Clarabel answer stated samples,
+one query at a time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,12 +46,37 @@ def nnls_seconds(queries: torch.Tensor, points: torch.Tensor) -> tuple[float, li
     return (time.perf_counter() - start) / len(queries), distances
 
 
+def cvxpy_seconds(queries: torch.Tensor, bank: fsb.FeatureBank) -> tuple[float, list[float]]:
+    """Return seconds a query and distances of the reference solver ``cvxpy``, less grading."""
+    solver, distances, seconds = fsb.registry.create("hull_solver", "cvxpy"), [], 0.0
+    for query in queries.double().split(1):
+        state = solver.prepare(bank)
+        start = time.perf_counter()
+        found = solver.project(state, query, tolerance=1e-6, max_steps=200)
+        seconds += time.perf_counter() - start
+        weights, support = found.weights[0], found.support[0].clamp_min(0)
+        distances.append(float(torch.linalg.vector_norm(query[0] - weights @ bank.take(support))))
+    return seconds / len(queries), distances
+
+
+def beside(each: float, own: float, distances: list[float], found: torch.Tensor) -> dict[str, Any]:
+    """Return how a peer with `each` seconds a query compares with `own` seconds a query."""
+    difference = np.abs(np.array(distances) - found[: len(distances)].numpy()).max()
+    return {
+        "sample": len(distances),
+        "seconds_a_query": round(each, 4),
+        "times_slower": round(each / own, 1),
+        "largest_difference": float(difference),
+    }
+
+
 def main() -> None:
     """Run the benchmark and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--sample", type=int, default=10, help="queries for nnls")
+    parser.add_argument("--slow-sample", type=int, default=2, help="queries for cvxpy")
     args = parser.parse_args()
     demo, data = load_demo(), read_fashion_mnist(args.data)
     space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
@@ -64,8 +91,9 @@ def main() -> None:
     found = fsb.project_on_hull(bank, queries)
     seconds = time.perf_counter() - start
     above = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
-    each, distances = nnls_seconds(queries[: args.sample], points)
-    difference = np.abs(np.array(distances) - found.distance[: args.sample].numpy()).max()
+    own = seconds / len(queries)
+    nnls_each = nnls_seconds(queries[: args.sample], points)
+    cvxpy_each = cvxpy_seconds(queries[: args.slow_sample], bank)
     outside = found.distance > 0
     row = {
         "generators": list(points.shape),
@@ -80,12 +108,8 @@ def main() -> None:
         "passes": {int(k): int((found.steps == k).sum()) for k in found.steps.unique()},
         "mean_support": round(float((found.support >= 0).sum(dim=1).double().mean()), 2),
         "peak_memory_above_bank_gib": round(above, 3),
-        "nnls": {
-            "sample": args.sample,
-            "seconds_a_query": round(each, 4),
-            "times_slower": round(each / (seconds / len(queries)), 1),
-            "largest_difference": float(difference),
-        },
+        "nnls": beside(nnls_each[0], own, nnls_each[1], found.distance),
+        "cvxpy": beside(cvxpy_each[0], own, cvxpy_each[1], found.distance),
     }
     print(json.dumps(row, indent=2))
 

@@ -1,0 +1,96 @@
+"""Where a row is headed: its flip point and the unit direction, for methods with a target."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from fsboundary.attr.envelope import rows_in
+from fsboundary.boundaries import find_flip_points
+from fsboundary.geometry.lengths import lengths
+from fsboundary.head import LinearHead
+from fsboundary.space import FeatureSpace
+from fsboundary.status import Status
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Aim:
+    """The flip points of B rows.
+
+    Attributes
+    ----------
+    unit : Tensor (B, d), float64
+        The direction that makes the target more likely: to the flip point, or straight away from
+        the nearest one where the target is the row's own class. 0 at distance 0, NaN where there
+        is no certified flip point.
+    target : Tensor (B,)
+        The class on the other side of that flip point.
+    distance : Tensor (B,), float64
+        To the flip point, feature units.
+    """
+
+    unit: Tensor
+    target: Tensor
+    distance: Tensor
+
+
+def aim_from(
+    space: FeatureSpace,
+    inputs: tuple[Tensor, ...],
+    additional: tuple[Any, ...],
+    target: Tensor | None,
+) -> Aim:
+    """Return where each row of `inputs` is headed; see :func:`aim`."""
+    with torch.no_grad():
+        features = space.features(*inputs, *additional)
+    # after the pass, which finds the head
+    return aim(space.head, features, target)
+
+
+def aim(head: LinearHead, features: Tensor, target: Tensor | None) -> Aim:
+    """Return where each row of `features` is headed; `target` is (B,) or None for the nearest.
+
+    Warns of rows at distance 0, whose direction is 0, and of rows without a flip point.
+    """
+    z = features.detach().double()
+    head = head.to(z.device)
+    flips = find_flip_points(head, z, "nearest" if target is None else target.to(z.device))
+    points, distance = flips.points[:, 0].clone(), flips.distance[:, 0].clone()
+    across, status = flips.target[:, 0].clone(), flips.status[:, 0].clone()
+    own = status == Status.TARGET_IS_SOURCE
+    if bool(own.any()):
+        nearest = find_flip_points(head, z[own])
+        points[own], distance[own] = nearest.points[:, 0], nearest.distance[:, 0]
+        across[own], status[own] = nearest.target[:, 0], nearest.status[:, 0]
+    moved = points - z
+    unit = moved / torch.where(distance > 0, lengths(moved), 1.0)[:, None]
+    unit = torch.where(own[:, None], -unit, unit)
+    missing = ~torch.isfinite(distance)
+    unit = torch.where(missing[:, None], torch.nan, unit)
+    if bool(missing.any()):
+        codes = sorted({int(code) for code in status[missing].tolist()})
+        advice = "; ".join(f"{Status(c).name}: {Status(c).advice}" for c in codes)
+        warn(f"no flip point, so no direction: the attribution is NaN ({advice})", missing)
+    if bool((distance == 0).any()):
+        warn(
+            "on the boundary, distance 0: there is no direction, and 0 stands for it", distance == 0
+        )
+    return Aim(unit=unit, target=across, distance=distance)
+
+
+def warn(message: str, rows: Tensor) -> None:
+    """Warn of the `rows` (B,) that are true."""
+    warnings.warn(f"{message} ({rows_in(rows[:, None])})", stacklevel=3)
+
+
+def warn_of_zeros(attributions: tuple[Tensor, ...], meant: Tensor, why: str) -> None:
+    """Warn of rows that got nothing but zeros although `meant` (B,) says that they should."""
+    some = torch.stack([(a.detach() != 0).flatten(1).any(dim=1) for a in attributions]).any(dim=0)
+    zero = meant.to(some.device) & ~some
+    if bool(zero.any()):
+        warn(f"the attribution is zero: {why}", zero)

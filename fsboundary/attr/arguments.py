@@ -1,0 +1,79 @@
+"""Arguments as Captum's users pass them: tensors or tuples, targets, extra arguments, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fsboundary.builtin.extractors.batches import check_images, rows_of
+from fsboundary.errors import ArgumentError
+
+Target = int | list[int] | Tensor | None
+Tensors = Tensor | tuple[Tensor, ...]
+
+
+def as_tuple(name: str, value: object) -> tuple[Tensor, ...]:
+    """Return argument `name`, a tensor or a tuple of tensors with as many rows, as a tuple."""
+    parts = value if isinstance(value, tuple) else (value,)
+    if not parts:
+        raise ArgumentError(name, "an empty tuple", "a tensor or tensors", "pass the images")
+    for part in parts:
+        check_images(part)
+    rows = {len(part) for part in parts}
+    if len(rows) > 1:
+        raise ArgumentError(name, f"{sorted(rows)} rows", "as many rows in each", "align them")
+    return parts
+
+
+def like(value: object, parts: tuple[Tensor, ...]) -> Tensors:
+    """Return `parts` as a tuple where `value` is one, else the only one."""
+    return parts if isinstance(value, tuple) else parts[0]
+
+
+def extra(additional: object) -> tuple[Any, ...]:
+    """Return ``additional_forward_args`` as a tuple."""
+    if additional is None:
+        return ()
+    return additional if isinstance(additional, tuple) else (additional,)
+
+
+def target_rows(target: object, rows: int, device: torch.device) -> Tensor | None:
+    """Return one target a row (B,), or None for the nearest class.
+
+    Raises
+    ------
+    ArgumentError
+        Not an int, a list or tensor of one int or of one a row, or None.
+    """
+    if target is None:
+        return None
+    wanted = f"an int, {rows} ints as a list or tensor, or None for the nearest class"
+    fix = "pass the class to reach, or one a row"
+    try:
+        found = torch.as_tensor(target, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentError("target", repr(target), wanted, fix) from error
+    whole = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool)
+    if not whole or found.ndim > 1 or found.numel() not in (1, rows):
+        got = f"{found.dtype}, shape {tuple(found.shape)}"
+        raise ArgumentError("target", got, wanted, fix)
+    return found.long().reshape(-1).expand(rows)
+
+
+def parts_of(
+    rows: int, size: int | None, show_progress: bool, *cut: tuple[Any, ...]
+) -> Iterator[tuple[tuple[Any, ...], ...]]:
+    """Yield each tuple of `cut`, its tensors of B = `rows` rows cut into parts of `size` rows."""
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        fix = "leave it out for all rows at once"
+        raise ArgumentError("internal_batch_size", repr(size), "a positive integer", fix)
+    step = max(rows, 1) if size is None else size
+    with tqdm(total=rows, unit="image", disable=not show_progress) as bar:
+        for start in range(0, max(rows, 1), step):
+            part = slice(start, start + step)
+            yield tuple(tuple(rows_of(values, rows, part)) for values in cut)
+            bar.update(min(step, rows - start))

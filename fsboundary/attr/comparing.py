@@ -1,0 +1,185 @@
+"""How far attributions of the same images agree, and how they behave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fsboundary.attr.compared import (
+    Compared,
+    check_attributions,
+    check_count,
+    check_image_batch,
+    check_metrics,
+    check_pixels,
+    check_reference,
+    check_share,
+)
+from fsboundary.attr.deletion import deletion_curves
+from fsboundary.attr.intervals import bootstrap
+from fsboundary.attr.margins import Margins
+from fsboundary.attr.metrics import METRICS, all_pairs, metric
+from fsboundary.attr.reach import falling_directions, flip_distances, reach_curves
+from fsboundary.builtin.extractors.batches import check_batch_size
+from fsboundary.results import Comparison, FlipImages
+from fsboundary.space import FeatureSpace, space_of
+from fsboundary.status import Status
+
+FARTHEST = 10.0
+"""Where the reach curves end, in units of the distance of the flip image."""
+
+
+def compare(
+    images: Float[Tensor, "B C H W"],
+    attributions: Mapping[str, Float[Tensor, "B C H W"]],
+    *,
+    reference: str = "boundary",
+    metrics: Sequence[str] = METRICS,
+    space: FeatureSpace | nn.Module | None = None,
+    flips: FlipImages | Float[Tensor, "B C H W"] | None = None,
+    baselines: float | FlipImages | Float[Tensor, "B C H W"] = 0.0,
+    steps: int = 21,
+    top_share: float = 0.1,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    batch_size: int = 256,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> Comparison:
+    """Compare attributions of the same images: how far they agree, and what following them does.
+
+    The metrics, of the entries of one image:
+
+    - "cosine": of the angle between them.
+    - "spearman", "kendall": rank correlations, ties sharing their ranks (tau-b).
+    - "top_k": share that the largest `top_share` by size have in common; entries that tie with
+      the last place share the places that are left.
+    - "ssim": structural similarity, each attribution divided by the size of its largest entry;
+      7 x 7 uniform window inside the image, mean over windows and channels
+      (Wang et al. 2004, with K1 = 0.01, K2 = 0.03 and a range of 2).
+    - "sign": share of equal signs among the entries that are not 0 in both.
+
+    The curves say what the model does, and need `space`. ``deletion``: how the margin falls when
+    pixels are moved to the baselines, largest attribution first. ``reach``: how it falls along
+    the attribution's direction, up to 10 times as far as the flip image; nothing holds pixels
+    within a range there.
+
+    Parameters
+    ----------
+    images : Tensor (B, C, H, W)
+    attributions : dict of Tensor (B, C, H, W)
+        By name: what Captum's ``attribute`` returns, or any other. A row with NaN is NaN in all
+        that it takes part in, and nowhere else.
+    reference : str
+        Name of the attribution that the others are told against; "boundary" may be missing.
+    metrics : sequence of str
+        Default all.
+    space : FeatureSpace or nn.Module, optional
+        The model of the curves. Without it they are NaN.
+    flips : FlipImages or Tensor (B, C, H, W), optional
+        Images on the boundary, NaN where none is known; their distance is the unit of ``reach``.
+        Where they are not given, images on the boundary are found by linear steps, which are not
+        the nearest ones.
+    baselines : float, FlipImages or Tensor (B, C, H, W)
+        What pixels are moved to; with flip images the margin falls to 0.
+    steps : int
+        T, of each curve, both ends included.
+    top_share : float
+        In (0, 1].
+    resamples, confidence, seed : int, float, int
+        Of the bootstrap intervals: images are drawn with replacement.
+    batch_size : int
+        Images at once.
+    show_progress : bool
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ArgumentError
+        Attributions of another shape, unknown names, numbers out of range, before any work.
+    """
+    images = check_image_batch(images)
+    compared = check_attributions(images, attributions)
+    chosen, name = check_metrics(metrics), check_reference(reference, compared.names)
+    start = check_pixels("baselines", baselines, images)
+    ends = None if flips is None else check_pixels("flips", flips, images)
+    check_share("top_share", top_share, ends=True)
+    check_share("confidence", confidence)
+    check_count("steps", steps, 2)
+    check_count("resamples", resamples, 1)
+    check_batch_size(batch_size)
+    view = None if space is None else space_of(space)
+    grid = torch.linspace(0, 1, steps, dtype=torch.float64, device=images.device)
+    with tqdm(unit="pass", desc="compare", disable=not show_progress) as bar:
+        per_image = []
+        for one in chosen:
+            bar.set_postfix_str(one)
+            per_image.append(all_pairs(metric(one, top_share), compared.values))
+        values = torch.stack(per_image)
+        if view is None:
+            curves = _unknown(compared, steps)
+        else:
+            bar.set_postfix_str("curves")
+            margins = Margins(view, images, batch_size, bar)
+            curves = _curves(margins, compared, start, ends, grid)
+    mean, low, high = bootstrap(values, resamples=resamples, confidence=confidence, seed=seed)
+    return Comparison(
+        methods=compared.names,
+        metrics=chosen,
+        reference=name,
+        mean=mean,
+        low=low,
+        high=high,
+        per_image=values,
+        moved=grid,
+        travelled=FARTHEST * grid,
+        **curves,
+    )
+
+
+def _unknown(compared: Compared, steps: int) -> dict[str, Tensor]:
+    """Return the fields that need a model, NaN."""
+    nan = compared.values.new_full((*compared.status.shape, steps), torch.nan)
+    return {
+        "deletion": nan,
+        "reach": nan.clone(),
+        "crossing": nan[:, :, 0].clone(),
+        "flip_distance": nan[0, :, 0].clone(),
+        "status": compared.status,
+    }
+
+
+def _curves(
+    margins: Margins,
+    compared: Compared,
+    baselines: Tensor,
+    flips: Tensor | None,
+    grid: Tensor,
+) -> dict[str, Tensor]:
+    """Return the fields that need a model."""
+    status = torch.where(margins.status == Status.CONVERGED, compared.status, margins.status)
+    images = margins.images
+    directions = falling_directions(compared.values, margins.gradient(images))
+    if flips is None:
+        unit = flip_distances(margins)
+    else:
+        unit = (flips.double() - images.double()).flatten(1).norm(dim=1)
+    deletion = deletion_curves(margins, compared.values, baselines, grid)
+    reach, crossing = reach_curves(margins, directions, unit, FARTHEST * grid)
+    failed = status != Status.CONVERGED
+    unit = torch.where(margins.usable, unit, torch.nan)
+    lost = ~failed & ~torch.isfinite(unit)
+    return {
+        "deletion": torch.where(failed[..., None], torch.nan, deletion),
+        "reach": torch.where(failed[..., None], torch.nan, reach),
+        "crossing": torch.where(failed, torch.nan, crossing),
+        "flip_distance": unit,
+        "status": torch.where(lost, int(Status.INACCURATE), status),
+    }

@@ -1,0 +1,99 @@
+"""A classifier for captum.concept that separates the hulls of the concepts' activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, final
+
+import torch
+from captum.concept import Classifier
+from torch import Tensor
+
+from fsboundary.banks import FeatureBank
+from fsboundary.errors import ArgumentError
+from fsboundary.hulls import hull_separation
+
+
+@final
+class HullClassifier(Classifier):  # type: ignore[misc]  # Captum has no types
+    """Concept activation vectors that are normals of separating hyperplanes between hulls.
+
+    For each concept the hull of its activations is taken, and that of all the others'; the vector
+    is the unit normal of the hyperplane half-way between the two, pointing to the concept. So
+    nothing is random, no example is on the wrong side, and the distance of the hulls says how
+    clear the separation is.
+
+    Examples
+    --------
+    ::
+
+        captum.concept.TCAV(model, "pool", classifier=HullClassifier(), ...)
+    """
+
+    def __init__(self) -> None:
+        self._weights: Tensor | None = None
+        self._classes: list[int] = []
+
+    def train_and_eval(
+        self, dataloader: Iterable[tuple[Tensor, Tensor]], **kwargs: Any
+    ) -> dict[str, Any]:
+        """Separate the concepts.
+
+        Parameters
+        ----------
+        dataloader : iterable of (Tensor (n, F), Tensor (n,))
+            Activations and the numbers of their concepts.
+        **kwargs : object
+            Not used; Captum passes on what its own classifiers take.
+
+        Returns
+        -------
+        dict
+            "distance": how far the hull of each concept is from that of the others (C,), in units
+            of the activations.
+
+        Raises
+        ------
+        ArgumentError
+            Fewer than two concepts, or one whose hull meets that of the others, or is too close to
+            tell.
+        """
+        batches = [(rows.flatten(1).detach().cpu(), of.cpu()) for rows, of in dataloader]
+        if not batches:
+            raise ArgumentError("dataloader", "no batches", "activations and labels", "pass some")
+        rows, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        classes = labels.unique()
+        if len(classes) < 2:
+            got = f"{len(classes)} concept"
+            raise ArgumentError("dataloader", got, "at least two", "add a random concept")
+        normals, distances = [], []
+        for concept in classes.tolist():
+            bank = FeatureBank(rows.double(), (labels == concept).long())
+            found = hull_separation(bank, 0, 1)
+            if int(found.intersect[0]) != -1:
+                raise ArgumentError(
+                    "dataloader",
+                    f"concept {concept}, whose hull meets that of the others",
+                    "concepts that a hyperplane separates",
+                    "take fewer examples, a later layer, or captum.concept.DefaultClassifier",
+                )
+            normals.append(found.normal[0])
+            distances.append(found.distance[0])
+        self._weights, self._classes = torch.stack(normals), classes.tolist()
+        return {"distance": torch.stack(distances)}
+
+    def weights(self) -> Tensor:
+        """Return one unit vector for each concept, (C,F), float64.
+
+        Raises
+        ------
+        RuntimeError
+            Called before :meth:`train_and_eval`.
+        """
+        if self._weights is None:
+            raise RuntimeError("no weights yet: call train_and_eval first")
+        return self._weights
+
+    def classes(self) -> list[int]:
+        """Return the numbers of the concepts, in the order of the weights."""
+        return self._classes

@@ -1,0 +1,103 @@
+"""What the distance modules share: from images to certified distances with a gradient."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fsboundary.attr.envelope import Answer, Pass, attach, watched
+from fsboundary.builtin.extractors.batches import check_images
+from fsboundary.errors import ArgumentError, HeadError
+from fsboundary.head import LinearHead
+from fsboundary.space import FeatureSpace, space_of
+
+
+class Distance(nn.Module, ABC):
+    """Images to distances in feature space, (B,...) to (B,K), for any attribution method.
+
+    The model of the space is the submodule ``model``, so that its layers can be explained and
+    hooked; it is called as it is.
+    """
+
+    def __init__(self, space: nn.Module | FeatureSpace) -> None:
+        super().__init__()
+        self.space = space_of(space)
+        self.model = self.space.model
+        # not train(): the mode of the model is the user's
+        self.training = self.model.training
+        self._head: LinearHead | None = None
+
+    def forward(self, images: Tensor, *additional: Any) -> Tensor:
+        """Return the distances of `images`, in the dtype of the features.
+
+        Parameters
+        ----------
+        images : Tensor (B, ...)
+            What the space takes; on any device.
+        *additional : object
+            Passed to the model after the images.
+        """
+        check_images(images)
+        record = Pass()
+        features = self.space.features(watched(images, record), *additional)
+        head = self._checked_head().to(features.device)
+        return attach(features, self._answer(head, features.detach().double()), record)
+
+    def _check_early(self) -> None:
+        """Check against the head where it is known by now; else the first pass does."""
+        try:
+            self._checked_head()
+        except HeadError as error:
+            if type(error) is not HeadError:
+                raise
+
+    def _checked_head(self) -> LinearHead:
+        head = self.space.head
+        if self._head is not head:
+            self._check(head)
+            self._head = head
+        return head
+
+    @abstractmethod
+    def _check(self, head: LinearHead) -> None:
+        """Raise ArgumentError where the arguments do not fit `head`."""
+
+    @abstractmethod
+    def _answer(self, head: LinearHead, z: Tensor) -> Answer:
+        """Return the distances of features `z` (B,d), float64 and detached."""
+
+
+def checked_classes(classes: object) -> list[int] | None:
+    """Return the distinct classes of argument ``classes``, or None for all."""
+    if classes is None:
+        return None
+    chosen = classes.tolist() if isinstance(classes, Tensor) else classes
+    if isinstance(chosen, str) or not isinstance(chosen, Sequence) or not all(map(_whole, chosen)):
+        fix = "pass a list such as [0, 1, 2], or leave it out for all"
+        raise ArgumentError("classes", repr(classes), "whole numbers", fix)
+    if not chosen:
+        raise ArgumentError("classes", "none", "at least one class", "leave it out for all")
+    return sorted(set(chosen))
+
+
+def check_class(name: str, value: int, count: int) -> None:
+    """Raise ArgumentError unless `value` is one of `count` classes."""
+    if not 0 <= value < count:
+        raise ArgumentError(name, str(value), f"0 to {count - 1}", "count classes from 0")
+
+
+def left_out(classes: list[int] | None, count: int, device: torch.device) -> Tensor:
+    """Return which of `count` classes are not among `classes`, (K,)."""
+    out = torch.zeros(count, dtype=torch.bool, device=device)
+    if classes is not None:
+        out[:] = True
+        out[classes] = False
+    return out
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

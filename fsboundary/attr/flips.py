@@ -1,0 +1,91 @@
+"""Flip images for the methods that compare an image with the one on the boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsboundary.attr.aim import Aim, warn
+from fsboundary.attr.arguments import as_tuple
+from fsboundary.errors import ArgumentError
+from fsboundary.space import FeatureSpace
+
+Finder = Callable[[Tensor, Tensor], Tensor]
+"""Images (B,...), targets (B,) -> images on the boundary (B,...), NaN where none was found."""
+
+BATCH = 64
+"""Images for which flip images are sought at once, unless the caller says."""
+
+
+def check_finder(finder: object) -> None:
+    """Raise ArgumentError unless `finder` can be called, or is None."""
+    if not (finder is None or callable(finder)):
+        fix = "leave it out for fsboundary.pixels.flip_images"
+        raise ArgumentError("finder", repr(finder), "a function of images and targets", fix)
+
+
+def given_flips(
+    inputs: tuple[Tensor, ...],
+    additional: tuple[Any, ...],
+    baselines: object,
+    finder: Finder | None,
+) -> tuple[Tensor, ...]:
+    """Return the flip images that the caller gave, () if they are to be found, or raise."""
+    if baselines is not None:
+        ends = as_tuple("baselines", baselines)
+        _check_shapes(inputs, ends, "baselines")
+        return ends
+    if len(inputs) > 1 or (finder is None and additional):
+        raise ArgumentError(
+            "baselines",
+            "none, for a model with several inputs or additional arguments",
+            "flip images of the same shapes as the inputs",
+            "find them yourself and pass them as baselines",
+        )
+    return ()
+
+
+def flips_of(
+    space: FeatureSpace,
+    inputs: tuple[Tensor, ...],
+    goal: Aim,
+    given: tuple[Tensor, ...],
+    finder: Finder | None,
+    size: int | None,
+) -> tuple[Tensor, ...]:
+    """Return an image on the boundary for each row of `inputs`: given, or found.
+
+    Rows without one are NaN, with a warning.
+    """
+    ends = given
+    if not given:
+        images = inputs[0].detach()
+        ends = (_found(space, images, goal.target.to(images.device), finder, size),)
+        _check_shapes(inputs, ends, "what finder returned")
+    ends = tuple(e.detach().to(x) for e, x in zip(ends, inputs, strict=True))
+    lost = torch.stack([torch.isnan(e).flatten(1).any(dim=1) for e in ends]).any(dim=0)
+    if bool(lost.any()):
+        warn("no flip image was found: the attribution is NaN", lost)
+    return tuple(e.masked_fill(lost.view(-1, *[1] * (e.ndim - 1)), torch.nan) for e in ends)
+
+
+def _check_shapes(inputs: tuple[Tensor, ...], ends: tuple[Tensor, ...], name: str) -> None:
+    came, wanted = ([tuple(x.shape) for x in parts] for parts in (ends, inputs))
+    if came != wanted:
+        fix = "give one flip image for each image"
+        raise ArgumentError(name, f"shapes {came}", f"shapes {wanted}", fix)
+
+
+def _found(
+    space: FeatureSpace, images: Tensor, target: Tensor, finder: Finder | None, size: int | None
+) -> Tensor:
+    if finder is not None:
+        return finder(images, target)
+    from fsboundary import pixels  # here: not every attribution needs a search
+
+    search: Any = pixels
+    found: Tensor = search.flip_images(space, images, target, batch_size=size or BATCH).images
+    return found

@@ -1,0 +1,234 @@
+"""Captum's methods, run on a model's logits and compared."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, final
+
+import torch
+from captum.attr import Attribution
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fsboundary.attr.arguments import target_rows
+from fsboundary.attr.boundary_direction import BoundaryDirection
+from fsboundary.attr.compared import check_image_batch
+from fsboundary.attr.comparing import compare
+from fsboundary.attr.seeded import seeded
+from fsboundary.builtin.extractors.batches import check_batch_size
+from fsboundary.errors import ArgumentError
+from fsboundary.results import Comparison, FeatureBatch
+from fsboundary.space import FeatureSpace, space_of
+
+Method: TypeAlias = Attribution | Callable[[nn.Module], Attribution]
+"""A method of Captum's, or what makes one from a model: its class, say."""
+
+
+def attribute_methods(
+    space: FeatureSpace | nn.Module,
+    images: Float[Tensor, "B C H W"],
+    methods: Mapping[str, Method],
+    target: int | Sequence[int] | Int[Tensor, " B"] | None = None,
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> dict[str, Tensor]:
+    """Return what Captum's methods say about the logits of images, by name.
+
+    The first entry, "boundary", is ours, unless a method has this name:
+    :class:`BoundaryDirection` with the same target, so with the sign of evidence for the class.
+
+    Parameters
+    ----------
+    space : FeatureSpace or nn.Module
+    images : Tensor (B, C, H, W)
+    methods : dict
+        By name: classes, as ``IntegratedGradients``; functions that make a method from a model,
+        as ``lambda model: NoiseTunnel(Saliency(model))``; or methods ready made.
+    target : int, list or Tensor (B,), optional
+        Class to be explained; None is the predicted one.
+    options : dict of dict, optional
+        By name: arguments of a method's ``attribute``, such as ``n_steps``; passed to every batch
+        as they are.
+    batch_size : int
+        Images at once; a method may make several of each.
+    seed : int
+        Of each batch of the methods that draw random numbers.
+    show_progress : bool
+
+    Returns
+    -------
+    dict of Tensor (B, C, H, W)
+        Detached.
+
+    Raises
+    ------
+    ArgumentError
+        Something that is no method, an argument that its ``attribute`` needs, a class that is not
+        there; or a method that returns something else than one number for each pixel.
+    """
+    images = check_image_batch(images)
+    check_batch_size(batch_size)
+    view = space_of(space)
+    batch = view.extract(images, batch_size=batch_size)
+    asked = _classes(target, batch)
+    given = {name: (options or {}).get(name, {}) for name in methods}
+    _check_names(options or {}, methods)
+    runs: dict[str, Callable[[slice], object]] = {}
+    if "boundary" not in methods:
+        runs["boundary"] = _calls(BoundaryDirection(view), images, asked, {}, seed)
+    for name, method in methods.items():
+        made = _made(name, method, view)
+        _check_options(name, made, given[name])
+        runs[name] = _calls(made, images, asked, given[name], seed)
+    starts = range(0, len(images), batch_size)
+    found: dict[str, Tensor] = {}
+    total = len(starts) * len(runs)
+    with tqdm(total=total, unit="batch", desc="attribute", disable=not show_progress) as bar:
+        for name, run in runs.items():
+            parts = []
+            for start in starts:
+                part = slice(start, start + batch_size)
+                parts.append(_checked(name, run(part), images[part].shape))
+                bar.update()
+            found[name] = torch.cat(parts)
+    return found
+
+
+def compare_methods(
+    space: FeatureSpace | nn.Module,
+    images: Float[Tensor, "B C H W"],
+    methods: Mapping[str, Method],
+    target: int | Sequence[int] | Int[Tensor, " B"] | None = None,
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    show_progress: bool = False,
+    **compare_options: Any,
+) -> Comparison:
+    """Run Captum's methods on the logits of images and compare them with our boundary direction.
+
+    As :func:`compare` of what :func:`attribute_methods` returns, with the same `space`.
+
+    Parameters
+    ----------
+    space, images, methods, target, options, batch_size, seed, show_progress
+        As for :func:`attribute_methods`.
+    **compare_options : object
+        As for :func:`compare`: ``reference``, ``metrics``, ``flips``, ``baselines``, ...
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ArgumentError
+        As both functions.
+    """
+    view = space_of(space)
+    found = attribute_methods(
+        view,
+        images,
+        methods,
+        target,
+        options=options,
+        batch_size=batch_size,
+        seed=seed,
+        show_progress=show_progress,
+    )
+    return compare(
+        images,
+        found,
+        space=view,
+        batch_size=batch_size,
+        seed=seed,
+        show_progress=show_progress,
+        **compare_options,
+    )
+
+
+@final
+class _Logits(nn.Module):
+    """A space as the module that Captum's methods want."""
+
+    def __init__(self, space: FeatureSpace) -> None:
+        super().__init__()
+        self.model = space.model  # where the methods that hook layers look for them
+        self._logits = space.logits
+        self.training = space.model.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        # the targets are with the images, and Captum wants the logits there too
+        return self._logits(images).to(images.device)
+
+
+def _classes(target: object, batch: FeatureBatch) -> Tensor:
+    """Return the class to be explained for each image, (B,)."""
+    rows, num_classes = batch.logits.shape
+    asked = target_rows(target, rows, batch.logits.device)
+    if asked is None:
+        return batch.predicted.clamp_min(0)  # a row that is not finite is NaN whatever is asked
+    if asked.numel() and not 0 <= int(asked.min()) <= int(asked.max()) < num_classes:
+        got = f"classes from {int(asked.min())} to {int(asked.max())}"
+        raise ArgumentError("target", got, f"0 to {num_classes - 1}", "count classes from 0")
+    return asked
+
+
+def _calls(
+    method: Attribution, images: Tensor, asked: Tensor, options: Mapping[str, Any], seed: int
+) -> Callable[[slice], object]:
+    """Return what calls `method` for a part of the images."""
+
+    def run(part: slice) -> object:
+        with seeded(seed, images.device):
+            leaf = images[part].clone().requires_grad_()
+            return method.attribute(leaf, target=asked[part], **options)
+
+    return run
+
+
+def _made(name: str, method: object, space: FeatureSpace) -> Attribution:
+    made = method(_Logits(space)) if callable(method) else method
+    if not isinstance(made, Attribution):
+        got = f"a {type(made).__name__}"
+        wanted = "a method of captum.attr, its class, or a function that makes it from a model"
+        raise ArgumentError(f"methods[{name!r}]", got, wanted, "pass IntegratedGradients, say")
+    return made
+
+
+def _check_options(name: str, method: Attribution, given: Mapping[str, Any]) -> None:
+    """Raise ArgumentError if the method's attribute needs more than it would get."""
+    parameters = list(inspect.signature(method.attribute).parameters.values())[1:]
+    needed = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    missing = [n for n in needed if n not in given and n != "target"]
+    if missing:
+        got = f"no {' and no '.join(missing)}"
+        wanted = f"all that {type(method).__name__}.attribute needs"
+        fix = f"pass options={{{name!r}: {{{missing[0]!r}: ...}}}}"
+        raise ArgumentError(f"options[{name!r}]", got, wanted, fix)
+
+
+def _check_names(options: Mapping[str, Any], methods: Mapping[str, Any]) -> None:
+    unknown = [name for name in options if name not in methods]
+    if unknown:
+        wanted = f"some of {', '.join(map(repr, methods))}"
+        raise ArgumentError("options", repr(unknown[0]), wanted, "name it as in methods")
+
+
+def _checked(name: str, out: object, shape: torch.Size) -> Tensor:
+    """Return an attribution, detached, or raise ArgumentError."""
+    if isinstance(out, Tensor) and out.shape == shape:
+        return out.detach()
+    got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+    wanted = f"an attribution of the images' shape {tuple(shape)}"
+    raise ArgumentError(f"methods[{name!r}]", got, wanted, "choose one that attributes to pixels")

@@ -1,0 +1,117 @@
+"""Comparisons of attributions."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Self, final
+
+from jaxtyping import Float64, Int
+from torch import Tensor
+
+from fsboundary.results.base import Result
+from fsboundary.results.comparison_tables import TableName, columns, write_csv
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Comparison(Result):
+    """How far M attributions of the same B images agree, by Q metrics, and how they behave.
+
+    Attributes
+    ----------
+    methods : tuple of str
+        Names of the M attributions.
+    metrics : tuple of str
+        Names of the Q metrics.
+    reference : str
+        The attribution that the others are told against; "" where it is not among `methods`.
+    mean : Tensor (Q, M, M), float64
+        Of ``per_image`` over the images that have a value; NaN where none has.
+    low, high : Tensor (Q, M, M), float64
+        Bootstrap interval of ``mean`` over the images.
+    per_image : Tensor (Q, B, M, M), float64
+        Symmetric. NaN where a metric has no value for an image.
+    deletion : Tensor (M, B, T), float64
+        Margin of the image's own class, divided by that of the image itself, after its largest
+        pixels by the attribution's size were moved to the baselines. 1 at the start; below 0 the
+        class has changed.
+    reach : Tensor (M, B, T), float64
+        The same quotient along the attribution's direction, in the sense in which the margin
+        falls.
+    moved : Tensor (T,), float64
+        Share of the pixels moved at each step of ``deletion``.
+    travelled : Tensor (T,), float64
+        How far each step of ``reach`` lies from the image, in units of ``flip_distance``.
+    crossing : Tensor (M, B), float64
+        Where ``reach`` first meets the boundary, in units of ``flip_distance``: 1 is as near as
+        the flip image. +inf where it does not by the last of ``travelled``.
+    flip_distance : Tensor (B,), float64
+        Distance of the flip image in pixel units; NaN where there is none, and then ``reach`` and
+        ``crossing`` are too.
+    status : Tensor (M, B)
+        CONVERGED; NOT_FINITE where the image or the attribution holds NaN or infinite values;
+        DEGENERATE where all entries of the attribution are equal or the image has no margin;
+        INACCURATE where only the flip image is missing. All but ``per_image`` is NaN then, except
+        the ``deletion`` of the last.
+    """
+
+    methods: tuple[str, ...]
+    metrics: tuple[str, ...]
+    reference: str
+    mean: Float64[Tensor, "Q M M"]
+    low: Float64[Tensor, "Q M M"]
+    high: Float64[Tensor, "Q M M"]
+    per_image: Float64[Tensor, "Q B M M"]
+    deletion: Float64[Tensor, "M B T"]
+    reach: Float64[Tensor, "M B T"]
+    moved: Float64[Tensor, " T"]
+    travelled: Float64[Tensor, " T"]
+    crossing: Float64[Tensor, "M B"]
+    flip_distance: Float64[Tensor, " B"]
+    status: Int[Tensor, "M B"]
+
+    def take(self, index: Tensor | slice | list[int]) -> Self:
+        """Return the images at `index`; means and intervals stay those of all images compared."""
+        return dataclasses.replace(
+            self,
+            per_image=self.per_image[:, index],
+            deletion=self.deletion[:, index],
+            reach=self.reach[:, index],
+            crossing=self.crossing[:, index],
+            flip_distance=self.flip_distance[index],
+            status=self.status[:, index],
+        )
+
+    def to_pandas(self, table: TableName = "pairs") -> Any:
+        """Return a table as a ``pandas.DataFrame``.
+
+        Parameters
+        ----------
+        table : str
+            "pairs": metric, method, other, mean, low, high. "reference": metric, method, mean,
+            low, high, each method against the reference. "images": metric, image, method, other,
+            value. "curves": curve, method, image, position, margin. "crossings": method,
+            image, crossing, flip_distance, status.
+
+        Raises
+        ------
+        ArgumentError
+            No such table, or no reference.
+        ImportError
+            pandas is not installed.
+        """
+        found = columns(self, table)
+        try:
+            pandas = importlib.import_module("pandas")
+        except ImportError as error:
+            raise ImportError(
+                "to_pandas needs pandas: pip install 'fsboundary[pandas]'; to_csv does not need it"
+            ) from error
+        return pandas.DataFrame(found)
+
+    def to_csv(self, path: str | PathLike[str], table: TableName = "pairs") -> None:
+        """Write a table of :meth:`to_pandas` to the file `path`; a missing value is empty."""
+        write_csv(columns(self, table), path)

@@ -1,0 +1,162 @@
+"""Which of Captum's methods explain the distances of the demo's network, and why any does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import captum.attr as ca
+import pytest
+import torch
+from torch import Tensor
+
+import fsboundary as fsb
+from fsboundary.attr import BoundaryDistance, ClassHullDistance, HullDistance
+from fsboundary.attr.distance import Distance
+from fsboundary.demo import DemoData, load_demo
+
+ROWS, TARGET = 2, 0
+SQUARES = (torch.arange(28)[:, None] // 14 * 2 + torch.arange(28) // 14)[None, None]
+MASKED = {"feature_mask": SQUARES, "target": TARGET}
+
+# pixel methods: the attribution has the shape of the images
+PIXELS: dict[str, Callable[[Distance, Tensor], Any]] = {
+    "IntegratedGradients": lambda m, x: ca.IntegratedGradients(m).attribute(
+        x, target=TARGET, n_steps=5
+    ),
+    "Saliency": lambda m, x: ca.Saliency(m).attribute(x, target=TARGET),
+    "InputXGradient": lambda m, x: ca.InputXGradient(m).attribute(x, target=TARGET),
+    "Deconvolution": lambda m, x: ca.Deconvolution(m).attribute(x, target=TARGET),
+    "GuidedBackprop": lambda m, x: ca.GuidedBackprop(m).attribute(x, target=TARGET),
+    "GradientShap": lambda m, x: ca.GradientShap(m).attribute(
+        x, baselines=torch.zeros_like(x), n_samples=2, target=TARGET
+    ),
+    "Occlusion": lambda m, x: ca.Occlusion(m).attribute(
+        x, sliding_window_shapes=(1, 14, 14), strides=(1, 14, 14), target=TARGET
+    ),
+    "FeatureAblation": lambda m, x: ca.FeatureAblation(m).attribute(x, **MASKED),
+    "ShapleyValueSampling": lambda m, x: ca.ShapleyValueSampling(m).attribute(
+        x, n_samples=2, **MASKED
+    ),
+    "KernelShap": lambda m, x: ca.KernelShap(m).attribute(x, n_samples=8, **MASKED),
+    "Lime": lambda m, x: ca.Lime(m).attribute(x, n_samples=8, **MASKED),
+}
+LAYERS: dict[str, Callable[[Distance, Tensor], Any]] = {
+    "LayerGradCam": lambda m, x: ca.LayerGradCam(m, m.model.blocks[3]).attribute(x, target=TARGET),
+    "LayerActivation": lambda m, x: ca.LayerActivation(m, m.model.blocks[3]).attribute(x),
+    "LayerIntegratedGradients": lambda m, x: ca.LayerIntegratedGradients(
+        m, m.model.blocks[3]
+    ).attribute(x, target=TARGET, n_steps=5),
+    "LayerConductance": lambda m, x: ca.LayerConductance(m, m.model.blocks[3]).attribute(
+        x, target=TARGET, n_steps=5
+    ),
+}
+# what does not run, and why
+REFUSED: dict[str, tuple[Callable[[Distance, Tensor], Any], type[Exception], str]] = {
+    # DeepLift replaces each ReLU's gradient and wants a module of its own for each; the demo's
+    # network, on its logits just as here, calls one twice in a block
+    "DeepLift": (
+        lambda m, x: ca.DeepLift(m).attribute(x, target=TARGET),
+        RuntimeError,
+        "being used more than once",
+    ),
+    # LRP propagates by rules for known layers; a distance is none, and neither is nn.Identity
+    "LRP": (lambda m, x: ca.LRP(m).attribute(x, target=TARGET), TypeError, "no rule defined"),
+    # the head's outputs are replaced, so the logits are no longer W z + b; and a distance depends
+    # on what goes into the head alone
+    "LayerIntegratedGradients of the head": (
+        lambda m, x: ca.LayerIntegratedGradients(m, m.model.head).attribute(x, target=TARGET),
+        fsb.errors.HeadMismatchError,
+        "W z \\+ b differs",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def demo() -> DemoData:
+    return load_demo()
+
+
+@pytest.fixture(scope="module")
+def space(demo: DemoData) -> fsb.FeatureSpace:
+    space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    space.extract(demo.test_images[:1])
+    return space
+
+
+@pytest.fixture(scope="module", params=["boundary", "source", "hull", "class hull"])
+def distance(request: pytest.FixtureRequest, demo: DemoData, space: fsb.FeatureSpace) -> Distance:
+    few = slice(None, None, len(demo.train_images) // 60)
+    bank = space.bank([(demo.train_images[few], demo.train_labels[few])])
+    return {
+        "boundary": lambda: BoundaryDistance(space),
+        "source": lambda: BoundaryDistance(space, source=7),
+        "hull": lambda: HullDistance(space, bank),
+        "class hull": lambda: ClassHullDistance(space, bank),
+    }[request.param]()
+
+
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require")  # Captum's hint
+@pytest.mark.filterwarnings("ignore:Setting (forward, )?backward hooks")  # Captum's hint
+@pytest.mark.filterwarnings("ignore:You are providing multiple inputs for Lime")  # Captum's hint
+@pytest.mark.parametrize("name", [*PIXELS, *LAYERS])
+def test_runs(name: str, distance: Distance, demo: DemoData) -> None:
+    torch.manual_seed(0)
+    x = demo.test_images[:ROWS].clone()
+    found = (PIXELS | LAYERS)[name](distance, x)
+    assert len(found) == ROWS
+    assert name in LAYERS or found.shape == x.shape
+    assert bool(torch.isfinite(found).all())
+    assert bool((found != 0).flatten(1).any(dim=1).all())
+
+
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require")  # Captum's hint
+@pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")  # Captum's hint
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_does_not_run(name: str) -> None:
+    run, error, message = REFUSED[name]
+    demo = load_demo()  # of its own: LRP and DeepLift leave hooks behind when they fail
+    space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    with pytest.raises(error, match=message):
+        run(BoundaryDistance(space), demo.test_images[:1].clone())
+
+
+def test_completeness_in_feature_space(demo: DemoData, space: fsb.FeatureSpace) -> None:
+    """From no features at all to those of an image, with 2,000 steps."""
+    distance = BoundaryDistance(space)
+    x = demo.test_images[:1].clone()
+    with torch.no_grad():
+        own = int(distance(x).argmax())
+        way = (distance(x) - distance(torch.zeros_like(x)))[0, own]
+    _, delta = ca.LayerIntegratedGradients(distance, demo.model.pool).attribute(
+        x,
+        target=own,
+        n_steps=2000,
+        method="riemann_middle",
+        internal_batch_size=250,
+        return_convergence_delta=True,
+    )
+    print(f"relative delta {float(delta.abs() / way.abs()):.1e}")
+    assert float(delta.abs()) <= 1e-4 * float(way.abs())
+
+
+def test_completeness_in_pixels_is_that_of_the_logits(
+    demo: DemoData, space: fsb.FeatureSpace
+) -> None:
+    """What is left is the body's own: its ReLUs make any integrand jump thousands of times."""
+    x = demo.test_images[:2].clone().requires_grad_()
+    base = x.detach() * 0.9
+    share = []
+    for function in (BoundaryDistance(space), space.logits):
+        found, delta = ca.IntegratedGradients(function).attribute(
+            x,
+            baselines=base,
+            target=9,
+            n_steps=200,
+            internal_batch_size=100,
+            return_convergence_delta=True,
+        )
+        share.append((delta.abs() / found.abs().flatten(1).sum(dim=1)).max().detach())
+    print("delta over the sum of absolute attributions:", [f"{float(s):.1e}" for s in share])
+    assert float(share[0]) <= 1e-4
+    assert float(share[1]) <= 1e-4
