@@ -52,7 +52,13 @@ if TYPE_CHECKING:
         ImageBoundaryFinder,
         Registration,
     )
-    from fsboundary.regions import guaranteed_balls
+    from fsboundary.regions import (
+        feature_shares,
+        guaranteed_balls,
+        normal_angles,
+        partition,
+        region_shares,
+    )
     from fsboundary.results import (
         AffineRank,
         AffineResiduals,
@@ -67,7 +73,9 @@ if TYPE_CHECKING:
         LargestTies,
         LeaveOneOutDistances,
         NearestHulls,
+        Partition,
         RegionDistances,
+        RegionShares,
         TiePoints,
     )
     from fsboundary.space import FeatureSpace, two_class_head
@@ -113,7 +121,13 @@ _HOMES = {
         "ImageBoundaryFinder",
         "Registration",
     ),
-    "regions": ("guaranteed_balls",),
+    "regions": (
+        "feature_shares",
+        "guaranteed_balls",
+        "normal_angles",
+        "partition",
+        "region_shares",
+    ),
     "results": (
         "AffineRank",
         "AffineResiduals",
@@ -128,7 +142,9 @@ _HOMES = {
         "LargestTies",
         "LeaveOneOutDistances",
         "NearestHulls",
+        "Partition",
         "RegionDistances",
+        "RegionShares",
         "TiePoints",
     ),
     "space": ("FeatureSpace", "two_class_head"),
@@ -165,8 +181,10 @@ __all__ = [
     "LeaveOneOutDistances",
     "LinearHead",
     "NearestHulls",
+    "Partition",
     "PluginError",
     "RegionDistances",
+    "RegionShares",
     "Registration",
     "Status",
     "StatusError",
@@ -180,6 +198,7 @@ __all__ = [
     "class_hull_distances",
     "class_path",
     "extrapolation",
+    "feature_shares",
     "find_flip_points",
     "guaranteed_balls",
     "hookimpl",
@@ -188,9 +207,12 @@ __all__ = [
     "largest_ties",
     "leave_one_out_distances",
     "nearest_hulls",
+    "normal_angles",
+    "partition",
     "pixels",
     "project_on_hull",
     "region_distances",
+    "region_shares",
     "registry",
     "testing",
     "tie_points",

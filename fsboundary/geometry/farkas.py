@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import linprog
 from torch import Tensor
 
+from fsboundary.geometry.highs import minimise
 from fsboundary.geometry.pairs import pair_norms
 from fsboundary.head import LinearHead
 
@@ -50,19 +50,16 @@ def farkas_multipliers(head: LinearHead, anchor: int, ties: tuple[int, ...]) -> 
     rows, right = [-slack, tie, -tie], [slack_offset, -offset, offset]
     matrix = np.vstack(rows)
     bounds = np.concatenate(right)
-    if not (np.isfinite(matrix).all() and np.isfinite(bounds).all()):
-        return None
     matrix = np.hstack([matrix, np.full((len(matrix), 1), -1.0)])
     cost = np.zeros(matrix.shape[1])
     cost[-1] = 1.0
     low, high = (t.cpu().numpy() for t in head.domain.limits(head.weight))
-    limits = np.stack([np.append(low, 0.0), np.append(high, np.inf)], axis=1)
-    found = linprog(cost, A_ub=matrix, b_ub=bounds, bounds=limits, method="highs")
-    if found.status != 0 or found.fun <= 0:
+    low, high = np.append(low, 0.0), np.append(high, np.inf)
+    found = minimise(cost, low, high, rows=matrix, right=bounds, method="highs")
+    if found is None or found.value <= 0:
         return None
-    marginals = found.ineqlin.marginals
     with np.errstate(over="ignore"):  # what is not finite counts as 0 when it is graded
-        lam[others] = np.maximum(-marginals[: len(others)] / norms[others], 0.0)
-        up, down = marginals[len(others) :].reshape(2, -1)
-        lam[fixed] = (down - up) / norms[fixed]
+        lam[others] = found.on_rows[: len(others)] / norms[others]
+        up, down = found.on_rows[len(others) :].reshape(2, -1)
+        lam[fixed] = (up - down) / norms[fixed]
     return torch.from_numpy(lam).to(head.weight)

@@ -7,6 +7,7 @@ from fsboundary.results.features import FeatureBatch
 from fsboundary.results.flips import FlipPoints
 from fsboundary.results.hulls import HullProjection, NearestHulls
 from fsboundary.results.images import FlipImages
+from fsboundary.results.partition import Partition, RegionShares
 from fsboundary.results.paths import ClassPath
 from fsboundary.results.region_distances import RegionDistances
 from fsboundary.results.regions import GuaranteedRegion
@@ -31,7 +32,9 @@ __all__ = [
     "LargestTies",
     "LeaveOneOutDistances",
     "NearestHulls",
+    "Partition",
     "RegionDistances",
+    "RegionShares",
     "Result",
     "TiePoints",
 ]

@@ -1,0 +1,206 @@
+"""How a head divides feature space: regions, their sizes, and which classes are neighbours."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from tqdm import tqdm
+
+from fsboundary.arguments import check_head
+from fsboundary.domain import Domain
+from fsboundary.geometry.arrangement import Arrangement
+from fsboundary.geometry.facet_witnesses import width_bounds
+from fsboundary.geometry.pairs import pair_norms
+from fsboundary.geometry.recession import has_common_ray
+from fsboundary.head import LinearHead
+from fsboundary.regions.angles import weight_angles
+from fsboundary.regions.partition_arguments import (
+    check_integer,
+    check_pairs,
+    check_path,
+    common_limits,
+)
+from fsboundary.regions.program_journal import ProgramJournal, journal_key
+from fsboundary.regions.region_programs import Answer, Task, solve_all
+from fsboundary.regions.witnesses import FacetTable, find_witnesses
+from fsboundary.results.partition import Partition
+from fsboundary.status import Status
+
+FEW_CLASSES = 200
+"""Up to this many classes "auto" runs a linear program for every pair."""
+
+SAMPLED = 2000
+"""Above, it runs so many at most: of pairs without a witness first, drawn with the seed."""
+
+
+def partition(
+    head: LinearHead,
+    within: Domain | None = None,
+    *,
+    pairs: Literal["auto"] | Int[Tensor, "P 2"] = "auto",
+    n_jobs: int = 1,
+    resume: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> Partition:
+    """Return regions and facets of all classes, with float64 certificates.
+
+    Linear programs (HiGHS) propose centres and multipliers; what is reported is what these prove
+    when evaluated in float64 with their rounding taken off (design.md, section 1, "Facet"). A
+    facet is a common border of dimension d - 1, the domain's faces included: regions that touch in
+    less are no neighbours. Features whose two limits agree do not count as dimensions.
+
+    Parameters
+    ----------
+    head : LinearHead
+    within : Domain, optional
+        Cut the domain of the head down to this: ``Domain.box(*bank.range())`` is the observed box,
+        in which every radius is finite.
+    pairs : "auto" or integer Tensor (P, 2)
+        The pairs of classes whose linear program is run. "auto": all, up to 200 classes. With more
+        classes, or with a tensor, points on ties (witnesses) prove facets of all the other pairs
+        where they can, and pairs without one stay UNDECIDED; "auto" then runs the programs of at
+        most 2,000 pairs: of those without a witness first, drawn at random, then of others.
+    n_jobs : int
+        Processes, as in joblib; -1 for one a core.
+    resume : path, optional
+        A file for finished programs. A run with the same head and domain goes on from it, also
+        with other `pairs`; a program half written when a run was stopped is run again.
+    seed : int
+        Of the pairs drawn.
+    show_progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Partition
+
+    Raises
+    ------
+    ArgumentError
+        Wrong types or widths, a domain that `within` does not meet or that is a single point,
+        classes out of range, or a file of another head or domain.
+    DataError
+        A damaged file.
+    """
+    check_head(head)
+    lower, upper = common_limits(head, within)
+    asked = check_pairs(head.num_classes, pairs)
+    check_integer("n_jobs", n_jobs, n_jobs != 0, "an integer other than 0", "pass 1, or -1")
+    check_integer("seed", seed, True, "an integer", "pass 0")
+    file = check_path("resume", resume)
+    space = Arrangement.of(head, lower, upper)
+    journal = ProgramJournal(file, journal_key(head, space))
+    k = head.num_classes
+    common_ray = has_common_ray(space)
+    with tqdm(total=k, unit="program", disable=not show_progress) as bar:
+
+        def run(tasks: list[Task]) -> None:
+            bar.total = bar.n + len(tasks)
+            new = [task for task in tasks if task not in journal.done]
+            bar.update(len(tasks) - len(new))
+            for task, answer in solve_all(space, new, common_ray, n_jobs):
+                journal.add(task, answer)
+                bar.update()
+
+        run([("region", i, i) for i in range(k)])
+        regions = [journal.done["region", i, i] for i in range(k)]
+        table = FacetTable(space)
+        empty = torch.tensor([answer.ball.upper < 0 for answer in regions])
+        if asked is None and k <= FEW_CLASSES:
+            asked = torch.combinations(torch.arange(k))
+        else:
+            _witness(space, regions, table)
+            if asked is None:
+                asked = _sampled(table.radius, empty, seed)
+        witnessed = table.radius > 0
+        # an empty region has no facet
+        asked = asked[~empty[asked].any(dim=1)]
+        tasks: list[Task] = [("facet", int(i), int(j)) for i, j in asked.tolist()]
+        run(tasks)
+    facets = {(i, j): journal.done["facet", i, j] for _, i, j in tasks}
+    found = _assemble(head, space, regions, facets, table, witnessed)
+    return found.to(head.weight.device)
+
+
+def _witness(space: Arrangement, regions: list[Answer], table: FacetTable) -> None:
+    centres = np.full((len(regions), space.width), np.nan)
+    for i, answer in enumerate(regions):
+        if answer.ball.lower > 0:
+            centres[i] = answer.ball.centre
+    find_witnesses(space, centres, table)
+
+
+def _sampled(radius: Tensor, empty: Tensor, seed: int) -> Tensor:
+    """Return the pairs (P, 2) whose programs "auto" runs, ascending."""
+    pairs = torch.combinations(torch.arange(len(radius)))
+    pairs = pairs[~empty[pairs].any(dim=1)]
+    generator = torch.Generator().manual_seed(seed)
+    pairs = pairs[torch.randperm(len(pairs), generator=generator)]
+    known = radius[pairs[:, 0], pairs[:, 1]] > 0
+    drawn: Tensor = pairs[known.long().argsort(stable=True)[:SAMPLED]].unique(dim=0)
+    return drawn
+
+
+def _assemble(
+    head: LinearHead,
+    space: Arrangement,
+    regions: list[Answer],
+    facets: dict[tuple[int, int], Answer],
+    table: FacetTable,
+    witnessed: Tensor,
+) -> Partition:
+    k, none = len(regions), torch.nan
+    region_status = torch.tensor([int(answer.ball.status) for answer in regions])
+    bounded_status = torch.tensor([int(answer.bounded) for answer in regions])
+    nonempty = torch.tensor([answer.ball.lower > 0 for answer in regions])
+    centre = torch.full((k, head.num_features), none, dtype=torch.float64)
+    for i in nonempty.nonzero()[:, 0].tolist():
+        centre[i] = torch.from_numpy(space.lift(regions[i].ball.centre))
+    known = torch.where(table.radius > 0, int(Status.INACCURATE), int(Status.UNDECIDED))
+    status, upper = known, width_bounds(space)
+    empty = torch.tensor([answer.ball.upper < 0 for answer in regions])
+    gone = empty[:, None] | empty
+    status[gone], upper[gone] = int(Status.INFEASIBLE), 0.0
+    for (i, j), answer in facets.items():
+        ball = answer.ball
+        status[i, j] = status[j, i] = int(ball.status)
+        # a ball of any size (+inf) fits in no box, so the smaller one holds
+        upper[i, j] = upper[j, i] = min(ball.upper, float(upper[i, j]))
+        if ball.lower > 0:
+            pair = torch.tensor([i]), torch.tensor([j])
+            table.add(*pair, torch.tensor([ball.lower], dtype=torch.float64), ball.centre[None])
+    bias = head.bias.cpu()
+    same = (pair_norms(head).cpu() == 0) & (bias[:, None] == bias)
+    status[same], upper[same] = int(Status.DUPLICATE), none
+    adjacency = table.radius > 0
+    pairs = adjacency.triu(1).nonzero()
+    return Partition(
+        nonempty=nonempty,
+        adjacency=adjacency,
+        facet_radius=torch.where(adjacency, table.radius, none),
+        facet_upper=upper,
+        facet_pairs=pairs,
+        facet_centre=table.take(pairs),
+        chebyshev_centre=centre,
+        chebyshev_radius=torch.tensor(
+            [answer.ball.lower if answer.ball.lower > 0 else none for answer in regions],
+            dtype=torch.float64,
+        ),
+        chebyshev_upper=torch.tensor(
+            [answer.ball.upper for answer in regions], dtype=torch.float64
+        ),
+        bounded=bounded_status == Status.CONVERGED,
+        redundant=(status == Status.INFEASIBLE) & nonempty[:, None],
+        weight_angle=weight_angles(head).cpu(),
+        region_status=region_status,
+        bounded_status=bounded_status,
+        status=status,
+        witnessed=witnessed,
+        programs=sum(a.ball.programs for a in [*regions, *facets.values()]),
+    )
