@@ -23,6 +23,15 @@ def check_head(head: object) -> None:
         )
 
 
+def check_class(head: LinearHead, i: object) -> int:
+    """Return `i`, or raise ArgumentError unless it is the number of a class of `head`."""
+    if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < head.num_classes:
+        raise ArgumentError(
+            "i", repr(i), f"a class, 0 to {head.num_classes - 1}", "count classes from 0"
+        )
+    return i
+
+
 def check_features(width: int, features: object, name: str = "features") -> Tensor:
     """Return argument `name`, (B, width), detached as float64, or raise ArgumentError."""
     wanted = f"a float tensor (B, {width})"

@@ -199,6 +199,29 @@ class FeatureBank:
             )
         return FeatureBank.of(self._store.subset(torch.isin(own, wanted).nonzero()[:, 0]))
 
+    def select(self, indices: Tensor) -> FeatureBank:
+        """Return some rows, ascending.
+
+        Parameters
+        ----------
+        indices : Tensor (m,)
+            Row numbers, at least one; sorted and made unique.
+
+        Returns
+        -------
+        FeatureBank
+            As :meth:`subset` returns it.
+
+        Raises
+        ------
+        ArgumentError
+            No rows, or rows that do not exist.
+        """
+        checks.check_indices(indices, len(self))
+        if indices.numel() == 0:
+            raise ArgumentError("indices", "no rows", "at least one", "a hull needs one point")
+        return FeatureBank.of(self._store.subset(indices.flatten().to(torch.int64).unique()))
+
     def price(
         self, directions: Tensor, k: int, exclude: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -114,7 +114,27 @@ def reach_bound_tie(problems: FlipProblems, multiplier: Tensor) -> Tensor:
 def _reach(
     problems: DualProblems, u: Tensor, size: Tensor, constant: Tensor, offset_size: Tensor
 ) -> Tensor:
-    """Return the radius from u = Mᵀλ, λᵀc and the absolute terms of both.
+    """Return the radius from u = Mᵀλ, λᵀc and the absolute terms of both."""
+    low, high = problems.head.domain.limits(problems.z)
+    gamma = rounding_terms(problems)
+    return reach(problems.z, low, high, gamma, u, size, constant, offset_size)
+
+
+def reach(
+    z: Tensor,
+    low: Tensor,
+    high: Tensor,
+    gamma: float,
+    u: Tensor,
+    size: Tensor,
+    constant: Tensor,
+    offset_size: Tensor,
+) -> Tensor:
+    """Return a radius (P,) about `z` (P,d) within which no x of a box has ``u.x + constant >= 0``.
+
+    `z` must lie in the box. +inf, positive, or 0, which says nothing. `size` (P,d) and
+    `offset_size` (P,) hold the absolute terms of the sums u (P,d) and `constant` (P,), each of
+    which is within `gamma` times them.
 
     Every point x asked for satisfies ``u.x + λᵀc >= 0`` (design.md, "Unreachable target"). Let
     left_m be what remains of u_m in directions in which the domain is unbounded. Per coordinate
@@ -124,9 +144,7 @@ def _reach(
     The rounding of u is added to `left` and to H, so that a sign which float64 cannot tell counts
     as unbounded.
     """
-    z, gamma = problems.z, rounding_terms(problems)
     slack = gamma * size
-    low, high = problems.head.domain.limits(z)
     open_low, open_high = torch.isinf(low), torch.isinf(high)
     up = torch.where(open_high, (u + slack).clamp_min(0.0), 0.0)
     down = torch.where(open_low, (slack - u).clamp_min(0.0), 0.0)

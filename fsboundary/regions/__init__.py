@@ -2,13 +2,23 @@
 
 from fsboundary.regions.angles import normal_angles
 from fsboundary.regions.balls import guaranteed_balls
+from fsboundary.regions.boxes import guaranteed_boxes
+from fsboundary.regions.covered import coverage, coverage_shares
+from fsboundary.regions.faces import region_faces
+from fsboundary.regions.hulls import GuaranteedHulls, guaranteed_hulls
 from fsboundary.regions.partitions import partition
 from fsboundary.regions.shares import feature_shares, region_shares
 
 __all__ = [
+    "GuaranteedHulls",
+    "coverage",
+    "coverage_shares",
     "feature_shares",
     "guaranteed_balls",
+    "guaranteed_boxes",
+    "guaranteed_hulls",
     "normal_angles",
     "partition",
+    "region_faces",
     "region_shares",
 ]

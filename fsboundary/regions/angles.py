@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fsboundary.arguments import check_head
-from fsboundary.errors import ArgumentError
+from fsboundary.arguments import check_class, check_head
 from fsboundary.geometry.angles import pairwise_angles
 from fsboundary.head import LinearHead
 
@@ -15,7 +13,8 @@ from fsboundary.head import LinearHead
 def normal_angles(head: LinearHead, i: int) -> Float64[Tensor, "K K"]:
     """Return the angles between the pairwise normals ``w_i - w_k`` of one class.
 
-    They are the angles at which the planes that bound the region of `i` meet.
+    Where the planes of two classes meet at the border of region i, the angle inside the region is
+    π less this one.
 
     Parameters
     ----------
@@ -35,11 +34,7 @@ def normal_angles(head: LinearHead, i: int) -> Float64[Tensor, "K K"]:
         `head` is no LinearHead, or `i` no class of it.
     """
     check_head(head)
-    if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < head.num_classes:
-        raise ArgumentError(
-            "i", repr(i), f"a class from 0 to {head.num_classes - 1}", "count classes from 0"
-        )
-    return pairwise_angles(head.weight[i] - head.weight)
+    return pairwise_angles(head.weight[check_class(head, i)] - head.weight)
 
 
 def weight_angles(head: LinearHead) -> Float64[Tensor, "K K"]:
@@ -48,5 +43,4 @@ def weight_angles(head: LinearHead) -> Float64[Tensor, "K K"]:
     Only differences of rows matter to a partition, so that the mean row is the natural origin.
     NaN where a row equals the mean.
     """
-    angles = pairwise_angles(head.weight - head.weight.mean(dim=0))
-    return angles.to(torch.float64)
+    return pairwise_angles(head.weight - head.weight.mean(dim=0))

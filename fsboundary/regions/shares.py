@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_head
+from fsboundary.arguments import check_features, check_head, rows_and_sources
 from fsboundary.domain import Domain
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.head import LinearHead
-from fsboundary.regions.partition_arguments import check_integer, common_limits
-from fsboundary.results.partition import RegionShares
+from fsboundary.regions.partition_arguments import common_limits
+from fsboundary.results import RegionShares
+from fsboundary.status import Status
 
 
 def region_shares(
@@ -26,8 +25,8 @@ def region_shares(
     ----------
     head : LinearHead
     within : Domain, optional
-        As for :func:`partition`; what is left must be bounded. Features whose limits agree keep
-        their value.
+        Limits besides those of the head's domain, such as ``Domain.box(*bank.range())``; together
+        they must be finite. Features whose limits agree keep their value.
     samples : int
         Points drawn.
     seed : int
@@ -39,29 +38,29 @@ def region_shares(
     Raises
     ------
     ArgumentError
-        A domain that :func:`partition` refuses or that is not bounded, or fewer than one sample.
+        Limits of another width, that leave nothing or that are not finite; fewer than one sample.
     """
     check_head(head)
     lower, upper = (torch.from_numpy(limit) for limit in common_limits(head, within))
-    if not bool(torch.isfinite(upper - lower).all()):
-        m = int((~torch.isfinite(upper - lower)).nonzero()[0, 0])
+    endless = (~torch.isfinite(upper - lower)).nonzero()[:, 0].tolist()
+    if endless:
+        m = endless[0]
         raise ArgumentError(
             "within",
             f"feature {m} from {float(lower[m])} to {float(upper[m])}",
             "finite limits for every feature",
             "pass Domain.box(*bank.range()), say",
         )
-    wanted, fix = "an integer above 0", "leave it out"
-    check_integer("samples", samples, isinstance(samples, int) and samples > 0, wanted, fix)
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise ArgumentError("samples", repr(samples), "an integer above 0", "leave it out")
     generator = torch.Generator().manual_seed(seed)
-    count = torch.zeros(head.num_classes, dtype=torch.int64)
+    count = torch.zeros_like(head.bias, dtype=torch.int64)
     for part in chunks(samples, chunk_rows(max(head.num_features, head.num_classes))):
-        share = torch.rand(
-            (part.stop - part.start, head.num_features), generator=generator, dtype=torch.float64
-        )
-        drawn = (lower + share * (upper - lower)).to(head.weight.device)
-        count += head.predict(drawn).cpu().bincount(minlength=head.num_classes)
-    return _shares(count.to(head.weight.device), samples)
+        shape = (part.stop - part.start, head.num_features)
+        drawn = torch.rand(shape, generator=generator, dtype=torch.float64)
+        points = (lower + drawn * (upper - lower)).to(count.device)
+        count += head.predict(points).bincount(minlength=head.num_classes)
+    return _shares(count)
 
 
 def feature_shares(head: LinearHead, features: Float[Tensor, "B d"]) -> RegionShares:
@@ -71,7 +70,7 @@ def feature_shares(head: LinearHead, features: Float[Tensor, "B d"]) -> RegionSh
     ----------
     head : LinearHead
     features : Tensor (B, d)
-        At least one row, finite; rows outside the domain count, too.
+        Rows that are not finite or outside the domain do not count.
 
     Returns
     -------
@@ -81,23 +80,16 @@ def feature_shares(head: LinearHead, features: Float[Tensor, "B d"]) -> RegionSh
     Raises
     ------
     ArgumentError
-        Wrong types or shapes, no row, or rows that hold NaN or infinite numbers.
+        Wrong types or shapes.
     """
     check_head(head)
     z = check_features(head.num_features, features)
-    bad = (~torch.isfinite(z).all(dim=1)).nonzero()[:5, 0].tolist()
-    if len(z) == 0 or bad:
-        raise ArgumentError(
-            "features",
-            f"NaN or infinite numbers in rows {bad}" if bad else "no row",
-            "finite rows, at least one",
-            "drop those rows" if bad else "pass features of a data set",
-        )
-    head = head.to(z.device)
-    return _shares(head.predict(z).bincount(minlength=head.num_classes), len(z))
+    status, source = rows_and_sources(head.to(z.device), z)
+    return _shares(source[status == Status.CONVERGED].bincount(minlength=head.num_classes))
 
 
-def _shares(count: Tensor, samples: int) -> RegionShares:
+def _shares(count: Tensor) -> RegionShares:
+    samples = int(count.sum())
     shares = count.to(torch.float64) / samples
-    error = (shares * (1 - shares)).sqrt() / math.sqrt(samples)
+    error = (shares * (1 - shares) / samples).sqrt()
     return RegionShares(shares=shares, standard_error=error, samples=samples)

@@ -147,22 +147,3 @@ class Partition(Result):
         values["facet_pairs"] = pairs[order]
         values["facet_centre"] = values["facet_centre"][order]
         return type(self)(**values)
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RegionShares:
-    """Which share of a sample lies in each of K regions.
-
-    Attributes
-    ----------
-    shares : Tensor (K,), float64
-        They sum to 1. 0 does not say that a region is empty: ask ``partition``.
-    standard_error : Tensor (K,), float64
-        sqrt(p (1 - p) / samples).
-    samples : int
-    """
-
-    shares: Float64[Tensor, " K"]
-    standard_error: Float64[Tensor, " K"]
-    samples: int

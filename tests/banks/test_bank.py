@@ -11,6 +11,7 @@ import torch
 
 from banks.oracle import normal
 from fsboundary.banks import BankInfo, FeatureBank
+from fsboundary.errors import ArgumentError
 from fsboundary.protocols import PointSet
 
 
@@ -114,6 +115,20 @@ def test_a_subset_of_a_subset_keeps_the_first_ids() -> None:
     assert torch.equal(part.ids, torch.tensor([1, 4]))
     assert part.labels is not None
     assert torch.equal(part.labels, torch.tensor([1, 1]))
+
+
+def test_selected_rows_ascend_once_each_and_know_their_ids() -> None:
+    points = normal(5, 3)
+    part = FeatureBank(points, [0, 1, 2, 0, 1]).select(torch.tensor([4, 0, 4]))
+    assert torch.equal(part.features, points[[0, 4]])
+    assert torch.equal(part.ids, torch.tensor([0, 4]))
+    assert part.labels is not None
+    assert part.labels.tolist() == [0, 1]
+    assert torch.equal(part.select(torch.tensor([1])).ids, torch.tensor([4]))
+    with pytest.raises(ArgumentError, match="no rows"):
+        part.select(torch.tensor([], dtype=torch.int64))
+    with pytest.raises(ArgumentError, match="0 to 1"):
+        part.select(torch.tensor([2]))
 
 
 def test_a_bank_can_be_a_weak_key_and_travel_to_another_process() -> None:
