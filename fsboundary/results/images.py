@@ -1,4 +1,4 @@
-"""Flip images."""
+"""Flip images, and images across the boundary."""
 
 from __future__ import annotations
 
@@ -38,3 +38,28 @@ class FlipImages(Result):
     status: Int[Tensor, " B"]
     evaluations: Int[Tensor, " B"]
     forwards: Int[Tensor, " B"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CrossedImages(Result):
+    """Images of the target's class just beyond flip images, of 256 levels, one a row.
+
+    Attributes
+    ----------
+    images : Tensor (B, C, H, W)
+        In the dtype of the flip images; NaN where none was found.
+    distance : Tensor (B,), float64
+        L2 distance of the returned image from the flip image, pixel units.
+    margin : Tensor (B,), float64
+        Lead of the target over every other class, of the returned image, logit units.
+    source, target, status : Tensor (B,)
+        Classes and :class:`fsboundary.Status` codes.
+    """
+
+    images: Float[Tensor, "B C H W"]
+    distance: Float64[Tensor, " B"]
+    margin: Float64[Tensor, " B"]
+    source: Int[Tensor, " B"]
+    target: Int[Tensor, " B"]
+    status: Int[Tensor, " B"]

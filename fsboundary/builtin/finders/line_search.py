@@ -1,0 +1,66 @@
+"""The simplest image finder: where segments to other images cross the boundary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+from torch import Tensor
+
+from fsboundary.builtin.finders.bracketing import bracket
+from fsboundary.builtin.finders.image_search import ImageSearch
+from fsboundary.builtin.finders.segments import probes, scan
+from fsboundary.errors import ArgumentError
+from fsboundary.interfaces import ImageBoundaryFinder
+from fsboundary.protocols import ModelView
+from fsboundary.results import FlipImages
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class LineSearch(ImageBoundaryFinder):
+    """Follow segments to `ends`, keep the nearest crossing, and bracket it. No gradients.
+
+    Parameters
+    ----------
+    ends : Tensor (E, C, H, W), optional
+        Images to go to, such as some of other classes; each row tries all. Without them: the
+        negative of the row, an all-dark and an all-bright image.
+    points : int
+        Steps along a segment; a crossing there and back between two of them is missed.
+    """
+
+    ends: Tensor | None = None
+    points: int = 16
+
+    def __post_init__(self) -> None:
+        if self.points < 1:
+            raise ArgumentError("points", repr(self.points), "at least 1", "leave it out")
+
+    def find(
+        self,
+        view: ModelView,
+        images: Tensor,
+        *,
+        targets: Tensor | Literal["nearest"],
+        bounds: tuple[float, float],
+        norm: Literal["l2", "linf"],
+        max_steps: int,
+    ) -> FlipImages:
+        """Propose the nearest crossing on any of the segments; `max_steps` is not needed."""
+        search = ImageSearch(view, images, targets, bounds, norm)
+        rows = search.all_rows
+        if self.ends is None:
+            for ends in probes(search, rows):
+                scan(search, rows, ends, self.points)
+        else:
+            if self.ends.shape[1:] != images.shape[1:]:
+                raise ArgumentError(
+                    "ends",
+                    f"shape {tuple(self.ends.shape)}",
+                    f"(E, {', '.join(map(str, images.shape[1:]))})",
+                    "pass images like those to flip",
+                )
+            for end in self.ends.detach().flatten(1).to(search.clean).clamp(*search.box):
+                scan(search, rows, end.expand_as(search.clean), self.points)
+        return search.answer(*bracket(search))

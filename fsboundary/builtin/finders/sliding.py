@@ -1,0 +1,145 @@
+"""Along the boundary: towards the clean image on successive linearisations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fsboundary.builtin.finders.image_search import ImageSearch, Slope
+from fsboundary.builtin.finders.third_classes import ThirdClasses
+from fsboundary.geometry.box_projection import onto_plane
+
+_SIDE = 1e-5
+"""Images are put across by this share of the range of the logits, so that rounding keeps them."""
+
+_ROOM = 1e-2, 1e-5
+"""First and last share of the range by which third classes are to stay below."""
+
+_ON_TIE = 1e-3
+"""An image counts as put back onto the tie within this share of the range of the logits."""
+
+_HOLDS = 0.01
+"""A linearised gap is trusted where it is right within this share of the range of the logits."""
+
+_SETTLE = 3
+"""Passes that put an image back on the curved boundary."""
+
+_PATIENCE = 12
+_GAIN = 1e-4
+"""A row stops when so many steps together shortened its distance by less than this share."""
+
+
+def slide(
+    search: ImageSearch, rows: Tensor, steps: int, *, damping: tuple[float, float] = (0.3, 0.05)
+) -> None:
+    """Move images on the boundary nearer to their clean images; the search keeps the best.
+
+    Each step projects the clean image onto the linearised boundary within the box, goes a part
+    of the way there, and back onto the boundary along the ray from the clean image.
+
+    Parameters
+    ----------
+    rows : Tensor (R,)
+        Rows for which the search has an image across.
+    steps : int
+        Gradients an image (with a chosen target and a third class near, twice that).
+    damping : (float, float)
+        First and last part of the way.
+    """
+    if len(rows) == 0 or steps == 0:
+        return
+    x = search.best[rows]
+    if search.target is not None:
+        # inside the target's region is not on the boundary with the source: only images that are
+        # put back onto the tie count from here
+        search.distance[rows[~search.tied[rows]]] = torch.inf
+    thirds = None if search.target is None else ThirdClasses(search)
+    mark = search.distance[rows].clone()
+    for step in range(steps):
+        if step and step % _PATIENCE == 0:
+            now = search.distance[rows]
+            # not(<) so that rows without any image across go on
+            going = ~(mark - now < _GAIN * now)
+            rows, x, mark = rows[going], x[going], now[going]
+        if len(rows) == 0:
+            break
+        slope = search.slope(rows, x)
+        goal, offset = linearised(search, rows, x, slope)
+        if thirds is not None:
+            thirds.learn(rows, x, slope)
+            room = slope.span * _ROOM[0] * (_ROOM[1] / _ROOM[0]) ** (step / steps)
+            goal = thirds.project(rows, goal, slope.gradient, offset, room)
+        part = torch.full_like(slope.gap, damping[0] * (damping[1] / damping[0]) ** (step / steps))
+        part[whole_way(search, rows, goal, slope)] = 1.0
+        x = settle(search, rows, x + part[:, None] * (goal - x), slope)
+        if search.target is not None:
+            search.tied[rows] |= torch.isfinite(search.distance[rows])
+            lost = rows[~search.tied[rows]]
+            # where it got to; the next call goes on from here
+            search.best[lost] = x[~search.tied[rows]]
+        far = search.length(x - search.clean[rows]) > 1.05 * search.distance[rows]
+        x = torch.where(far[:, None], search.best[rows], x)
+    if search.target is not None:
+        lost = torch.isinf(search.distance) & (search.best != search.clean).any(dim=1)
+        search.distance[lost] = search.length(search.best - search.clean)[lost]
+
+
+def linearised(
+    search: ImageSearch, rows: Tensor, x: Tensor, slope: Slope, height: Tensor | float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Return the point nearest to the clean image where the linearised gap is `height`.
+
+    Also the offset (R,) of that plane: ``gradient.x`` on it.
+    """
+    offset = torch.linalg.vecdot(slope.gradient, x) - slope.gap + height
+    goal, _ = onto_plane(search.clean[rows], slope.gradient, offset, search.box, search.norm)
+    return goal, offset
+
+
+def whole_way(search: ImageSearch, rows: Tensor, goal: Tensor, slope: Slope) -> Tensor:
+    """Whether the boundary at `goal` (R,n) seems nearer than the best so far, (R,), bool.
+
+    So it is where the boundary is as flat as its linearisation; one pass.
+    """
+    ray = goal - search.clean[rows]
+    logits = search.logits(rows, goal)
+    gap, slack = search.gaps(rows, logits)
+    if search.target is None:
+        search.keep(rows, goal, gap, slack)
+    rate: Tensor = torch.linalg.vecdot(slope.gradient, ray)
+    estimate = search.length(ray) * (1 - gap / rate)
+    best = search.distance[rows]
+    # before anything was found, where the linearisation holds that far
+    holds = gap.abs() <= _HOLDS * search.span(logits)
+    return (
+        (rate < 0)
+        & (slack >= 0)
+        & ((estimate < best) & torch.isfinite(best) | holds & best.isinf())
+    )
+
+
+def settle(search: ImageSearch, rows: Tensor, x: Tensor, slope: Slope) -> Tensor:
+    """Return `x` (R,n) scaled from the clean images to just across, by secants."""
+    clean = search.clean[rows]
+    ray = x - clean
+    scale = torch.ones_like(slope.gap)
+    rate = torch.linalg.vecdot(slope.gradient, ray)
+    before: tuple[Tensor, Tensor] | None = None
+    nearest, closest = x, torch.full_like(scale, torch.inf)
+    for _ in range(_SETTLE):
+        at = (clean + scale[:, None] * ray).clamp(*search.box)
+        logits = search.logits(rows, at)
+        gap, slack = search.gaps(rows, logits)
+        near = gap.abs() <= _ON_TIE * search.span(logits)
+        # with a chosen target, far across is no tie: its third classes are others
+        search.keep(rows, at, gap, slack if search.target is None else slack.where(near, -1.0))
+        better = gap.abs() < closest
+        closest = torch.where(better, gap.abs(), closest)
+        nearest = torch.where(better[:, None], at, nearest)
+        if before is not None:
+            rate = torch.where(scale != before[0], (gap - before[1]) / (scale - before[0]), rate)
+        before = scale, gap
+        # a gap that does not fall along the ray has no root to aim at
+        move = torch.where(rate < 0, -(gap + _SIDE * search.span(logits)) / rate, 0.05)
+        scale = scale + move.clamp(-0.2, 0.2)
+    return nearest

@@ -1,0 +1,78 @@
+"""More checks of what a user passes to the functions about images."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from fsboundary.errors import ArgumentError
+from fsboundary.pixels.checks import check_model
+from fsboundary.space import FeatureSpace
+
+_NEAR_CHANCE = 1 / 3
+"""An accuracy below this share of the way from chance to perfect is near chance."""
+
+
+def check_count(name: str, value: object, least: int = 1) -> int:
+    """Return `value`, a whole number of at least `least`, or raise ArgumentError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ArgumentError(name, repr(value), f"a whole number, at least {least}", "leave it out")
+    return value
+
+
+def check_accuracy(
+    model: nn.Module | FeatureSpace, images: Tensor, labels: Tensor, *, batch_size: int = 256
+) -> float:
+    """Return the share of `images` that the model puts into the class of their label.
+
+    A model whose preprocessing was left outside still answers, for images it was not made for:
+    near chance. Then a UserWarning says so.
+
+    Parameters
+    ----------
+    model : nn.Module or FeatureSpace
+    images : Tensor (B, C, H, W)
+    labels : Tensor (B,)
+        Class numbers.
+    batch_size : int
+        Images at once.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN without images.
+
+    Raises
+    ------
+    ArgumentError
+        Not one label for each image.
+    """
+    space = check_model(model)
+    if not isinstance(labels, Tensor) or labels.shape != images.shape[:1]:
+        got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else repr(labels)
+        raise ArgumentError("labels", got, f"shape ({len(images)},)", "pass a label an image")
+    if len(images) == 0:
+        return math.nan
+    predicted = space.extract(images, batch_size=batch_size).predicted
+    accuracy = float((predicted == labels.to(predicted.device)).double().mean())
+    chance = 1 / space.head.num_classes
+    if accuracy < chance + _NEAR_CHANCE * (1 - chance):
+        warnings.warn(
+            f"only {100 * accuracy:.1f} % of the images are put into the class of their label, "
+            f"and chance is {100 * chance:.1f} %: is the model's preprocessing missing? Pass it "
+            "as FeatureSpace(model, preprocess=...)",
+            stacklevel=2,
+        )
+    return accuracy
+
+
+def spread_rows(images: Tensor, rows: Tensor, total: int) -> Tensor:
+    """Return `images` (F,...) at `rows` (F,) of `total` rows, NaN elsewhere."""
+    out = torch.full(
+        (total, *images.shape[1:]), torch.nan, dtype=images.dtype, device=images.device
+    )
+    out[rows] = images
+    return out

@@ -1,0 +1,63 @@
+"""Products with the Jacobian of the features, and the features themselves in float64."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fsboundary.protocols import ModelView
+
+
+@final
+class Linearised:
+    """The body near B images: its features, and both products with its Jacobian J.
+
+    J.v comes from the backward pass, which is linear in what is passed back, by going backward
+    through it once more; so a model needs no forward-mode derivatives.
+
+    Parameters
+    ----------
+    view : ModelView
+    images : Tensor (B, C, H, W)
+    """
+
+    def __init__(self, view: ModelView, images: Tensor) -> None:
+        with torch.enable_grad():
+            self._x = images.detach().requires_grad_(True)
+            # only this kernel of attention can be passed backward twice
+            with sdpa_kernel(SDPBackend.MATH):
+                z = view.features(self._x)
+            # ties a body that ignores its images to them: its Jacobian is 0 and no error
+            self._z = z + 0 * self._x.flatten(1).sum(dim=1, keepdim=True).to(z)
+            self._u = torch.zeros_like(self._z, requires_grad=True)
+            (self._back,) = torch.autograd.grad(self._z, self._x, self._u, create_graph=True)
+        self.features = self._z.detach()
+
+    def back(self, u: Tensor) -> Tensor:
+        """Return the transposed J times `u` (B,d), (B,C,H,W)."""
+        return torch.autograd.grad(self._z, self._x, u, retain_graph=True)[0]
+
+    def along(self, v: Tensor) -> Tensor:
+        """Return J times `v` (B,C,H,W), (B,d)."""
+        return torch.autograd.grad(self._back, self._u, v, retain_graph=True)[0]
+
+
+def features_of(view: ModelView, images: Tensor, batch_size: int) -> Tensor:
+    """Return the features (B,d) of `images`, detached, float64, on their device."""
+    with torch.no_grad():
+        parts = [view.features(part).to(images.device) for part in images.split(batch_size)]
+    return torch.cat(parts).to(torch.float64)
+
+
+def per_image(values: Tensor, images: Tensor) -> Tensor:
+    """Return `values` (B,) shaped to be multiplied with `images` (B,...)."""
+    return values.reshape(-1, *[1] * (images.ndim - 1)).to(images.dtype)
+
+
+def norms(images: Tensor) -> Tensor:
+    """Return the Euclidean length of each row of `images` (B,...), (B,)."""
+    out: Tensor = torch.linalg.vector_norm(images.flatten(1), dim=1)
+    return out

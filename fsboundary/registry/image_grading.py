@@ -1,0 +1,157 @@
+"""Every image finder's answer is checked for shape, then graded by the model itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fsboundary.errors import FsboundaryError, PluginError
+from fsboundary.interfaces import ImageBoundaryFinder
+from fsboundary.protocols import ModelView
+from fsboundary.registry.counting import CountingView
+from fsboundary.results import FlipImages
+from fsboundary.status import Status
+
+TIE_TOLERANCE = 1e-4
+"""On the boundary: the two logits differ by at most this share of the range of all logits."""
+
+Norm = Literal["l2", "linf"]
+
+
+def find_and_grade_images(
+    finder: ImageBoundaryFinder,
+    view: ModelView,
+    images: Tensor,
+    source: Tensor,
+    targets: Tensor | Literal["nearest"],
+    *,
+    bounds: tuple[float, float],
+    norm: Norm,
+    max_steps: int,
+) -> FlipImages:
+    """Ask `finder` for flip images and return the graded answer.
+
+    Everything is recomputed from the image as it is returned, in the dtype of `images`. An image
+    on no boundary of its row, out of bounds or beyond a third class is replaced by NaN and has
+    status INACCURATE; a row without an image has MAX_STEPS. What the finder and the grading spend
+    is counted; the finder's word is taken only on how it splits among the rows.
+
+    Parameters
+    ----------
+    images : Tensor (B, C, H, W)
+        Finite and within `bounds`.
+    source : Tensor (B,)
+        The model's own class of each row.
+    targets : Tensor (B,) or "nearest"
+        Classes other than the source.
+
+    Raises
+    ------
+    PluginError
+        The finder raised, or its answer has the wrong type or shapes.
+    """
+    name = type(finder).__name__
+    counted = CountingView(view)
+    asked = targets.clone() if isinstance(targets, Tensor) else targets
+    try:
+        answer = finder.find(
+            counted,
+            images.clone(),
+            targets=asked,
+            bounds=bounds,
+            norm=norm,
+            max_steps=max_steps,
+        )
+    except FsboundaryError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"image boundary finder {name} raised {type(error).__name__}: {error}"
+        ) from error
+    _check(name, answer, images)
+    found = answer.images.detach().to(images.device, images.dtype)
+    spent = (
+        _shares(answer.evaluations, counted.gradients, source),
+        # and the grading's own pass over each image
+        _shares(answer.forwards, counted.forwards, source) + 1,
+    )
+    return _grade(view, images, found, source, targets, bounds, norm, spent)
+
+
+def pixel_distance(images: Tensor, others: Tensor, norm: Norm) -> Tensor:
+    """Return the distance (B,), float64, between images (B,...) of one batch."""
+    change = (images.double() - others.double()).flatten(1)
+    order = 2 if norm == "l2" else torch.inf
+    out: Tensor = torch.linalg.vector_norm(change, ord=order, dim=1)
+    return out
+
+
+def _check(name: str, answer: object, images: Tensor) -> None:
+    if not isinstance(answer, FlipImages):
+        raise PluginError(
+            f"image boundary finder {name} returned {type(answer).__name__}; wanted FlipImages"
+        )
+    rows = (len(images),)
+    wanted = {"images": tuple(images.shape), "evaluations": rows, "forwards": rows}
+    for field, want in wanted.items():
+        got = tuple(getattr(answer, field).shape)
+        if got != want:
+            raise PluginError(
+                f"image boundary finder {name}: {field} has shape {got}; wanted {want}"
+            )
+
+
+def _shares(claimed: Tensor, counted: int, like: Tensor) -> Tensor:
+    """Return `claimed` where its sum is what was counted, else equal shares, rounded up."""
+    claimed = claimed.detach().to(like)
+    if int(claimed.sum()) == counted and not bool((claimed < 0).any()):
+        return claimed
+    return torch.full_like(claimed, -(-counted // max(len(claimed), 1)))
+
+
+def _grade(
+    view: ModelView,
+    images: Tensor,
+    found: Tensor,
+    source: Tensor,
+    targets: Tensor | Literal["nearest"],
+    bounds: tuple[float, float],
+    norm: Norm,
+    spent: tuple[Tensor, Tensor],
+) -> FlipImages:
+    finite = torch.isfinite(found).flatten(1).all(dim=1)
+    # a NaN row would be refused by a model view; the clean image stands in and is not graded
+    shown = torch.where(finite[:, None, None, None], found, images)
+    with torch.no_grad():
+        logits = view.logits(shown).detach().to(source.device, torch.float64)
+    low, high = logits.amin(dim=1), logits.amax(dim=1)
+    span = high - low
+    own = logits.gather(1, source[:, None])[:, 0]
+    if isinstance(targets, Tensor):
+        target = targets
+    else:
+        target = logits.scatter(1, source[:, None], -torch.inf).argmax(dim=1)
+    other = logits.gather(1, target[:, None])[:, 0]
+    top = logits.topk(2, dim=1).values
+    residual = (top[:, 0] - top[:, 1]) / span
+    # where all logits are equal there is no boundary to be on; NaN compares false
+    tied = ((own - other).abs() <= TIE_TOLERANCE * span) & (span > 0) & torch.isfinite(span)
+    tied &= torch.maximum(own, other) == high
+    edges = torch.tensor(bounds, dtype=images.dtype, device=images.device)
+    inside = ((shown >= edges[0]) & (shown <= edges[1])).flatten(1).all(dim=1)
+    good = finite & tied & inside
+    status = torch.where(finite, int(Status.INACCURATE), int(Status.MAX_STEPS))
+    status = torch.where(good, int(Status.CONVERGED), status)
+    blank = torch.where(good, 0.0, torch.nan).to(torch.float64)
+    return FlipImages(
+        images=torch.where(good[:, None, None, None], shown, torch.nan),
+        distance=pixel_distance(shown, images, norm) + blank,
+        residual=residual + blank,
+        source=source,
+        target=target,
+        status=status,
+        evaluations=spent[0],
+        forwards=spent[1],
+    )
