@@ -13,7 +13,8 @@ import json
 import os
 import sys
 import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,14 @@ _Json = Annotated[
 ]
 _Open = Annotated[bool, typer.Option("--open", help="Show the report in the browser.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+class _NewKind(StrEnum):
+    """Kinds of plugin for which there is a template."""
+
+    HULL_SOLVER = "hull-solver"
+    BOUNDARY_FINDER = "boundary-finder"
+    FEATURE_EXTRACTOR = "feature-extractor"
 
 
 def _print_version(wanted: bool) -> None:
@@ -97,6 +106,13 @@ def report(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Option of the hull solver; may be repeated."),
     ] = None,
+    extractor: Annotated[
+        str, typer.Option(help="Feature extractor; `fsboundary plugins` lists them.")
+    ] = "head_input",
+    extractor_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Option of the extractor; may be repeated."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 256,
     open_it: _Open = False,
     quiet: _Quiet = False,
@@ -104,6 +120,7 @@ def report(
     """Study your own model on your own images and write a report."""
     finder_options = _parse_options("--finder-option", finder_option or [])
     hull_options = _parse_options("--hull-option", hull_option or [])
+    extractor_options = _parse_options("--extractor-option", extractor_option or [])
     # A console script does not look in the folder where it is called, as `python -m` does.
     sys.path.insert(0, os.getcwd())
     from fsboundary.report.user import run_report
@@ -118,21 +135,32 @@ def report(
         finder_options=finder_options,
         hull_solver=hull_solver,
         hull_options=hull_options,
+        extractor=extractor,
+        extractor_options=extractor_options,
         batch_size=batch_size,
         show_progress=not quiet,
     )
     _finish(path, open_it)
 
 
-@app.command()
+plugins_app = typer.Typer(
+    name="plugins", add_completion=False, rich_markup_mode=None, invoke_without_command=True
+)
+app.add_typer(plugins_app)
+
+
+@plugins_app.callback()
 def plugins(
+    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """List the installed plugins, and why some were set aside.
+    """List the installed plugins, and why some were set aside; check one, or begin a new one.
 
     FSBOUNDARY_PLUGINS chooses: unset for all, empty for the built-in one only, or a
     comma-separated list of distribution or entry-point names.
     """
+    if context.invoked_subcommand is not None:
+        return
     with _stdout_to_stderr():
         from fsboundary import registry
 
@@ -144,14 +172,66 @@ def plugins(
         typer.echo(_table(found))
 
 
+@plugins_app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A plugin that `fsboundary plugins` lists.")],
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Option of the plugin; may be repeated."),
+    ] = None,
+    expect_failure: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CHECK=REASON", help="A check that must fail; may be repeated."),
+    ] = None,
+) -> None:
+    """Hold a plugin to its contract, check by check; exit code 1 where it breaks it."""
+    options = _parse_options("--option", option or [])
+    expected = {
+        k: str(v) for k, v in _parse_options("--expect-failure", expect_failure or []).items()
+    }
+    failures = 0
+    with _stdout_to_stderr() as show:
+        from fsboundary.testing import check_plugin
+
+        for info, outcomes in check_plugin(name, options=options, expected_failures=expected):
+            show(f"{info.kind} {name} ({info.distribution} {info.version})")
+            for outcome in outcomes:
+                failures += not outcome.passed
+                told = f": {' '.join(outcome.message.split())}" if outcome.message else ""
+                show(f"  {'ok  ' if outcome.passed else 'FAIL'} {outcome.check}{told}")
+    typer.echo("all checks passed" if not failures else f"{failures} checks failed")
+    if failures:
+        raise typer.Exit(1)
+
+
+@plugins_app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The plugin's name, such as my_solver.")],
+    kind: Annotated[_NewKind, typer.Option(help="What it is to be.")],
+    folder: Annotated[Path, typer.Option(help="Where to put it.", file_okay=False)] = Path("."),
+) -> None:
+    """Write a plugin that works and whose tests pass, to begin from."""
+    from fsboundary.testing.template import write_template
+
+    path = write_template(name, kind.value, folder)
+    typer.echo(f"Wrote {path}. Next: pip install -e {path} && pytest {path}")
+
+
 @contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Send to stderr what foreign code writes to file descriptor 1, also from C."""
+def _stdout_to_stderr() -> Iterator[Callable[[str], None]]:
+    """Send to stderr what foreign code writes to file descriptor 1, also from C.
+
+    Yields a function that writes a line to the real standard output.
+    """
     sys.stdout.flush()
     kept = os.dup(1)
+
+    def show(line: str) -> None:
+        os.write(kept, f"{line}\n".encode())
+
     try:
         os.dup2(2, 1)
-        yield
+        yield show
     finally:
         sys.stdout.flush()
         os.dup2(kept, 1)

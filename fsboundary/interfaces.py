@@ -56,6 +56,16 @@ class FeatureExtractor(ABC):
     def head(self, model: nn.Module) -> LinearHead | None:
         """Return the linear map from the features to the logits; None until it is known."""
 
+    @property
+    def surrogate(self) -> bool:
+        """Whether the head is fitted and stands in for the model (capability "surrogate").
+
+        The core then reports how often it agrees with the model on held-out images; of other
+        extractors it demands that ``W z + b`` is what the model computes. By default False; a
+        class attribute ``surrogate = True`` will do.
+        """
+        return False
+
     def fit(self, model: nn.Module, loader: Iterable[Any]) -> Self:
         """Fit what must be fitted (capability "surrogate"); by default nothing."""
         return self
@@ -67,6 +77,14 @@ class FeatureExtractor(ABC):
     def notes(self, model: nn.Module) -> dict[str, str]:
         """Return facts for the report, such as the layer's name; by default none."""
         return {}
+
+    def example(self, rows: int, seed: int) -> tuple[nn.Module, Tensor] | None:
+        """Return a small model in eval mode and `rows` images for the conformance suite.
+
+        Torch's generator is seeded with `seed` beforehand and put back afterwards. By default
+        None: the suite's own will do, a network of convolutions and images (rows,3,8,8).
+        """
+        return None
 
 
 class HullSolver(ABC):

@@ -16,7 +16,9 @@ from fsboundary.banking import Source, build
 from fsboundary.banks import BankInfo, FeatureBank
 from fsboundary.builtin.extractors.batches import check_batch_size, check_images, device_of, rows_of
 from fsboundary.builtin.extractors.calling import refuse_chance
+from fsboundary.builtin.extractors.claimed_head import verified
 from fsboundary.builtin.extractors.head_input import HeadInput
+from fsboundary.builtin.extractors.held_out import Fidelity, fitted
 from fsboundary.domain import Domain
 from fsboundary.errors import ArgumentError, HeadError, PluginError
 from fsboundary.head import LinearHead
@@ -42,6 +44,7 @@ class FeatureSpace:
         never assumed.
     extractor : str or FeatureExtractor
         Where features come from: a name that ``fsboundary plugins`` lists, or an instance.
+        A surrogate's head is fitted first, by :meth:`fit`; of others, ``W z + b`` is checked.
     preprocess : nn.Module or callable, optional
         Differentiable; applied to every batch before the model, so that images are the user's own.
 
@@ -76,6 +79,7 @@ class FeatureSpace:
         )
         self._head: tuple[LinearHead, LinearHead] | None = None
         self._minimum: Tensor | None = None
+        self._fidelity: Fidelity | None = None
 
     def extract(
         self, images: Tensor, *additional: Any, batch_size: int = 256, show_progress: bool = False
@@ -178,9 +182,30 @@ class FeatureSpace:
         return self._run(images, additional)[0]
 
     def fit(self, loader: Iterable[Any]) -> FeatureSpace:
-        """Fit an extractor that must be fitted, on batches of images; return self."""
-        self._extractor.fit(self.model, loader)
+        """Fit an extractor that must be fitted, on batches of images; return self.
+
+        One image in five is held out, to tell the fitted head's :attr:`fidelity`.
+        """
+        if self.surrogate:
+            self._fidelity = fitted(self._extractor, self.model, loader, self._prepared)
+        else:
+            self._extractor.fit(self.model, loader)
         return self
+
+    @property
+    def extractor(self) -> FeatureExtractor:
+        """Where the features come from."""
+        return self._extractor
+
+    @property
+    def surrogate(self) -> bool:
+        """Whether the head is fitted to the model's answers, and not the model's own."""
+        return self._extractor.surrogate
+
+    @property
+    def fidelity(self) -> float | None:
+        """Share of held-out images on which a fitted head has the model's class; else None."""
+        return None if self._fidelity is None else self._fidelity.share
 
     @property
     def head(self) -> LinearHead:
@@ -192,6 +217,8 @@ class FeatureSpace:
             Nothing was extracted yet.
         """
         found = self._extractor.head(self.model)
+        if found is None and self.surrogate:
+            raise HeadError("the head is not fitted yet. Call fit(loader) on images first")
         if found is None:
             raise HeadError(
                 "the head is not known yet: it is found by watching the first forward pass. Call "
@@ -238,6 +265,8 @@ class FeatureSpace:
         else:
             how = f"proved by the model's structure: {proof}" if proof else "by the extractor"
         notes["domain"] = f"{head.domain.kind} ({how})"
+        if self._fidelity is not None:
+            notes["fidelity"] = str(self._fidelity)
         if self._minimum is not None:
             low = float(self._minimum)
             seen = "no negative feature was seen" if low >= 0 else "negative features were seen"
@@ -248,22 +277,30 @@ class FeatureSpace:
         self, images: Tensor, additional: tuple[Any, ...]
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return features and logits of one batch, and ``W z + b`` in float64 where it is known."""
-        device = device_of(self.model, images.device)
-        if isinstance(self._preprocess, nn.Module):
-            refuse_chance(self._preprocess, "preprocess")
-            images = images.to(device_of(self._preprocess, device))
-        else:
-            images = images.to(device)
-        if self._preprocess is not None:
-            images = self._preprocess(images).to(device)
+        images = self._prepared(images)
+        device = images.device
         moved = (a.to(device) if isinstance(a, Tensor) else a for a in additional)
         exact: Tensor | None = None
         if isinstance(self._extractor, HeadInput):  # its check needs the product: take it over
             features, logits, exact = self._extractor.graded(self.model, images, *moved)
         else:
             features, logits = self._extractor.features(self.model, images, *moved)
+            if not self.surrogate:
+                exact = verified(self._extractor, self.head, features, logits)
         self._check(features, logits, len(images))
         return features, logits, exact
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        """Return the user's images as the model takes them, on its device."""
+        device = device_of(self.model, images.device)
+        if self._preprocess is None:
+            return images.to(device)
+        if isinstance(self._preprocess, nn.Module):
+            refuse_chance(self._preprocess, "preprocess")
+            images = images.to(device_of(self._preprocess, device))
+        else:
+            images = images.to(device)
+        return self._preprocess(images).to(device)
 
     def _check(self, features: Tensor, logits: Tensor, rows: int) -> None:
         head = self.head
@@ -319,47 +356,6 @@ class FeatureSpace:
 def space_of(model: nn.Module | FeatureSpace) -> FeatureSpace:
     """Return `model` where it is a space already, else a space that finds the model's head."""
     return model if isinstance(model, FeatureSpace) else FeatureSpace(model)
-
-
-def two_class_head(linear: nn.Linear) -> nn.Linear:
-    """Return a two-class head that decides as a binary head with one logit does.
-
-    Its logits are 0 and the old one, so class 1 is where the old logit is positive, and the
-    softmax of class 1 is the old logit's sigmoid. Put it in place of the old layer, and remove any
-    squeeze or sigmoid after it::
-
-        model.fc = fsboundary.two_class_head(model.fc)
-
-    Parameters
-    ----------
-    linear : nn.Linear
-        One output, any number of inputs. It is left as it is.
-
-    Returns
-    -------
-    nn.Linear
-        Two outputs: weight rows 0 and w, biases 0 and b, on the same device, in the same dtype and
-        mode.
-
-    Raises
-    ------
-    ArgumentError
-        The layer is not an nn.Linear with one output.
-    """
-    if not isinstance(linear, nn.Linear):
-        raise _wrong("linear", linear, "an nn.Linear with one output", "pass the last layer")
-    if linear.out_features != 1:
-        got = f"a Linear with {linear.out_features} outputs"
-        raise ArgumentError("linear", got, "one output", "use the layer as it is")
-    weight = linear.weight.detach()
-    with torch.no_grad():
-        # on the meta device first, so that no random number is drawn for weights to be replaced
-        made = nn.Linear(linear.in_features, 2, linear.bias is not None, "meta", weight.dtype)
-        made = made.to_empty(device=weight.device).train(linear.training)
-        made.weight.copy_(torch.cat([torch.zeros_like(weight), weight]))
-        if linear.bias is not None:
-            made.bias.copy_(torch.cat([torch.zeros_like(linear.bias), linear.bias]))
-    return made.requires_grad_(linear.weight.requires_grad)
 
 
 def _domain(domain: object) -> Domain | None:

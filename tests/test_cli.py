@@ -143,6 +143,8 @@ def test_report(run_report: Mock, needed: list[str], monkeypatch: pytest.MonkeyP
         finder_options={},
         hull_solver="active_set",
         hull_options={},
+        extractor="head_input",
+        extractor_options={},
         batch_size=256,
         show_progress=True,
     )
@@ -174,6 +176,7 @@ def test_report_finds_modules_where_it_is_called(
     [
         ("finder", "--finder", "--finder-option", "finder_options"),
         ("hull_solver", "--hull-solver", "--hull-option", "hull_options"),
+        ("extractor", "--extractor", "--extractor-option", "extractor_options"),
     ],
 )
 def test_options_of_plugins_are_literals_or_text(

@@ -28,6 +28,8 @@ def run_report(
     finder_options: dict[str, Any] | None = None,
     hull_solver: str = "active_set",
     hull_options: dict[str, Any] | None = None,
+    extractor: str = "head_input",
+    extractor_options: dict[str, Any] | None = None,
     batch_size: int = 256,
     show_progress: bool = True,
 ) -> Path:
@@ -55,6 +57,11 @@ def run_report(
         A hull solver that ``fsboundary plugins`` lists; used where `data` holds training images.
     hull_options : dict, optional
         Its constructor's arguments.
+    extractor : str
+        A feature extractor that ``fsboundary plugins`` lists; one that must be fitted is fitted on
+        the training images, or on the images where there are none.
+    extractor_options : dict, optional
+        Its constructor's arguments.
     batch_size : int
         Images in one forward pass.
     show_progress : bool
@@ -73,12 +80,13 @@ def run_report(
     require_folders(out, json_path)
     chosen = registry.create("boundary_finder", finder, options=finder_options)
     solver = registry.create("hull_solver", hull_solver, options=hull_options)
+    source = registry.create("feature_extractor", extractor, options=extractor_options)
     images = load_images(data)
     network = build_model(model)
     if weights is not None:
         load_weights(network, weights)
-    space = FeatureSpace(network.eval())
-    classes = _classes(space, network, images, data)
+    space = FeatureSpace(network.eval(), extractor=source)
+    classes = _classes(space, network, images, data, batch_size)
     images.require_classes(classes, data)
     subject = Subject(
         space=space,
@@ -101,12 +109,17 @@ def run_report(
     return write_report(subject, out, json_path=json_path, show_progress=show_progress)
 
 
-def _classes(space: FeatureSpace, model: nn.Module, images: ImageSet, data: Path) -> int:
+def _classes(
+    space: FeatureSpace, model: nn.Module, images: ImageSet, data: Path, batch_size: int
+) -> int:
     """Return the number of classes, found by a forward pass of one image of each set."""
+    fit_on = images.images if images.train_images is None else images.train_images
     for part in (images.images, images.train_images):
         if part is None:
             continue
         try:
+            if space.surrogate and space.fidelity is None:
+                space.fit(fit_on.split(batch_size))
             space.extract(part[:1])
         except FsboundaryError:
             raise

@@ -1,5 +1,32 @@
-"""The public conformance suites: for plugins, and for Captum's attribution methods."""
+"""The public conformance suites: for plugins, and for Captum's attribution methods.
+
+One line in a plugin's own tests makes a parametrised pytest function, one case a check::
+
+    test_my_solver = fsboundary.testing.hull_solver_tests(MySolver)
+
+``fsboundary plugins check NAME`` runs the same checks without pytest. Names of checks are stable.
+"""
+
+from __future__ import annotations
 
 from fsboundary.testing.captum_contract import captum_attribution_tests
+from fsboundary.testing.checking import check_plugin
+from fsboundary.testing.functions import (
+    boundary_finder_tests,
+    feature_extractor_tests,
+    hull_solver_tests,
+    image_finder_tests,
+)
+from fsboundary.testing.suite import CheckFailure, Outcome, Suite
 
-__all__ = ["captum_attribution_tests"]
+__all__ = [
+    "CheckFailure",
+    "Outcome",
+    "Suite",
+    "boundary_finder_tests",
+    "captum_attribution_tests",
+    "check_plugin",
+    "feature_extractor_tests",
+    "hull_solver_tests",
+    "image_finder_tests",
+]

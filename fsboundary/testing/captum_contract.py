@@ -5,7 +5,6 @@ Captum 0.9 writes no contract down; each check names the consumer or convention 
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,6 +13,8 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+
+from fsboundary.testing.suite import NONE, Suite
 
 TARGET = 1
 _TOLERANCE = 1e-4
@@ -256,7 +257,9 @@ CHECKS: dict[str, Callable[[Case], None]] = {
 
 
 def captum_attribution_tests(
-    factory: Callable[[SmallClassifier], Any], **options: Any
+    factory: Callable[[SmallClassifier], Any],
+    expected_failures: Mapping[str, str] = NONE,
+    **options: Any,
 ) -> Callable[[str], None]:
     """Return a pytest function that tests an attribution method against Captum's contract.
 
@@ -273,6 +276,8 @@ def captum_attribution_tests(
         A classifier to the method, ``factory(model)``: images (B,1,6,6) to three logits, with
         the layers ``conv``, ``relu``, ``fc``, ``relu2`` and ``head`` and an optional second
         argument. Layer methods are recognised as such.
+    expected_failures : mapping of str to str
+        As in :func:`hull_solver_tests`.
     **options : object
         Further arguments of every call of ``attribute``.
 
@@ -280,16 +285,14 @@ def captum_attribution_tests(
     -------
     callable
         Name it ``test_...``.
+
+    Raises
+    ------
+    ArgumentError
+        ``expected_failures`` names a check that there is not.
     """
-    # by name: pytest is no dependency of the package
-    pytest: Any = importlib.import_module("pytest")
     case = Case(factory=factory, options=options)
-
-    def test_contract(check: str) -> None:
-        CHECKS[check](case)
-
-    marked: Callable[[str], None] = pytest.mark.parametrize("check", list(CHECKS))(test_contract)
-    return marked
+    return Suite(CHECKS.values(), lambda: case, expected_failures).pytest_function()
 
 
 def _of_layer(method: Any) -> bool:

@@ -93,7 +93,14 @@ def test_certificates_are_stated(page: Page) -> None:
 
 def test_provenance_names_what_made_it(page: Page) -> None:
     text, numbers = page.text["provenance"], page.numbers["provenance"]
-    parts = (torch.__version__, "dual_newton", "active_set", numbers["fingerprint"], "for a test")
+    parts = (
+        torch.__version__,
+        "dual_newton",
+        "active_set",
+        numbers["fingerprint"],
+        "for a test",
+        "HeadInput",
+    )
     for part in parts:
         assert part in text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fsboundary.errors import ArgumentError, DataError, FsboundaryError, HeadErr
 from fsboundary.report.loading.images import load_images
 from fsboundary.report.loading.models import build_model, load_weights
 from fsboundary.report.user import run_report
+from registry.samples import install
 from report.samples import NAMES, tiny_images, tiny_model
 
 MODULE = """
@@ -118,6 +120,60 @@ def test_archive_with_everything(tmp_path: Path, archive: Archive, weights: Path
     assert provenance["facts"]["weights"] == "weights.safetensors"
     plain = report(tmp_path, data)
     assert plain["provenance"]["fingerprint"] != provenance["fingerprint"]
+
+
+SURROGATE = """
+import torch
+import fsboundary as fsb
+from fsboundary.builtin.extractors.regression import logistic_head
+
+class Pixels(fsb.FeatureExtractor):
+    surrogate = True
+
+    def __init__(self, *, penalty: float = 1e-3):
+        self.penalty, self._head = penalty, None
+
+    def features(self, model, images, *additional):
+        return images.flatten(1), model(images)
+
+    def head(self, model):
+        return self._head
+
+    def fit(self, model, loader):
+        z = torch.cat([images.flatten(1) for images in loader])
+        with torch.no_grad():
+            classes = torch.cat([model(images).argmax(dim=1) for images in loader])
+        self._head = logistic_head(z, classes, 5, penalty=self.penalty)
+        return self
+
+@fsb.hookimpl
+def register_feature_extractors():
+    return [fsb.Registration("pixels", Pixels, "", capabilities=frozenset({"surrogate"}))]
+"""
+
+
+def test_fitted_extractor_is_fitted_on_the_training_images_and_its_fidelity_is_printed(
+    tmp_path: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path / "site", "own_pixels", "[fsboundary]\nown = own_pixels\n", SURROGATE)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delenv("FSBOUNDARY_PLUGINS", raising=False)
+    registry.reset()
+    try:
+        data = archive(images=tiny_images(20).numpy(), train_images=tiny_images(60, seed=1).numpy())
+        options = {"penalty": 0.5}
+        numbers = report(tmp_path, data, extractor="pixels", extractor_options=options)
+    finally:
+        registry.reset()
+    provenance = numbers["provenance"]
+    assert provenance["extractor"]["name"] == "pixels"
+    assert provenance["extractor"]["distribution"] == "own_pixels"
+    assert provenance["extractor"]["options"] == options
+    held = re.fullmatch(r"(\S+): share of (\d+) held-out.*", provenance["notes"]["fidelity"])
+    assert held
+    assert 0 <= float(held[1]) <= 1
+    assert 1 <= int(held[2]) <= 30
+    assert "fidelity of the fitted head" in (tmp_path / "out.html").read_text("utf-8")
 
 
 def test_archive_with_images_alone(tmp_path: Path, archive: Archive) -> None:

@@ -37,7 +37,7 @@ def check_batch_size(size: object) -> None:
         raise ArgumentError("batch_size", repr(size), "a positive integer", fix)
 
 
-def rows_of(additional: tuple[Any, ...], rows: int, part: slice) -> Iterator[Any]:
+def rows_of(additional: tuple[Any, ...], rows: int, part: slice | Tensor) -> Iterator[Any]:
     """Cut the tensors of B = `rows` rows among `additional`; pass on all else as it is."""
     for value in additional:
         batched = isinstance(value, Tensor) and value.ndim > 0 and len(value) == rows

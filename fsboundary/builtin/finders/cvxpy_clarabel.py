@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -95,10 +96,13 @@ class _Program:
         distance = cp.sum_squares(x - z)  # type: ignore[attr-defined]  # cvxpy does not declare it
         problem = cp.Problem(cp.Minimize(0.5 * distance), constraints)
         lam = np.zeros(len(self.bias))
-        try:
-            problem.solve(**options)
-        except cp.SolverError:
-            return np.full(len(z), np.nan), lam, 0
+        with warnings.catch_warnings():
+            # "may be inaccurate": the core measures how inaccurate
+            warnings.simplefilter("ignore")
+            try:
+                problem.solve(**options)
+            except cp.SolverError:
+                return np.full(len(z), np.nan), lam, 0
         steps = problem.solver_stats.num_iters or 0 if problem.solver_stats else 0
         if x.value is None or tie.dual_value is None:
             return np.full(len(z), np.nan), lam, int(steps)

@@ -16,7 +16,7 @@ from fsboundary.report.values import plain
 
 @final
 class Provenance(Section):
-    """Versions, finder, hull solver, layer, domain, fingerprint and times."""
+    """Versions, extractor, finder, hull solver, layer, domain, fingerprint and times."""
 
     name = "provenance"
     title = "Provenance"
@@ -32,6 +32,7 @@ class Provenance(Section):
             },
             "finder": _plugin(subject.finder),
             "hull_solver": None if measured.train is None else _plugin(subject.hull_solver),
+            "extractor": _plugin(subject.space.extractor),
             "notes": subject.space.notes(),
             "fingerprint": measured.batch.fingerprint,
             "head": repr(measured.head),

@@ -1,0 +1,66 @@
+"""The head of a surrogate: a penalised multinomial logistic regression."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fsboundary.head import LinearHead
+
+_FLAT = 1e-12
+"""A feature that spreads less than this share of the widest carries nothing but rounding."""
+
+
+def logistic_head(
+    features: Tensor,
+    classes: Tensor,
+    num_classes: int,
+    *,
+    penalty: float = 1e-3,
+    steps: int = 200,
+) -> LinearHead:
+    """Return the linear head that tells `classes` from `features` best.
+
+    Minimises the mean cross-entropy plus `penalty` times the squared weights, both of features
+    brought to mean 0 and deviation 1, by L-BFGS from zero: the loss is convex, so the start does
+    not matter. The head that is returned takes features as they are.
+
+    Parameters
+    ----------
+    features : Tensor (n, d)
+        At least one row.
+    classes : Tensor (n,)
+        The model's, 0 to `num_classes` - 1; not all need to occur.
+    num_classes : int
+        K.
+    penalty : float
+        Keeps the weights finite where the classes can be told apart without error.
+    steps : int
+        Iterations of L-BFGS at most.
+
+    Returns
+    -------
+    LinearHead
+        (K, d), on an unbounded domain.
+    """
+    z = features.detach().double()
+    mean, spread = z.mean(dim=0), z.std(dim=0, correction=0)
+    scale = torch.where(spread > _FLAT * spread.max(), spread, torch.inf)
+    standard = (z - mean) / scale
+    weight = torch.zeros(num_classes, z.shape[1], dtype=z.dtype, device=z.device)
+    bias = torch.zeros(num_classes, dtype=z.dtype, device=z.device)
+    weight.requires_grad_()
+    bias.requires_grad_()
+    lbfgs = torch.optim.LBFGS([weight, bias], max_iter=steps, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        lbfgs.zero_grad()
+        loss = nn.functional.cross_entropy(standard @ weight.mT + bias, classes)
+        loss = loss + penalty * weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        lbfgs.step(closure)
+    own = weight.detach() / scale
+    return LinearHead(own, bias.detach() - own @ mean)

@@ -1,0 +1,73 @@
+"""What a plugin must leave as it was: what it was given, the process, the model."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fsboundary.testing.suite import require
+
+_PROCESS: dict[str, Callable[[], Any]] = {
+    "torch's default dtype": torch.get_default_dtype,
+    "torch's default device": lambda: (
+        str(torch.get_default_device()) if hasattr(torch, "get_default_device") else "cpu"
+    ),
+    "torch's random generator": lambda: torch.get_rng_state().numpy().tobytes(),
+    "NumPy's random generator": lambda: repr(np.random.get_state(legacy=False)),
+    "Python's random generator": random.getstate,
+    "the number of torch's threads": torch.get_num_threads,
+    "whether gradients are recorded": torch.is_grad_enabled,
+    "torch's precision of products": torch.get_float32_matmul_precision,
+    "torch's deterministic mode": torch.are_deterministic_algorithms_enabled,
+    "NumPy's handling of floating-point errors": np.geterr,
+}
+
+
+def content(tensor: Tensor) -> tuple[Any, ...]:
+    """Return dtype, shape, device and bytes of a tensor; two of the same content compare equal."""
+    data = tensor.detach().cpu().contiguous().reshape(-1)
+    return tensor.dtype, tensor.shape, tensor.device, data.view(torch.uint8).numpy().tobytes()
+
+
+@contextlib.contextmanager
+def left_alone(**given: Tensor) -> Iterator[None]:
+    """Require that the block changes neither the `given` tensors nor the process."""
+    process = {name: read() for name, read in _PROCESS.items()}
+    tensors = {name: content(tensor) for name, tensor in given.items()}
+    yield
+    for name, read in _PROCESS.items():
+        require(read() == process[name], f"it changed {name}")
+    for name, tensor in given.items():
+        require(content(tensor) == tensors[name], f"it changed its input {name!r}")
+
+
+@contextlib.contextmanager
+def model_left_alone(model: nn.Module) -> Iterator[None]:
+    """Require that the block leaves hooks, modes, attributes, weights and gradients as they are."""
+    before = _state(model)
+    yield
+    after = _state(model)
+    changed = sorted(name for name in before | after if before.get(name) != after.get(name))
+    require(not changed, f"it changed the model: {', '.join(changed)}")
+
+
+def _state(model: nn.Module) -> dict[str, Any]:
+    state: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        where = name or "(the model)"
+        state[f"mode of {where}"] = module.training
+        state[f"attributes of {where}"] = sorted(vars(module))
+        for key, value in vars(module).items():
+            if "hook" in key:
+                state[f"{key} of {where}"] = len(value) if hasattr(value, "__len__") else value
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        state[f"values or device of {name}"] = content(tensor)
+        state[f"requires_grad of {name}"] = tensor.requires_grad
+        state[f"gradient of {name}"] = None if tensor.grad is None else content(tensor.grad)
+    return state

@@ -1,0 +1,57 @@
+"""What the plugin is for: published attacks, whose success is checked again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fsboundary_foolbox import attacks
+from fsboundary_foolbox.finder import Foolbox
+from torch import Tensor, nn
+
+import fsboundary as fsb
+from fsboundary import registry
+
+
+def subject() -> tuple[nn.Module, Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 12), nn.ReLU(), nn.Linear(12, 4)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(0.5 * torch.randn(p.shape, generator=draw))
+    return model, torch.rand(4, 3, 4, 4, generator=draw)
+
+
+@pytest.mark.parametrize("attack", ["", "L2DeepFoolAttack", "DDNAttack", "L2CarliniWagnerAttack"])
+def test_attacks_give_images_on_the_boundary(attack: str) -> None:
+    model, images = subject()
+    overrides = (("binary_search_steps", 3),) if "Carlini" in attack else ()
+    found = fsb.pixels.flip_images(model, images, finder=Foolbox(attack, overrides), max_steps=60)
+    assert found.ok.all()
+    assert (found.residual <= 1e-4).all()
+    # none is out of all proportion to the built-in finder's
+    own = fsb.pixels.flip_images(model, images)
+    assert (found.distance <= 3 * own.distance).all()
+
+
+def test_without_gradients() -> None:
+    model, images = subject()
+    options = {"attack": "HopSkipJumpAttack", "overrides": (("max_gradient_eval_steps", 50),)}
+    finder = registry.create("boundary_finder", "foolbox", options=options, capability="pixels")
+    found = fsb.pixels.flip_images(model, images, finder=finder, max_steps=3)
+    assert found.ok.any()
+    assert (found.evaluations == 0).all()
+
+
+def test_success_is_not_taken_on_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = subject()
+    monkeypatch.setattr(attacks, "run", lambda name, more, view, images, *rest, **options: images)
+    found = fsb.pixels.flip_images(model, images, finder=Foolbox())
+    assert not found.ok.any()
+    assert found.images.isnan().all()
+
+
+def test_attacks_that_do_not_minimise_are_refused() -> None:
+    assert {"L2FMNAttack", "LInfFMNAttack", "DDNAttack", "BoundaryAttack"} <= set(attacks.names())
+    for name in ("LinfPGD", "no_such"):
+        with pytest.raises(fsb.ArgumentError, match=f"got '{name}'; wanted one of "):
+            Foolbox(name)

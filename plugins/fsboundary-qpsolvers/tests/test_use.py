@@ -1,0 +1,47 @@
+"""What the plugin is for: second opinions, by name, from any solver that is installed."""
+
+from __future__ import annotations
+
+import pytest
+import qpsolvers
+import torch
+from fsboundary_qpsolvers.finder import QpFinder
+from fsboundary_qpsolvers.hull import QpHull
+
+import fsboundary as fsb
+from fsboundary import registry
+
+KNOWN = {"clarabel", "highs", "osqp", "proxqp", "scs"} & set(qpsolvers.available_solvers)
+
+
+@pytest.mark.parametrize("solver", sorted(KNOWN))
+def test_every_solver_comes_to_the_same_answers(solver: str) -> None:
+    draw = torch.Generator().manual_seed(0)
+    bank = fsb.FeatureBank(torch.randn(40, 6, generator=draw))
+    queries = 3 * torch.randn(4, 6, generator=draw)
+    head = fsb.LinearHead(torch.randn(5, 6, generator=draw), torch.randn(5, generator=draw))
+    # first-order methods give few digits: the certificate is asked for as many
+    loose = 1e-3 if solver in ("osqp", "scs", "highs") else None
+    hulls = fsb.project_on_hull(bank, queries, solver=QpHull(solver, 1e-9), tolerance=loose)
+    assert hulls.ok.all()
+    exact = fsb.project_on_hull(bank, queries)
+    torch.testing.assert_close(hulls.distance, exact.distance, rtol=loose or 1e-6, atol=1e-9)
+    flips = fsb.find_flip_points(
+        head, queries, finder=QpFinder(solver), tolerance=loose, max_steps=10**5
+    )
+    assert flips.ok.all()
+    nearest = fsb.find_flip_points(head, queries).distance
+    torch.testing.assert_close(flips.distance, nearest, rtol=loose or 1e-6, atol=1e-9)
+
+
+def test_by_name_with_options() -> None:
+    solver = registry.create("hull_solver", "qpsolvers", options={"solver": "clarabel"})
+    assert registry.identify(solver)[1] == "fsboundary-qpsolvers"
+    assert repr(solver) == "QpHull(solver='clarabel', accuracy=1e-11)"
+    finder = registry.create("boundary_finder", "qpsolvers")
+    assert isinstance(finder, QpFinder)
+
+
+def test_absent_solver_is_told() -> None:
+    with pytest.raises(fsb.ArgumentError, match=r"got 'no_such'; wanted one of .*clarabel"):
+        QpHull("no_such")

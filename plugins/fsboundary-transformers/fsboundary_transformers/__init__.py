@@ -1,0 +1,18 @@
+"""Image classifiers of Hugging Face transformers."""
+
+from __future__ import annotations
+
+import fsboundary as fsb
+from fsboundary.registry import lazy
+
+
+@fsb.hookimpl
+def register_feature_extractors() -> list[fsb.Registration]:
+    """Return the extractor."""
+    return [
+        fsb.Registration(
+            "transformers",
+            lazy("fsboundary_transformers.extractor:HuggingFace"),
+            "Hugging Face classifiers: own pixels through the processor, earlier layers",
+        )
+    ]
