@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-Kind = Literal["count", "share", "length", "times", "tiny", "seconds"]
+Kind = Literal["count", "share", "length", "times", "tiny", "seconds", "index"]
 
 NOTHING = "–"
 """Stands for a number that does not exist, such as the median of no image."""
@@ -26,7 +26,8 @@ def number(numbers: dict[str, Any], path: str, kind: Kind = "count") -> Markup:
         Keys and list places with dots between them, such as ``extremes.least.0.distance``.
     kind : str
         "count" with thousands separators, "share" in per cent, "length" in feature units with
-        three digits, "times" the same as a multiple, "tiny" as a power of ten, "seconds".
+        three digits, "times" the same as a multiple, "tiny" as a power of ten, "seconds", "index"
+        with two decimals, such as a correlation.
     """
     value = look_up(numbers, path)
     text = Markup(NOTHING) if value is None else _FORMATS[kind](value)
@@ -80,6 +81,10 @@ def _seconds(value: float) -> str:
     return f"{value:.1f} s" if value >= 0.1 else f"{1000 * value:.0f} ms"
 
 
+def _index(value: float) -> str:
+    return f"{value:z.2f}".replace("-", "−")
+
+
 _FORMATS: dict[Kind, Callable[[Any], str | Markup]] = {
     "count": _count,
     "share": _share,
@@ -87,4 +92,5 @@ _FORMATS: dict[Kind, Callable[[Any], str | Markup]] = {
     "times": _times,
     "tiny": _tiny,
     "seconds": _seconds,
+    "index": _index,
 }

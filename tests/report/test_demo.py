@@ -66,3 +66,11 @@ def test_report(demo_report: tuple[Path, Path]) -> None:
     assert hull["groups"]["left_out"]["median"] == 1.0
     assert hull["groups"]["noise"]["median"] > 2 * hull["groups"]["images"]["median"]
     assert [step["dimensions"] for step in hull["sweep"]["steps"]][::8] == [2, 64]
+    attribution = found["attribution"]
+    assert [method["error"] for method in attribution["methods"]] == [None] * 5
+    assert [method["without"] for method in attribution["methods"]] == [0] * 5
+    lines = attribution["compared"]["curves"]["lines"]
+    # the direction to the boundary meets it sooner than those of methods that do not look for it
+    assert lines["boundary"]["crossing"] == min(
+        line["crossing"] for line in lines.values() if not line["beyond"]
+    )

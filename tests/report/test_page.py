@@ -25,7 +25,9 @@ def test_every_number_is_that_of_the_json(page: Page) -> None:
         assert text.strip(), path
 
 
-@pytest.mark.parametrize("section", ["header", "overview", "extremes", "pairs", "hull", "footer"])
+@pytest.mark.parametrize(
+    "section", ["header", "overview", "extremes", "pairs", "hull", "attribution", "footer"]
+)
 def test_words_hold_no_number_of_their_own(page: Page, section: str) -> None:
     assert page.text[section]
     assert re.findall(r"\d", page.text[section]) == []
@@ -119,6 +121,8 @@ def test_write_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
         "hull of the training set",
         "hulls of the classes",
         "hulls in fewer dimensions",
+        "attributions",
+        "comparison of the attributions",
     ]
     outer = [s.title.lower() for s in SECTIONS]
     assert sorted(stage["name"] for stage in stages[4:]) == sorted([*outer, *within, "figures"])

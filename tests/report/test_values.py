@@ -57,6 +57,9 @@ def test_median_of_nothing_is_nan() -> None:
     ("value", "kind", "text"),
     [
         (1234567, "count", "1,234,567"),
+        (0.0312, "index", "0.03"),
+        (-0.5, "index", "−0.50"),
+        (-0.001, "index", "0.00"),
         (0.9304, "share", "93.0 %"),
         (0.99996, "share", "&gt; 99.9 %"),
         (0.0001, "share", "&lt; 0.1 %"),

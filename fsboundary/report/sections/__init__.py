@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fsboundary.report.section import Section
+from fsboundary.report.sections.attribution import Attribution
 from fsboundary.report.sections.distances import Distances
 from fsboundary.report.sections.extremes import Extremes
 from fsboundary.report.sections.hull import Hull
@@ -18,5 +19,6 @@ SECTIONS: tuple[Section, ...] = (
     Pairs(),
     Planes(),
     Hull(),
+    Attribution(),
     Provenance(),
 )
