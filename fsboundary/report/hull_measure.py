@@ -85,34 +85,34 @@ class Hulls:
 
 def measure_hulls(m: Measurements) -> Hulls | None:
     """Project images, training images and noise on the hull; None without training features."""
-    if m.train is None or not m.train.ok.any():
+    found = training_bank(m)
+    if found is None:
         return None
+    bank, place = found
     subject, solver, stage = m.subject, m.subject.hull_solver, m.clock.stage
     generator = torch.Generator().manual_seed(SEED)
-    place = m.train.ok.nonzero()[:, 0]
-    owners = m.train.predicted if subject.train_labels is None else subject.train_labels
-    bank = FeatureBank(m.train.features[place], owners[place])
     with stage("noise images"):
         shape = (NOISE, *subject.images.shape[1:])
         pixels = torch.rand(shape, generator=generator).to(subject.images)
         drawn = subject.space.extract(pixels, batch_size=subject.batch_size).to("cpu")
     with stage("hull of the training set"):
-        rows = _sample(m.batch.ok.nonzero()[:, 0], MOST_IMAGES, generator)
+        rows = sample(m.batch.ok.nonzero()[:, 0], MOST_IMAGES, generator)
         z = m.batch.features[rows]
         images = Placed(rows=rows, hull=project_on_hull(bank, z, solver=solver))
-        rows = _sample(_can_be_left_out(bank), LEFT_OUT, generator)
+        rows = sample(_can_be_left_out(bank), LEFT_OUT, generator)
         others = project_on_hull(bank, bank.take(rows), leave_out=rows, solver=solver)
         left_out = Placed(rows=rows, hull=others)
         rows = drawn.ok.nonzero()[:, 0]
         noise = Placed(rows=rows, hull=project_on_hull(bank, drawn.features[rows], solver=solver))
-    classes = owners[place].unique().tolist()
+    assert bank.labels is not None  # every bank of a report has labels
+    classes = bank.labels.unique().tolist()
     with stage("hulls of the classes"):
         apart = None
         if len(classes) <= MOST_CLASSES:
             apart = torch.stack([_to_class(bank, z, k, solver) for k in classes], dim=1)
     with stage("hulls in fewer dimensions"):
-        chosen = _sample(torch.arange(len(z)), SWEEP_ROWS, generator)
-        out = _sample(torch.arange(len(left_out.rows)), SWEEP_ROWS, generator)
+        chosen = sample(torch.arange(len(z)), SWEEP_ROWS, generator)
+        out = sample(torch.arange(len(left_out.rows)), SWEEP_ROWS, generator)
         whole = Step(
             dimensions=bank.num_features,
             images=images.hull.membership[chosen],
@@ -131,7 +131,19 @@ def measure_hulls(m: Measurements) -> Hulls | None:
     )
 
 
-def _sample(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
+def training_bank(m: Measurements) -> tuple[FeatureBank, Tensor] | None:
+    """Return the training images with usable features and their places; None without any.
+
+    They are labelled by their labels, or by the predicted classes where there are none.
+    """
+    if m.train is None or not m.train.ok.any():
+        return None
+    place = m.train.ok.nonzero()[:, 0]
+    owners = m.train.predicted if m.subject.train_labels is None else m.subject.train_labels
+    return FeatureBank(m.train.features[place], owners[place]), place
+
+
+def sample(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
     """Return `rows`, or `most` of them, in ascending order."""
     if len(rows) <= most:
         return rows

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fsboundary.errors import ArgumentError
 from fsboundary.report.clock import Clock
+from fsboundary.report.drawing import class_colour
 from fsboundary.report.formats import number
 from fsboundary.report.heat import heat_style
 from fsboundary.report.measure import STAGES, Subject
@@ -99,4 +100,5 @@ def render(study: Study, figures: dict[str, dict[str, str]]) -> str:
         num=partial(number, study.numbers),
         class_name=lambda k: names[k] if k is not None and k >= 0 else "none",
         heat=heat_style,
+        colour=class_colour,
     )

@@ -74,3 +74,8 @@ def test_report(demo_report: tuple[Path, Path]) -> None:
     assert lines["boundary"]["crossing"] == min(
         line["crossing"] for line in lines.values() if not line["beyond"]
     )
+    division = found["division"]
+    assert division["whole"]["facets"] == division["boxed"]["facets"] == division["whole"]["pairs"]
+    assert division["whole"]["unbounded"] == division["boxed"]["bounded"] == 10
+    assert division["coverage"]["kinds"]["hull"]["accuracy_covered"] > 0.93
+    assert len(division["ambiguous"]["images"]) == 6

@@ -26,7 +26,8 @@ def test_every_number_is_that_of_the_json(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    "section", ["header", "overview", "extremes", "pairs", "hull", "attribution", "footer"]
+    "section",
+    ["header", "overview", "extremes", "pairs", "division", "hull", "attribution", "footer"],
 )
 def test_words_hold_no_number_of_their_own(page: Page, section: str) -> None:
     assert page.text[section]
@@ -117,6 +118,11 @@ def test_write_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
         "flip points",
     ]
     within = [
+        "regions and facets",
+        "sizes of the regions",
+        "guaranteed hulls",
+        "ambiguous images",
+        "paths between images",
         "noise images",
         "hull of the training set",
         "hulls of the classes",

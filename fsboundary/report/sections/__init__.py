@@ -5,6 +5,7 @@ from __future__ import annotations
 from fsboundary.report.section import Section
 from fsboundary.report.sections.attribution import Attribution
 from fsboundary.report.sections.distances import Distances
+from fsboundary.report.sections.division import DivisionSection
 from fsboundary.report.sections.extremes import Extremes
 from fsboundary.report.sections.hull import Hull
 from fsboundary.report.sections.overview import Overview
@@ -18,6 +19,7 @@ SECTIONS: tuple[Section, ...] = (
     Distances(),
     Pairs(),
     Planes(),
+    DivisionSection(),
     Hull(),
     Attribution(),
     Provenance(),
