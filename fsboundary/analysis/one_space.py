@@ -36,7 +36,9 @@ class Points:
     def __init__(self, rows: Tensor, train: Tensor, labels: Tensor) -> None:
         self.rows, self.train = rows.double(), train.double()
         self.labels = labels
-        self.bank = FeatureBank(self.train, labels)
+        # hulls need the span of the points alone, and memory for its square
+        self._hull_rows, hull_train = _in_their_span(self.rows, self.train)
+        self.bank = FeatureBank(hull_train, labels)
 
     def usual(self, pairs: Tensor) -> float:
         """Return the median distance between training points `pairs` (P,2): a unit of length."""
@@ -45,7 +47,7 @@ class Points:
 
     def hull(self, yardstick: int, seed: int) -> tuple[Tensor, float]:
         """Return hull distances over the mean leave-one-out distance (B,), and the share inside."""
-        found = project_on_hull(self.bank, self.rows)
+        found = project_on_hull(self.bank, self._hull_rows)
         own = leave_one_out_distances(self.bank, yardstick, seed=seed)
         if not bool((torch.isfinite(own.distance) & (own.distance > 0)).any()):
             return torch.full_like(found.distance, torch.nan), mean(found.membership == 1)
@@ -68,6 +70,14 @@ class Points:
             for part in self.rows.split(_ROWS)
         ]
         return torch.cat(parts)
+
+
+def _in_their_span(rows: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both in an orthonormal basis of their span where it has fewer dimensions."""
+    whole = torch.cat([train, rows])
+    if whole.shape[1] > len(whole):
+        whole = whole @ torch.linalg.qr(whole.T).Q
+    return whole[len(train) :], whole[: len(train)]
 
 
 def mean(values: Tensor) -> float:

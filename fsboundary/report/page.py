@@ -15,7 +15,7 @@ from fsboundary.report.drawing import class_colour
 from fsboundary.report.formats import number
 from fsboundary.report.heat import heat_style
 from fsboundary.report.measure import STAGES, Subject
-from fsboundary.report.pictures import png_uri
+from fsboundary.report.pictures import picture_uri
 from fsboundary.report.sections import SECTIONS
 from fsboundary.report.study import Study, run_study
 
@@ -89,7 +89,7 @@ def render(study: Study, figures: dict[str, dict[str, str]]) -> str:
     )
     names = study.numbers["class_names"]
     pictures = {
-        section: {name: png_uri(image) for name, image in images.items()}
+        section: {name: picture_uri(image) for name, image in images.items()}
         for section, images in study.pictures.items()
     }
     return environment.get_template("report.html.j2").render(

@@ -1,4 +1,4 @@
-"""Images as PNG data URIs, in the file itself."""
+"""Images and films as data URIs, in the file itself."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fsboundary.pixels import write_gif
+
 LARGEST = 192
 """Longer sides are scaled down to this many pixels: a report shows thumbnails."""
+
+FILM_SIDE = 64
+"""Frames are enlarged to about so many pixels, that a browser need not blur them."""
+
+FRAME_MILLISECONDS = 300
 
 
 def png_uri(image: Tensor) -> str:
@@ -29,6 +36,16 @@ def png_uri(image: Tensor) -> str:
     stream = io.BytesIO()
     picture.save(stream, format="PNG", optimize=True)
     return data_uri("image/png", stream.getvalue())
+
+
+def picture_uri(picture: Tensor) -> str:
+    """Return an image (C, H, W) as PNG, or films (R, N, C, H, W), one below the other, as GIF."""
+    if picture.ndim == 3:
+        return png_uri(picture)
+    stream = io.BytesIO()
+    side = max(picture.shape[-2:])
+    write_gif(picture, stream, scale=max(1, FILM_SIDE // side), milliseconds=FRAME_MILLISECONDS)
+    return data_uri("image/gif", stream.getvalue())
 
 
 def thumbnail(image: Tensor, side: int) -> Tensor:

@@ -21,8 +21,9 @@ class Content:
     numbers : dict
         Numbers, texts, lists and dicts that strict JSON can hold; ``--json`` writes them, and the
         page shows no other number.
-    pictures : dict of str to Tensor (C, H, W)
-        Images in [0, 1] that the template shows by name.
+    pictures : dict of str to Tensor (C, H, W) or (R, N, C, H, W)
+        Images in [0, 1] that the template shows by name; with five dimensions, R films of N
+        frames, shown together as a GIF.
     """
 
     numbers: dict[str, Any]

@@ -24,8 +24,9 @@ class Study:
     ----------
     numbers : dict
         ``schema``, ``class_names`` and one entry for each section; strict JSON can hold it.
-    pictures : dict of str to dict of str to Tensor (C, H, W)
-        Section name, picture name, image in [0, 1].
+    pictures : dict of str to dict of str to Tensor
+        Section name, picture name, image or films in [0, 1], as
+        :class:`~fsboundary.report.section.Content` has them.
     """
 
     numbers: dict[str, Any]

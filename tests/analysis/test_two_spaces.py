@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import fsboundary as fsb
 from fsboundary import ArgumentError
 from fsboundary.analysis import TwoSpaces
-from fsboundary.analysis.one_space import between, rank_correlation
+from fsboundary.analysis.one_space import Points, between, rank_correlation
 from fsboundary.analysis.questions import draw_pairs
 
 CLASSES = 3
@@ -149,3 +149,16 @@ def test_labels_that_the_model_does_not_give_are_told() -> None:
         fsb.analysis.two_spaces(
             space, x, wrong, x, wrong, sample=5, flips=2, pairs=4, points=3, bounds=(-9, 9)
         )
+
+
+def test_hulls_of_few_points_in_many_dimensions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(29, 3, generator=generator, dtype=torch.float64)
+    frame = torch.linalg.qr(torch.randn(40_000, 3, generator=generator, dtype=torch.float64)).Q
+    labels = torch.arange(25) % CLASSES
+    low, high = (Points(v[25:], v[:25], labels) for v in (flat, flat @ frame.T))
+    ratios, inside = low.hull(25, 0)
+    again, inside_again = high.hull(25, 0)
+    assert torch.allclose(again, ratios, atol=1e-6)
+    assert inside_again == inside
+    assert torch.allclose(high.class_hulls(), low.class_hulls(), atol=1e-6)

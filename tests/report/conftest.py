@@ -7,7 +7,33 @@ from pathlib import Path
 import pytest
 
 from fsboundary.demo import run_demo
+from fsboundary.report import pixel_sizes
+from fsboundary.report.pixel_sizes import Sizes
 from report.samples import Page, tiny_page
+
+
+@pytest.fixture(autouse=True)
+def few_steps_in_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the section on pixels quick: most tests are about other sections."""
+    few = Sizes(
+        flips=2,
+        flip_steps=20,
+        inverses=1,
+        inverse_steps=2,
+        morphs=1,
+        frames=3,
+        frame_steps=2,
+        moved=4,
+        directions=2,
+        move_steps=2,
+        compared=4,
+        edges=2,
+        pairs=4,
+        points=3,
+        learned=10,
+    )
+    monkeypatch.setattr(pixel_sizes, "FULL", few)
+    monkeypatch.setattr(pixel_sizes, "LEAST", few)
 
 
 @pytest.fixture(scope="session")

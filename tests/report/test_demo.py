@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -59,6 +60,14 @@ def test_report(demo_report: tuple[Path, Path]) -> None:
     assert overview["certificates"]["largest_relative_gap"] <= 1e-8
     assert len(found["planes"]["slices"]) == 3
     assert found["provenance"]["notes"]["layer"] == "head"
+    pixels = found["pixels"]
+    assert pixels["flips"]["found"] == pixels["flips"]["asked"]
+    assert pixels["flips"]["largest_residual"] <= 1e-4
+    assert [len(path["times"]) for path in pixels["morphs"]["shown"]] == [9, 9]
+    assert sum(entry["images"] for entry in pixels["moves"]["classes"]) == 40
+    films = re.findall(r"data:image/gif;base64,[^\"]+", page.read_text("utf-8"))
+    assert len(films) == 2
+    assert sum(map(len, films)) <= 0.2 * MEGABYTE
     hull = found["hull"]
     assert hull["training"] == {"given": 3000, "used": 3000}
     assert hull["groups"]["images"]["rows"] == 500

@@ -27,7 +27,17 @@ def test_every_number_is_that_of_the_json(page: Page) -> None:
 
 @pytest.mark.parametrize(
     "section",
-    ["header", "overview", "extremes", "pairs", "division", "hull", "attribution", "footer"],
+    [
+        "header",
+        "overview",
+        "extremes",
+        "pairs",
+        "division",
+        "hull",
+        "attribution",
+        "pixels",
+        "footer",
+    ],
 )
 def test_words_hold_no_number_of_their_own(page: Page, section: str) -> None:
     assert page.text[section]
@@ -129,6 +139,11 @@ def test_write_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
         "hulls in fewer dimensions",
         "attributions",
         "comparison of the attributions",
+        "flip images",
+        "inverse images",
+        "morphs",
+        "moves of the features",
+        "two spaces",
     ]
     outer = [s.title.lower() for s in SECTIONS]
     assert sorted(stage["name"] for stage in stages[4:]) == sorted([*outer, *within, "figures"])

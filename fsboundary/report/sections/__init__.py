@@ -10,6 +10,7 @@ from fsboundary.report.sections.extremes import Extremes
 from fsboundary.report.sections.hull import Hull
 from fsboundary.report.sections.overview import Overview
 from fsboundary.report.sections.pairs import Pairs
+from fsboundary.report.sections.pixels import Pixels
 from fsboundary.report.sections.planes import Planes
 from fsboundary.report.sections.provenance import Provenance
 
@@ -22,5 +23,6 @@ SECTIONS: tuple[Section, ...] = (
     DivisionSection(),
     Hull(),
     Attribution(),
+    Pixels(),
     Provenance(),
 )

@@ -21,7 +21,7 @@ class Attribution(Section):
 
     name = "attribution"
     title = "What the pixels say"
-    menu = "Pixels"
+    menu = "Attributions"
 
     def compute(self, measured: Measurements) -> Content:
         """Return the numbers and the heat maps; little without an image of use."""

@@ -1,0 +1,322 @@
+"""The section on pixels: against direct calls, and subjects that lack something."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import json
+from statistics import median
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import fsboundary as fsb
+from fsboundary.report import pixel_sizes, pixel_spaces
+from fsboundary.report.clock import Clock
+from fsboundary.report.page import to_json
+from fsboundary.report.pictures import picture_uri
+from fsboundary.report.pixel_flips import diverging
+from fsboundary.report.pixel_sizes import Sizes, drawn, sizes_for, spread
+from fsboundary.report.study import Study, run_study
+from report.samples import NAMES, Page, read, tiny_images, tiny_model, tiny_page, tiny_subject
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    """Return the study of the plain subject in the sizes of a user's report."""
+    return run_study(tiny_subject(), Clock(1))
+
+
+@pytest.fixture(scope="module")
+def p(study: Study) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(to_json(study.numbers))["pixels"]
+    return found
+
+
+def numbers_of(**changed: Any) -> dict[str, Any]:
+    found = run_study(tiny_subject(**changed), Clock(1)).numbers
+    numbers: dict[str, Any] = json.loads(to_json(found))["pixels"]
+    return numbers
+
+
+def rows_of(entries: list[dict[str, Any]]) -> list[int]:
+    return [entry["row"] for entry in entries]
+
+
+def test_flips(study: Study, p: dict[str, Any]) -> None:
+    subject, shown = tiny_subject(), p["flips"]["shown"]
+    rows = rows_of(shown)
+    flips = fsb.pixels.flip_images(subject.space, subject.images[rows])
+    features = subject.space.extract(subject.images[rows]).features
+    nearest = fsb.find_flip_points(subject.space.head, features)
+    assert len(set(rows)) == p["flips"]["asked"] == p["flips"]["found"] == 6
+    assert p["flips"]["median_distance"] == pytest.approx(median(flips.distance.tolist()))
+    same = flips.target == nearest.target[:, 0]
+    assert p["flips"]["same_class"] == int(same.sum())
+    distances = [entry["distance"] for entry in shown]
+    assert distances == sorted(distances)
+    for place, entry in enumerate(shown):
+        image, other = subject.images[entry["row"]], flips.images[place]
+        assert entry["pixels"] == pytest.approx(float((other - image).double().norm()), rel=1e-6)
+        assert entry["largest_change"] == pytest.approx(float((other - image).abs().max()))
+        assert entry["target"] == int(flips.target[place])
+        assert entry["distance"] == pytest.approx(float(nearest.distance[place, 0]))
+        pictures = study.pictures["pixels"]
+        assert torch.equal(pictures[f"image-{entry['row']}"], image)
+        assert torch.equal(pictures[f"flip-{entry['row']}"], other)
+
+
+def test_inverses(study: Study, p: dict[str, Any]) -> None:
+    subject, shown = tiny_subject(), p["inverses"]["shown"]
+    assert len(shown) == p["inverses"]["images"] == 3
+    assert set(rows_of(shown)) <= set(rows_of(p["flips"]["shown"]))
+    for entry in shown:
+        image = subject.images[entry["row"]]
+        z = subject.space.extract(image[None]).features.double()
+        flip = fsb.find_flip_points(subject.space.head, z).points[:, 0]
+        for kind, wanted in (("own", z), ("flip", flip)):
+            made = study.pictures["pixels"][f"inverse-{kind}-{entry['row']}"]
+            got = subject.space.extract(made[None]).features.double()
+            left = float((got - wanted).norm() / wanted.norm())
+            assert entry[kind]["relative_residual"] == pytest.approx(left, abs=1e-6)
+            assert entry[kind]["reached"] == (left <= 0.01)
+            assert entry[kind]["pixels"] == pytest.approx(float((made - image).norm()), rel=1e-5)
+    for kind in ("own", "flip"):
+        assert p["inverses"]["reached"][kind] == sum(entry[kind]["reached"] for entry in shown)
+
+
+def test_morphs(study: Study, p: dict[str, Any]) -> None:
+    subject = tiny_subject()
+    batch = subject.space.extract(subject.images)
+    assert len(p["morphs"]["shown"]) == 2
+    for place, entry in enumerate(p["morphs"]["shown"]):
+        start, end = entry["start"]["row"], entry["end"]["row"]
+        assert int(batch.predicted[end]) == entry["start"]["nearest"]
+        peers = batch.features[batch.predicted == batch.predicted[end]].double()
+        apart = (peers - peers.mean(dim=0)).norm(dim=1)
+        own = (batch.features[end].double() - peers.mean(dim=0)).norm()
+        assert float(own) == pytest.approx(float(apart.min()))
+        film = study.pictures["pixels"][f"film-{place}"]
+        assert film.shape == (2, 9, 1, 6, 6)
+        assert torch.equal(film[0, 0], subject.images[start])
+        assert torch.equal(film[0, -1], subject.images[end])
+        assert torch.allclose(film[1, 4], (film[1, 0] + film[1, -1]) / 2, atol=1e-6)
+        z = batch.features[[start, end]].double()
+        path = fsb.class_path(subject.space.head, z[:1], z[1:])
+        assert entry["feature_crossing"] == pytest.approx(float(path.crossings[0, 0]))
+        for name, frames in zip(("images", "blend"), film, strict=True):
+            way, classes = entry["ways"][name], subject.space.extract(frames).predicted
+            assert way["classes"] == classes.tolist()
+            assert way["met"] == classes.unique_consecutive().tolist()
+            left = next(n for n, k in enumerate(classes) if k != classes[0])
+            assert entry["times"][left - 1] <= way["crossing"] <= entry["times"][left]
+
+
+def test_moves(p: dict[str, Any]) -> None:
+    subject, moves = tiny_subject(), p["moves"]
+    assert moves["radius"] == p["flips"]["median_distance"]
+    rows = rows_of(moves["most"]) + rows_of(moves["least"])
+    assert len(set(rows)) == 12
+    scores = [entry["vulnerability"] for entry in moves["most"] + moves["least"][::-1]]
+    assert scores == sorted(scores, reverse=True)
+    features = subject.space.extract(subject.images[rows]).features
+    near = fsb.find_flip_points(subject.space.head, features).distance[:, 0].tolist()
+    for entry, distance in zip(moves["most"] + moves["least"], near, strict=True):
+        assert entry["to_boundary"] == pytest.approx(distance)
+        assert entry["vulnerability"] == pytest.approx(entry["worst"] / distance)
+    assert sum(entry["images"] for entry in moves["classes"]) == moves["ranked"] == 40
+    medians = [entry["median"] for entry in moves["classes"]]
+    assert medians == sorted(medians, reverse=True)
+    means = moves["median"]
+    assert means["random_mean"] <= means["random_max"] <= means["worst"]
+    assert moves["over_random"] > 1
+
+
+def test_two_spaces(p: dict[str, Any]) -> None:
+    spaces = p["spaces"]
+    assert spaces["missing"] is None
+    assert spaces["sizes"]["images"] == 40
+    assert spaces["sizes"]["training_images"] == 20
+    lines = {line["name"]: line for line in spaces["lines"]}
+    assert set(lines) == set(pixel_spaces.WORDS)
+    assert lines["inside"]["pixels"] == 0.0  # 20 points in 36 dimensions
+    assert lines["third_class"]["kind"] == "share"
+    assert lines["boundary_distance"]["kind"] == "length"
+
+
+def test_words(page: Page) -> None:
+    text = page.text["pixels"]
+    assert "that an image lies on the boundary is certified" in text
+    assert "share of neighbours in common" in text
+    assert "Most vulnerable" in text
+    assert any(name in text for name in NAMES)
+    assert "prefers-reduced-motion" in page.html
+    assert "data:image/gif" in page.html
+
+
+def test_same_again_and_generator_untouched() -> None:
+    state = torch.random.get_rng_state()
+    first = numbers_of(images=tiny_images(9))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert numbers_of(images=tiny_images(9)) == first
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("labels", "none: true classes of the images."),
+        ("train_images", "none: training images."),
+        ("train_labels", "none: true classes of the training images."),
+    ],
+)
+def test_without(missing: str, words: str) -> None:
+    page = tiny_page(**{missing: None})
+    assert words in page.text["pixels"]
+    assert page.numbers["pixels"]["flips"]["found"] == 2
+    assert page.numbers["pixels"]["spaces"].keys() == {"missing"}
+
+
+def test_two_images() -> None:
+    page = tiny_page(images=tiny_images(2), train_images=tiny_images(2), train_labels=None)
+    assert page.numbers["pixels"]["flips"]["asked"] == 2
+
+
+def test_one_image_leads_nowhere() -> None:
+    page = tiny_page(images=tiny_images(1))
+    assert page.numbers["pixels"]["morphs"]["shown"] == []
+    assert "there is nothing to lead to" in page.text["pixels"]
+    assert "none: images." in page.text["pixels"]
+
+
+def test_no_usable_image() -> None:
+    page = tiny_page(images=torch.full((3, 1, 6, 6), torch.nan))
+    assert page.numbers["pixels"] == {"usable": 0}
+    assert "nothing to look for in pixels" in page.text["pixels"]
+
+
+def test_images_that_are_not_numbers_are_never_drawn() -> None:
+    images = tiny_images(12)
+    images[::2] = torch.nan
+    p = numbers_of(images=images, train_images=None)
+    assert p["usable"] == 6
+    assert all(row % 2 for row in rows_of(p["moves"]["most"]))
+
+
+class Deaf(nn.Module):
+    """A classifier with the gradient times `share`; None: without any."""
+
+    def __init__(self, share: float | None) -> None:
+        super().__init__()
+        self.inner, self.share = tiny_model(), share
+
+    def forward(self, x: Tensor) -> Tensor:
+        heard = 0 if self.share is None else self.share * (x - x.detach())
+        out: Tensor = self.inner(x.detach() + heard)
+        return out
+
+
+def test_no_gradients() -> None:
+    page = tiny_page(model=Deaf(None), train_images=None)
+    assert page.numbers["pixels"] == {"usable": 40, "gradients": False}
+    assert "passes no gradient" in page.text["pixels"]
+
+
+def test_nothing_found_with_gradients_of_zero() -> None:
+    page = tiny_page(model=Deaf(0.0), train_images=None)
+    p = page.numbers["pixels"]
+    lost = p["flips"]["asked"] - p["flips"]["found"]
+    assert lost == sum(part["count"] for part in p["flips"]["failed"]) > 0
+    status = p["flips"]["failed"][0]["status"]
+    assert f"without: {status}" in page.text["pixels"]
+    assert f"No flip image: {status}" in page.text["pixels"]
+
+
+def test_statuses_are_shown(page: Page) -> None:
+    numbers = copy.deepcopy(page.numbers)
+    shown = numbers["pixels"]["inverses"]["shown"][0]
+    shown["own"] |= {"made": False, "status": "OUTSIDE_DOMAIN"}
+    numbers["pixels"]["morphs"]["shown"][0] |= {"made": False, "status": "INFEASIBLE"}
+    text = read(Study(numbers=numbers, pictures=page.study.pictures)).text["pixels"]
+    assert "OUTSIDE_DOMAIN" in text
+    assert "No path: INFEASIBLE" in text
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 9), (3, 120, 100)])
+def test_other_shapes(shape: tuple[int, int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = nn.Linear(8, 5)
+        model = nn.Sequential(nn.Conv2d(shape[0], 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        model.extend([nn.Flatten(), head])
+    images = torch.rand(12, *shape, generator=generator)
+    # both are needed for two classes to be predicted
+    images[::2] *= 0.1
+    page = tiny_page(
+        model=model, images=images, train_images=images.flip(0), train_labels=torch.arange(12) % 5
+    )
+    p = page.numbers["pixels"]
+    assert p["flips"]["asked"] == 2
+    pictures = page.study.pictures["pixels"]
+    assert max(max(picture.shape[-2:]) for picture in pictures.values()) <= 96
+    assert p["spaces"]["missing"] is None
+
+
+def test_dear_models_get_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixel_sizes, "FULL", Sizes())
+    monkeypatch.setattr(pixel_sizes, "LEAST", least := Sizes(**dict.fromkeys(fields(), 2)))
+    space, image = fsb.FeatureSpace(tiny_model().eval()), tiny_images(1)[0]
+    space.extract(image[None])
+    assert sizes_for(space, image) == Sizes()
+    operations = 2 * (36 * 7 + 7 * 5)  # a multiplication and an addition for each weight
+    monkeypatch.setattr(pixel_sizes, "AFFORDABLE", operations / 2)
+    assert 2 < sizes_for(space, image).inverse_steps <= Sizes().inverse_steps // 2
+    monkeypatch.setattr(pixel_sizes, "AFFORDABLE", 0)
+    assert sizes_for(space, image) == Sizes(**dict.fromkeys(fields(), 2) | {"learned": 3})
+    assert least.learned == 2
+    monkeypatch.setattr(pixel_sizes, "AFFORDABLE", 1e9)
+    monkeypatch.setattr(pixel_sizes, "_PIXELS", 36 * 50)
+    assert sizes_for(space, image).learned == 50
+
+
+def fields() -> list[str]:
+    return list(Sizes.__dataclass_fields__)
+
+
+def test_drawn_evenly() -> None:
+    owners = torch.tensor([0] * 20 + [3] * 5 + [1] * 2)
+    rows = 100 + torch.arange(27)
+    chosen = drawn(rows, owners, 10, seed=0)
+    assert len(chosen.unique()) == 10
+    assert torch.bincount(owners[chosen - 100]).tolist() == [4, 2, 0, 4]
+    assert sorted(drawn(rows, owners, 99, seed=0).tolist()) == rows.tolist()
+    assert drawn(rows, owners, 10, seed=1).tolist() != chosen.tolist()
+
+
+def test_spread() -> None:
+    assert spread(torch.arange(10, 20), 4).tolist() == [10, 13, 16, 19]
+    assert spread(torch.arange(3), 4).tolist() == [0, 1, 2]
+
+
+def test_diverging_colours() -> None:
+    change = torch.tensor([[[0.0, 0.2, -0.2, 0.1]]]).expand(3, 1, 4)
+    red, _, blue = diverging(change)[:, 0]
+    assert red[0] == pytest.approx(float(blue[0]), abs=0.02)
+    assert red[0] > 0.95
+    assert red[1] > blue[1] + 0.2
+    assert blue[2] > red[2] + 0.2
+    assert red[3] - blue[3] > 0.1
+    assert torch.isfinite(diverging(torch.zeros(1, 2, 2))).all()
+
+
+def test_films_become_gifs() -> None:
+    film = torch.rand(2, 5, 3, 8, 6, generator=torch.Generator().manual_seed(0))
+    prefix, encoded = picture_uri(film).split(",")
+    assert prefix == "data:image/gif;base64"
+    picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    assert picture.size == (6 * 8, (8 * 2 + 1) * 8)
+    assert picture.n_frames == 2 * 5 - 2  # there and back
