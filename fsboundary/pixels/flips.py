@@ -41,8 +41,9 @@ def flip_images(
 
     That a returned image lies on the boundary is certified: source and target tie for the
     largest logit within 1e-4 of the range of the logits, computed by the model from the image as
-    returned, and every pixel is within bounds. That no nearer one exists is not: the problem is
-    not convex. The source of a row is the model's own class, also for misclassified images.
+    returned, and every pixel is within bounds. Two logits have no range where they tie: theirs is
+    taken from the row itself. That no nearer image exists is not certified: the problem is not
+    convex. The source of a row is the model's own class, also for misclassified images.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ def flip_images(
                     plugin,
                     space,
                     pixels[rows],
-                    fields["source"][rows],
+                    logits[rows],
                     target.to(rows.device)[rows] if isinstance(target, Tensor) else target,
                     bounds=limits,
                     norm=norm,
@@ -137,7 +138,9 @@ def _unsolved(
         target = torch.full_like(source, -1)
     status = torch.where(finite, int(Status.UNDECIDED), int(Status.NOT_FINITE))
     status[finite & (target == source)] = int(Status.TARGET_IS_SOURCE)
-    tie = finite & (top[:, 0] == top[:, 1]) & (top[:, 0] > logits.amin(dim=1))
+    # where all logits of several are equal there is no boundary to be on
+    apart = (top[:, 0] > logits.amin(dim=1)) | (logits.shape[1] == 2)
+    tie = finite & (top[:, 0] == top[:, 1]) & apart
     runner_up = torch.where(order[:, 0] == source, order[:, 1], order[:, 0])
     wanted = runner_up if not isinstance(targets, Tensor) else target
     tie &= (target != source) & (logits.gather(1, wanted.clamp_min(0)[:, None])[:, 0] == top[:, 0])

@@ -15,7 +15,8 @@ from fsboundary.results import FlipImages
 from fsboundary.status import Status
 
 TIE_TOLERANCE = 1e-4
-"""On the boundary: the two logits differ by at most this share of the range of all logits."""
+"""On the boundary: the two logits differ by at most this share of the range of all logits, with two
+classes of their difference at the clean image."""
 
 Norm = Literal["l2", "linf"]
 
@@ -24,7 +25,7 @@ def find_and_grade_images(
     finder: ImageBoundaryFinder,
     view: ModelView,
     images: Tensor,
-    source: Tensor,
+    logits: Tensor,
     targets: Tensor | Literal["nearest"],
     *,
     bounds: tuple[float, float],
@@ -42,8 +43,8 @@ def find_and_grade_images(
     ----------
     images : Tensor (B, C, H, W)
         Finite and within `bounds`.
-    source : Tensor (B,)
-        The model's own class of each row.
+    logits : Tensor (B, K)
+        The model's, of each row.
     targets : Tensor (B,) or "nearest"
         Classes other than the source.
 
@@ -72,12 +73,13 @@ def find_and_grade_images(
         ) from error
     _check(name, answer, images)
     found = answer.images.detach().to(images.device, images.dtype)
+    source = logits.argmax(dim=1)
     spent = (
         _shares(answer.evaluations, counted.gradients, source),
         # and the grading's own pass over each image
         _shares(answer.forwards, counted.forwards, source) + 1,
     )
-    return _grade(view, images, found, source, targets, bounds, norm, spent)
+    return _grade(view, images, found, logits.to(torch.float64), targets, bounds, norm, spent)
 
 
 def pixel_distance(images: Tensor, others: Tensor, norm: Norm) -> Tensor:
@@ -115,19 +117,22 @@ def _grade(
     view: ModelView,
     images: Tensor,
     found: Tensor,
-    source: Tensor,
+    first: Tensor,
     targets: Tensor | Literal["nearest"],
     bounds: tuple[float, float],
     norm: Norm,
     spent: tuple[Tensor, Tensor],
 ) -> FlipImages:
+    source = first.argmax(dim=1)
     finite = torch.isfinite(found).flatten(1).all(dim=1)
     # a NaN row would be refused by a model view; the clean image stands in and is not graded
     shown = torch.where(finite[:, None, None, None], found, images)
     with torch.no_grad():
         logits = view.logits(shown).detach().to(source.device, torch.float64)
-    low, high = logits.amin(dim=1), logits.amax(dim=1)
-    span = high - low
+    high = logits.amax(dim=1)
+    # two logits have no range on their tie: the clean image's stands in
+    ranged = first if logits.shape[1] == 2 else logits
+    span = ranged.amax(dim=1) - ranged.amin(dim=1)
     own = logits.gather(1, source[:, None])[:, 0]
     if isinstance(targets, Tensor):
         target = targets

@@ -23,7 +23,8 @@ class FlipImages(Result):
     distance : Tensor (B,), float64
         Distance of the returned image from the row, pixel units.
     residual : Tensor (B,), float64
-        Top minus second logit over largest minus smallest, of the returned image.
+        Top minus second logit over largest minus smallest, of the returned image; of two classes
+        over their difference at the row itself.
     source, target, status : Tensor (B,)
         Classes and :class:`fsboundary.Status` codes.
     evaluations, forwards : Tensor (B,)

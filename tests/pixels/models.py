@@ -12,12 +12,12 @@ from fsboundary.status import Status
 
 
 class Linear(nn.Module):
-    """A body without a kink: (B,1,4,4) -> 10 features -> 8 logits, float64."""
+    """A body without a kink: (B,1,4,4) -> 10 features -> logits, float64."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, classes: int = 8) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.body, self.head = nn.Linear(16, 10), nn.Linear(10, 8)
+        self.body, self.head = nn.Linear(16, 10), nn.Linear(10, classes)
         with torch.no_grad():
             for p in self.parameters():
                 p.copy_(torch.randn(p.shape, generator=generator) * 0.7)

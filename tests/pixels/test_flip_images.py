@@ -15,9 +15,10 @@ FINDERS = ["feature_guided", "ddn", "line_search"]
 FIELDS = ["images", "distance", "residual", "target", "status", "evaluations", "forwards"]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_linear_body_is_the_exact_program(seed: int) -> None:
-    model, images = Linear(seed), pictures(30, 1, 4, 4, seed=seed)
+# two logits have no range where they tie
+@pytest.mark.parametrize(("seed", "classes"), [(0, 8), (1, 8), (2, 8), (3, 2)])
+def test_linear_body_is_the_exact_program(seed: int, classes: int) -> None:
+    model, images = Linear(seed, classes), pictures(30, 1, 4, 4, seed=seed)
     exact = fsb.find_flip_points(model.composed(), images.flatten(1))
     flips = fsb.pixels.flip_images(model, images)
     assert bool(flips.ok.all())

@@ -38,7 +38,7 @@ def bracket(search: ImageSearch) -> tuple[Tensor, Tensor]:
         x = search.clean[rows] + at[:, None] * (search.best[rows] - search.clean[rows])
         logits = search.logits(rows, x)
         gap, slack = search.gaps(rows, logits)
-        share = gap.abs() / search.span(logits)
+        share = gap.abs() / search.span(rows, logits)
         better = (share < error[rows]) & (slack >= 0)
         chosen = rows[better]
         images[chosen], error[chosen], found[chosen] = x[better], share[better], True

@@ -101,7 +101,9 @@ class ImageSearch:
         self.best = self.clean.clone()
         self.distance = torch.full_like(self.clean[:, 0], torch.inf)
         self.tied = torch.zeros_like(self.all_rows, dtype=torch.bool)
-        self.source = self.logits(self.all_rows, self.clean).argmax(dim=1)
+        logits = self.logits(self.all_rows, self.clean)
+        self.source = logits.argmax(dim=1)
+        self._range = logits.amax(dim=1) - logits.amin(dim=1)
 
     def logits(self, rows: Tensor, x: Tensor) -> Tensor:
         """Return logits (R,K) of images `x` (R,n) of `rows`, without a graph."""
@@ -143,7 +145,7 @@ class ImageSearch:
         """
         logits, gradient = self._gradient(rows, x, self.softened if smooth else self._gap)
         gap, slack = self.gaps(rows, logits)
-        span = self.span(logits)
+        span = self.span(rows, logits)
         slope = Slope(gap=gap, slack=slack, span=span, gradient=gradient, third=None)
         near = (slack < _NEARLY * span).nonzero()[:, 0]
         if smooth or self.target is None or len(near) == 0:
@@ -175,9 +177,10 @@ class ImageSearch:
             (gradient,) = torch.autograd.grad(aim(rows, logits).sum(), shown)
         return logits.detach(), gradient.flatten(1).to(x)
 
-    @staticmethod
-    def span(logits: Tensor) -> Tensor:
-        """Return the range (R,) of the logits."""
+    def span(self, rows: Tensor, logits: Tensor) -> Tensor:
+        """Return the range (R,) of the logits; of two, which has no range on a tie, the first."""
+        if logits.shape[1] == 2:
+            return self._range[rows]
         return logits.amax(dim=1) - logits.amin(dim=1)
 
     def length(self, change: Tensor) -> Tensor:
