@@ -8,6 +8,7 @@ from torch import Tensor
 from fsboundary.banks import FeatureBank
 from fsboundary.errors import ArgumentError, HeadMismatchError
 from fsboundary.head import LinearHead
+from fsboundary.nonlinear_head import NonlinearHead
 from fsboundary.results import FeatureBatch
 from fsboundary.status import Status
 
@@ -119,7 +120,7 @@ def check_limits(
     return rtol, limit
 
 
-def row_status(head: LinearHead, z: Tensor) -> Tensor:
+def row_status(head: LinearHead | NonlinearHead, z: Tensor) -> Tensor:
     """Return CONVERGED for usable rows of `z` (B,d), NOT_FINITE or OUTSIDE_DOMAIN for others."""
     finite = torch.isfinite(z).all(dim=1)
     inside = head.domain.contains(z)
@@ -127,7 +128,7 @@ def row_status(head: LinearHead, z: Tensor) -> Tensor:
     return torch.where(finite, status, int(Status.NOT_FINITE))
 
 
-def rows_and_sources(head: LinearHead, z: Tensor) -> tuple[Tensor, Tensor]:
+def rows_and_sources(head: LinearHead | NonlinearHead, z: Tensor) -> tuple[Tensor, Tensor]:
     """Return the status (B,) of rows of `z`, CONVERGED if usable, and their predicted classes."""
     status = row_status(head, z)
     source = torch.full((len(z),), -1, dtype=torch.int64, device=z.device)

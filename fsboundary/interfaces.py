@@ -122,6 +122,9 @@ class BoundaryFinder(ABC):
     ) -> FlipPoints:
         """Propose flip points of `features` (B,d) for `targets` (B,T).
 
+        With the capability "nonlinear_head", `head` may also be a
+        :class:`fsboundary.nonlinear_head.NonlinearHead`, and ``points`` and ``steps`` are enough.
+
         Rows are finite, inside the domain, and differ from their targets' class; the core sets
         the rest aside. It needs of the answer ``points``, ``active``, ``multipliers`` and
         ``steps`` and recomputes everything else.

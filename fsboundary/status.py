@@ -23,6 +23,7 @@ class Status(IntEnum):
     NOT_FINITE = 8
     UNDECIDED = 9
     DEGENERATE = 10
+    ON_BOUNDARY = 11
 
     @property
     def ok(self) -> bool:
@@ -35,7 +36,15 @@ class Status(IntEnum):
         return _ADVICE[self]
 
 
-_OK = frozenset({Status.CONVERGED, Status.INFEASIBLE, Status.UNBOUNDED, Status.DUPLICATE})
+_OK = frozenset(
+    {
+        Status.CONVERGED,
+        Status.INFEASIBLE,
+        Status.UNBOUNDED,
+        Status.DUPLICATE,
+        Status.ON_BOUNDARY,
+    }
+)
 
 OK_CODES = tuple(int(s) for s in sorted(_OK))
 """The codes of final answers, for comparisons with status tensors."""
@@ -69,5 +78,9 @@ _ADVICE = {
     Status.DEGENERATE: (
         "there is nothing to measure by: all entries of an attribution are equal, so they have no "
         "order, or the image lies on the boundary already. Leave the row out"
+    ),
+    Status.ON_BOUNDARY: (
+        "certified to lie on the boundary of a non-linear head; that no boundary point lies nearer "
+        "is not, so lower_bound is 0"
     ),
 }

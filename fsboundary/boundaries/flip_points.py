@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_head, check_limits, rows_and_sources
+from fsboundary.arguments import check_features, check_limits, rows_and_sources
+from fsboundary.boundaries.nonlinear import find_on_nonlinear
+from fsboundary.boundaries.targets import all_targets, among_all, check_targets
+from fsboundary.domain import Domain
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.nearest import nearest_classes
 from fsboundary.head import LinearHead
-from fsboundary.interfaces import BoundaryFinder, unsolved_flips
+from fsboundary.interfaces import BoundaryFinder
 from fsboundary.registry import create
 from fsboundary.registry.grading import find_and_grade
 from fsboundary.results import FlipPoints
@@ -24,13 +28,14 @@ MAX_STEPS = 200
 
 
 def find_flip_points(
-    head: LinearHead,
+    head: LinearHead | Callable[[Tensor], Tensor],
     features: Float[Tensor, "B d"],
     targets: Literal["nearest", "all"] | Int[Tensor, "B ..."] = "nearest",
     *,
     finder: str | BoundaryFinder = "dual_newton",
     tolerance: float | None = None,
     max_steps: int | None = None,
+    domain: Domain | None = None,
 ) -> FlipPoints:
     """Return the closest boundary points of features, with float64 certificates.
 
@@ -38,10 +43,16 @@ def find_flip_points(
     source i and target j is the closest point of the domain where logits i and j tie and no
     other logit is above (design.md, section 1).
 
+    A `head` that is not linear, such as the layers after an earlier one, needs a finder with the
+    capability "nonlinear_head", such as "linearised". Its points are certified to lie on the
+    boundary, and not to be the closest: the status is ON_BOUNDARY, the lower bound 0.
+
     Parameters
     ----------
-    head : LinearHead
-        For example ``space.head``.
+    head : LinearHead or callable
+        For example ``space.head``. A callable takes features (B,d) to logits (B,K),
+        differentiably and each row by itself; it is asked in the dtype of its weights, or of
+        `features` where it is no module.
     features : Tensor (B, d)
         Any float dtype; computed in float64.
     targets : "nearest", "all" or integer Tensor (B,) or (B, T)
@@ -52,16 +63,20 @@ def find_flip_points(
         Name of a plugin ("dual_newton", "closed_form", "cvxpy", ...) or an instance.
     tolerance : float, optional
         Relative tolerance of gap and violation, default 1e-8; 1e-9 of the scale is always
-        allowed.
+        allowed. Of a callable: by which share of the range of the logits source and target may
+        be below the largest, default 1e-8, and 1.2e-5 where it computes in float32.
     max_steps : int, optional
         Default 200.
+    domain : Domain, optional
+        Of the features of a callable, default unbounded. A LinearHead carries its own.
 
     Returns
     -------
     FlipPoints
         Distances in feature units. Per entry: INFEASIBLE with distance +inf where no such point
         exists; NaN with OUTSIDE_DOMAIN, NOT_FINITE, TARGET_IS_SOURCE, MAX_STEPS or INACCURATE
-        where there is no certified answer.
+        where there is no certified answer. Of a callable: ON_BOUNDARY where a point was found;
+        ``gap`` is the distance, ``violation`` the distance to the tie by linearisation.
 
     Raises
     ------
@@ -70,10 +85,22 @@ def find_flip_points(
     PluginError
         The finder raised or answered in the wrong shape.
     """
-    check_head(head)
-    z = check_features(head.num_features, features)
     rtol, limit = check_limits(tolerance, max_steps, (FLIP_RTOL, MAX_STEPS))
-    chosen = _check_targets(head, targets, len(z))
+    if not isinstance(head, LinearHead):
+        return find_on_nonlinear(
+            head,
+            features,
+            targets,
+            domain=Domain.unbounded() if domain is None else domain,
+            finder=finder,
+            tolerance=None if tolerance is None else rtol,
+            max_steps=limit,
+        )
+    if domain is not None:
+        fix = "leave it out, or pass LinearHead(weight, bias, domain)"
+        raise ArgumentError("domain", repr(domain), "None with a LinearHead", fix)
+    z = check_features(head.num_features, features)
+    chosen = check_targets(head.num_classes, targets, len(z))
     plugin = create("boundary_finder", finder)
     head = head.to(z.device)
     status, source = rows_and_sources(head, z)
@@ -85,7 +112,7 @@ def find_flip_points(
     if isinstance(chosen, Tensor):
         target = chosen.to(z.device)
     elif chosen == "all":
-        target = _all_targets(source, head.num_classes)
+        target = all_targets(source, head.num_classes)
     else:
         nearest = nearest_classes(head, rows, source[fine], keeps=False)
         target = torch.full((len(z), 1), -1, dtype=torch.int64, device=z.device)
@@ -105,73 +132,4 @@ def find_flip_points(
         max_steps=limit,
         ceiling=ceiling,
     )
-    return _spread(graded, z, source, target, status, fine, own)
-
-
-def _check_targets(
-    head: LinearHead, targets: object, rows: int
-) -> Literal["nearest", "all"] | Tensor:
-    """Return "nearest", "all" or the targets as (B,T)."""
-    if isinstance(targets, str) and targets == "nearest":
-        return "nearest"
-    if isinstance(targets, str) and targets == "all":
-        return "all"
-    if not isinstance(targets, Tensor):
-        raise ArgumentError(
-            "targets",
-            repr(targets),
-            '"nearest", "all" or an integer tensor (B,) or (B, T)',
-            "pass torch.full((B,), k) for one class",
-        )
-    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
-        raise ArgumentError("targets", f"dtype {targets.dtype}", "integers", "call .long()")
-    if targets.ndim not in (1, 2) or targets.shape[0] != rows:
-        raise ArgumentError(
-            "targets",
-            f"shape {tuple(targets.shape)}",
-            f"({rows},) or ({rows}, T)",
-            "pass one target, or one row of targets, for each row of features",
-        )
-    if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < head.num_classes:
-        raise ArgumentError(
-            "targets",
-            f"classes from {int(targets.min())} to {int(targets.max())}",
-            f"0 to {head.num_classes - 1}",
-            "count classes from 0",
-        )
-    return targets.long() if targets.ndim == 2 else targets.long()[:, None]
-
-
-def _all_targets(source: Tensor, num_classes: int) -> Tensor:
-    """Return every class but the source, ascending, (B, K-1)."""
-    base = torch.arange(num_classes - 1, device=source.device)
-    return base + (base >= source[:, None]).long()
-
-
-def _spread(
-    graded: FlipPoints,
-    z: Tensor,
-    source: Tensor,
-    target: Tensor,
-    status: Tensor,
-    fine: Tensor,
-    own: Tensor,
-) -> FlipPoints:
-    """Put the graded rows among the rows that were set aside."""
-    fields = unsolved_flips(z, source, target)
-    slots = graded.active.shape[2]
-    fields["active"] = fields["active"].repeat(1, 1, slots)
-    fields["multipliers"] = fields["multipliers"].repeat(1, 1, slots)
-    for name in fields:
-        if name not in ("source", "target"):
-            fields[name][fine] = getattr(graded, name)
-    codes = status[:, None].expand_as(target)
-    fields["status"] = torch.where(codes == Status.CONVERGED, fields["status"], codes)
-    blank = own & (codes == Status.CONVERGED)
-    fields["status"][blank] = int(Status.TARGET_IS_SOURCE)
-    for name in ("points", "distance", "gap", "violation"):
-        fields[name][blank] = torch.nan
-    fields["lower_bound"][blank] = 0.0
-    fields["active"][blank] = -1
-    fields["multipliers"][blank] = 0.0
-    return FlipPoints(**fields)
+    return among_all(graded, z, source, target, status, fine)

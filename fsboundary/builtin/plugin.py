@@ -40,6 +40,12 @@ def register_boundary_finders() -> list[Registration]:
         Registration("dual_newton", lazy(f"{_F}.dual_newton:DualNewton"), "exact; the default"),
         Registration("closed_form", lazy(f"{_F}.closed_form:ClosedForm"), "exact if no domain"),
         Registration("cvxpy", lazy(f"{_F}.cvxpy_clarabel:CvxpyFinder"), "a slow reference"),
+        Registration(
+            "linearised",
+            lazy(f"{_F}.linearised:Linearised"),
+            "heads that are not linear; closest is not certified",
+            capabilities=frozenset({"nonlinear_head"}),
+        ),
         _pixels("feature_guided", "feature_guided:FeatureGuided", "nearest images; the default"),
         _pixels("ddn", "ddn:DecoupledDescent", "a baseline after Rony et al."),
         _pixels("line_search", "line_search:LineSearch", "between two images, no gradients"),

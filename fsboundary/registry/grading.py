@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.problems import FlipProblems
 from fsboundary.head import LinearHead
 from fsboundary.interfaces import BoundaryFinder
+from fsboundary.nonlinear_head import NonlinearHead
 from fsboundary.results import FlipPoints
 from fsboundary.tolerance import FLIP_RTOL
 
@@ -44,20 +47,7 @@ def find_and_grade(
     PluginError
         The finder raised, or its answer has the wrong type or shapes.
     """
-    name = type(finder).__name__
-    try:
-        answer = finder.find(
-            head,
-            features.clone(),
-            targets=targets.clone(),
-            tolerance=tolerance,
-            max_steps=max_steps,
-        )
-    except Exception as error:
-        raise PluginError(
-            f"boundary finder {name} raised {type(error).__name__}: {error}"
-        ) from error
-    proposal = _proposal(name, answer, features, targets)
+    proposal = ask(finder, head, features, targets, tolerance=tolerance, max_steps=max_steps)
     rows = chunk_rows(max(head.num_features, head.num_classes))
     width = targets.shape[1]
     flat_target = targets.reshape(-1)
@@ -75,6 +65,38 @@ def find_and_grade(
             )
         )
     return _collect(parts, proposal, source, targets, head.num_features)
+
+
+def ask(
+    finder: BoundaryFinder,
+    head: LinearHead | NonlinearHead,
+    features: Tensor,
+    targets: Tensor,
+    *,
+    tolerance: float,
+    max_steps: int,
+) -> Proposal:
+    """Return what `finder` says of copies of `features` (B,d) and `targets` (B,T), flat.
+
+    Raises
+    ------
+    PluginError
+        The finder raised, or its answer has the wrong type or shapes.
+    """
+    name = type(finder).__name__
+    try:
+        answer = finder.find(
+            cast(LinearHead, head),  # finders with the capability "nonlinear_head" take both
+            features.clone(),
+            targets=targets.clone(),
+            tolerance=tolerance,
+            max_steps=max_steps,
+        )
+    except Exception as error:
+        raise PluginError(
+            f"boundary finder {name} raised {type(error).__name__}: {error}"
+        ) from error
+    return _proposal(name, answer, features, targets)
 
 
 def _proposal(name: str, answer: object, features: Tensor, targets: Tensor) -> Proposal:

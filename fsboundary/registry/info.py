@@ -24,6 +24,9 @@ HOOKS: dict[str, Kind] = {f"register_{kind}s": kind for kind in KINDS}
 PIXELS = "pixels"
 """The capability of boundary finders that work on images."""
 
+NONLINEAR_HEAD = "nonlinear_head"
+"""The capability of boundary finders that take any differentiable head."""
+
 _INTERFACES: dict[Kind, type[Any]] = {
     "feature_extractor": FeatureExtractor,
     "hull_solver": HullSolver,

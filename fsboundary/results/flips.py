@@ -16,6 +16,9 @@ from fsboundary.results.base import Result
 class FlipPoints(Result):
     """The closest boundary points of B rows for T targets each, with certificates.
 
+    Of a head that is not linear, ``lower_bound`` is 0, ``gap`` the distance and ``violation`` an
+    estimate by linearisation; ``active`` and ``multipliers`` are empty.
+
     Every number can be re-checked from ``points``, ``active`` and ``multipliers`` (design.md,
     section 1). Entries that are not ``ok`` are NaN, except ``lower_bound``, which always holds.
 

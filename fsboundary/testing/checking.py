@@ -9,12 +9,13 @@ from typing import Any
 from fsboundary import registry
 from fsboundary.errors import ArgumentError
 from fsboundary.registry import Kind, PluginInfo
-from fsboundary.registry.info import PIXELS
+from fsboundary.registry.info import NONLINEAR_HEAD, PIXELS
 from fsboundary.testing.functions import (
     extractor_suite,
     flip_suite,
     hull_suite,
     image_suite,
+    nonlinear_suite,
 )
 from fsboundary.testing.suite import NONE, Outcome, Suite
 
@@ -67,8 +68,12 @@ def _suite_of(
 ) -> Callable[[Mapping[str, str]], Suite[Any]]:
     assert info.kind  # only plugins that were set aside may lack it
     kind: Kind = info.kind
-    capability = PIXELS if PIXELS in info.capabilities else None
-    suite = image_suite if capability else _SUITES[kind]
+    special: dict[str, Callable[..., Suite[Any]]] = {
+        PIXELS: image_suite,
+        NONLINEAR_HEAD: nonlinear_suite,
+    }
+    capability = next((name for name in special if name in info.capabilities), None)
+    suite = special[capability] if capability else _SUITES[kind]
 
     def make() -> Any:
         return registry.create(kind, info.name, options=options, capability=capability)

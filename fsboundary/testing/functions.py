@@ -9,6 +9,7 @@ from fsboundary.testing.extractor_checks import EXTRACTOR_CHECKS, ExtractorSubje
 from fsboundary.testing.flip_checks import FLIP_CHECKS, FlipSubject
 from fsboundary.testing.hull_checks import HULL_CHECKS, HullSubject
 from fsboundary.testing.image_checks import IMAGE_CHECKS, ImageSubject
+from fsboundary.testing.nonlinear_checks import NONLINEAR_CHECKS, NonlinearSubject
 from fsboundary.testing.suite import NONE, Suite
 
 
@@ -24,6 +25,13 @@ def flip_suite(
 ) -> Suite[FlipSubject]:
     """Return the checks of a boundary finder, to be run without pytest."""
     return Suite(FLIP_CHECKS, lambda: FlipSubject(factory), expected_failures)
+
+
+def nonlinear_suite(
+    factory: Callable[[], BoundaryFinder], expected_failures: Mapping[str, str] = NONE
+) -> Suite[NonlinearSubject]:
+    """Return the checks of a finder for non-linear heads, to be run without pytest."""
+    return Suite(NONLINEAR_CHECKS, lambda: NonlinearSubject(factory), expected_failures)
 
 
 def image_suite(
@@ -68,7 +76,10 @@ def hull_solver_tests(
 
 
 def boundary_finder_tests(
-    factory: Callable[[], BoundaryFinder], expected_failures: Mapping[str, str] = NONE
+    factory: Callable[[], BoundaryFinder],
+    expected_failures: Mapping[str, str] = NONE,
+    *,
+    nonlinear_head: bool = False,
 ) -> Callable[[str], None]:
     """Return a pytest function that holds a boundary finder in feature space to its contract.
 
@@ -78,6 +89,9 @@ def boundary_finder_tests(
         Makes the finder, without arguments.
     expected_failures : mapping of str to str
         As in :func:`hull_solver_tests`.
+    nonlinear_head : bool
+        Whether it is held to the contract of the capability of that name, instead of that for
+        linear heads.
 
     Returns
     -------
@@ -89,6 +103,8 @@ def boundary_finder_tests(
     ArgumentError
         ``expected_failures`` names a check that there is not.
     """
+    if nonlinear_head:
+        return nonlinear_suite(factory, expected_failures).pytest_function()
     return flip_suite(factory, expected_failures).pytest_function()
 
 

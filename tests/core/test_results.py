@@ -48,7 +48,13 @@ def test_every_status_has_advice(status: Status) -> None:
 
 def test_final_answers() -> None:
     final = {s for s in Status if s.ok}
-    assert final == {Status.CONVERGED, Status.INFEASIBLE, Status.UNBOUNDED, Status.DUPLICATE}
+    assert final == {
+        Status.CONVERGED,
+        Status.INFEASIBLE,
+        Status.UNBOUNDED,
+        Status.DUPLICATE,
+        Status.ON_BOUNDARY,
+    }
 
 
 def test_argument_errors_survive_pickling() -> None:

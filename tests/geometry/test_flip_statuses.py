@@ -110,7 +110,7 @@ def test_empty_batch_and_no_targets() -> None:
         ({"features": torch.zeros(3)}, "single row"),
         ({"features": torch.zeros(2, 3, dtype=torch.int64)}, "dtype"),
         ({"features": [[0.0] * 3]}, "features: got list"),
-        ({"head": torch.nn.Linear(3, 4)}, "head: got Linear"),
+        ({"head": torch.nn.Linear(3, 4)}, "got 'dual_newton', which lacks it"),
         ({"targets": "closest"}, '"nearest", "all"'),
         ({"targets": torch.zeros(2)}, "integers"),
         ({"targets": torch.tensor([0, 4])}, "wanted 0 to 3"),

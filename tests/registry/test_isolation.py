@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from fsboundary import registry
-from fsboundary.errors import ArgumentError
-from registry.samples import SAMPLES
+from fsboundary.errors import ArgumentError, PluginError
+from fsboundary.registry import loading
+from registry.samples import SAMPLES, install
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -176,3 +178,38 @@ def test_liar_is_graded_and_the_good_one_believed(run: Run) -> None:
 def test_nothing_is_imported_for_a_built_in_name(plugins: None) -> None:
     registry.create("boundary_finder", "dual_newton")
     assert not any(name.startswith("fsb_test_") for name in sys.modules)
+
+
+SLOW = """
+import time
+import fsboundary as fsb
+
+time.sleep(0.3)
+
+@fsb.hookimpl
+def register_hull_solvers():
+    return [fsb.Registration("slow", fsb.registry.lazy("fsb_test_slower:Solver"), "")]
+"""
+
+
+@pytest.fixture
+def slow(tmp_path: Path, plugins: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a plugin that takes its time to import, and its solver's module even more."""
+    install(tmp_path, "fsb_test_slow", "[fsboundary]\nslow = fsb_test_slow\n", SLOW)
+    (tmp_path / "fsb_test_slower.py").write_text("import time\ntime.sleep(0.2)\nSolver = dict\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(loading, "SLOW", 0.25)
+
+
+def test_slow_plugin_is_named_and_imported_only_when_asked_for(slow: None) -> None:
+    registry.create("boundary_finder", "dual_newton")
+    registry.create("hull_solver", "active_set")
+    assert "fsb_test_slow" not in sys.modules
+    info = one(registry.describe(), name="slow")
+    assert info.state == "ready"
+    assert info.reason.startswith("took 0.")
+    assert "fsb_test_slower" not in sys.modules
+    # its module is imported when one is made, and this one makes something else
+    with pytest.raises(PluginError, match="made a dict"):
+        registry.create("hull_solver", "slow")
+    assert "fsb_test_slower" in sys.modules

@@ -93,7 +93,7 @@ def test_image_finders_are_apart(plugins: None) -> None:
 
 
 def test_capability_must_be_there(plugins: None) -> None:
-    with pytest.raises(ArgumentError, match=r"'nonlinear_head', but none is ready"):
+    with pytest.raises(ArgumentError, match=r"lacks it; .* 'nonlinear_head': linearised"):
         registry.create("boundary_finder", "good", capability="nonlinear_head")
     with pytest.raises(ArgumentError, match="a hull solver with the capability 'pixels'"):
         registry.create("hull_solver", "good", capability="pixels")

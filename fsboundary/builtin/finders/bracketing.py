@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -13,42 +15,69 @@ _CLOSE = 1e-6
 _TRIES = 24
 
 
+class Ends(Protocol):
+    """What a search must offer: clean rows (B,n), logits, gaps and the range of logits."""
+
+    clean: Tensor
+
+    def logits(self, rows: Tensor, x: Tensor) -> Tensor:
+        """Return logits (R,K) of `x` (R,n)."""
+
+    def gaps(self, rows: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return source minus target and the slack to third classes, (R,)."""
+
+    def scale(self, rows: Tensor, logits: Tensor) -> Tensor:
+        """Return the range (R,) of the logits that a gap is measured by."""
+
+
 def bracket(search: ImageSearch) -> tuple[Tensor, Tensor]:
     """Return images (B,n) where source and target tie, and for which rows there is one.
 
-    From the best image across of each row back along the segment to the clean image: steps that
-    grow until they are on the near side, then the Illinois rule, halving where rounding stalls it.
+    From the best image across of each row back along the segment to the clean image.
     """
     rows = torch.isfinite(search.distance).nonzero()[:, 0]
     found, images = torch.zeros_like(search.all_rows, dtype=torch.bool), search.best.clone()
-    error = torch.full_like(search.distance, torch.inf)
-    high = torch.ones_like(search.distance)
-    low = torch.full_like(high, 1.0)
+    images[rows], found[rows] = crossing(search, rows, search.best[rows], _CLOSE)
+    return images, found
+
+
+def crossing(search: Ends, rows: Tensor, ends: Tensor, close: float) -> tuple[Tensor, Tensor]:
+    """Return points (R,n) of ties between the clean rows and `ends` (R,n), and whether found.
+
+    Back from the ends, which are across: steps that grow until they are on the near side, then
+    the Illinois rule, halving where rounding stalls it, until the gap is at most `close` of the
+    range of the logits.
+    """
+    points, clean = ends.clone(), search.clean[rows]
+    error = torch.full_like(ends[:, 0], torch.inf)
+    found = torch.zeros_like(rows, dtype=torch.bool)
+    low, high = torch.ones_like(error), torch.ones_like(error)
     near = torch.full_like(high, torch.nan)
     far = torch.full_like(high, torch.nan)
+    left = torch.arange(len(rows), device=rows.device)
     for step in range(_TRIES):
-        if len(rows) == 0:
+        if len(left) == 0:
             break
-        a, b, fa, fb = low[rows], high[rows], near[rows], far[rows]
+        a, b, fa, fb = low[left], high[left], near[left], far[left]
         back = (1 - 0.01 * 4 ** (step - 1)) if step else 1.0
         secant = b - fb * (b - a) / (fb - fa)
         middle = (a + b) / 2
         inner = (secant > a) & (secant < b) & torch.tensor(step % 4 != 3, device=a.device)
         at = torch.where(torch.isnan(fa), max(back, 0.0), torch.where(inner, secant, middle))
-        x = search.clean[rows] + at[:, None] * (search.best[rows] - search.clean[rows])
-        logits = search.logits(rows, x)
-        gap, slack = search.gaps(rows, logits)
-        share = gap.abs() / search.span(rows, logits)
-        better = (share < error[rows]) & (slack >= 0)
-        chosen = rows[better]
-        images[chosen], error[chosen], found[chosen] = x[better], share[better], True
+        x = clean[left] + at[:, None] * (ends[left] - clean[left])
+        logits = search.logits(rows[left], x)
+        gap, slack = search.gaps(rows[left], logits)
+        share = gap.abs() / search.scale(rows[left], logits)
+        better = (share < error[left]) & (slack >= 0)
+        chosen = left[better]
+        points[chosen], error[chosen], found[chosen] = x[better], share[better], True
         across = gap <= 0
         # Illinois: an end that stays twice counts half
-        far[rows] = torch.where(across, gap, torch.where(torch.isnan(fa), fb, fb / 2))
-        near[rows] = torch.where(across, fa / 2, gap)
-        high[rows] = torch.where(across, at, b)
-        low[rows] = torch.where(across, a, at)
-        width = high[rows] - low[rows]
-        stuck = ~torch.isnan(near[rows]) & (width <= torch.finfo(width.dtype).eps)
-        rows = rows[~((error[rows] <= _CLOSE) | stuck | (at == 0.0))]
-    return images, found
+        far[left] = torch.where(across, gap, torch.where(torch.isnan(fa), fb, fb / 2))
+        near[left] = torch.where(across, fa / 2, gap)
+        high[left] = torch.where(across, at, b)
+        low[left] = torch.where(across, a, at)
+        width = high[left] - low[left]
+        stuck = ~torch.isnan(near[left]) & (width <= torch.finfo(width.dtype).eps)
+        left = left[~((error[left] <= close) | stuck | (at == 0.0))]
+    return points, found

@@ -145,7 +145,7 @@ class ImageSearch:
         """
         logits, gradient = self._gradient(rows, x, self.softened if smooth else self._gap)
         gap, slack = self.gaps(rows, logits)
-        span = self.span(rows, logits)
+        span = self.scale(rows, logits)
         slope = Slope(gap=gap, slack=slack, span=span, gradient=gradient, third=None)
         near = (slack < _NEARLY * span).nonzero()[:, 0]
         if smooth or self.target is None or len(near) == 0:
@@ -177,8 +177,11 @@ class ImageSearch:
             (gradient,) = torch.autograd.grad(aim(rows, logits).sum(), shown)
         return logits.detach(), gradient.flatten(1).to(x)
 
-    def span(self, rows: Tensor, logits: Tensor) -> Tensor:
-        """Return the range (R,) of the logits; of two, which has no range on a tie, the first."""
+    def scale(self, rows: Tensor, logits: Tensor) -> Tensor:
+        """Return the range (R,) of the logits that a gap is measured by.
+
+        Two logits have no range on their tie: the clean image's stands in.
+        """
         if logits.shape[1] == 2:
             return self._range[rows]
         return logits.amax(dim=1) - logits.amin(dim=1)

@@ -110,7 +110,7 @@ def whole_way(search: ImageSearch, rows: Tensor, goal: Tensor, slope: Slope) -> 
     estimate = search.length(ray) * (1 - gap / rate)
     best = search.distance[rows]
     # before anything was found, where the linearisation holds that far
-    holds = gap.abs() <= _HOLDS * search.span(rows, logits)
+    holds = gap.abs() <= _HOLDS * search.scale(rows, logits)
     return (
         (rate < 0)
         & (slack >= 0)
@@ -130,7 +130,7 @@ def settle(search: ImageSearch, rows: Tensor, x: Tensor, slope: Slope) -> Tensor
         at = (clean + scale[:, None] * ray).clamp(*search.box)
         logits = search.logits(rows, at)
         gap, slack = search.gaps(rows, logits)
-        near = gap.abs() <= _ON_TIE * search.span(rows, logits)
+        near = gap.abs() <= _ON_TIE * search.scale(rows, logits)
         # with a chosen target, far across is no tie: its third classes are others
         search.keep(rows, at, gap, slack if search.target is None else slack.where(near, -1.0))
         better = gap.abs() < closest
@@ -140,6 +140,6 @@ def settle(search: ImageSearch, rows: Tensor, x: Tensor, slope: Slope) -> Tensor
             rate = torch.where(scale != before[0], (gap - before[1]) / (scale - before[0]), rate)
         before = scale, gap
         # a gap that does not fall along the ray has no root to aim at
-        move = torch.where(rate < 0, -(gap + _SIDE * search.span(rows, logits)) / rate, 0.05)
+        move = torch.where(rate < 0, -(gap + _SIDE * search.scale(rows, logits)) / rate, 0.05)
         scale = scale + move.clamp(-0.2, 0.2)
     return nearest

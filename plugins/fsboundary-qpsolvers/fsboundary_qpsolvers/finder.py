@@ -13,6 +13,9 @@ import fsboundary as fsb
 from fsboundary.interfaces import unsolved_flips
 from fsboundary_qpsolvers.solving import Array, check_solver, solve, steps_of
 
+_LOOSER = 1e2
+"""Where a solver gives up for want of digits, so much less is asked of it."""
+
 
 @dataclass(frozen=True)
 class QpFinder(fsb.BoundaryFinder):
@@ -81,15 +84,18 @@ class QpFinder(fsb.BoundaryFinder):
         """Return the step (d,) to the flip point, NaN where there is none, multipliers, steps."""
         count, d = rows.shape
         # qpsolvers: P x + Gᵀ z + Aᵀ y + (limits) = 0 with G x <= h; ours: step = Mᵀ λ
-        found = solve(
-            self.solver,
-            self.accuracy,
-            max_steps,
-            sparse.identity(d),
-            equalities=(rows[:1], -offsets[:1]),
-            inequalities=(-rows[1:], offsets[1:]) if count > 1 else None,
-            limits=limits,
-        )
+        for accuracy in (self.accuracy, self.accuracy * _LOOSER):
+            found = solve(
+                self.solver,
+                accuracy,
+                max_steps,
+                sparse.identity(d),
+                equalities=(rows[:1], -offsets[:1]),
+                inequalities=(-rows[1:], offsets[1:]) if count > 1 else None,
+                limits=limits,
+            )
+            if found is not None and found.found:
+                break
         if found is not None and found.found:
             factors = np.zeros(count)
             factors[0] = -found.y[0]

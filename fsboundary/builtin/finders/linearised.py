@@ -1,0 +1,95 @@
+"""Boundary points of non-linear heads, by successive linearisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fsboundary.builtin.finders.dual_newton import DualNewton
+from fsboundary.builtin.finders.local_descent import descend
+from fsboundary.builtin.finders.ray_starts import ray_starts
+from fsboundary.builtin.finders.tie_search import TieSearch
+from fsboundary.geometry.chunks import MEMORY_BYTES, chunks
+from fsboundary.head import LinearHead
+from fsboundary.interfaces import BoundaryFinder, unsolved_flips
+from fsboundary.nonlinear_head import NonlinearHead
+from fsboundary.results import FlipPoints
+
+_ROUNDS = 2
+_BESIDE = 0.05
+"""Share of the distance."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Linearised(BoundaryFinder):
+    """Near boundary points of heads that are any differentiable function of the features.
+
+    Each step linearises the head, solves the flip problem of the linearisation exactly and comes
+    back onto the boundary along the ray from the row; steps that get no nearer are shortened, or
+    mind the linearisations on both sides of a kink. It starts from the row itself and from the
+    nearest crossings on some rays, the same for every row. Of a linear head the answer is that of
+    :class:`DualNewton`.
+
+    Parameters
+    ----------
+    starts : int
+        How many crossings on rays are followed, in each of two rounds.
+    directions : int
+        Rays that are looked along, half of them opposite to the other half.
+    thirds : int
+        At most so many third classes, the largest, enter a linearisation.
+    seed : int
+        Of the directions.
+    """
+
+    starts: int = 2
+    directions: int = 32
+    thirds: int = 8
+    seed: int = 0
+
+    def find(
+        self,
+        head: LinearHead | NonlinearHead,
+        features: Tensor,
+        *,
+        targets: Tensor,
+        tolerance: float,
+        max_steps: int,
+    ) -> FlipPoints:
+        """Propose boundary points of `features` (B,d); `max_steps` linearisations an entry."""
+        if isinstance(head, LinearHead):
+            return DualNewton().find(
+                head, features, targets=targets, tolerance=tolerance, max_steps=max_steps
+            )
+        source, width = head.predict(features), targets.shape[1]
+        fields = unsolved_flips(features, source, targets)
+        points, steps = fields["points"].flatten(0, 1), fields["steps"].flatten()
+        flat = targets.reshape(-1)
+        rows = max(1, MEMORY_BYTES // (8 * (self.thirds + 2) * head.num_features))
+        for part in chunks(len(flat), rows):
+            index = torch.arange(part.start, part.stop, device=flat.device) // width
+            search = TieSearch(head, features[index], source[index], flat[part], tolerance)
+            steps[part] = self._search(search, max_steps)
+            points[part] = search.best
+        fields["points"], fields["steps"] = points.view_as(fields["points"]), steps.view_as(targets)
+        return FlipPoints(**fields)
+
+    def _search(self, search: TieSearch, max_steps: int) -> Tensor:
+        """Leave the best point of each problem in `search`; return the linearisations (P,)."""
+        every = torch.arange(len(search.clean), device=search.clean.device)
+        each = -(-max_steps // (1 + _ROUNDS * self.starts))
+        spent = descend(search, every, search.clean, each, self.thirds)
+        for turn in range(_ROUNDS):
+            # the second time on the scale of what was found
+            starts = ray_starts(search, self.starts, self.directions, self.seed + turn)
+            for start in starts:
+                away = torch.linalg.vector_norm(start - search.best, dim=1)
+                # a start beside the best so far leads there again; NaN compares false
+                rows = (away > _BESIDE * search.distance).nonzero()[:, 0]
+                left = min(each, max_steps - int(spent.max()))
+                spent[rows] += descend(search, rows, start[rows], left, self.thirds)
+        return spent
