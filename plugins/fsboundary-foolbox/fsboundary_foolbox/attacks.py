@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import fsboundary as fsb
-from fsboundary.protocols import ModelView
+from fsboundary_foolbox.halving import Scores
 
 with warnings.catch_warnings():
     # it imports gaussian_filter from where SciPy used to keep it
@@ -24,7 +24,7 @@ class _OfPixelsOnly(torch.autograd.Function):
     """Logits whose backward pass reaches the pixels alone, and leaves the weights' .grad be."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, view: ModelView) -> Tensor:
+    def forward(ctx: Any, images: Tensor, view: Scores) -> Tensor:
         """Return logits (B,K)."""
         if not ctx.needs_input_grad[0]:
             return view.logits(images).detach()
@@ -38,13 +38,15 @@ class _OfPixelsOnly(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None]:
         """Return the gradient of the pixels; attacks may ask more than once."""
         leaf, logits = ctx.pair
+        if not logits.requires_grad:  # logits that ignore the images
+            return torch.zeros_like(leaf), None
         return torch.autograd.grad(logits, leaf, slopes[0], retain_graph=True)[0], None
 
 
 class _Logits(nn.Module):
     """The module that Foolbox wants, over a view of a model."""
 
-    def __init__(self, view: ModelView) -> None:
+    def __init__(self, view: Scores) -> None:
         super().__init__()
         self._view = view
 
@@ -70,7 +72,7 @@ def check(name: str) -> None:
 def run(
     name: str,
     overrides: dict[str, Any],
-    view: ModelView,
+    view: Scores,
     images: Tensor,
     source: Tensor,
     targets: Tensor | Literal["nearest"],

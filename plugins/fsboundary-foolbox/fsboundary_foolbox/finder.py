@@ -12,9 +12,7 @@ import fsboundary as fsb
 from fsboundary.protocols import ModelView
 from fsboundary.results import FlipImages
 from fsboundary_foolbox import attacks
-
-_HALVINGS = 40
-"""Of the line from the clean image to the attack's: more than float32 images can tell apart."""
+from fsboundary_foolbox.halving import onto_boundary
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Foolbox(fsb.ImageBoundaryFinder):
             max_steps=max_steps,
         )
         with torch.no_grad():
-            placed, passes = _onto_boundary(view, images, found, source, targets)
+            placed, passes = onto_boundary(view, images, found, source, targets)
         rows = torch.full_like(source, 1)
         nothing = torch.full((len(images),), torch.nan, dtype=torch.float64, device=images.device)
         return FlipImages(
@@ -75,43 +73,3 @@ class Foolbox(fsb.ImageBoundaryFinder):
             evaluations=torch.zeros_like(source),
             forwards=passes * rows,
         )
-
-
-def _onto_boundary(
-    view: ModelView,
-    images: Tensor,
-    found: Tensor,
-    source: Tensor,
-    targets: Tensor | Literal["nearest"],
-) -> tuple[Tensor, int]:
-    """Return the images nearest to a tie on the lines from `images` to `found`, and passes.
-
-    NaN where `found` is not of another class, or not of its target: an attack's own word that it
-    succeeded is not taken.
-    """
-
-    def lead(x: Tensor) -> Tensor:
-        """Return by how much the source is ahead (B,): of its target, or of every other class."""
-        logits = view.logits(x)
-        own = logits.gather(1, source[:, None])
-        if isinstance(targets, Tensor):
-            other = logits.gather(1, targets[:, None])
-        else:
-            other = logits.scatter(1, source[:, None], -torch.inf).amax(dim=1, keepdim=True)
-        return (own - other)[:, 0]
-
-    finite = torch.isfinite(found).flatten(1).all(dim=1)[:, None, None, None]
-    far = torch.where(finite, found, images)
-    across = lead(far) <= 0
-    low, high = torch.zeros(len(images), device=images.device), torch.ones_like(across).to(images)
-    low = low.to(images)
-    best, smallest = far.clone(), lead(far).abs()
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        x = images + middle[:, None, None, None] * (far - images)
-        ahead = lead(x)
-        nearer = ahead.abs() < smallest
-        best = torch.where(nearer[:, None, None, None], x, best)
-        smallest = torch.where(nearer, ahead.abs(), smallest)
-        low, high = torch.where(ahead > 0, middle, low), torch.where(ahead > 0, high, middle)
-    return torch.where(across[:, None, None, None], best, torch.nan), _HALVINGS + 2

@@ -42,6 +42,21 @@ def test_without_gradients() -> None:
     assert (found.evaluations == 0).all()
 
 
+def test_features_of_a_head_that_is_not_linear() -> None:
+    model, images = subject()
+    head = model[1:].double()
+    features = images.flatten(1).double()
+    options = {
+        "finder": "foolbox_features",
+        "domain": fsb.Domain.box(torch.zeros(48), torch.ones(48)),
+    }
+    found = fsb.find_flip_points(head, features, **options)
+    assert (found.status == fsb.Status.ON_BOUNDARY).all()
+    assert (found.lower_bound == 0).all()
+    top = head(found.points[:, 0]).topk(2).values
+    assert (top[:, 0] - top[:, 1] < 1e-6).all()
+
+
 def test_success_is_not_taken_on_trust(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = subject()
     monkeypatch.setattr(attacks, "run", lambda name, more, view, images, *rest, **options: images)

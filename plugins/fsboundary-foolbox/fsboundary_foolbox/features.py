@@ -1,0 +1,75 @@
+"""The same attacks on features: boundary points of heads that need not be linear."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fsboundary as fsb
+from fsboundary.interfaces import unsolved_flips
+from fsboundary.nonlinear_head import NonlinearHead
+from fsboundary.results import FlipPoints
+from fsboundary_foolbox import attacks
+from fsboundary_foolbox.halving import onto_boundary
+
+_ROOM = 10.0
+"""Attacks want bounds: this many spreads of the features beyond them, where the domain has none."""
+
+
+@dataclass(frozen=True)
+class FoolboxFeatures(fsb.BoundaryFinder):
+    """Ask a minimisation attack on the features, then halve the line to the row.
+
+    Parameters
+    ----------
+    attack : str
+        A class of ``foolbox.attacks``; empty for the fast minimum-norm attack.
+    overrides : tuple of (str, value)
+        Further arguments of that class.
+    """
+
+    attack: str = ""
+    overrides: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse an attack that Foolbox does not have, or that does not minimise."""
+        attacks.check(self.attack)
+
+    def find(
+        self,
+        head: fsb.LinearHead | NonlinearHead,
+        features: Tensor,
+        *,
+        targets: Tensor,
+        tolerance: float,
+        max_steps: int,
+    ) -> FlipPoints:
+        """Propose a boundary point of `features` (B,d) for each of `targets` (B,T)."""
+        fields = unsolved_flips(features, head.predict(features), targets)
+        if targets.numel() == 0:
+            return FlipPoints(**fields)
+        z = features.repeat_interleave(targets.shape[1], dim=0)
+        source = fields["source"].repeat_interleave(targets.shape[1])
+        lower, upper = head.domain.limits(features)
+        room = _ROOM * max(1.0, float((features - features.mean(dim=0)).abs().max()))
+        low = torch.maximum(lower, (features.amin() - room).expand_as(lower))
+        high = torch.minimum(upper, (features.amax() + room).expand_as(upper))
+        found = attacks.run(
+            self.attack,
+            dict(self.overrides),
+            head,
+            z,
+            source,
+            targets.flatten(),
+            bounds=(float(low.amin()), float(high.amax())),
+            norm="l2",
+            max_steps=max_steps,
+        )
+        with torch.no_grad():
+            points, _ = onto_boundary(head, z, found.clamp(low, high), source, targets.flatten())
+        fields["points"] = points.view_as(fields["points"])
+        fields["steps"] = torch.full_like(targets, max_steps)
+        return FlipPoints(**fields)
