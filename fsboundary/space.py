@@ -353,8 +353,11 @@ class FeatureSpace:
         )
 
 
-def space_of(model: nn.Module | FeatureSpace) -> FeatureSpace:
+def space_of(model: object) -> FeatureSpace:
     """Return `model` where it is a space already, else a space that finds the model's head."""
+    if not isinstance(model, nn.Module | FeatureSpace):
+        wanted = "a torch nn.Module or a FeatureSpace"
+        raise _wrong("model", model, wanted, "pass the model itself, in eval mode")
     return model if isinstance(model, FeatureSpace) else FeatureSpace(model)
 
 

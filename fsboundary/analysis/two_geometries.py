@@ -28,8 +28,8 @@ from fsboundary.analysis.table import Measure, TwoSpaces
 from fsboundary.builtin.extractors.batches import check_batch_size
 from fsboundary.errors import ArgumentError
 from fsboundary.pixels import check_accuracy
-from fsboundary.pixels.checks import check_bounds, check_model, check_pixels
-from fsboundary.space import FeatureSpace
+from fsboundary.pixels.checks import check_bounds, check_pixels
+from fsboundary.space import FeatureSpace, space_of
 
 
 def two_spaces(
@@ -91,7 +91,7 @@ def two_spaces(
     HeadError, HeadMismatchError
         As :meth:`fsboundary.FeatureSpace.extract`.
     """
-    model, limits = check_model(space), check_bounds(bounds)
+    model, limits = space_of(space), check_bounds(bounds)
     x, train = check_pixels(images, limits), check_pixels(train_images, limits, "train_images")
     check_batch_size(batch_size)
     for name, part in (("images", x), ("train_images", train)):

@@ -22,6 +22,7 @@ from fsboundary.attr.arguments import (
 )
 from fsboundary.attr.flips import Finder, check_finder, flips_of, given_flips
 from fsboundary.errors import ArgumentError
+from fsboundary.geometry.over_rows import over_rows
 from fsboundary.space import FeatureSpace, space_of
 
 Kind = Literal["gradient", "times_input", "integrated"]
@@ -199,7 +200,7 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
             internal_batch_size=size,
             return_convergence_delta=True,
         )
-        blank = [x.masked_fill(lost.view(-1, *[1] * (x.ndim - 1)), torch.nan) for x in found]
+        blank = [x.masked_fill(over_rows(lost, x), torch.nan) for x in found]
         return (*(x.detach() for x in blank), delta.detach().masked_fill(lost, torch.nan))
 
     def compute_convergence_delta(

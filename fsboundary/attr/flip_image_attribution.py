@@ -20,6 +20,7 @@ from fsboundary.attr.arguments import (
     target_rows,
 )
 from fsboundary.attr.flips import BATCH, Finder, check_finder, flips_of, given_flips
+from fsboundary.geometry.over_rows import over_rows
 from fsboundary.space import FeatureSpace, space_of
 
 _SAME = "the image and its flip image are equal"
@@ -111,6 +112,5 @@ def _squares(starts: tuple[Tensor, ...], ends: tuple[Tensor, ...]) -> tuple[Tens
     total = torch.stack([w.flatten(1).square().sum(dim=1) for w in ways]).sum(dim=0).sqrt()
     total = torch.where(total == 0, 1.0, total)
     return tuple(
-        (w.square() / total.view(-1, *[1] * (w.ndim - 1))).to(x)
-        for w, x in zip(ways, starts, strict=True)
+        (w.square() / over_rows(total, w)).to(x) for w, x in zip(ways, starts, strict=True)
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from fsboundary.attr.aim import Aim, warn
 from fsboundary.attr.arguments import as_tuple
 from fsboundary.errors import ArgumentError
+from fsboundary.geometry.over_rows import over_rows
 from fsboundary.space import FeatureSpace
 
 Finder = Callable[[Tensor, Tensor], Tensor]
@@ -69,7 +70,7 @@ def flips_of(
     lost = torch.stack([torch.isnan(e).flatten(1).any(dim=1) for e in ends]).any(dim=0)
     if bool(lost.any()):
         warn("no flip image was found: the attribution is NaN", lost)
-    return tuple(e.masked_fill(lost.view(-1, *[1] * (e.ndim - 1)), torch.nan) for e in ends)
+    return tuple(e.masked_fill(over_rows(lost, e), torch.nan) for e in ends)
 
 
 def _check_shapes(inputs: tuple[Tensor, ...], ends: tuple[Tensor, ...], name: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fsboundary.attr.aim import aim_from, warn_of_zeros
 from fsboundary.attr.arguments import Target, Tensors, as_tuple, extra, parts_of, target_rows
 from fsboundary.errors import ArgumentError
+from fsboundary.geometry.over_rows import over_rows
 from fsboundary.space import FeatureSpace, space_of
 
 _FLAT = "the layer does not move the features along the direction to the flip point"
@@ -140,6 +141,4 @@ def _shares(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     squares = [p.double().square() for p in parts]
     total = torch.stack([s.flatten(1).sum(dim=1) for s in squares]).sum(dim=0)
     total = torch.where(total == 0, 1.0, total)
-    return tuple(
-        (s / total.view(-1, *[1] * (s.ndim - 1))).to(p) for s, p in zip(squares, parts, strict=True)
-    )
+    return tuple((s / over_rows(total, s)).to(p) for s, p in zip(squares, parts, strict=True))

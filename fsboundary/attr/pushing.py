@@ -12,6 +12,7 @@ from fsboundary.attr.aim import aim_from, warn
 from fsboundary.attr.arguments import Target, Tensors, as_tuple, extra, like, target_rows
 from fsboundary.attr.compared import check_count
 from fsboundary.errors import ArgumentError
+from fsboundary.geometry.over_rows import over_rows
 from fsboundary.space import FeatureSpace, space_of
 
 
@@ -108,8 +109,7 @@ class BoundaryPush(Perturbation):  # type: ignore[misc]  # Captum ships no types
         still = stuck & torch.isfinite(unit).all(dim=1).to(stuck.device)
         if bool(still.any()):
             warn("the image cannot be pushed, for its gradient is zero, and is NaN", still)
-        nan = stuck.view(-1, *[1] * (images.ndim - 1))
-        return like(inputs, (pushed.masked_fill(nan, torch.nan),))
+        return like(inputs, (pushed.masked_fill(over_rows(stuck, pushed), torch.nan),))
 
     def _gradient(self, images: Tensor, unit: Tensor, additional: tuple[Any, ...]) -> Tensor:
         """Return the pixel gradient of the features along `unit` (B,d), of length 1 or NaN."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from fsboundary.geometry.gathering import combined
 from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.lent import Lent
+from fsboundary.geometry.over_rows import over_rows
 from fsboundary.geometry.pricing import price_exact
 from fsboundary.geometry.streaming import streamed
 from fsboundary.protocols import MeasuredPointSet, Moments, PointSet
@@ -159,8 +160,7 @@ def grade_hulls(
     failed = status != Status.CONVERGED
 
     def blank(value: Tensor, mask: Tensor) -> Tensor:
-        shaped = mask.reshape(-1, *[1] * (value.ndim - 1))
-        return torch.where(shaped, torch.nan, value)
+        return torch.where(over_rows(mask, value), torch.nan, value)
 
     return HullProjection(
         points=blank(projected, failed),

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from fsboundary.arguments import row_status
 from fsboundary.boundaries import find_flip_points
 from fsboundary.errors import ArgumentError
-from fsboundary.pixels.checks import check_bounds, check_model, check_pixels
+from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.classes import first_logits
 from fsboundary.pixels.inputs import check_accuracy, check_count, spread_rows
 from fsboundary.pixels.jacobian import features_of, norms, per_image
 from fsboundary.pixels.moves import farthest_along
 from fsboundary.pixels.singular import top_singular
 from fsboundary.results import Amplification
-from fsboundary.space import FeatureSpace
+from fsboundary.space import FeatureSpace, space_of
 from fsboundary.status import Status
 
 MAX_STEPS = 20
@@ -79,7 +79,7 @@ def amplification(
     HeadError, HeadMismatchError
         As :meth:`fsboundary.FeatureSpace.extract`.
     """
-    model = check_model(space)
+    model = space_of(space)
     limits = check_bounds(bounds)
     x = check_pixels(images, limits)
     length = _check_radius(radius)

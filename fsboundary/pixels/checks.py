@@ -5,23 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fsboundary.builtin.extractors.batches import check_images
 from fsboundary.errors import ArgumentError
-from fsboundary.space import FeatureSpace, space_of
-
-
-def check_model(model: object) -> FeatureSpace:
-    """Return the feature space of `model`, or raise ArgumentError."""
-    if not isinstance(model, nn.Module | FeatureSpace):
-        raise ArgumentError(
-            "model",
-            f"a {type(model).__name__}",
-            "a torch nn.Module or a FeatureSpace",
-            "pass the model itself, in eval mode",
-        )
-    return space_of(model)
 
 
 def check_bounds(bounds: object) -> tuple[float, float]:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.errors import ArgumentError
-from fsboundary.pixels.checks import check_bounds, check_model
+from fsboundary.pixels.checks import check_bounds
 from fsboundary.registry.image_grading import pixel_distance
 from fsboundary.results import CrossedImages, FlipImages
-from fsboundary.space import FeatureSpace
+from fsboundary.space import FeatureSpace, space_of
 from fsboundary.status import Status
 
 _LEVELS = 255
@@ -59,7 +59,7 @@ def just_across(
     ArgumentError
         Wrong types, or a margin that is negative or not finite.
     """
-    space = check_model(model)
+    space = space_of(model)
     low, high = check_bounds(bounds)
     _check_flips(flips)
     if not 0 <= margin < torch.inf:

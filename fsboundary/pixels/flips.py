@@ -12,12 +12,12 @@ from tqdm import tqdm
 from fsboundary.builtin.extractors.batches import check_batch_size
 from fsboundary.errors import ArgumentError
 from fsboundary.interfaces import ImageBoundaryFinder
-from fsboundary.pixels.checks import check_bounds, check_classes, check_model, check_pixels
+from fsboundary.pixels.checks import check_bounds, check_classes, check_pixels
 from fsboundary.pixels.classes import first_logits
 from fsboundary.registry import create
 from fsboundary.registry.image_grading import find_and_grade_images
 from fsboundary.results import FlipImages
-from fsboundary.space import FeatureSpace
+from fsboundary.space import FeatureSpace, space_of
 from fsboundary.status import Status
 
 MAX_STEPS = 150
@@ -85,7 +85,7 @@ def flip_images(
     PluginError
         The finder raised or answered in the wrong shape.
     """
-    space = check_model(model)
+    space = space_of(model)
     limits = check_bounds(bounds)
     pixels = check_pixels(images, limits)
     check_batch_size(batch_size)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.errors import ArgumentError
-from fsboundary.pixels.checks import check_model
-from fsboundary.space import FeatureSpace
+from fsboundary.space import FeatureSpace, space_of
 
 _NEAR_CHANCE = 1 / 3
 """An accuracy below this share of the way from chance to perfect is near chance."""
@@ -50,7 +49,7 @@ def check_accuracy(
     ArgumentError
         Not one label for each image.
     """
-    space = check_model(model)
+    space = space_of(model)
     if not isinstance(labels, Tensor) or labels.shape != images.shape[:1]:
         got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else repr(labels)
         raise ArgumentError("labels", got, f"shape ({len(images)},)", "pass a label an image")

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from fsboundary.arguments import check_features, row_status
 from fsboundary.boundaries import find_flip_points
 from fsboundary.errors import ArgumentError
-from fsboundary.pixels.checks import check_bounds, check_model, check_pixels
+from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.classes import first_logits
 from fsboundary.pixels.descent import descend
 from fsboundary.pixels.gauss_newton import polish
 from fsboundary.pixels.inputs import check_count, spread_rows
 from fsboundary.pixels.jacobian import features_of, norms, per_image
 from fsboundary.results import InverseImages
-from fsboundary.space import FeatureSpace
+from fsboundary.space import FeatureSpace, space_of
 from fsboundary.status import Status
 
 MAX_STEPS = 800
@@ -78,7 +78,7 @@ def invert(
     HeadError, HeadMismatchError
         As :meth:`fsboundary.FeatureSpace.extract`.
     """
-    model = check_model(space)
+    model = space_of(space)
     limits = check_bounds(bounds)
     steps = _check_options(prior, max_steps, batch_size)
     starts = _check_start(model, features, start, limits, seed)

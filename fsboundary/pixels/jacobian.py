@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fsboundary.geometry.over_rows import over_rows
 from fsboundary.protocols import ModelView
 
 
@@ -54,7 +55,7 @@ def features_of(view: ModelView, images: Tensor, batch_size: int) -> Tensor:
 
 def per_image(values: Tensor, images: Tensor) -> Tensor:
     """Return `values` (B,) shaped to be multiplied with `images` (B,...)."""
-    return values.reshape(-1, *[1] * (images.ndim - 1)).to(images.dtype)
+    return over_rows(values, images).to(images.dtype)
 
 
 def norms(images: Tensor) -> Tensor:

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from fsboundary.arguments import row_status
 from fsboundary.boundaries import find_flip_points
 from fsboundary.errors import ArgumentError
-from fsboundary.pixels.checks import check_bounds, check_model, check_pixels
+from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.classes import first_logits
 from fsboundary.pixels.frames import feature_change, first_change, largest_jump
 from fsboundary.pixels.inputs import check_count
 from fsboundary.pixels.inversion import NEAR, find_images
 from fsboundary.pixels.jacobian import features_of
 from fsboundary.results import Morph
-from fsboundary.space import FeatureSpace
+from fsboundary.space import FeatureSpace, space_of
 from fsboundary.status import Status
 
 MAX_STEPS = 200
@@ -75,7 +75,7 @@ def morph(
     HeadError, HeadMismatchError
         As :meth:`fsboundary.FeatureSpace.extract`.
     """
-    model = check_model(space)
+    model = space_of(space)
     limits = check_bounds(bounds)
     first = check_pixels(start, limits, "start")
     check_count("steps", steps, 2)

@@ -73,13 +73,22 @@ def find_and_grade_images(
         ) from error
     _check(name, answer, images)
     found = answer.images.detach().to(images.device, images.dtype)
-    source = logits.argmax(dim=1)
     spent = (
-        _shares(answer.evaluations, counted.gradients, source),
+        _shares(answer.evaluations, counted.gradients, images.device),
         # and the grading's own pass over each image
-        _shares(answer.forwards, counted.forwards, source) + 1,
+        _shares(answer.forwards, counted.forwards, images.device) + 1,
     )
     return _grade(view, images, found, logits.to(torch.float64), targets, bounds, norm, spent)
+
+
+def tie_range(logits: Tensor, first: Tensor) -> Tensor:
+    """Return the range (R,) that a tie of `logits` (R,K) is told against.
+
+    That of the logits; two have none on their tie, so there it is `first` (R,), at the clean image.
+    """
+    if logits.shape[1] == 2:
+        return first
+    return logits.amax(dim=1) - logits.amin(dim=1)
 
 
 def pixel_distance(images: Tensor, others: Tensor, norm: Norm) -> Tensor:
@@ -105,9 +114,9 @@ def _check(name: str, answer: object, images: Tensor) -> None:
             )
 
 
-def _shares(claimed: Tensor, counted: int, like: Tensor) -> Tensor:
+def _shares(claimed: Tensor, counted: int, device: torch.device) -> Tensor:
     """Return `claimed` where its sum is what was counted, else equal shares, rounded up."""
-    claimed = claimed.detach().to(like)
+    claimed = claimed.detach().to(device, torch.int64)
     if int(claimed.sum()) == counted and not bool((claimed < 0).any()):
         return claimed
     return torch.full_like(claimed, -(-counted // max(len(claimed), 1)))
@@ -130,9 +139,7 @@ def _grade(
     with torch.no_grad():
         logits = view.logits(shown).detach().to(source.device, torch.float64)
     high = logits.amax(dim=1)
-    # two logits have no range on their tie: the clean image's stands in
-    ranged = first if logits.shape[1] == 2 else logits
-    span = ranged.amax(dim=1) - ranged.amin(dim=1)
+    span = tie_range(logits, first.amax(dim=1) - first.amin(dim=1))
     own = logits.gather(1, source[:, None])[:, 0]
     if isinstance(targets, Tensor):
         target = targets

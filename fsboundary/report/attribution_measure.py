@@ -17,9 +17,9 @@ from fsboundary.report.attribution_methods import (
     methods_of,
     run_method,
 )
-from fsboundary.report.measure import SEED, Measurements
+from fsboundary.report.hull_measure import sample
+from fsboundary.report.measure import SEED, Measurements, certified_nearest_first
 from fsboundary.results import Comparison
-from fsboundary.status import Status
 
 MOST_IMAGES = 16
 """So many images are compared at most; the curves alone are some 200 forward passes of each."""
@@ -73,10 +73,7 @@ class Attributions:
 
 def choose_images(m: Measurements) -> dict[str, int]:
     """Return the rows of at most four images by title, none twice."""
-    distance = m.nearest.distance[:, 0]
-    usable = distance.isfinite() & (m.nearest.status[:, 0] == int(Status.CONVERGED))
-    rows = usable.nonzero()[:, 0]
-    rows = rows[distance[rows].argsort(stable=True)]
+    rows = certified_nearest_first(m)
     labels = m.subject.labels
     right = rows if labels is None else rows[m.batch.predicted[rows] == labels[rows]]
     wrong = rows[:0] if labels is None else rows[m.batch.predicted[rows] != labels[rows]]
@@ -99,9 +96,7 @@ def sample_images(m: Measurements) -> Tensor:
     rows = m.batch.ok.nonzero()[:, 0]
     entries = m.subject.images[0].numel()
     most = min(MOST_IMAGES, max(FEWEST_IMAGES, MOST_ENTRIES // max(1, entries)))
-    generator = torch.Generator().manual_seed(SEED)
-    drawn: Tensor = rows[torch.randperm(len(rows), generator=generator)[:most]].sort().values
-    return drawn
+    return sample(rows, most, torch.Generator().manual_seed(SEED))
 
 
 def measure_attributions(m: Measurements) -> Attributions | None:

@@ -16,7 +16,7 @@ from fsboundary.regions import guaranteed_balls
 from fsboundary.report.clock import Clock
 from fsboundary.results import FeatureBatch, FlipPoints, GuaranteedRegion
 from fsboundary.space import FeatureSpace
-from fsboundary.status import OK_CODES
+from fsboundary.status import OK_CODES, Status
 from fsboundary.tolerance import absolute
 
 MOST_CLASSES = 30
@@ -134,6 +134,15 @@ class Measurements:
     balls: GuaranteedRegion
     shown: list[int]
     means: Tensor
+
+
+def certified_nearest_first(m: Measurements) -> Tensor:
+    """Return the rows with a certified finite distance to the nearest class, ascending by it."""
+    distance = m.nearest.distance[:, 0]
+    usable = distance.isfinite() & (m.nearest.status[:, 0] == int(Status.CONVERGED))
+    rows = usable.nonzero()[:, 0]
+    ordered: Tensor = rows[distance[rows].argsort(stable=True)]
+    return ordered
 
 
 STAGES = 4

@@ -24,6 +24,10 @@ _SUITES: dict[Kind, Callable[..., Suite[Any]]] = {
     "hull_solver": hull_suite,
     "boundary_finder": flip_suite,
 }
+_SPECIAL: dict[str, Callable[..., Suite[Any]]] = {
+    PIXELS: image_suite,
+    NONLINEAR_HEAD: nonlinear_suite,
+}
 
 
 def check_plugin(
@@ -68,12 +72,8 @@ def _suite_of(
 ) -> Callable[[Mapping[str, str]], Suite[Any]]:
     assert info.kind  # only plugins that were set aside may lack it
     kind: Kind = info.kind
-    special: dict[str, Callable[..., Suite[Any]]] = {
-        PIXELS: image_suite,
-        NONLINEAR_HEAD: nonlinear_suite,
-    }
-    capability = next((name for name in special if name in info.capabilities), None)
-    suite = special[capability] if capability else _SUITES[kind]
+    capability = next((name for name in _SPECIAL if name in info.capabilities), None)
+    suite = _SPECIAL[capability] if capability else _SUITES[kind]
 
     def make() -> Any:
         return registry.create(kind, info.name, options=options, capability=capability)

@@ -3,51 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import fsboundary as fsb
 from fsboundary.geometry.least_squares import simplex_weights
-from fsboundary.geometry.pricing import price_exact
 from fsboundary.geometry.simplex import min_norm_weights
-from fsboundary.interfaces import HullSolver, unsolved_hulls
-from fsboundary.protocols import PointSet
 from hulls.oracles import cloud
-
-
-@dataclass(frozen=True)
-class Sly(HullSolver):
-    """Name one generator, after a pass that leaves out the others or looks a little askew."""
-
-    leave_out_others: bool
-    askew: float
-
-    def prepare(self, points: PointSet) -> PointSet:
-        return points
-
-    def project(
-        self,
-        state: PointSet,
-        queries: Tensor,
-        *,
-        exclude: Tensor | None = None,
-        tolerance: float,
-        max_steps: int,
-    ) -> fsb.HullProjection:
-        fields = unsolved_hulls(queries)
-        fields["support"] = torch.zeros((len(queries), 1), dtype=torch.int64)
-        fields["weights"] = torch.ones((len(queries), 1), dtype=torch.float64)
-        away = queries - state.take(fields["support"][:, 0])
-        size = torch.linalg.vector_norm(away, dim=1, keepdim=True)
-        fields["normal"] = away + self.askew * size * cloud(len(away), away.shape[1], 5)
-        rest = torch.arange(1, len(state)).expand(len(queries), -1)
-        skip = rest if self.leave_out_others else exclude
-        price_exact(state, -fields["normal"], torch.tensor(0.0).double(), skip)
-        return fsb.HullProjection(**fields)
+from hulls.sly import Sly
 
 
 @pytest.mark.parametrize("sly", [Sly(True, 0.0), Sly(True, 1e-7), Sly(False, 1e-7)])

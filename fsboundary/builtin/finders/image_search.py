@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.protocols import ModelView
+from fsboundary.registry.image_grading import tie_range
 from fsboundary.results import FlipImages
 from fsboundary.status import Status
 
@@ -178,13 +179,8 @@ class ImageSearch:
         return logits.detach(), gradient.flatten(1).to(x)
 
     def scale(self, rows: Tensor, logits: Tensor) -> Tensor:
-        """Return the range (R,) of the logits that a gap is measured by.
-
-        Two logits have no range on their tie: the clean image's stands in.
-        """
-        if logits.shape[1] == 2:
-            return self._range[rows]
-        return logits.amax(dim=1) - logits.amin(dim=1)
+        """Return the range (R,) of the logits that a gap is measured by, as the core does."""
+        return tie_range(logits, self._range[rows])
 
     def length(self, change: Tensor) -> Tensor:
         """Return the norm (R,) of changes (R,n)."""

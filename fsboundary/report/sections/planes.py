@@ -19,12 +19,11 @@ from fsboundary.geometry.slices import (
     rectangle,
 )
 from fsboundary.report.drawing import PALETTE, class_colour
-from fsboundary.report.measure import Measurements
+from fsboundary.report.measure import Measurements, certified_nearest_first
 from fsboundary.report.plane_figure import draw_plane
 from fsboundary.report.section import Content, Section
 from fsboundary.report.sections.extremes import image_facts
 from fsboundary.report.values import plain
-from fsboundary.status import Status
 
 TITLES = ("The least robust image", "An image in the middle", "The most robust image")
 
@@ -75,10 +74,7 @@ def _colours(numbers: dict[str, Any], classes: int) -> dict[int, str]:
 
 def _choose(m: Measurements) -> dict[str, int]:
     """Return the rows with the smallest, the median and the largest distance."""
-    distance = m.nearest.distance[:, 0]
-    usable = distance.isfinite() & (m.nearest.status[:, 0] == int(Status.CONVERGED))
-    rows = usable.nonzero()[:, 0]
-    rows = rows[distance[rows].argsort(stable=True)]
+    rows = certified_nearest_first(m)
     if len(rows) == 0:
         return {}
     chosen: dict[str, int] = {}
