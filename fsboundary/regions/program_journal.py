@@ -18,8 +18,8 @@ from fsboundary.head import LinearHead
 from fsboundary.regions.region_programs import Answer, Task
 from fsboundary.status import Status
 
-FORMAT = "fsboundary partition 1"
-"""Changes when the programs or their tolerances do."""
+FORMAT = "fsboundary partition 2"
+"""Changes when the programs, their tolerances or the lines do."""
 
 
 @final
@@ -71,7 +71,7 @@ class ProgramJournal:
             "programs": ball.programs,
             "bounded": int(answer.bounded),
         }
-        self._append(_line(entry))
+        self._append(_line(entry | {"digest": _digest(entry)}))
 
     def _append(self, line: bytes) -> None:
         if self._file is None:
@@ -126,6 +126,10 @@ def _line(entry: dict[str, Any]) -> bytes:
     return json.dumps(entry).encode() + b"\n"
 
 
+def _digest(entry: dict[str, Any]) -> str:
+    return hashlib.sha256(_line(entry)).hexdigest()[:32]
+
+
 def _coded(values: Array) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype="<f8").tobytes()).decode()
 
@@ -134,6 +138,9 @@ def _parsed(line: bytes) -> tuple[Task, Answer]:
     if not line.endswith(b"\n"):
         raise ValueError("the line has no end")
     entry = json.loads(line)
+    # its answer is taken for a certificate, so no bit of it may have changed
+    if entry.pop("digest") != _digest(entry):
+        raise ValueError("the line has changed")
     kind, i, j = entry["task"]
     centre = entry["centre"]
     ball = BallAnswer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,22 @@ def test_files_of_other_runs_are_refused(tmp_path: Path) -> None:
     file.write_bytes(b"".join([lines[0], b"{}\n", *lines[2:]]))
     with pytest.raises(DataError, match="line 2 is damaged"):
         fsb.partition(head, resume=file)
+
+
+@pytest.mark.parametrize("line", [2, 5, 13])
+def test_a_radius_that_changed_on_disk_is_not_believed(tmp_path: Path, line: int) -> None:
+    head, file = random_head(4, 2), tmp_path / "partition.jsonl"
+    want = fsb.partition(head, box(-4, -4, high=4), resume=file)
+    lines = file.read_bytes().splitlines(keepends=True)
+    number = min(line, len(lines)) - 1
+    entry = json.loads(lines[number])
+    wrong = json.dumps(entry | {"lower": 3.0, "upper": 3.0}).encode() + b"\n"
+    file.write_bytes(b"".join([*lines[:number], wrong, *lines[number + 1 :]]))
+    if number < len(lines) - 1:
+        with pytest.raises(DataError, match=f"line {number + 1} is damaged"):
+            fsb.partition(head, box(-4, -4, high=4), resume=file)
+    else:  # as a torn last line: its program runs again
+        assert_identical(fsb.partition(head, box(-4, -4, high=4), resume=file), want)
 
 
 def test_processes_and_the_progress_bar_change_nothing(capsys: pytest.CaptureFixture[str]) -> None:
