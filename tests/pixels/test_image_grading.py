@@ -49,6 +49,20 @@ def test_ties_of_other_classes_or_out_of_bounds_are_not_returned() -> None:
     assert not bool(asked.ok.any())
 
 
+@pytest.mark.parametrize("left", [0.0, 0.5e-4, 2e-4, 0.5, 1.0])
+def test_two_classes_tie_by_the_gap_of_the_row(left: float) -> None:
+    model, images = Linear(3, 2), pictures(4, 1, 4, 4)
+    right = fsb.pixels.flip_images(model, images)
+    assert bool(right.ok.all())
+    # along a line of a linear model the gap falls evenly
+    short = images + (1 - left) * (right.images - images)
+    flips = fsb.pixels.flip_images(model, images, finder=Proposes(lambda x: short))
+    assert bool((flips.ok == (left < 1e-4)).all())
+    if left < 1e-4:
+        torch.testing.assert_close(flips.residual, torch.full_like(flips.residual, left),
+                                   rtol=0, atol=2e-6)  # the found tie is as near as this  # fmt: skip
+
+
 def test_rounding_counts() -> None:
     images = pictures(4, 1, 4, 4).float()
     exact = fsb.pixels.flip_images(Linear(), images.double())
