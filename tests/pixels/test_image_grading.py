@@ -59,8 +59,9 @@ def test_two_classes_tie_by_the_gap_of_the_row(left: float) -> None:
     flips = fsb.pixels.flip_images(model, images, finder=Proposes(lambda x: short))
     assert bool((flips.ok == (left < 1e-4)).all())
     if left < 1e-4:
-        torch.testing.assert_close(flips.residual, torch.full_like(flips.residual, left),
-                                   rtol=0, atol=2e-6)  # the found tie is as near as this  # fmt: skip
+        # the tie that was found is as near as this
+        want = torch.full_like(flips.residual, left)
+        torch.testing.assert_close(flips.residual, want, rtol=0, atol=2e-6)
 
 
 def test_rounding_counts() -> None:
