@@ -23,9 +23,12 @@ all left: what is missing then is not at hand."""
 _NEARBY = 2048
 """Generators at hand that stay in play from the second turn on."""
 
-_ROWS = 512
-"""Small programs solved together."""
+_GROUP, _GROUPS = 16, 16
+"""Generators of a group, and groups of largest scores whose generators are looked at closely: all
+others are worse than the best of each of these."""
 
+_ROWS = 256
+"""Small programs solved together: few enough for a cache."""
 
 _STALLED = 1 - 1e-12
 """A pass after which the squared distance is above this share of its least gained nothing."""
@@ -168,20 +171,22 @@ class Block:
 
     def _solve(self, rows: Tensor) -> None:
         """Project `rows` on the hulls of their sets; keep what carries weight."""
+        count = (self._sets[rows] >= 0).sum(dim=1)
+        # rows with sets of like size share a program, or the widest sets the pace of all
+        rows = rows[count.argsort(stable=True)]
         for some in rows.split(chunk_rows(self._sets.shape[1] * self.queries.shape[1], _ROWS)):
-            sets = self._sets[some]
+            sets = _leftmost(self._sets[some], self._sets[some] >= 0)
             sets = sets[:, : _width(sets)]
             valid = sets >= 0
             shifted = self._values[sets.clamp_min(0)] - self.queries[some][:, None]
             weights = min_norm_weights(shifted, valid, valid)
             self.residual[some] = -(weights[:, None] @ shifted)[:, 0]
-            used = weights > 0
-            order = used.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices
             spare = self._sets.shape[1] - sets.shape[1]
             pad = torch.nn.functional.pad
-            kept = torch.where(used, sets, -1).gather(1, order)
+            used = weights > 0
+            kept = _leftmost(torch.where(used, sets, -1), used)
             self._sets[some] = pad(kept, (0, spare), value=-1)
-            self.weights[some] = pad(weights.gather(1, order), (0, spare))
+            self.weights[some] = pad(_leftmost(weights, used), (0, spare))
 
     def _closest(self, rows: Tensor) -> Tensor:
         """Return those in play that come closest to the best of some row, ascending."""
@@ -221,9 +226,12 @@ class Block:
         squared = torch.linalg.vecdot(residual, residual)
         narrow = residual.to(torch.float32)
         scores = narrow @ play.T
+        self._strike(scores, rows, self._near)
+        place = _groups_ahead(scores)
+        scores = scores.gather(1, place)
         length = (
             (scores * 2)
-            .add_(apart[rows])
+            .add_(apart[rows[:, None], place])
             .add_(torch.linalg.vecdot(projected, projected).to(torch.float32)[:, None])
         )
         goal = (_LOOSE * self.gap[rows]).clamp(self.goal, 0.1) * squared
@@ -231,9 +239,9 @@ class Block:
         gain = torch.where(
             gain > goal.to(scores)[:, None], gain.square_() / length.clamp_min_(1e-30), 0.0
         )
-        self._strike(gain, rows, self._near)
-        values, place = gain.topk(min(self.added, gain.shape[1]), dim=1)
-        found = torch.where((values > 0) & (squared > self.floor)[:, None], self._near[place], -1)
+        values, best = gain.topk(min(self.added, gain.shape[1]), dim=1)
+        place = self._near[place.gather(1, best)]
+        found = torch.where((values > 0) & (squared > self.floor)[:, None], place, -1)
         known = (found[:, :, None] == self._sets[rows][:, None, :]).any(dim=2)
         return torch.where(known, -1, found)
 
@@ -258,6 +266,24 @@ class Block:
         wide = self._sets[rows]
         wide[:, used:stop] = found
         self._sets[rows] = wide
+
+
+def _groups_ahead(scores: Tensor) -> Tensor:
+    """Return the columns of the groups in which the largest scores (B,m) lie, (B,c)."""
+    length = scores.shape[1] // _GROUP
+    if length <= _GROUPS:
+        return torch.arange(scores.shape[1], device=scores.device).expand(len(scores), -1)
+    # strided groups: a maximum over neighbours is slower; the few columns left over always count
+    ahead = scores[:, : length * _GROUP].unflatten(1, (_GROUP, length)).amax(dim=1)
+    members = torch.arange(_GROUP, device=scores.device)[:, None] * length
+    columns = (ahead.topk(_GROUPS, dim=1, sorted=False).indices[:, None] + members).flatten(1)
+    rest = torch.arange(length * _GROUP, scores.shape[1], device=scores.device)
+    return torch.cat([columns, rest.expand(len(scores), -1)], dim=1)
+
+
+def _leftmost(table: Tensor, mask: Tensor) -> Tensor:
+    """Return `table` (B,S) with the entries of `mask` first in each row, in their order."""
+    return table.gather(1, mask.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices)
 
 
 def _width(sets: Tensor) -> int:
