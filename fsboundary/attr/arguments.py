@@ -41,6 +41,20 @@ def extra(additional: object) -> tuple[Any, ...]:
     return additional if isinstance(additional, tuple) else (additional,)
 
 
+def opened(
+    inputs: object, additional: object, target: object
+) -> tuple[tuple[Tensor, ...], tuple[Any, ...], Tensor | None]:
+    """Return the inputs and further arguments as tuples, and one target a row or None.
+
+    Raises
+    ------
+    ArgumentError
+        As :func:`as_tuple` of ``inputs`` and :func:`target_rows`.
+    """
+    parts = as_tuple("inputs", inputs)
+    return parts, extra(additional), target_rows(target, len(parts[0]), parts[0].device)
+
+
 def target_rows(target: object, rows: int, device: torch.device) -> Tensor | None:
     """Return one target a row (B,), or None for the nearest class.
 

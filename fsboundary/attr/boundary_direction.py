@@ -17,6 +17,7 @@ from fsboundary.attr.arguments import (
     as_tuple,
     extra,
     like,
+    opened,
     parts_of,
     target_rows,
 )
@@ -116,16 +117,14 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         -------
         Tensor or tuple of Tensor, or a pair of these and the deltas (B,)
             Zeros with a warning where the image is on the boundary or the features do not react;
-            NaN with a warning where no flip point or flip image was found.
+            else NaN with a warning where no flip point or flip image was found.
 
         Raises
         ------
         ArgumentError
             Wrong types, shapes or classes, or a delta of a kind that has none.
         """
-        parts = as_tuple("inputs", inputs)
-        more, rows = extra(additional_forward_args), len(parts[0])
-        targets = target_rows(target, rows, parts[0].device)
+        parts, more, targets = opened(inputs, additional_forward_args, target)
         ends: tuple[Tensor, ...] = ()
         if self.kind == "integrated":
             ends = given_flips(parts, more, baselines, self.finder)
@@ -135,11 +134,13 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         done: list[tuple[Tensor, ...]] = []
         cut = (parts, more, (targets,), ends)
         for here, args, (goal_class,), end in parts_of(
-            rows, internal_batch_size, show_progress, *cut
+            len(parts[0]), internal_batch_size, show_progress, *cut
         ):
             if self.kind == "integrated":
                 goal = aim_from(self.space, here, args, goal_class)
-                flips = flips_of(self.space, here, goal, end, self.finder, internal_batch_size)
+                flips = flips_of(
+                    self.space, here, args, goal, end, self.finder, internal_batch_size
+                )
                 # Captum takes no fewer rows at once than there are
                 size = internal_batch_size and max(internal_batch_size, len(here[0]))
                 found = self._integrated(here, args, goal, flips, (n_steps, method, size))
@@ -184,6 +185,8 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
     ) -> tuple[Tensor, ...]:
         """Return the attributions and the delta (B,)."""
         n_steps, method, size = integral
+        if not len(inputs[0]):  # Captum takes no empty batch
+            return (*(x.detach() for x in inputs), goal.distance)
         lost = torch.isnan(flips[0]).flatten(1).any(dim=1)
         starts = tuple(x.detach() for x in inputs)
         # the path of a row without a flip image is a point, and is blanked afterwards

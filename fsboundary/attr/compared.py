@@ -1,4 +1,4 @@
-"""The attributions that are compared: checked, and side by side."""
+"""What is compared, and how it was asked for: checked."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fsboundary.attr.metrics import METRICS
+from fsboundary.builtin.extractors.batches import check_batch_size
 from fsboundary.errors import ArgumentError
+from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.results import FlipImages
+from fsboundary.space import FeatureSpace, space_of
 from fsboundary.status import Status
 
 
@@ -20,6 +23,48 @@ class Compared(NamedTuple):
     names: tuple[str, ...]
     values: Tensor
     status: Tensor
+
+
+class Asked(NamedTuple):
+    """The arguments of a comparison that are more than a number; flips are None if not given."""
+
+    metrics: tuple[str, ...]
+    reference: str
+    space: FeatureSpace | None
+    flips: Tensor | None
+    baselines: Tensor
+    bounds: tuple[float, float]
+
+
+def check_asked(
+    images: Tensor,
+    names: tuple[str, ...],
+    *,
+    reference: str,
+    metrics: Sequence[str],
+    space: FeatureSpace | nn.Module | None,
+    flips: FlipImages | Tensor | None,
+    baselines: float | FlipImages | Tensor,
+    bounds: tuple[float, float],
+    top_share: float,
+    confidence: float,
+    batch_size: int,
+    **counts: int,
+) -> Asked:
+    """Return what the arguments of ``compare`` ask of attributions with `names`, or raise."""
+    chosen, against = check_metrics(metrics), check_reference(reference, names)
+    start = check_alike("baselines", baselines, images)
+    ends = None if flips is None else check_alike("flips", flips, images)
+    check_share("top_share", top_share, ends=True)
+    check_share("confidence", confidence)
+    limits = check_bounds(bounds)
+    for name, count in counts.items():
+        check_count(name, count, 2 if name == "steps" else 1)
+    check_batch_size(batch_size)
+    view = None if space is None else space_of(space)
+    if view is not None and ends is None:
+        check_pixels(images, limits)
+    return Asked(chosen, against, view, ends, start, limits)
 
 
 def check_image_batch(images: object) -> Tensor:
@@ -88,7 +133,7 @@ def check_reference(reference: str, names: tuple[str, ...]) -> str:
     return ""
 
 
-def check_pixels(name: str, value: object, images: Tensor) -> Tensor:
+def check_alike(name: str, value: object, images: Tensor) -> Tensor:
     """Return argument `name`, a number or a tensor like `images`, as such a tensor."""
     if isinstance(value, FlipImages):
         value = value.images

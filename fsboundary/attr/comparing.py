@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,26 +13,26 @@ from tqdm import tqdm
 
 from fsboundary.attr.compared import (
     Compared,
+    check_asked,
     check_attributions,
-    check_count,
     check_image_batch,
-    check_metrics,
-    check_pixels,
-    check_reference,
-    check_share,
 )
 from fsboundary.attr.deletion import deletion_curves
 from fsboundary.attr.intervals import bootstrap
 from fsboundary.attr.margins import Margins
 from fsboundary.attr.metrics import METRICS, all_pairs, metric
-from fsboundary.attr.reach import falling_directions, flip_distances, reach_curves
-from fsboundary.builtin.extractors.batches import check_batch_size
+from fsboundary.attr.reach import falling_directions, reach_curves
+from fsboundary.pixels import flip_images
 from fsboundary.results import Comparison, FlipImages
-from fsboundary.space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace
 from fsboundary.status import Status
 
 FARTHEST = 10.0
 """Where the reach curves end, in units of the distance of the flip image."""
+
+FLIP_STEPS = 60
+"""Default limit of gradients for a flip image: on the demo's network they are found a tenth farther
+away than with the default of :func:`fsboundary.pixels.flip_images`, at 0.4 of the cost."""
 
 
 def compare(
@@ -42,6 +44,8 @@ def compare(
     space: FeatureSpace | nn.Module | None = None,
     flips: FlipImages | Float[Tensor, "B C H W"] | None = None,
     baselines: float | FlipImages | Float[Tensor, "B C H W"] = 0.0,
+    bounds: tuple[float, float] = (0, 1),
+    max_steps: int = FLIP_STEPS,
     steps: int = 21,
     top_share: float = 0.1,
     resamples: int = 1000,
@@ -82,10 +86,13 @@ def compare(
         The model of the curves. Without it they are NaN.
     flips : FlipImages or Tensor (B, C, H, W), optional
         Images on the boundary, NaN where none is known; their distance is the unit of ``reach``.
-        Where they are not given, images on the boundary are found by linear steps, which are not
-        the nearest ones.
+        :func:`fsboundary.pixels.flip_images` for the nearest class if left out.
     baselines : float, FlipImages or Tensor (B, C, H, W)
         What pixels are moved to; with flip images the margin falls to 0.
+    bounds : (float, float)
+        What pixels lie between, in the search for flip images alone.
+    max_steps : int
+        Limit of gradients for each in that search; with more they come nearer.
     steps : int
         T, of each curve, both ends included.
     top_share : float
@@ -103,37 +110,56 @@ def compare(
     Raises
     ------
     ArgumentError
-        Attributions of another shape, unknown names, numbers out of range, before any work.
+        Attributions of another shape, unknown names, numbers out of range, before any work; and
+        images out of `bounds` where flip images are to be found.
     """
     images = check_image_batch(images)
     compared = check_attributions(images, attributions)
-    chosen, name = check_metrics(metrics), check_reference(reference, compared.names)
-    start = check_pixels("baselines", baselines, images)
-    ends = None if flips is None else check_pixels("flips", flips, images)
-    check_share("top_share", top_share, ends=True)
-    check_share("confidence", confidence)
-    check_count("steps", steps, 2)
-    check_count("resamples", resamples, 1)
-    check_batch_size(batch_size)
-    view = None if space is None else space_of(space)
+    asked = check_asked(
+        images,
+        compared.names,
+        reference=reference,
+        metrics=metrics,
+        space=space,
+        flips=flips,
+        baselines=baselines,
+        bounds=bounds,
+        max_steps=max_steps,
+        steps=steps,
+        top_share=top_share,
+        resamples=resamples,
+        confidence=confidence,
+        batch_size=batch_size,
+    )
     grid = torch.linspace(0, 1, steps, dtype=torch.float64, device=images.device)
     with tqdm(unit="pass", desc="compare", disable=not show_progress) as bar:
         per_image = []
-        for one in chosen:
+        for one in asked.metrics:
             bar.set_postfix_str(one)
             per_image.append(all_pairs(metric(one, top_share), compared.values))
         values = torch.stack(per_image)
-        if view is None:
+        if asked.space is None:
             curves = _unknown(compared, steps)
         else:
+            ends = asked.flips
+            if ends is None:
+                bar.set_postfix_str("flip images")
+                ends = flip_images(
+                    asked.space,
+                    images,
+                    bounds=asked.bounds,
+                    max_steps=max_steps,
+                    batch_size=batch_size,
+                    seed=seed,
+                ).images
             bar.set_postfix_str("curves")
-            margins = Margins(view, images, batch_size, bar)
-            curves = _curves(margins, compared, start, ends, grid)
+            margins = Margins(asked.space, images, batch_size, bar)
+            curves = _curves(margins, compared, asked.baselines, ends, grid)
     mean, low, high = bootstrap(values, resamples=resamples, confidence=confidence, seed=seed)
     return Comparison(
         methods=compared.names,
-        metrics=chosen,
-        reference=name,
+        metrics=asked.metrics,
+        reference=asked.reference,
         mean=mean,
         low=low,
         high=high,
@@ -142,6 +168,14 @@ def compare(
         travelled=FARTHEST * grid,
         **curves,
     )
+
+
+def check_options(images: Tensor, names: tuple[str, ...], options: Mapping[str, Any]) -> None:
+    """Raise what :func:`compare` would of its `options` and attributions with `names`."""
+    given = inspect.signature(compare).bind(images, {}, **options)
+    given.apply_defaults()
+    unchecked = ("images", "attributions", "seed", "show_progress")
+    check_asked(images, names, **{k: v for k, v in given.arguments.items() if k not in unchecked})
 
 
 def _unknown(compared: Compared, steps: int) -> dict[str, Tensor]:
@@ -160,17 +194,14 @@ def _curves(
     margins: Margins,
     compared: Compared,
     baselines: Tensor,
-    flips: Tensor | None,
+    flips: Tensor,
     grid: Tensor,
 ) -> dict[str, Tensor]:
     """Return the fields that need a model."""
     status = torch.where(margins.status == Status.CONVERGED, compared.status, margins.status)
     images = margins.images
     directions = falling_directions(compared.values, margins.gradient(images))
-    if flips is None:
-        unit = flip_distances(margins)
-    else:
-        unit = (flips.double() - images.double()).flatten(1).norm(dim=1)
+    unit = (flips.double() - images.double()).flatten(1).norm(dim=1)
     deletion = deletion_curves(margins, compared.values, baselines, grid)
     reach, crossing = reach_curves(margins, directions, unit, FARTHEST * grid)
     failed = status != Status.CONVERGED

@@ -10,15 +10,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from fsboundary.attr.aim import aim_from, warn_of_zeros
-from fsboundary.attr.arguments import (
-    Target,
-    Tensors,
-    as_tuple,
-    extra,
-    like,
-    parts_of,
-    target_rows,
-)
+from fsboundary.attr.arguments import Target, Tensors, like, opened, parts_of
 from fsboundary.attr.flips import BATCH, Finder, check_finder, flips_of, given_flips
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.space import FeatureSpace, space_of
@@ -83,24 +75,22 @@ class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Ca
         Returns
         -------
         Tensor or tuple of Tensor
-            Zeros with a warning where image and flip image are equal, NaN with a warning where no
-            flip point or flip image was found.
+            Zeros with a warning where image and flip image are equal, or where the features do not
+            react to the image; else NaN with a warning where no flip point or flip image was found.
 
         Raises
         ------
         ArgumentError
             Wrong types, shapes or classes.
         """
-        parts = as_tuple("inputs", inputs)
-        more, rows = extra(additional_forward_args), len(parts[0])
-        targets = target_rows(target, rows, parts[0].device)
+        parts, more, targets = opened(inputs, additional_forward_args, target)
         ends = given_flips(parts, more, baselines, self.finder)
         done: list[tuple[Tensor, ...]] = []
         for here, args, (goal_class,), end in parts_of(
-            rows, perturbations_per_eval, show_progress, parts, more, (targets,), ends
+            len(parts[0]), perturbations_per_eval, show_progress, parts, more, (targets,), ends
         ):
             goal = aim_from(self.space, here, args, goal_class)
-            flips = flips_of(self.space, here, goal, end, self.finder, perturbations_per_eval)
+            flips = flips_of(self.space, here, args, goal, end, self.finder, perturbations_per_eval)
             found = _squares(here, flips)
             warn_of_zeros(found, torch.ones(len(here[0]), dtype=torch.bool), _SAME)
             done.append(found)

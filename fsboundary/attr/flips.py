@@ -52,6 +52,7 @@ def given_flips(
 def flips_of(
     space: FeatureSpace,
     inputs: tuple[Tensor, ...],
+    additional: tuple[Any, ...],
     goal: Aim,
     given: tuple[Tensor, ...],
     finder: Finder | None,
@@ -59,7 +60,8 @@ def flips_of(
 ) -> tuple[Tensor, ...]:
     """Return an image on the boundary for each row of `inputs`: given, or found.
 
-    Rows without one are NaN, with a warning.
+    Rows without one are NaN, with a warning; or the image itself, where the features do not react
+    to it and so no search could find one.
     """
     ends = given
     if not given:
@@ -68,6 +70,14 @@ def flips_of(
         _check_shapes(inputs, ends, "what finder returned")
     ends = tuple(e.detach().to(x) for e, x in zip(ends, inputs, strict=True))
     lost = torch.stack([torch.isnan(e).flatten(1).any(dim=1) for e in ends]).any(dim=0)
+    if bool(lost.any()):
+        flat = lost & _flat(space, inputs, additional, goal.unit).to(lost.device)
+        if bool(flat.any()):
+            warn("no flip image, for the features do not react: the image stands for it", flat)
+        ends = tuple(
+            torch.where(over_rows(flat, e), x, e) for e, x in zip(ends, inputs, strict=True)
+        )
+        lost = lost & ~flat
     if bool(lost.any()):
         warn("no flip image was found: the attribution is NaN", lost)
     return tuple(e.masked_fill(over_rows(lost, e), torch.nan) for e in ends)
@@ -78,6 +88,24 @@ def _check_shapes(inputs: tuple[Tensor, ...], ends: tuple[Tensor, ...], name: st
     if came != wanted:
         fix = "give one flip image for each image"
         raise ArgumentError(name, f"shapes {came}", f"shapes {wanted}", fix)
+
+
+def _flat(
+    space: FeatureSpace, inputs: tuple[Tensor, ...], additional: tuple[Any, ...], unit: Tensor
+) -> Tensor:
+    """Return the rows (B,) whose features do not move along `unit` (B,d) with any input.
+
+    None where the model has no gradients that could tell.
+    """
+    leaves = tuple(x.detach().clone().requires_grad_() for x in inputs)
+    still = torch.zeros(len(unit), dtype=torch.bool, device=unit.device)
+    with torch.enable_grad():  # NoiseTunnel calls without
+        features = space.features(*leaves, *additional)
+        if not features.requires_grad:
+            return still
+        grads = torch.autograd.grad(features, leaves, unit.to(features), allow_unused=True)
+    moved = [(g != 0).flatten(1).any(dim=1) for g in grads if g is not None]
+    return ~torch.stack([still, *(rows.to(still.device) for rows in moved)]).any(dim=0)
 
 
 def _found(

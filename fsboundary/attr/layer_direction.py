@@ -10,7 +10,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from fsboundary.attr.aim import aim_from, warn_of_zeros
-from fsboundary.attr.arguments import Target, Tensors, as_tuple, extra, parts_of, target_rows
+from fsboundary.attr.arguments import Target, Tensors, opened, parts_of
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.space import FeatureSpace, space_of
@@ -93,9 +93,11 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
         ArgumentError
             Wrong types, shapes or classes, or a layer that the features do not depend on.
         """
-        parts = as_tuple("inputs", inputs)
-        more, rows = extra(additional_forward_args), len(parts[0])
-        targets = target_rows(target, rows, parts[0].device)
+        parts, more, targets = opened(inputs, additional_forward_args, target)
+        rows = len(parts[0])
+        if rows == 0:
+            fix = "pass some: without one the shape of the layer is not known"
+            raise ArgumentError("inputs", "no images", "at least one", fix)
         done: list[tuple[Tensor, ...]] = []
         several = False
         for here, args, (goal_class,) in parts_of(

@@ -9,7 +9,7 @@ from captum.robust import Perturbation
 from torch import Tensor, nn
 
 from fsboundary.attr.aim import aim_from, warn
-from fsboundary.attr.arguments import Target, Tensors, as_tuple, extra, like, target_rows
+from fsboundary.attr.arguments import Target, Tensors, like, opened
 from fsboundary.attr.compared import check_count
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
@@ -89,7 +89,7 @@ class BoundaryPush(Perturbation):  # type: ignore[misc]  # Captum ships no types
         ArgumentError
             More than one tensor of inputs, a negative amount, or no such class.
         """
-        parts, additional = as_tuple("inputs", inputs), extra(additional_forward_args)
+        parts, additional, targets = opened(inputs, additional_forward_args, target)
         if len(parts) != 1:
             fix = "pass other inputs as additional_forward_args"
             raise ArgumentError("inputs", f"{len(parts)} tensors", "images alone", fix)
@@ -97,7 +97,6 @@ class BoundaryPush(Perturbation):  # type: ignore[misc]  # Captum ships no types
             fix = "pass a length in pixel units"
             raise ArgumentError("amount", repr(amount), "a finite number, at least 0", fix)
         images = parts[0].detach()
-        targets = target_rows(target, len(images), images.device)
         unit = aim_from(self._space, (images,), additional, targets).unit
         pushed = images
         for _ in range(self._steps):

@@ -12,9 +12,6 @@ from fsboundary.attr.margins import Margins
 HALVINGS = 12
 """Of the step in which a curve meets the boundary: a crossing is right to 1/4,096 of a step."""
 
-LINEAR_STEPS = 20
-_BEYOND = 1.05  # the last step must not stop short of the boundary for rounding
-
 
 def falling_directions(attributions: Tensor, gradient: Tensor) -> Tensor:
     """Return unit directions (..., B,C,H,W) along `attributions`, the margin falling at first.
@@ -28,28 +25,6 @@ def falling_directions(attributions: Tensor, gradient: Tensor) -> Tensor:
     unit = scaled / scaled.square().sum(dim=dims, keepdim=True).sqrt()
     rise = (unit * gradient).sum(dim=dims, keepdim=True)
     return torch.where(rise < 0, unit, -unit)
-
-
-def flip_distances(margins: Margins) -> Tensor:
-    """Return how far an image on the boundary is that was found by linear steps, (B,).
-
-    Each step goes where the margin would be 0 if it were linear (DeepFool, Moosavi-Dezfooli et
-    al. 2016, with the largest other class); then the segment from the image is halved. NaN where
-    the class did not change.
-    """
-    images = margins.images
-    at = images.double()
-    for _ in range(LINEAR_STEPS):
-        changed = at.to(images.dtype)
-        share, gradient = margins.shares(changed), margins.gradient(changed)
-        square = gradient.square().sum(dim=(1, 2, 3))
-        step = (_BEYOND * share.clamp_min(0.0) / square)[:, None, None, None] * gradient
-        at = torch.where((share > 0)[:, None, None, None], at - step, at)
-    way = at - images.double()
-    end = torch.ones_like(way[:, 0, 0, 0])
-    met = margins.shares(_along(images, way, end)) <= 0
-    part = _halve(lambda t: margins.shares(_along(images, way, t)), end - end, end)
-    return torch.where(met, part * way.flatten(1).norm(dim=1), torch.nan)
 
 
 def reach_curves(

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from fsboundary.attr.arguments import target_rows
 from fsboundary.attr.boundary_direction import BoundaryDirection
 from fsboundary.attr.compared import check_image_batch
-from fsboundary.attr.comparing import compare
+from fsboundary.attr.comparing import check_options, compare
 from fsboundary.attr.seeded import seeded
 from fsboundary.builtin.extractors.batches import check_batch_size
 from fsboundary.errors import ArgumentError
@@ -79,12 +79,10 @@ def attribute_methods(
     given = {name: (options or {}).get(name, {}) for name in methods}
     _check_names(options or {}, methods)
     runs: dict[str, Callable[[slice], object]] = {}
-    if "boundary" not in methods:
-        runs["boundary"] = _calls(BoundaryDirection(view), images, asked, {}, seed)
-    for name, method in methods.items():
-        made = _made(name, method, view)
-        _check_options(name, made, given[name])
-        runs[name] = _calls(made, images, asked, given[name], seed)
+    for name, method in _with_ours(methods).items():
+        made = BoundaryDirection(view) if method is None else _made(name, method, view)
+        _check_options(name, made, given.get(name, {}))
+        runs[name] = _calls(made, images, asked, given.get(name, {}), seed)
     starts = range(0, len(images), batch_size)
     found: dict[str, Tensor] = {}
     total = len(starts) * len(runs)
@@ -131,26 +129,13 @@ def compare_methods(
     ArgumentError
         As both functions.
     """
-    view = space_of(space)
-    found = attribute_methods(
-        view,
-        images,
-        methods,
-        target,
-        options=options,
-        batch_size=batch_size,
-        seed=seed,
-        show_progress=show_progress,
-    )
-    return compare(
-        images,
-        found,
-        space=view,
-        batch_size=batch_size,
-        seed=seed,
-        show_progress=show_progress,
-        **compare_options,
-    )
+    view, images = space_of(space), check_image_batch(images)
+    how: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "show_progress": show_progress}
+    asked = {"space": view, **how, **compare_options}
+    # before the methods, which may take long
+    check_options(images, tuple(_with_ours(methods)), asked)
+    found = attribute_methods(view, images, methods, target, options=options, **how)
+    return compare(images, found, **asked)
 
 
 @final
@@ -166,6 +151,11 @@ class _Logits(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         # the targets are with the images, and Captum wants the logits there too
         return self._logits(images).to(images.device)
+
+
+def _with_ours(methods: Mapping[str, Method]) -> dict[str, Method | None]:
+    """Return `methods` after ours, None, unless one has its name."""
+    return {**({} if "boundary" in methods else {"boundary": None}), **methods}
 
 
 def _classes(target: object, batch: FeatureBatch) -> Tensor:

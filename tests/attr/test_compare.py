@@ -14,7 +14,9 @@ import fsboundary as fsb
 from attr_cases import LinearCase
 from fsboundary import Status
 from fsboundary.attr import compare
+from fsboundary.attr.comparing import FLIP_STEPS
 from fsboundary.attr.metrics import METRICS
+from fsboundary.demo import DemoData
 from fsboundary.results import FlipImages
 
 
@@ -107,11 +109,30 @@ def test_flip_distance_is_the_nearest_on_a_linear_model_of_two_classes() -> None
     images = torch.randn(6, 1, 3, 4, generator=generator, dtype=torch.float64)
     weight = (model[1].weight[0] - model[1].weight[1]).detach()
     toward = weight.reshape(1, 1, 3, 4).expand(6, -1, -1, -1)
-    found = compare(images, {"w": toward}, space=fsb.FeatureSpace(model))
+    found = compare(images, {"w": toward}, space=fsb.FeatureSpace(model), bounds=(-9, 9))
     logits = model(images).detach()
     nearest = (logits[:, 0] - logits[:, 1]).abs() / weight.norm()
     torch.testing.assert_close(found.flip_distance, nearest, rtol=1e-3, atol=0)
     torch.testing.assert_close(found.crossing[0], torch.ones(6).double(), rtol=1e-3, atol=0)
+
+
+def test_the_unit_is_that_of_flip_images_and_comes_nearer_with_more_steps(
+    demo: DemoData, demo_space: fsb.FeatureSpace
+) -> None:
+    images = demo.test_images[100:103]
+    given = {"boundary": fsb.attr.BoundaryDirection(demo_space).attribute(images)}
+    few, more = (
+        compare(images, given, space=demo_space, metrics=("cosine",), steps=3, max_steps=count)
+        for count in (15, FLIP_STEPS)
+    )
+    expected = fsb.pixels.flip_images(demo_space, images, max_steps=FLIP_STEPS)
+    assert bool(expected.ok.all())
+    torch.testing.assert_close(more.flip_distance, expected.distance, rtol=1e-6, atol=0)
+    passed = compare(images, given, space=demo_space, metrics=("cosine",), steps=3, flips=expected)
+    torch.testing.assert_close(passed.crossing, more.crossing, rtol=1e-6, atol=0)
+    assert bool((few.flip_distance > more.flip_distance).all())
+    # a straight line along a gradient at the image leads to no nearer place on the boundary
+    assert bool((more.crossing > 1).all())
 
 
 def flips(case: LinearCase) -> Tensor:
@@ -163,6 +184,18 @@ def test_a_missing_flip_image_leaves_the_rest(linear: LinearCase) -> None:
     assert bool(found.crossing[:, 1].isnan().all())
     rest = [0, 2, 3, 4]
     assert torch.equal(found.crossing[:, rest], whole.crossing[:, rest])
+
+
+def test_images_out_of_bounds_are_told_before_any_work(linear: LinearCase) -> None:
+    images = linear.images + 1
+    given = {"images": images, "attributions": noise(linear, "a")}
+    with pytest.raises(fsb.ArgumentError, match=r"wanted pixels from 0 to 1\. Fix: pass bounds="):
+        compare(**given, space=linear.space)
+    assert bool(compare(**given).ok.all())
+    found = compare(**given, space=linear.space, bounds=(1, 2))
+    assert bool(found.crossing.isfinite().any())
+    given["flips"] = images.flip(0)
+    assert bool(compare(**given, space=linear.space).flip_distance.isfinite().all())
 
 
 def test_an_image_on_the_boundary_has_no_margin_to_fall() -> None:
@@ -321,6 +354,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"top_share": 1.5}, "top_share: got 1.5"),
     ({"confidence": 1.0}, "confidence: got 1.0"),
     ({"steps": 1}, "steps: got 1"),
+    ({"max_steps": 0}, "max_steps: got 0"),
+    ({"bounds": (1, 0)}, r"bounds: got \(1, 0\)"),
     ({"steps": True}, "steps: got True"),
     ({"resamples": 0}, "resamples: got 0"),
     ({"batch_size": 0}, "batch_size: got 0"),

@@ -107,6 +107,34 @@ def test_tuples_of_inputs() -> None:
         FlipImageAttribution(space).attribute((a, b))
 
 
+def test_a_batch_without_images_is_empty_or_says_why() -> None:
+    model = smooth()
+    space = fsb.FeatureSpace(model, domain="unbounded")
+    space.extract(images())
+    none = images()[:0]
+    assert BoundaryDirection(space).attribute(none).shape == none.shape
+    method = BoundaryDirection(space, "integrated")
+    found, delta = method.attribute(none, baselines=none, return_convergence_delta=True)
+    assert found.shape == none.shape
+    assert delta.shape == (0,)
+    assert FlipImageAttribution(space).attribute(none, baselines=none).shape == none.shape
+    with pytest.raises(fsb.ArgumentError, match="inputs: got no images"):
+        LayerBoundaryDirection(space, model[2]).attribute(none)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    exact, x = smooth(), images()
+    expected = BoundaryDirection(fsb.FeatureSpace(exact, domain="unbounded")).attribute(x)
+    space = fsb.FeatureSpace(smooth().to(dtype), domain="unbounded")
+    found = BoundaryDirection(space).attribute(x.to(dtype))
+    assert found.dtype == dtype
+    close = torch.nn.functional.cosine_similarity(found.double().flatten(1), expected.flatten(1))
+    assert bool((close > 0.99).all())
+    share = FlipImageAttribution(space).attribute(x.to(dtype), baselines=(0.5 * x).to(dtype))
+    assert share.dtype == dtype
+
+
 def test_rows_without_a_flip_are_nan_with_a_warning() -> None:
     space = fsb.FeatureSpace(positive(seed=0), domain="nonnegative")
     x = images()

@@ -140,6 +140,26 @@ def test_bad_arguments(linear: LinearCase, change: dict[str, Any], message: str)
         attribute_methods(linear.space, **given)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": ("pearson",)}, "metrics: got 'pearson'"),
+        ({"reference": "IG"}, "reference: got 'IG'"),
+        ({"bounds": (0, 0.1)}, "wanted pixels from 0 to 0.1"),
+        ({"steps": 1}, "steps: got 1"),
+    ],
+)
+def test_options_are_checked_before_a_method_runs(
+    linear: LinearCase, options: dict[str, Any], message: str
+) -> None:
+    class Never(Saliency):  # type: ignore[misc]  # Captum has no types
+        def attribute(self, *args: Any, **kwargs: Any) -> Any:
+            raise AssertionError("ran")
+
+    with pytest.raises(fsb.ArgumentError, match=message):
+        compare_methods(linear.space, linear.images, {"S": Never}, **options)
+
+
 def test_a_method_that_does_not_attribute_to_pixels(linear: LinearCase) -> None:
     methods = {"S": Saliency, "L": lambda model: LayerActivation(model, model.model[1])}
     # Captum's layer activations take no target

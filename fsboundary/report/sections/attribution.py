@@ -67,9 +67,7 @@ class Attribution(Section):
         moved = [100 * share for share in drawn["moved"]]
         return {
             "deletion": curves(moved, lines["deletion"], "pixels moved to black", " %"),
-            "reach": curves(
-                drawn["travelled"], lines["reach"], "distances of the boundary image", ""
-            ),
+            "reach": curves(drawn["travelled"], lines["reach"], "distances of the flip image", ""),
         }
 
 
