@@ -27,8 +27,8 @@ from fsboundary.analysis.questions import (
 from fsboundary.analysis.table import Measure, TwoSpaces
 from fsboundary.builtin.extractors.batches import check_batch_size
 from fsboundary.errors import ArgumentError
-from fsboundary.pixels import check_accuracy
 from fsboundary.pixels.checks import check_bounds, check_pixels
+from fsboundary.pixels.inputs import check_labels, told_accuracy
 from fsboundary.space import FeatureSpace, space_of
 
 
@@ -100,12 +100,14 @@ def two_spaces(
         if not bool(torch.isfinite(part).all()):
             fix = "leave such images out: a hull and a mean are of all rows"
             raise ArgumentError(name, "NaN or infinite pixels", "finite pixels", fix)
-    _check_labels(train_labels, train)
+    check_labels(train_labels, len(train), "train_labels")
+    check_labels(labels, len(x))
     sizes = {"sample": sample, "flips": flips, "pairs": pairs, "neighbours": neighbours}
     for name, size in (sizes | {"points": points}).items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 2:
             raise ArgumentError(name, repr(size), "a whole number, at least 2", "leave it out")
-    check_accuracy(model, x, labels, batch_size=batch_size)
+    predicted = model.extract(x, batch_size=batch_size).predicted
+    told_accuracy(predicted, labels, model.head.num_classes)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(x), generator=generator)[:sample]
     x, own = x[drawn], labels[drawn]
@@ -135,10 +137,3 @@ def two_spaces(
         "neighbours": min(neighbours, len(train)),
     }
     return TwoSpaces(measures=tuple(measures), sizes=counts)
-
-
-def _check_labels(labels: object, images: Tensor) -> None:
-    if not isinstance(labels, Tensor) or labels.shape != images.shape[:1]:
-        got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else repr(labels)
-        fix = "pass one class number an image"
-        raise ArgumentError("train_labels", got, f"shape ({len(images)},)", fix)

@@ -13,7 +13,7 @@ from fsboundary.boundaries import find_flip_points
 from fsboundary.errors import ArgumentError
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.classes import first_logits
-from fsboundary.pixels.inputs import check_accuracy, check_count, spread_rows
+from fsboundary.pixels.inputs import check_count, check_labels, spread_rows, told_accuracy
 from fsboundary.pixels.jacobian import features_of, norms, per_image
 from fsboundary.pixels.moves import farthest_along
 from fsboundary.pixels.singular import top_singular
@@ -56,7 +56,7 @@ def amplification(
         An image on the other side of the boundary for each row, for example
         ``flip_images(...).images``; NaN rows are left out.
     labels : Tensor (B,), optional
-        Warns where the model's accuracy is near chance (:func:`check_accuracy`).
+        A UserWarning tells where the model's accuracy is near chance (:func:`check_accuracy`).
     directions : int
         Random directions, the same for every row.
     bounds : (float, float)
@@ -87,12 +87,15 @@ def amplification(
     check_count("directions", directions)
     check_count("batch_size", batch_size)
     ends = _check_flips(x, flips, limits)
-    first_logits(model, x[:1], 1)  # finds the head, and out whether the images fit
     if labels is not None:
-        check_accuracy(model, x, labels, batch_size=batch_size)
+        check_labels(labels, len(x))
+    first_logits(model, x[:1], 1)  # finds the head, and out whether the images fit
     z = model.extract(x, batch_size=batch_size).features.double()
     status = row_status(model.head, z)
     status[~torch.isfinite(x.flatten(1)).all(dim=1)] = int(Status.NOT_FINITE)
+    if labels is not None and len(x):
+        known = status == Status.CONVERGED
+        told_accuracy(torch.where(known, model.head.predict(z), -1), labels, model.head.num_classes)
     fine = (status == Status.CONVERGED).nonzero()[:, 0]
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(directions, *x.shape[1:], generator=generator, dtype=torch.float64)

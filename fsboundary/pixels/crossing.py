@@ -68,7 +68,8 @@ def just_across(
     status = torch.where(flips.ok, int(Status.MAX_STEPS), flips.status)
     lead = torch.full_like(flips.distance, torch.nan)
     crossed = torch.full_like(images, torch.nan)
-    for rows in flips.ok.nonzero()[:, 0].split(batch_size):
+    found = flips.ok.nonzero()[:, 0]
+    for rows in found.split(batch_size) if len(found) else ():
         search = _Crossing(space, images[rows], flips.target[rows], margin, (low, high))
         search.run()
         crossed[rows], lead[rows] = search.best, search.lead
@@ -110,7 +111,10 @@ class _Crossing:
     def run(self) -> None:
         """Climb until the margin is reached, then come back along the straight way by halving."""
         low, high = self._bounds
-        at, step = self._images.double(), _FIRST * (high - low) * self._images[0].numel() ** 0.5
+        at, step = (
+            self._images.double(),
+            _FIRST * (high - low) * self._images[0].numel() ** 0.5,
+        )
         reached = self._try(at)
         end = at.clone()
         for _ in range(_CLIMB):

@@ -4,7 +4,10 @@ The logarithm keeps the gradient's size while the distance shrinks. From noise, 
 network, 300 steps on the squared distance ended at 5 % of the features' norm, on its logarithm at
 1.5 %, and at 1.0 % with smoothing on the way, which is gone before the end. Steps are those of
 Adam (Kingma and Ba, ICLR 2015), row by row, in the box, on a cosine schedule; their size, and the
-smoothing, shrink with the distance at the start, so that a warm start stays near.
+smoothing, shrink with the distance at the start. From a blend of two images, towards features
+between theirs, steps of the size that noise needs move pixels far and come less near: 100 steps
+ended at 3.0 % after a move of 4.3 (Euclidean length, pixels in [0, 1]), and the warm ones at 2.7 %
+after one of 1.5.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from fsboundary.protocols import ModelView
 _RATE = 0.15
 """First step of a pixel, in widths of the box, where the features are a full norm away; it goes
 with the square of that distance."""
+_WARM_RATE = 0.02
+"""The same of a warm start, where it goes with the distance itself."""
 _MEAN, _SQUARE = 0.9, 0.9
 """How much of the running mean of gradients and of their squares is kept a step."""
 _PRIOR = 2.0
@@ -36,6 +41,7 @@ def descend(
     steps: int,
     *,
     smooth: bool,
+    warm: bool = False,
 ) -> Tensor:
     """Return the best images met on the way from `start` to features `wanted`.
 
@@ -52,6 +58,8 @@ def descend(
     steps : int
     smooth : bool
         Add the total variation of the image to what is minimised.
+    warm : bool
+        Stay near the start, which resembles the answer.
     """
     low, high = bounds
     size = norms(wanted)
@@ -79,7 +87,8 @@ def descend(
         square = _SQUARE * square + (1 - _SQUARE) * g * g
         ahead = mean / (1 - _MEAN ** (step + 1))
         scale = (square / (1 - _SQUARE ** (step + 1))).sqrt() + torch.finfo(x.dtype).tiny
-        pace = _RATE * (high - low) * first**2 * (0.5 * (1 + math.cos(math.pi * step / steps)))
+        widths = _WARM_RATE * first if warm else _RATE * first**2
+        pace = (high - low) * widths * (0.5 * (1 + math.cos(math.pi * step / steps)))
         x = (x.detach() - per_image(pace, x) * ahead / scale).clamp(low, high)
     return best
 

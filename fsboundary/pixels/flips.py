@@ -14,6 +14,7 @@ from fsboundary.errors import ArgumentError
 from fsboundary.interfaces import ImageBoundaryFinder
 from fsboundary.pixels.checks import check_bounds, check_classes, check_pixels
 from fsboundary.pixels.classes import first_logits
+from fsboundary.pixels.inputs import check_labels, told_accuracy
 from fsboundary.registry import create
 from fsboundary.registry.image_grading import find_and_grade_images
 from fsboundary.results import FlipImages
@@ -33,6 +34,7 @@ def flip_images(
     finder: str | ImageBoundaryFinder = "feature_guided",
     bounds: tuple[float, float] = (0, 1),
     max_steps: int | None = None,
+    labels: Int[Tensor, " B"] | None = None,
     batch_size: int = 128,
     seed: int = 0,
     show_progress: bool = False,
@@ -61,6 +63,9 @@ def flip_images(
         The least and the largest pixel.
     max_steps : int, optional
         Limit of gradients an image, default 150.
+    labels : integer Tensor (B,), optional
+        The true classes: a UserWarning tells where the model's accuracy is near chance, as that of
+        a model is whose preprocessing was left out. They change nothing else.
     batch_size : int
         Images at once.
     seed : int
@@ -94,12 +99,16 @@ def flip_images(
     limit = MAX_STEPS if max_steps is None else max_steps
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise ArgumentError("max_steps", repr(max_steps), "a positive integer", "leave it out")
+    if labels is not None:
+        check_labels(labels, len(pixels))
     plugin = create("boundary_finder", finder, capability="pixels")
     with torch.inference_mode(False):  # finders need gradients whatever the caller's mode
         pixels = pixels.clone()
         logits = first_logits(space, pixels, batch_size)
         target = check_classes(targets, len(pixels), logits.shape[1])
         fields = _unsolved(pixels, logits, target)
+        if labels is not None and len(pixels):
+            told_accuracy(fields["source"], labels, logits.shape[1])
         open_rows = (fields["status"] == Status.UNDECIDED).nonzero()[:, 0]
         devices = [pixels.device] if pixels.is_cuda else []
         with (

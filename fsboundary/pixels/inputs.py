@@ -42,7 +42,7 @@ def check_accuracy(
     Returns
     -------
     float
-        In [0, 1]; NaN without images.
+        In [0, 1]; NaN without images. Images that are not finite are left out.
 
     Raises
     ------
@@ -50,20 +50,38 @@ def check_accuracy(
         Not one label for each image.
     """
     space = space_of(model)
-    if not isinstance(labels, Tensor) or labels.shape != images.shape[:1]:
-        got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else repr(labels)
-        raise ArgumentError("labels", got, f"shape ({len(images)},)", "pass a label an image")
+    check_labels(labels, len(images))
     if len(images) == 0:
         return math.nan
     predicted = space.extract(images, batch_size=batch_size).predicted
-    accuracy = float((predicted == labels.to(predicted.device)).double().mean())
-    chance = 1 / space.head.num_classes
-    if accuracy < chance + _NEAR_CHANCE * (1 - chance):
+    return told_accuracy(predicted, labels, space.head.num_classes)
+
+
+def check_labels(labels: object, rows: int, name: str = "labels") -> None:
+    """Raise ArgumentError unless argument `name` is a tensor (rows,)."""
+    if not isinstance(labels, Tensor) or labels.shape != (rows,):
+        got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else repr(labels)
+        raise ArgumentError(name, got, f"shape ({rows},)", "pass a class number an image")
+
+
+def told_accuracy(predicted: Tensor, labels: Tensor, num_classes: int) -> float:
+    """Return the share of `predicted` (B,) that are `labels`, -1 left out; warn if near chance.
+
+    The warning points to the caller of the function that calls this one.
+    """
+    known = predicted >= 0
+    right = predicted[known] == labels.to(predicted.device)[known]
+    accuracy = float(right.double().mean())
+    chance = 1 / num_classes
+    enough = chance + _NEAR_CHANCE * (1 - chance)
+    if accuracy < enough:
         warnings.warn(
-            f"only {100 * accuracy:.1f} % of the images are put into the class of their label, "
-            f"and chance is {100 * chance:.1f} %: is the model's preprocessing missing? Pass it "
-            "as FeatureSpace(model, preprocess=...)",
-            stacklevel=2,
+            f"labels: got {100 * accuracy:.1f} % of {len(right)} images put into the class of "
+            f"their label, where chance is {100 * chance:.1f} %; wanted at least "
+            f"{100 * enough:.1f} %. Is the model's preprocessing missing? Pass it as "
+            "FeatureSpace(model, preprocess=...), or leave labels out if these images were chosen "
+            "because the model is wrong about them.",
+            stacklevel=3,
         )
     return accuracy
 

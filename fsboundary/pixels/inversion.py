@@ -101,11 +101,13 @@ def find_images(
     prior: str | None,
     status: Tensor,
     batch_size: int,
+    *,
+    warm: bool = False,
 ) -> Tensor:
     """Return images (B,C,H,W) that are as near features `wanted` as could be found.
 
     Rows whose `status` is not CONVERGED, or whose start is not finite, which is written into
-    `status`, are NaN.
+    `status`, are NaN. With `warm` they stay near the start.
     """
     finite = torch.isfinite(start.flatten(1)).all(dim=1)
     status[~finite & (status == Status.CONVERGED)] = int(Status.NOT_FINITE)
@@ -113,7 +115,8 @@ def find_images(
     parts = [start[:0]]
     for index in fine.split(batch_size):
         goal = wanted[index]
-        found = descend(space, goal, start[index], bounds, steps, smooth=prior == "tv")
+        begin, smooth = start[index], prior == "tv"
+        found = descend(space, goal, begin, bounds, steps, smooth=smooth, warm=warm)
         parts.append(found if prior == "tv" else polish(space, goal, found, bounds))
     return spread_rows(torch.cat(parts), fine, len(start))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fsboundary.arguments import row_status
@@ -14,15 +14,19 @@ from fsboundary.errors import ArgumentError
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.classes import first_logits
 from fsboundary.pixels.frames import feature_change, first_change, largest_jump
-from fsboundary.pixels.inputs import check_count
-from fsboundary.pixels.inversion import NEAR, find_images
+from fsboundary.pixels.inputs import check_count, check_labels, told_accuracy
+from fsboundary.pixels.inversion import find_images
 from fsboundary.pixels.jacobian import features_of
 from fsboundary.results import Morph
 from fsboundary.space import FeatureSpace, space_of
 from fsboundary.status import Status
 
-MAX_STEPS = 200
-"""Default gradients a frame, fewer than from noise: neighbours start near."""
+MAX_STEPS = 400
+"""Default gradients a frame, fewer than from noise: the plain blend is near."""
+
+NEAR_PATH = 0.03
+"""A frame is on the path within this share of the norm of the path's features: more than of an
+inverse image, for features between those of two images need not be those of any."""
 
 
 def morph(
@@ -34,13 +38,14 @@ def morph(
     via: Literal["straight", "flip_point"] = "straight",
     bounds: tuple[float, float] = (0, 1),
     max_steps: int | None = None,
+    labels: Int[Tensor, " B"] | None = None,
     batch_size: int = 256,
 ) -> Morph:
     """Return a path of images from `start` to `end` whose features follow a path.
 
-    Each frame starts from the one before, moved on by the plain blend, and is then inverted
-    (:func:`invert`) to the feature path. The first frame is the start and, where the end is an
-    image, the last is that image.
+    Each frame starts from the plain blend of start and end, or from the start where the end is a
+    class, and is led to the feature path from there by small steps. The first frame is the start
+    and, where the end is an image, the last is that image.
 
     Parameters
     ----------
@@ -58,7 +63,10 @@ def morph(
     bounds : (float, float)
         Least and largest pixel value.
     max_steps : int, optional
-        Gradients a frame, default 200.
+        Gradients a frame, default 400.
+    labels : Tensor (B,), optional
+        True classes of the starts; a UserWarning tells where the model's accuracy is near chance
+        (:func:`check_accuracy`).
     batch_size : int
         Images at once.
 
@@ -84,8 +92,14 @@ def morph(
     if via not in ("straight", "flip_point"):
         raise ArgumentError("via", repr(via), '"straight" or "flip_point"', "leave it out")
     last, target = _check_end(end, first, limits)
+    if labels is not None:
+        check_labels(labels, len(first))
     first_logits(model, first[:1], 1)  # finds the head, and out whether the images fit
     knots, status = _knots(model, first, last, target, via, batch_size)
+    if labels is not None and len(first):
+        known = torch.isfinite(knots[:, 0]).all(dim=1)
+        predicted = torch.where(known, model.head.predict(knots[:, 0]), -1)
+        told_accuracy(predicted, labels, model.head.num_classes)
     middle = knots.shape[1] == 3
     times = _times(steps, middle).to(first.device)
     corners = torch.linspace(0, 1, knots.shape[1], dtype=torch.float64, device=first.device)
@@ -111,7 +125,7 @@ def morph(
             size = torch.linalg.vector_norm(wanted, dim=2)
             missed = torch.linalg.vector_norm(z - wanted, dim=2)
             fields |= {"features": z, "off_path": missed / torch.where(size > 0, size, 1)}
-    code = torch.where(fields["off_path"].amax(dim=1) <= NEAR, 0, int(Status.MAX_STEPS))
+    code = torch.where(fields["off_path"].amax(dim=1) <= NEAR_PATH, 0, int(Status.MAX_STEPS))
     return Morph(status=torch.where(failed, status, code), **fields)
 
 
@@ -190,22 +204,25 @@ def _frames(
     """Return the frames (B,N,C,H,W); NaN in rows that fail, which is written into `status`."""
     finite = torch.isfinite(first.flatten(1)).all(dim=1)
     status[~finite & (status == Status.CONVERGED)] = int(Status.NOT_FINITE)
-    failed = (status != Status.CONVERGED).reshape(-1, 1, 1, 1)
-    now = torch.where(failed, torch.nan, first)
-    frames = [now]
-    for n in range(1, len(times)):
-        begin = now
-        if last is not None:
-            # what was added to the blend shrinks to nothing at the end
-            left = float((1 - times[n]) / (1 - times[n - 1]))
-            before, after = (torch.lerp(first, last, float(times[k])) for k in (n - 1, n))
-            begin = (after + left * (now - before)).clamp(*bounds)
-            if n == len(times) - 1:
-                frames.append(torch.where(failed, torch.nan, last))
-                break
-        now = find_images(space, wanted[:, n], begin, bounds, max_steps, None, status, batch_size)
-        frames.append(now)
-    return torch.stack(frames, dim=1)
+    made = times[1:] if last is None else times[1:-1]
+    shares = made.to(first).reshape(-1, 1, 1, 1)
+    begin = torch.lerp(first[:, None], (first if last is None else last)[:, None], shares)
+    # all at once: a batch costs less than as many frames one by one
+    found = find_images(
+        space,
+        wanted[:, 1 : 1 + len(made)].flatten(0, 1),
+        begin.clamp(*bounds).flatten(0, 1),
+        bounds,
+        max_steps,
+        None,
+        status.repeat_interleave(len(made)),
+        batch_size,
+        warm=True,
+    )
+    ends = [] if last is None else [last[:, None]]
+    frames = torch.cat([first[:, None], found.reshape(begin.shape), *ends], dim=1)
+    failed = (status != Status.CONVERGED).reshape(-1, 1, 1, 1, 1)
+    return torch.where(failed, torch.nan, frames)
 
 
 def _features(space: FeatureSpace, frames: Tensor, fine: Tensor, batch_size: int) -> Tensor:

@@ -37,17 +37,17 @@ class Sizes:
     """
 
     flips: int = 6
-    flip_steps: int = 150
+    flip_steps: int = 80
     inverses: int = 3
-    inverse_steps: int = 250
+    inverse_steps: int = 150
     morphs: int = 2
     frames: int = 9
-    frame_steps: int = 40
+    frame_steps: int = 60
     moved: int = 40
     directions: int = 8
     move_steps: int = 10
     compared: int = 40
-    edges: int = 6
+    edges: int = 5
     pairs: int = 40
     points: int = 11
     learned: int = 300

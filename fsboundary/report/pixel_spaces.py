@@ -18,7 +18,7 @@ MOST_CLASSES = 10
 FEWEST = 3
 """Images, and training images, that a comparison needs."""
 
-NEAR_CHANCE = "only .* of the images are put into the class of their label"
+NEAR_CHANCE = "labels: got .* images put into the class of their label"
 """How the warning of a model that does little better than chance begins."""
 
 WORDS = {

@@ -40,7 +40,7 @@ class Morph(Result):
     largest_jump, blend_largest_jump : Tensor (B,), float64
         Largest distance in pixels between neighbouring frames.
     status : Tensor (B,)
-        CONVERGED: ``off_path`` at most 0.01 everywhere. MAX_STEPS: above somewhere; what is
+        CONVERGED: ``off_path`` at most 0.03 everywhere. MAX_STEPS: above somewhere; what is
         measured holds all the same. NaN rows: why the row has no path.
     """
 

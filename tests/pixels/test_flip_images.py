@@ -48,21 +48,29 @@ def test_linear_body_linf_is_never_nearer_than_the_ball() -> None:
     assert float((flips.distance / ball.radius).median()) < 1 + 1e-4
 
 
-def test_two_inputs_against_a_fine_grid() -> None:
-    model, images, side = kinked(), pictures(200, 2, 1, 1), 801
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_inputs_against_a_fine_grid(seed: int) -> None:
+    model, images, side = kinked(seed), pictures(200, 2, 1, 1), 801
     axis = torch.linspace(0, 1, side, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
     named = model(grid[:, :, None, None]).argmax(dim=1)
     source = model(images).argmax(dim=1)
     away = torch.cdist(images.flatten(1), grid)
-    nearest = torch.where(named == source[:, None], torch.inf, away).amin(dim=1)
+    away[named == source[:, None]] = torch.inf
+    nearest = away.amin(dim=1)
     flips = fsb.pixels.flip_images(model, images)
     slack = 2**0.5 / (side - 1)
     assert bool(flips.ok.all())
     assert bool((flips.distance >= nearest - slack).all())
-    # the others end in a local minimum, which no gradient tells from the nearest point
     near = flips.distance <= 1.01 * nearest + slack
     assert float(near.double().mean()) >= 0.95
+    # the others are nearest in their own surroundings, which no gradient tells from nearest of all
+    others = (~near).nonzero()[:, 0].tolist()
+    for row in others:
+        found, reach = flips.images[row].flatten(), float(flips.distance[row])
+        around = torch.linalg.vector_norm(grid - found, dim=1) <= 8 * slack
+        print(f"local minimum: row {row} at {reach:.4f}, nearest {float(nearest[row]):.4f}")
+        assert float(away[row, around].min()) >= reach - slack
 
 
 @pytest.mark.parametrize("finder", FINDERS)
@@ -171,19 +179,6 @@ def test_rows_that_cannot_be_answered_fail_alone() -> None:
     rest = [0, 1, 3, 5]
     alone = fsb.pixels.flip_images(model, images[rest], targets[rest])
     torch.testing.assert_close(flips.images[rest], alone.images, equal_nan=True)
-
-
-def test_a_constant_model_has_no_flip_images() -> None:
-    for bias in (0.0, 1.0):
-        model = Linear()
-        with torch.no_grad():
-            model.body.weight.zero_()
-            model.body.bias.zero_()
-            model.head.bias.copy_(bias * torch.arange(8.0))
-        for finder in FINDERS:
-            flips = fsb.pixels.flip_images(model, pictures(3, 1, 4, 4), finder=finder, max_steps=6)
-            assert not bool(flips.ok.any())
-            assert bool(torch.isnan(flips.images).all())
 
 
 def test_a_tie_is_its_own_flip_image() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import fsboundary as fsb
 from fsboundary import ArgumentError, Status
+from fsboundary.demo import load_demo
 from pixels.bodies import PIXELS, images, linear, positive, smooth
 
 
@@ -130,6 +131,28 @@ def test_rows_do_not_depend_on_each_other() -> None:
         torch.testing.assert_close(
             alone.crossing, whole.crossing[part], atol=1e-4, rtol=0, equal_nan=True
         )
+
+
+def test_on_the_demo_straight_paths_are_followed_and_flip_points_told_honestly() -> None:
+    demo = load_demo()
+    space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    start, end = demo.test_images[[36, 181]], demo.test_images[[260, 420]]
+    assert not torch.equal(*(space.extract(x).predicted for x in (start, end)))
+    found = fsb.pixels.morph(space, start, end, steps=5, max_steps=200)
+    print(f"off the path at most {float(found.off_path.max()):.3f}, {found.status.tolist()}")
+    assert torch.equal(found.images[:, [0, -1]], torch.stack([start, end], dim=1))
+    assert torch.equal(found.status == Status.CONVERGED, found.off_path.amax(dim=1) <= 0.03)
+    # the blend leaves the path by ten times as much
+    blended = space.extract(found.blend.flatten(0, 1)).features.reshape(found.features.shape)
+    shares = found.times[..., None]
+    wanted = torch.lerp(found.features[:, :1], found.features[:, -1:], shares)
+    off = ((blended - wanted).norm(dim=2) / wanted.norm(dim=2)).amax(dim=1)
+    assert bool((found.off_path.amax(dim=1) < 0.2 * off).all())
+    # and frames stay as near each other as the size of the change allows
+    assert bool((found.largest_jump < 3 * found.blend_largest_jump).all())
+    crossed = ~torch.isnan(found.crossing)
+    assert bool(crossed.any())
+    assert bool((found.predicted[crossed, 0] != found.predicted[crossed, -1]).all())
 
 
 def test_no_rows() -> None:

@@ -12,7 +12,7 @@ from fsboundary.builtin.finders.image_search import ImageSearch
 _CLOSE = 1e-6
 """Share of the range of the logits that ends the search; 100 times below what the core asks."""
 
-_TRIES = 24
+_TRIES = 32
 
 
 class Ends(Protocol):
@@ -79,5 +79,5 @@ def crossing(search: Ends, rows: Tensor, ends: Tensor, close: float) -> tuple[Te
         low[left] = torch.where(across, a, at)
         width = high[left] - low[left]
         stuck = ~torch.isnan(near[left]) & (width <= torch.finfo(width.dtype).eps)
-        left = left[~((error[left] <= close) | stuck | (at == 0.0))]
+        left = left[~((error[left] <= close) | stuck | (across & (at == 0.0)))]
     return points, found

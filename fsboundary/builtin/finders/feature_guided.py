@@ -13,7 +13,7 @@ from fsboundary.builtin.finders.bracketing import bracket
 from fsboundary.builtin.finders.descent import descend
 from fsboundary.builtin.finders.image_search import ImageSearch
 from fsboundary.builtin.finders.pull_back import pulled_back
-from fsboundary.builtin.finders.segments import probes, ring, scan
+from fsboundary.builtin.finders.segments import probes, ring, scan, stir
 from fsboundary.builtin.finders.sliding import linearised, settle, slide
 from fsboundary.interfaces import ImageBoundaryFinder
 from fsboundary.protocols import ModelView
@@ -21,6 +21,8 @@ from fsboundary.results import FlipImages
 
 _FEW_PIXELS, _DIRECTIONS = 16, 32
 """Images of so few pixels are also searched in so many random directions."""
+_AROUND, _ROUNDS = 16, 10
+"""And so many times in so many directions around the best, where any class will do."""
 
 
 @final
@@ -89,6 +91,8 @@ class FeatureGuided(ImageBoundaryFinder):
         if search.clean.shape[1] <= _FEW_PIXELS:
             ring(search, found, _DIRECTIONS)
         slide(search, found, last, damping=(0.2, 0.05))
+        if search.clean.shape[1] <= _FEW_PIXELS and search.target is None:
+            stir(search, found, _AROUND, _ROUNDS)
         rows = torch.isinf(search.distance).nonzero()[:, 0]
         self._hard_rows(search, rows, start, last)
         return search.answer(*bracket(search))

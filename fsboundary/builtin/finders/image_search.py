@@ -49,6 +49,11 @@ class Slope:
     third: Third | None
 
 
+def tied(outputs: Tensor, images: Tensor) -> Tensor:
+    """Return `outputs` (B,m), with a gradient by `images` even where a model ignores them, 0."""
+    return outputs + 0 * images.flatten(1).sum(dim=1, keepdim=True).to(outputs)
+
+
 @final
 class ImageSearch:
     """A batch of clean images on the way to the boundary; every pass is recorded by row.
@@ -174,7 +179,7 @@ class ImageSearch:
         self.evaluations[rows] += 1
         with torch.enable_grad():
             shown = self.shown(x).requires_grad_()
-            logits = self.view.logits(shown).to(x)
+            logits = tied(self.view.logits(shown), shown).to(x)
             (gradient,) = torch.autograd.grad(aim(rows, logits).sum(), shown)
         return logits.detach(), gradient.flatten(1).to(x)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.builtin.finders.dual_newton import DualNewton
-from fsboundary.builtin.finders.image_search import ImageSearch
+from fsboundary.builtin.finders.image_search import ImageSearch, tied
 from fsboundary.geometry.box_projection import onto_plane
 from fsboundary.head import LinearHead
 from fsboundary.tolerance import FLIP_RTOL
@@ -24,7 +24,7 @@ def pulled_back(search: ImageSearch, choices: int) -> Tensor:
     best, distance = clean.clone(), torch.full_like(search.distance, torch.inf)
     with torch.enable_grad():
         shown = search.shown(clean).requires_grad_()
-        features = search.view.features(shown)
+        features = tied(search.view.features(shown), shown)
         ways = _ways_to_flip(search, features.detach().double(), choices)
         columns = ways.shape[1]
         search.evaluations[rows] += columns

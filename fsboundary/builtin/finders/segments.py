@@ -43,3 +43,22 @@ def ring(search: ImageSearch, rows: Tensor, directions: int, seed: int = 0) -> N
         x = x.clamp(*search.box)
         gap, slack = search.gaps(rows, search.logits(rows, x))
         search.keep(rows, x, gap, slack)
+
+
+def stir(search: ImageSearch, rows: Tensor, directions: int, rounds: int, seed: int = 0) -> None:
+    """Look around the best so far in random directions, the same for every row.
+
+    In a few dimensions this leaves corners of a boundary where successive linearisations, each of
+    one side of a kink, lead to and fro.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    radius = 0.1 * search.distance[rows]
+    for _ in range(rounds):
+        before = search.distance[rows]
+        for _ in range(directions):
+            way = torch.randn(1, search.clean.shape[1], generator=generator).to(search.clean)
+            way = way / search.length(way)[:, None]
+            x = (search.best[rows] + radius[:, None] * way).clamp(*search.box)
+            gap, slack = search.gaps(rows, search.logits(rows, x))
+            search.keep(rows, x, gap, slack)
+        radius = torch.where(search.distance[rows] < before, radius, radius / 2)
