@@ -103,7 +103,7 @@ def _affine_minimiser(gram: Tensor, passive: Tensor, size: Tensor) -> Tensor:
     ridge = torch.where(passive, _RIDGE * size, 1.0)
     both = passive[:, :, None] & passive[:, None, :]
     # points that are not passive: a unit row and column
-    system = torch.where(both, gram + size[..., None], 0.0)
+    system = torch.where(both, gram, -size[..., None]).add_(size[..., None])
     system.diagonal(dim1=1, dim2=2).add_(ridge)
     right = passive.to(gram.dtype)[..., None]
     factor, info = torch.linalg.cholesky_ex(system)

@@ -107,11 +107,13 @@ class Block:
         self._solve(todo)
         self._near = self._closest(todo)
         play = self._narrow[self._near]
-        apart = play.square().sum(dim=1) - 2 * self._narrow_queries @ play.T
+        apart = (self._narrow_queries[todo] @ play.T).mul_(-2).add_(play.square().sum(dim=1))
+        # fresh memory of this size costs as much as the product that fills it
+        held, place = torch.empty_like(apart), torch.arange(len(todo), device=todo.device)
         for _ in range(_TURNS):
-            found = self._beyond(todo, play, apart)
+            found = self._beyond(todo, play, (apart, place), held)
             go = (found >= 0).any(dim=1)
-            todo, found = todo[go], found[go]
+            todo, place, found = todo[go], place[go], found[go]
             if len(todo) == 0:
                 return
             self._join(todo, found)
@@ -196,7 +198,8 @@ class Block:
         away = torch.nn.functional.normalize(self.residual[rows].to(torch.float32), dim=1)
         scores = away @ self._narrow[near].T
         self._strike(scores, rows, near)
-        closest = (scores - scores.amax(dim=1, keepdim=True)).nan_to_num(-torch.inf).amax(dim=0)
+        behind = scores.sub_(scores.amax(dim=1, keepdim=True))
+        closest = behind.nan_to_num_(-torch.inf).amax(dim=0)
         return near[closest.topk(_NEARBY).indices.sort().values]
 
     def _strike(self, scores: Tensor, rows: Tensor, near: Tensor) -> None:
@@ -215,7 +218,9 @@ class Block:
         values, place = scores.topk(min(self.added, scores.shape[1]), dim=1)
         return torch.where(torch.isinf(values), -1, self._near[place])
 
-    def _beyond(self, rows: Tensor, play: Tensor, apart: Tensor) -> Tensor:
+    def _beyond(
+        self, rows: Tensor, play: Tensor, apart: tuple[Tensor, Tensor], held: Tensor
+    ) -> Tensor:
         """Return the generators in play (B,C) that would shorten the residuals most; -1 for none.
 
         A step from p towards v shortens |q - p|² by (r.(v - p))² / |v - p|², where r = q - p.
@@ -225,13 +230,13 @@ class Block:
         along = torch.linalg.vecdot(residual, projected)
         squared = torch.linalg.vecdot(residual, residual)
         narrow = residual.to(torch.float32)
-        scores = narrow @ play.T
+        scores = torch.mm(narrow, play.T, out=held[: len(rows)])
         self._strike(scores, rows, self._near)
         place = _groups_ahead(scores)
         scores = scores.gather(1, place)
         length = (
             (scores * 2)
-            .add_(apart[rows[:, None], place])
+            .add_(apart[0][apart[1][:, None], place])
             .add_(torch.linalg.vecdot(projected, projected).to(torch.float32)[:, None])
         )
         goal = (_LOOSE * self.gap[rows]).clamp(self.goal, 0.1) * squared
