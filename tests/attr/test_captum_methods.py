@@ -238,7 +238,7 @@ def test_does_not_run(name: str) -> None:
 
 def test_completeness_from_a_blurred_image() -> None:
     """Of the sum of absolute attributions, which is what cancels in the delta."""
-    found = Case(torch.float32, 3).run("blurred, 1", "own", False, 2000, "riemann_middle")
+    found = Case(torch.float32, 3).run("blurred, 0.5", "own", False, 2000, "riemann_middle")
     print("delta over the sum of absolute attributions:", found["of_total"])
     assert found["of_total"]["within"] == 3
     assert found["of_total"]["largest"] <= 1e-4
