@@ -176,7 +176,8 @@ def test_price_and_take_hold_one_chunk_at_a_time(tmp_path: Path) -> None:
     bank.range()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert 2**20 / 2 < peak < 4 * 2**20  # a chunk as bytes, and as an array
+    # a chunk as bytes, and as an array, once being read and once in use
+    assert 2**20 / 2 < peak < 6 * 2**20
 
 
 DAMAGE: list[tuple[str, Callable[[bytes], bytes | None], str]] = [
