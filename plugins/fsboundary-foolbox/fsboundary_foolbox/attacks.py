@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -62,11 +63,26 @@ def names() -> list[str]:
     return [name for name, kind in found if issubclass(kind, base) and not inspect.isabstract(kind)]
 
 
-def check(name: str) -> None:
-    """Raise ArgumentError unless `name` is empty or an attack that minimises."""
-    if name and name not in names():
-        wanted = f"one of {', '.join(names())}"
-        raise fsb.ArgumentError("attack", repr(name), wanted, "choose one of these")
+@dataclass(frozen=True)
+class Attacking:
+    """What finders that ask an attack have in common.
+
+    Parameters
+    ----------
+    attack : str
+        A class of ``foolbox.attacks``; empty for the fast minimum-norm attack in the norm asked.
+    overrides : tuple of (str, value)
+        Further arguments of that class.
+    """
+
+    attack: str = ""
+    overrides: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse an attack that Foolbox does not have, or that does not minimise."""
+        if self.attack and self.attack not in names():
+            wanted = f"one of {', '.join(names())}"
+            raise fsb.ArgumentError("attack", repr(self.attack), wanted, "choose one of these")
 
 
 def run(

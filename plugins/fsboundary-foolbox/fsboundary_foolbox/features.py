@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,23 +19,11 @@ _ROOM = 10.0
 
 
 @dataclass(frozen=True)
-class FoolboxFeatures(fsb.BoundaryFinder):
+class FoolboxFeatures(attacks.Attacking, fsb.BoundaryFinder):
     """Ask a minimisation attack on the features, then halve the line to the row.
 
-    Parameters
-    ----------
-    attack : str
-        A class of ``foolbox.attacks``; empty for the fast minimum-norm attack.
-    overrides : tuple of (str, value)
-        Further arguments of that class.
+    Options are those of :class:`~fsboundary_foolbox.attacks.Attacking`.
     """
-
-    attack: str = ""
-    overrides: tuple[tuple[str, Any], ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse an attack that Foolbox does not have, or that does not minimise."""
-        attacks.check(self.attack)
 
     def find(
         self,

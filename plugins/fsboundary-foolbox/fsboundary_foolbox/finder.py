@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,23 +16,11 @@ from fsboundary_foolbox.halving import onto_boundary
 
 
 @dataclass(frozen=True)
-class Foolbox(fsb.ImageBoundaryFinder):
+class Foolbox(attacks.Attacking, fsb.ImageBoundaryFinder):
     """Ask one of Foolbox's minimisation attacks, then halve the line to the clean image.
 
-    Parameters
-    ----------
-    attack : str
-        A class of ``foolbox.attacks``; empty for the fast minimum-norm attack in the norm asked.
-    overrides : tuple of (str, value)
-        Further arguments of that class.
+    Options are those of :class:`~fsboundary_foolbox.attacks.Attacking`.
     """
-
-    attack: str = ""
-    overrides: tuple[tuple[str, Any], ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse an attack that Foolbox does not have, or that does not minimise."""
-        attacks.check(self.attack)
 
     def find(
         self,
