@@ -111,10 +111,8 @@ class _Crossing:
     def run(self) -> None:
         """Climb until the margin is reached, then come back along the straight way by halving."""
         low, high = self._bounds
-        at, step = (
-            self._images.double(),
-            _FIRST * (high - low) * self._images[0].numel() ** 0.5,
-        )
+        at = self._images.double()
+        step = _FIRST * (high - low) * self._images[0].numel() ** 0.5
         reached = self._try(at)
         end = at.clone()
         for _ in range(_CLIMB):

@@ -109,11 +109,11 @@ class Block:
         play = self._narrow[self._near]
         apart = (self._narrow_queries[todo] @ play.T).mul_(-2).add_(play.square().sum(dim=1))
         # fresh memory of this size costs as much as the product that fills it
-        held, place = torch.empty_like(apart), torch.arange(len(todo), device=todo.device)
+        held, at = torch.empty_like(apart), torch.arange(len(todo), device=todo.device)
         for _ in range(_TURNS):
-            found = self._beyond(todo, play, (apart, place), held)
+            found = self._beyond(todo, play, apart, at, held)
             go = (found >= 0).any(dim=1)
-            todo, place, found = todo[go], place[go], found[go]
+            todo, at, found = todo[go], at[go], found[go]
             if len(todo) == 0:
                 return
             self._join(todo, found)
@@ -219,10 +219,11 @@ class Block:
         return torch.where(torch.isinf(values), -1, self._near[place])
 
     def _beyond(
-        self, rows: Tensor, play: Tensor, apart: tuple[Tensor, Tensor], held: Tensor
+        self, rows: Tensor, play: Tensor, apart: Tensor, at: Tensor, held: Tensor
     ) -> Tensor:
         """Return the generators in play (B,C) that would shorten the residuals most; -1 for none.
 
+        `apart`, whose rows `at` (B,) belong to `rows`, is |v|² - 2 q.v; `held` is room to work in.
         A step from p towards v shortens |q - p|² by (r.(v - p))² / |v - p|², where r = q - p.
         """
         residual = self.residual[rows]
@@ -236,7 +237,7 @@ class Block:
         scores = scores.gather(1, place)
         length = (
             (scores * 2)
-            .add_(apart[0][apart[1][:, None], place])
+            .add_(apart[at[:, None], place])
             .add_(torch.linalg.vecdot(projected, projected).to(torch.float32)[:, None])
         )
         goal = (_LOOSE * self.gap[rows]).clamp(self.goal, 0.1) * squared
