@@ -49,12 +49,27 @@ def descend(
         alive = (size > 0) & torch.isfinite(size)
         rows, x, gradient = rows[alive], x[alive], slope.gradient[alive]
         across = ((slope.gap <= 0) & (slope.slack >= 0))[alive]
-        clean = search.clean[rows]
-        walk = stride * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
-        turned = x - clean - walk * search.steepest(gradient)
         if step:
             smaller = torch.minimum(length[rows] * (1 - rate), search.distance[rows])
             length[rows] = torch.where(across, smaller, length[rows] * (1 + rate))
-        size = search.length(turned).clamp_min(torch.finfo(x.dtype).tiny)
-        turned = turned * (length[rows] / size)[:, None]
-        change[rows] = (clean + turned).clamp(*search.box) - clean
+        walk = stride * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
+        change[rows] = turned(search, rows, x, gradient, walk, length[rows])
+
+
+def turned(
+    search: ImageSearch,
+    rows: Tensor,
+    x: Tensor,
+    gradient: Tensor,
+    walk: Tensor | float,
+    length: Tensor,
+) -> Tensor:
+    """Return the changes (R,n) of images `x` (R,n), turned by a step and set to `length` (R,).
+
+    The step goes `walk` pixel units, one number or one a row, in the steepest direction.
+    """
+    clean = search.clean[rows]
+    size = torch.as_tensor(walk, dtype=x.dtype, device=x.device).reshape(-1, 1)
+    moved = x - clean - size * search.steepest(gradient)
+    size = search.length(moved).clamp_min(torch.finfo(x.dtype).tiny)
+    return (clean + moved * (length / size)[:, None]).clamp(*search.box) - clean

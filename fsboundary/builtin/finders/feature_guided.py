@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fsboundary.builtin.finders.bracketing import bracket
-from fsboundary.builtin.finders.descent import descend
 from fsboundary.builtin.finders.image_search import ImageSearch
 from fsboundary.builtin.finders.pull_back import pulled_back
+from fsboundary.builtin.finders.rounds import descend_inside
 from fsboundary.builtin.finders.segments import probes, ring, scan, stir
 from fsboundary.builtin.finders.sliding import linearised, settle, slide
 from fsboundary.interfaces import ImageBoundaryFinder
@@ -28,31 +28,35 @@ _AROUND, _ROUNDS = 16, 10
 @final
 @dataclass(frozen=True, slots=True)
 class FeatureGuided(ImageBoundaryFinder):
-    """Choose places on the boundary by two broad descents, then slide to the nearest point.
+    """Choose a place on the boundary by a broad descent, then slide to the nearest point.
 
-    One descent starts from the exact flip points of the features, for the nearest classes, each
-    pulled back to pixels by one gradient: from the one that seems nearest in pixels. The other
-    starts from the clean image. Both keep the length of the change apart (:func:`descend`), and
-    each is refined by successive linearisations with projection (:func:`slide`); the better of
-    the two is refined further, and bracketed onto the boundary. Rows that no descent brings
-    across are led there by lowering the gap bit by bit.
+    The descent starts from the exact flip points of the features, for the nearest classes, each
+    pulled back to pixels by one gradient: from the one that seems nearest in pixels. It keeps the
+    length of the change apart, inside the shortest known (:func:`descend_inside`). What it finds
+    is refined by successive linearisations with projection (:func:`slide`) and bracketed onto
+    the boundary. Rows that the descent does not bring across are led there by lowering the gap
+    bit by bit.
 
     Parameters
     ----------
     choices : int
-        How many classes compete for the first step; a tenth of the gradients at most.
-    radius : float
-        First L2 length of the change and of a gradient step, times the width of the bounds.
-    rate : float
-        Share by which the length changes in a step.
+        How many classes compete for the first image; a tenth of the gradients at most.
+    stride : float
+        First length of a gradient step of a round, in lengths of the change.
+    shrink, grow : float
+        Share by which the length of the change falls or grows in a step.
+    rounds : tuple of float
+        Shares of the descent's gradients; in each round steps are large first.
     last : float
         Share of the gradients for the last refinement.
     """
 
-    choices: int = 9
-    radius: float = 1.0
-    rate: float = 0.1
-    last: float = 0.25
+    choices: int = 3
+    stride: float = 6.0
+    shrink: float = 0.1
+    grow: float = 0.05
+    rounds: tuple[float, ...] = (0.6, 0.4)
+    last: float = 0.15
 
     def find(
         self,
@@ -73,20 +77,19 @@ class FeatureGuided(ImageBoundaryFinder):
             settle(search, search.all_rows, start, search.slope(search.all_rows, start))
         rest = max_steps - int(search.evaluations.max())
         last = math.ceil(self.last * rest)
-        one = (rest - last) // 2
         low, high = search.box
         # in the largest-pixel norm, a change of all pixels that has this L2 norm
         share = 1.0 if norm == "l2" else search.clean.shape[1] ** -0.5
-        size = self.radius * (high - low) * share
-        kept = search.forget()
-        for first in (start, search.clean):
-            refining = one // 7
-            change = first - search.clean
-            descend(search, one - refining, change, radius=size, stride=size, rate=self.rate)
-            slide(search, _across(search), refining)
-            search.recall(kept)
-            kept = search.forget()
-        search.recall(kept)
+        descend_inside(
+            search,
+            rest - last,
+            search.best - search.clean,
+            radius=search.distance.clamp_max((high - low) * share),
+            stride=self.stride,
+            shrink=self.shrink,
+            grow=self.grow,
+            rounds=self.rounds,
+        )
         found = _across(search)
         if search.clean.shape[1] <= _FEW_PIXELS:
             ring(search, found, _DIRECTIONS)
