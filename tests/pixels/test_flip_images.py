@@ -103,12 +103,14 @@ def test_every_answer_holds(finder: str, norm: str) -> None:
 def test_one_row_at_a_time_is_the_batch(finder: str) -> None:
     model, images = kinked(2), pictures(5, 2, 1, 1)
     targets = (model(images).argmax(dim=1) + 1) % 3
+    # a search for a hard target is chaotic: after few steps a last bit decides whether it is found
+    steps = 60
     for asked in ("nearest", targets):
-        whole = fsb.pixels.flip_images(model, images, asked, finder=finder, max_steps=40)
+        whole = fsb.pixels.flip_images(model, images, asked, finder=finder, max_steps=steps)
         for row in range(len(images)):
             part = slice(row, row + 1)
             aim = asked if isinstance(asked, str) else asked[part]
-            alone = fsb.pixels.flip_images(model, images[part], aim, finder=finder, max_steps=40)
+            alone = fsb.pixels.flip_images(model, images[part], aim, finder=finder, max_steps=steps)
             for name in FIELDS:
                 got, want = getattr(alone, name), getattr(whole, name)[part]
                 # a last bit that depends on the batch may end a search a step or two sooner

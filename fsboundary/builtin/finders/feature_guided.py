@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fsboundary.builtin.finders.bracketing import bracket
 from fsboundary.builtin.finders.image_search import ImageSearch
+from fsboundary.builtin.finders.inside import descend_inside
 from fsboundary.builtin.finders.pull_back import pulled_back
-from fsboundary.builtin.finders.rounds import descend_inside
 from fsboundary.builtin.finders.segments import probes, ring, scan, stir
 from fsboundary.builtin.finders.sliding import linearised, settle, slide
 from fsboundary.interfaces import ImageBoundaryFinder
@@ -23,6 +23,8 @@ _FEW_PIXELS, _DIRECTIONS = 16, 32
 """Images of so few pixels are also searched in so many random directions."""
 _AROUND, _ROUNDS = 16, 10
 """And so many times in so many directions around the best, where any class will do."""
+_DAMPING = 0.2, 0.05
+"""Of the last refinement."""
 
 
 @final
@@ -34,8 +36,9 @@ class FeatureGuided(ImageBoundaryFinder):
     pulled back to pixels by one gradient: from the one that seems nearest in pixels. It keeps the
     length of the change apart, inside the shortest known (:func:`descend_inside`). What it finds
     is refined by successive linearisations with projection (:func:`slide`) and bracketed onto
-    the boundary. Rows that the descent does not bring across are led there by lowering the gap
-    bit by bit.
+    the boundary. With a chosen target, rows that came across far from the tie look for the tie
+    itself in a second round, and the better of both is taken. Rows that the descent does not
+    bring across are led there by lowering the gap bit by bit.
 
     Parameters
     ----------
@@ -48,7 +51,8 @@ class FeatureGuided(ImageBoundaryFinder):
     rounds : tuple of float
         Shares of the descent's gradients; in each round steps are large first.
     last : float
-        Share of the gradients for the last refinement.
+        Share of the gradients for the last refinement; with a chosen target, a quarter of it
+        after the first round.
     """
 
     choices: int = 3
@@ -77,23 +81,34 @@ class FeatureGuided(ImageBoundaryFinder):
             settle(search, search.all_rows, start, search.slope(search.all_rows, start))
         rest = max_steps - int(search.evaluations.max())
         last = math.ceil(self.last * rest)
+        telling = last // 4
         low, high = search.box
         # in the largest-pixel norm, a change of all pixels that has this L2 norm
         share = 1.0 if norm == "l2" else search.clean.shape[1] ** -0.5
-        descend_inside(
-            search,
-            rest - last,
-            search.best - search.clean,
-            radius=search.distance.clamp_max((high - low) * share),
-            stride=self.stride,
-            shrink=self.shrink,
-            grow=self.grow,
-            rounds=self.rounds,
-        )
+        change, lost = search.best - search.clean, search.all_rows[:0]
+        first = search.set_aside(lost)  # none yet
+        for k, part in enumerate(self.rounds):
+            if k == 1 and search.target is not None:
+                slide(search, _across(search), telling)
+                lost = (~search.tied).nonzero()[:, 0]
+                first = search.set_aside(lost)
+                search.near_tie[lost] = True
+                change[lost] = start[lost] - search.clean[lost]
+            change = descend_inside(
+                search,
+                round(part * (rest - last)),
+                change,
+                radius=(high - low) * share,
+                stride=self.stride,
+                shrink=self.shrink,
+                grow=self.grow,
+            )
         found = _across(search)
         if search.clean.shape[1] <= _FEW_PIXELS:
             ring(search, found, _DIRECTIONS)
-        slide(search, found, last, damping=(0.2, 0.05))
+        left = last if search.target is None else last - telling
+        _slide_both(search, lost, first, left)
+        slide(search, found[~torch.isin(found, lost)], left, damping=_DAMPING)
         if search.clean.shape[1] <= _FEW_PIXELS and search.target is None:
             stir(search, found, _AROUND, _ROUNDS)
         rows = torch.isinf(search.distance).nonzero()[:, 0]
@@ -117,6 +132,18 @@ class FeatureGuided(ImageBoundaryFinder):
 
 def _across(search: ImageSearch) -> Tensor:
     return torch.isfinite(search.distance).nonzero()[:, 0]
+
+
+def _slide_both(
+    search: ImageSearch, rows: Tensor, first: tuple[Tensor, Tensor, Tensor], steps: int
+) -> None:
+    """Slide from both images of `rows`, the best and the one set aside."""
+    for _ in range(2):
+        slide(search, rows[torch.isfinite(search.distance[rows])], steps, damping=_DAMPING)
+        second = search.set_aside(rows)
+        search.recall(rows, first)
+        first = second
+    search.recall(rows, first)
 
 
 def lead_across(search: ImageSearch, rows: Tensor, steps: int) -> None:

@@ -19,6 +19,9 @@ Norm = Literal["l2", "linf"]
 _NEARLY = 0.02
 """A third class nearer than this share of the range of the logits is taken into account."""
 
+_TARGET = 0.7
+"""Probability of the target, and the source has the rest, where a tie of both is looked for."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,6 +86,9 @@ class ImageSearch:
     tied : Tensor (B,), bool
         With a chosen target: whether ``best`` is near the tie with the source, and not only
         somewhere in the target's region. Kept by :func:`slide`.
+    near_tie : Tensor (B,), bool
+        With a chosen target: whether :meth:`softened` leads to where target and source are both
+        above the rest, and not as far into the target's region as can be.
     """
 
     def __init__(
@@ -107,6 +113,7 @@ class ImageSearch:
         self.best = self.clean.clone()
         self.distance = torch.full_like(self.clean[:, 0], torch.inf)
         self.tied = torch.zeros_like(self.all_rows, dtype=torch.bool)
+        self.near_tie = self.tied.clone()
         logits = self.logits(self.all_rows, self.clean)
         self.source = logits.argmax(dim=1)
         self._range = logits.amax(dim=1) - logits.amin(dim=1)
@@ -131,7 +138,11 @@ class ImageSearch:
         one = self.source if self.target is None else self.target
         chosen = logits.gather(1, one[rows, None])[:, 0]
         rest = logits.scatter(1, one[rows, None], -torch.inf).logsumexp(dim=1)
-        return chosen - rest if self.target is None else rest - chosen
+        if self.target is None:
+            return chosen - rest
+        own = logits.gather(1, self.source[rows, None])[:, 0]
+        both = logits.logsumexp(dim=1) - _TARGET * chosen - (1 - _TARGET) * own
+        return torch.where(self.near_tie[rows], both, rest - chosen)
 
     def _parts(self, rows: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         source = self.source[rows, None]
@@ -207,20 +218,20 @@ class ImageSearch:
         self.distance[rows[better]] = distance[better]
         self.best[rows[better]] = x[better]
 
-    def forget(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the best so far, its distances and ties, and begin anew without them."""
-        kept = self.best, self.distance, self.tied
-        self.tied = torch.zeros_like(self.tied)
-        self.best, self.distance = self.clean.clone(), torch.full_like(self.distance, torch.inf)
+    def set_aside(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the best of rows, their distances and ties, and begin anew without them."""
+        kept = self.best[rows], self.distance[rows], self.tied[rows]
+        self.best[rows], self.distance[rows] = self.clean[rows], torch.inf
+        self.tied[rows] = False
         return kept
 
-    def recall(self, kept: tuple[Tensor, Tensor, Tensor]) -> None:
-        """Take back what :meth:`forget` returned, where it is a tie or, if both are, nearer."""
-        nearer = kept[1] < self.distance
-        nearer = torch.where(kept[2] == self.tied, nearer, kept[2])
-        self.tied = torch.where(nearer, kept[2], self.tied)
-        self.best = torch.where(nearer[:, None], kept[0], self.best)
-        self.distance = torch.where(nearer, kept[1], self.distance)
+    def recall(self, rows: Tensor, kept: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Take back what was set aside where it is a tie or, if both or none are, nearer."""
+        best, distance, tied = kept
+        nearer = torch.where(tied == self.tied[rows], distance < self.distance[rows], tied)
+        rows = rows[nearer]
+        self.best[rows], self.distance[rows] = best[nearer], distance[nearer]
+        self.tied[rows] = tied[nearer]
 
     def answer(self, images: Tensor, found: Tensor) -> FlipImages:
         """Return images (B,n), NaN where not `found` (B,), as the answer to the core."""

@@ -1,4 +1,4 @@
-"""Just inside the nearest image across: a descent in rounds, each with large steps first."""
+"""Just inside the nearest image across: a descent by steps that are large at first."""
 
 from __future__ import annotations
 
@@ -22,36 +22,40 @@ def descend_inside(
     steps: int,
     change: Tensor,
     *,
-    radius: Tensor,
+    radius: float,
     stride: float,
     shrink: float,
     grow: float,
-    rounds: tuple[float, ...],
-) -> None:
+) -> Tensor:
     """Walk for `steps` gradients an image; the search keeps the nearest images across.
 
     As :func:`descend`, with three differences. A change is never longer than the shortest that
     is across, so that all gradients are spent where something nearer may be. An image that is
-    across is cut back along its ray to where the linearised gap is 0, by one pass. And steps
-    grow large again in each round: from far away on the sphere other parts of the boundary show.
+    across is cut back along its ray to where the linearised gap is 0, by one pass. And steps are
+    told in lengths of the change, several at first: from far away on the sphere other parts of
+    the boundary show, so that it pays to begin again with what was found.
 
     Parameters
     ----------
     change : Tensor (B, n)
         What to add to the clean images first.
-    radius : Tensor (B,)
-        First length of the change, pixel units.
+    radius : float
+        First length of the change where nothing is known to be across, pixel units.
     stride : float
-        First length of a gradient step of a round, in lengths of the change.
+        First length of a gradient step, in lengths of the change; falls to a hundredth.
     shrink, grow : float
         Share by which the length falls where the image is across, and grows where it is not.
-    rounds : tuple of float
-        Shares of the steps.
+
+    Returns
+    -------
+    Tensor (B, n)
+        The last change, to begin again with.
     """
-    change, rows, length = change.clone(), search.all_rows, radius.clone()
-    for place in _places(steps, rounds):
+    change, rows = change.clone(), search.all_rows
+    length = search.distance.clamp_max(radius)
+    for step in range(steps):
         if len(rows) == 0:
-            return
+            break
         x = search.clean[rows] + change[rows]
         slope = search.slope(rows, x, smooth=True)
         search.keep(rows, x, slope.gap, slope.slack)
@@ -63,17 +67,9 @@ def descend_inside(
         factor = torch.where(across, 1 - shrink, 1 + grow)
         length[rows] = torch.minimum(length[rows] * factor, search.distance[rows])
         rows, x, gradient = rows[alive], x[alive], slope.gradient[alive]
-        walk = stride * (_LAST + (1 - _LAST) * (1 + math.cos(math.pi * place)) / 2)
+        walk = stride * (_LAST + (1 - _LAST) * (1 + math.cos(math.pi * step / steps)) / 2)
         change[rows] = turned(search, rows, x, gradient, walk * length[rows], length[rows])
-
-
-def _places(steps: int, rounds: tuple[float, ...]) -> list[float]:
-    """Return for each step how far its round has come, from 0 to below 1."""
-    places: list[float] = []
-    for k in range(len(rounds)):
-        count = round(steps * sum(rounds[: k + 1])) - len(places)
-        places += [step / count for step in range(count)]
-    return places
+    return change
 
 
 def _cut(search: ImageSearch, rows: Tensor, x: Tensor, gap: Tensor, gradient: Tensor) -> None:
