@@ -49,7 +49,8 @@ class FeatureGuided(ImageBoundaryFinder):
     shrink, grow : float
         Share by which the length of the change falls or grows in a step.
     rounds : tuple of float
-        Shares of the descent's gradients; in each round steps are large first.
+        Shares of the descent's gradients; in each round steps are large first, and all but the
+        first begin at the clean image.
     last : float
         Share of the gradients for the last refinement; with a chosen target, a quarter of it
         after the first round.
@@ -94,7 +95,7 @@ class FeatureGuided(ImageBoundaryFinder):
                 first = search.set_aside(lost)
                 search.near_tie[lost] = True
                 change[lost] = start[lost] - search.clean[lost]
-            change = descend_inside(
+            descend_inside(
                 search,
                 round(part * (rest - last)),
                 change,
@@ -103,6 +104,8 @@ class FeatureGuided(ImageBoundaryFinder):
                 shrink=self.shrink,
                 grow=self.grow,
             )
+            # from another side
+            change = torch.zeros_like(change)
         found = _across(search)
         if search.clean.shape[1] <= _FEW_PIXELS:
             ring(search, found, _DIRECTIONS)

@@ -26,14 +26,14 @@ def descend_inside(
     stride: float,
     shrink: float,
     grow: float,
-) -> Tensor:
+) -> None:
     """Walk for `steps` gradients an image; the search keeps the nearest images across.
 
     As :func:`descend`, with three differences. A change is never longer than the shortest that
     is across, so that all gradients are spent where something nearer may be. An image that is
     across is cut back along its ray to where the linearised gap is 0, by one pass. And steps are
     told in lengths of the change, several at first: from far away on the sphere other parts of
-    the boundary show, so that it pays to begin again with what was found.
+    the boundary show, so that it pays to begin again.
 
     Parameters
     ----------
@@ -45,17 +45,12 @@ def descend_inside(
         First length of a gradient step, in lengths of the change; falls to a hundredth.
     shrink, grow : float
         Share by which the length falls where the image is across, and grows where it is not.
-
-    Returns
-    -------
-    Tensor (B, n)
-        The last change, to begin again with.
     """
     change, rows = change.clone(), search.all_rows
     length = search.distance.clamp_max(radius)
     for step in range(steps):
         if len(rows) == 0:
-            break
+            return
         x = search.clean[rows] + change[rows]
         slope = search.slope(rows, x, smooth=True)
         search.keep(rows, x, slope.gap, slope.slack)
@@ -69,7 +64,6 @@ def descend_inside(
         rows, x, gradient = rows[alive], x[alive], slope.gradient[alive]
         walk = stride * (_LAST + (1 - _LAST) * (1 + math.cos(math.pi * step / steps)) / 2)
         change[rows] = turned(search, rows, x, gradient, walk * length[rows], length[rows])
-    return change
 
 
 def _cut(search: ImageSearch, rows: Tensor, x: Tensor, gap: Tensor, gradient: Tensor) -> None:
