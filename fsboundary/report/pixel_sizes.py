@@ -39,7 +39,7 @@ class Sizes:
     flips: int = 6
     flip_steps: int = 80
     inverses: int = 3
-    inverse_steps: int = 150
+    inverse_steps: int = 250
     morphs: int = 2
     frames: int = 9
     frame_steps: int = 60

@@ -1,6 +1,6 @@
 """The table of two geometries on all of Fashion-MNIST, or on the demo's own images.
 
-``python tests/benchmarks/two_spaces.py --data /usr/share/datasets/fashion-mnist --markdown`` prints
+``python tests/benchmarks/two_spaces.py --data FOLDER --markdown`` prints
 the table of docs/morphs.md; without ``--data`` the demo's 3,000 training images span the hulls.
 """
 
