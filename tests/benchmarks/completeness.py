@@ -23,7 +23,7 @@ from fsboundary.demo import load_demo
 
 LIMIT = 1e-4
 METHODS = ("riemann_middle", "riemann_trapezoid", "gausslegendre")
-COLUMNS = ("own", "nearest", "baseline")
+COLUMNS = ("own", "nearest", "baseline", "flip point")
 BASELINES = (
     "flip image",
     "blurred, 0.5",
@@ -74,10 +74,13 @@ class Case:
         return torch.full_like(x, 0.5 if name == "grey" else 0.0)
 
     def columns(self, name: str, ends: Tensor) -> Tensor:
-        """Return the class of each image's own, the nearest other, or that of its baseline (B,)."""
+        """Return the class of each image's own, the nearest other, or that of its baseline (B,).
+
+        For "flip point" the nearest other too: of the distances to the flip points from the own.
+        """
         if name == "own":
             return self.own
-        if name == "nearest":
+        if name in ("nearest", "flip point"):
             features = self.space.extract(self.images).features
             return fsb.find_flip_points(self.space.head, features).target[:, 0]
         return self.space.extract(ends).predicted
@@ -86,13 +89,17 @@ class Case:
         self, name: str, column: str, features: bool, steps: int, method: str
     ) -> dict[str, Any]:
         """Return the deltas with the baselines `name`."""
-        ig = ca.IntegratedGradients(self.distance)
-        if features:
-            ig = ca.LayerIntegratedGradients(self.distance, self.model.pool)
+        distances = {int(k): self.distance for k in self.own}
+        if column == "flip point":
+            distances = {k: fsb.attr.BoundaryDistance(self.space, source=k) for k in distances}
         shares: dict[str, list[float]] = {"difference": [], "own_distance": [], "total": []}
         ends = self.baselines(name)
         asked = self.columns(column, ends).tolist()
-        for x, base, k in zip(self.images, ends, asked, strict=True):
+        for x, base, k, own in zip(self.images, ends, asked, self.own.tolist(), strict=True):
+            distance = distances[own]
+            ig = ca.IntegratedGradients(distance)
+            if features:
+                ig = ca.LayerIntegratedGradients(distance, self.model.pool)
             found, delta = ig.attribute(
                 x[None].clone(),
                 baselines=base[None],
@@ -103,7 +110,7 @@ class Case:
                 return_convergence_delta=True,
             )
             with torch.no_grad():
-                start, end = self.distance(torch.stack([base, x]))[:, k].tolist()
+                start, end = distance(torch.stack([base, x]))[:, k].tolist()
             off = abs(float(delta))
             shares["difference"].append(off / abs(end - start))
             shares["own_distance"].append(off / abs(end))
