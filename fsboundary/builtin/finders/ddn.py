@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, final
 
-import torch
 from torch import Tensor
 
 from fsboundary.builtin.finders.bracketing import bracket
@@ -50,7 +49,6 @@ class DecoupledDescent(ImageBoundaryFinder):
         descend(
             search,
             max_steps,
-            torch.zeros_like(search.clean),
             radius=self.first_radius,
             stride=self.stride,
             rate=self.rate,

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
 from fsboundary.builtin.finders.image_search import ImageSearch
 
+_LAST = 0.01
+"""Gradient steps fall to this share of their first length."""
 
-def descend(
-    search: ImageSearch,
-    steps: int,
-    change: Tensor,
-    *,
-    radius: float,
-    stride: float,
-    rate: float,
-) -> None:
-    """Walk for `steps` gradients an image; the search keeps the nearest images across.
+
+def descend(search: ImageSearch, steps: int, *, radius: float, stride: float, rate: float) -> None:
+    """Walk for `steps` gradients from the clean images; the search keeps the nearest across.
 
     After J. Rony et al., "Decoupling Direction and Norm for Efficient Gradient-Based L2
     Adversarial Attacks and Defenses", CVPR 2019: each change is turned by a gradient step and set
@@ -27,49 +24,73 @@ def descend(
 
     Parameters
     ----------
-    change : Tensor (B, n)
-        What to add to the clean images first.
     radius : float
         First length of the change, pixel units.
     stride : float
-        First length of a gradient step, pixel units; falls to a hundredth by a cosine.
+        First length of a gradient step, pixel units; falls as :func:`cooled`.
     rate : float
         Share by which the length changes in a step.
     """
-    change, rows = change.clone(), search.all_rows
+    change, rows = torch.zeros_like(search.clean), search.all_rows
     length = torch.full_like(search.distance, radius)
     for step in range(steps):
         if len(rows) == 0:
             return
-        x = search.clean[rows] + change[rows]
-        slope = search.slope(rows, x, smooth=True)
-        search.keep(rows, x, slope.gap, slope.slack)
-        size = torch.linalg.vecdot(slope.gradient, search.steepest(slope.gradient))
-        # a flat or broken model gives no direction
-        alive = (size > 0) & torch.isfinite(size)
-        rows, x, gradient = rows[alive], x[alive], slope.gradient[alive]
-        across = ((slope.gap <= 0) & (slope.slack >= 0))[alive]
+        seen = look(search, rows, change)
+        rows = seen.rows
         if step:
             smaller = torch.minimum(length[rows] * (1 - rate), search.distance[rows])
-            length[rows] = torch.where(across, smaller, length[rows] * (1 + rate))
-        walk = stride * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
-        change[rows] = turned(search, rows, x, gradient, walk, length[rows])
+            length[rows] = torch.where(seen.across, smaller, length[rows] * (1 + rate))
+        walk = stride * cooled(step, steps)
+        change[rows] = turned(search, seen, walk, length[rows])
 
 
-def turned(
-    search: ImageSearch,
-    rows: Tensor,
-    x: Tensor,
-    gradient: Tensor,
-    walk: Tensor | float,
-    length: Tensor,
-) -> Tensor:
-    """Return the changes (R,n) of images `x` (R,n), turned by a step and set to `length` (R,).
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Seen:
+    """Images ``x`` (R,n) of ``rows`` (R,) where the gap has a direction to fall in.
+
+    ``gap`` (R,), ``gradient`` (R,n) of the smooth gap, and whether they are ``across`` (R,).
+    """
+
+    rows: Tensor
+    x: Tensor
+    gap: Tensor
+    gradient: Tensor
+    across: Tensor
+
+
+def look(search: ImageSearch, rows: Tensor, change: Tensor) -> Seen:
+    """Take one gradient at the clean images of `rows` plus `change` (B,n); the search keeps them.
+
+    Rows where a flat or broken model gives no direction are left out.
+    """
+    x = search.clean[rows] + change[rows]
+    slope = search.slope(rows, x, smooth=True)
+    search.keep(rows, x, slope.gap, slope.slack)
+    size = torch.linalg.vecdot(slope.gradient, search.steepest(slope.gradient))
+    alive = (size > 0) & torch.isfinite(size)
+    return Seen(
+        rows=rows[alive],
+        x=x[alive],
+        gap=slope.gap[alive],
+        gradient=slope.gradient[alive],
+        across=((slope.gap <= 0) & (slope.slack >= 0))[alive],
+    )
+
+
+def cooled(step: int, steps: int) -> float:
+    """Return the share of its first length that a gradient step has: a cosine to a hundredth."""
+    return _LAST + (1 - _LAST) * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def turned(search: ImageSearch, seen: Seen, walk: Tensor | float, length: Tensor) -> Tensor:
+    """Return the changes (R,n) of images seen, turned by a step and set to `length` (R,).
 
     The step goes `walk` pixel units, one number or one a row, in the steepest direction.
     """
-    clean = search.clean[rows]
+    clean, x = search.clean[seen.rows], seen.x
     size = torch.as_tensor(walk, dtype=x.dtype, device=x.device).reshape(-1, 1)
-    moved = x - clean - size * search.steepest(gradient)
+    moved = x - clean - size * search.steepest(seen.gradient)
     size = search.length(moved).clamp_min(torch.finfo(x.dtype).tiny)
     return (clean + moved * (length / size)[:, None]).clamp(*search.box) - clean

@@ -82,7 +82,7 @@ class FeatureGuided(ImageBoundaryFinder):
             settle(search, search.all_rows, start, search.slope(search.all_rows, start))
         rest = max_steps - int(search.evaluations.max())
         last = math.ceil(self.last * rest)
-        telling = last // 4
+        telling = 0 if search.target is None else last // 4
         low, high = search.box
         # in the largest-pixel norm, a change of all pixels that has this L2 norm
         share = 1.0 if norm == "l2" else search.clean.shape[1] ** -0.5
@@ -109,9 +109,8 @@ class FeatureGuided(ImageBoundaryFinder):
         found = _across(search)
         if search.clean.shape[1] <= _FEW_PIXELS:
             ring(search, found, _DIRECTIONS)
-        left = last if search.target is None else last - telling
-        _slide_both(search, lost, first, left)
-        slide(search, found[~torch.isin(found, lost)], left, damping=_DAMPING)
+        _slide_both(search, lost, first, last - telling)
+        slide(search, found[~torch.isin(found, lost)], last - telling, damping=_DAMPING)
         if search.clean.shape[1] <= _FEW_PIXELS and search.target is None:
             stir(search, found, _AROUND, _ROUNDS)
         rows = torch.isinf(search.distance).nonzero()[:, 0]

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.finders.descent import turned
+from fsboundary.builtin.finders.descent import Seen, cooled, look, turned
 from fsboundary.builtin.finders.image_search import ImageSearch
-
-_LAST = 0.01
-"""Steps fall to this share of their first length, as in the descent of DDN."""
 
 _CUT = 0.8
 """One cut shortens a change to this share at most: a linearisation is not trusted farther."""
@@ -42,7 +37,7 @@ def descend_inside(
     radius : float
         First length of the change where nothing is known to be across, pixel units.
     stride : float
-        First length of a gradient step, in lengths of the change; falls to a hundredth.
+        First length of a gradient step, in lengths of the change; falls as :func:`cooled`.
     shrink, grow : float
         Share by which the length falls where the image is across, and grows where it is not.
     """
@@ -51,29 +46,25 @@ def descend_inside(
     for step in range(steps):
         if len(rows) == 0:
             return
-        x = search.clean[rows] + change[rows]
-        slope = search.slope(rows, x, smooth=True)
-        search.keep(rows, x, slope.gap, slope.slack)
-        size = torch.linalg.vecdot(slope.gradient, search.steepest(slope.gradient))
-        # a flat or broken model gives no direction
-        alive = (size > 0) & torch.isfinite(size)
-        across = (slope.gap <= 0) & (slope.slack >= 0) & alive
-        _cut(search, rows[across], x[across], slope.gap[across], slope.gradient[across])
-        factor = torch.where(across, 1 - shrink, 1 + grow)
+        seen = look(search, rows, change)
+        rows = seen.rows
+        _cut(search, seen)
+        factor = torch.where(seen.across, 1 - shrink, 1 + grow)
         length[rows] = torch.minimum(length[rows] * factor, search.distance[rows])
-        rows, x, gradient = rows[alive], x[alive], slope.gradient[alive]
-        walk = stride * (_LAST + (1 - _LAST) * (1 + math.cos(math.pi * step / steps)) / 2)
-        change[rows] = turned(search, rows, x, gradient, walk * length[rows], length[rows])
+        walk = stride * cooled(step, steps) * length[rows]
+        change[rows] = turned(search, seen, walk, length[rows])
 
 
-def _cut(search: ImageSearch, rows: Tensor, x: Tensor, gap: Tensor, gradient: Tensor) -> None:
-    """Look at the images where the rays to `x` (R,n), which are across, seem to cross."""
-    if len(rows) == 0:
+def _cut(search: ImageSearch, seen: Seen) -> None:
+    """Look at the images where the rays to those across seem to cross."""
+    across = seen.across.nonzero()[:, 0]
+    if len(across) == 0:
         return
+    rows = seen.rows[across]
     clean = search.clean[rows]
-    ray = x - clean
-    rate = torch.linalg.vecdot(gradient, ray)
-    share = torch.where(rate < 0, 1 - gap / rate, 1.0).clamp(_CUT, 1.0)
+    ray = seen.x[across] - clean
+    rate = torch.linalg.vecdot(seen.gradient[across], ray)
+    share = torch.where(rate < 0, 1 - seen.gap[across] / rate, 1.0).clamp(_CUT, 1.0)
     nearer = clean + share[:, None] * ray
     gap, slack = search.gaps(rows, search.logits(rows, nearer))
     search.keep(rows, nearer, gap, slack)
