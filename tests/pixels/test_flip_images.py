@@ -224,3 +224,12 @@ def test_line_search_goes_to_the_given_ends() -> None:
     along, way = (flips.images - images[0]).flatten(), (end - images[0]).flatten()
     share = torch.dot(along, way) / torch.dot(way, way)
     torch.testing.assert_close(along, share * way)
+
+
+@pytest.mark.parametrize("rounds", [(1.0,), (0.6, 0.4), (0.5, 0.5), (0.3, 0.3, 0.4)])
+def test_gradients_are_as_many_as_asked_at_most(rounds: tuple[float, ...]) -> None:
+    model, images = kinked(2), pictures(3, 2, 1, 1)
+    finder = FeatureGuided(rounds=rounds)
+    for steps in (1, 2, 3, 4, 5, 7, 8, 11, 12, 13):
+        flips = fsb.pixels.flip_images(model, images, finder=finder, max_steps=steps)
+        assert int(flips.evaluations.max()) <= steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Literal, final
 
 import torch
@@ -88,7 +89,8 @@ class FeatureGuided(ImageBoundaryFinder):
         share = 1.0 if norm == "l2" else search.clean.shape[1] ** -0.5
         change, lost = search.best - search.clean, search.all_rows[:0]
         first = search.set_aside(lost)  # none yet
-        for k, part in enumerate(self.rounds):
+        ends = [round(end * (rest - last)) for end in (0.0, *accumulate(self.rounds))]
+        for k, (begin, end) in enumerate(pairwise(ends)):
             if k == 1 and search.target is not None:
                 slide(search, _across(search), telling)
                 lost = (~search.tied).nonzero()[:, 0]
@@ -97,7 +99,7 @@ class FeatureGuided(ImageBoundaryFinder):
                 change[lost] = start[lost] - search.clean[lost]
             descend_inside(
                 search,
-                round(part * (rest - last)),
+                end - begin,
                 change,
                 radius=(high - low) * share,
                 stride=self.stride,
