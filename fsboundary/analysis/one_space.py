@@ -21,6 +21,9 @@ from fsboundary.hulls import (
 _ROWS = 64
 """Rows whose distances to every training point are in memory at a time."""
 
+_WIDE = 4096
+"""Most dimensions in which a table of width by width is made."""
+
 
 @final
 class Points:
@@ -54,11 +57,16 @@ class Points:
         return extrapolation(found, own).ratio, mean(found.membership == 1)
 
     def class_hulls(self) -> Tensor:
-        """Return the distances between the hulls of all pairs of classes, (P,); 0 if they meet."""
+        """Return the distances between the hulls of all pairs of classes, (P,).
+
+        0 where they meet, NaN where that stays open.
+        """
         pairs = torch.combinations(self.labels.unique().cpu())
         if len(pairs) == 0:
             return self.train.new_zeros(0)
-        found = hull_separation(self.bank, pairs[:, 0], pairs[:, 1])
+        # fast where hulls meet, too, but with a table of width by width
+        solver = "interior_point" if self.bank.num_features <= _WIDE else "active_set"
+        found = hull_separation(self.bank, pairs[:, 0], pairs[:, 1], solver=solver)
         # a distance within the tolerance of 0 is none
         return torch.where(found.lower_bound > 0, found.distance, 0 * found.distance)
 

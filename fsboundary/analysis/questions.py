@@ -69,8 +69,8 @@ def class_hulls(both: Both) -> list[Measure]:
         Measure(
             name="classes_apart",
             question="share of pairs of classes whose hulls do not meet",
-            pixels=mean(p > 0),
-            features=mean(f > 0),
+            pixels=mean(_above_zero(p)),
+            features=mean(_above_zero(f)),
         ),
         Measure(
             name="class_hull_distance",
@@ -81,6 +81,11 @@ def class_hulls(both: Both) -> list[Measure]:
             agreement_is=_RANKS,
         ),
     ]
+
+
+def _above_zero(values: Tensor) -> Tensor:
+    """Return 1 where `values` are above 0, 0 where not, NaN where they are NaN."""
+    return torch.where(torch.isnan(values), torch.nan, (values > 0).double())
 
 
 def near(both: Both, labels: Tensor, count: int) -> list[Measure]:

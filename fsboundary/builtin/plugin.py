@@ -29,6 +29,11 @@ def register_hull_solvers() -> list[Registration]:
         Registration("active_set", lazy(f"{_S}.active_set:ActiveSet"), "exact; the default"),
         Registration("away_steps", lazy(f"{_S}.away_steps:AwaySteps"), "approximate, small memory"),
         Registration("cvxpy", lazy(f"{_S}.cvxpy_clarabel:CvxpyHull"), "a slow reference"),
+        Registration(
+            "interior_point",
+            lazy(f"{_S}.interior_point:InteriorPoint"),
+            "few rows, wide hulls, pairs of hulls",
+        ),
         Registration("nnls", lazy(f"{_S}.nnls:Nnls"), "an accurate reference, row by row"),
     ]
 

@@ -44,6 +44,8 @@ def hull_separation(
         Classes; numbers are one pair, P = 1. For all pairs of K classes:
         ``i, j = torch.combinations(torch.arange(K)).T``.
     solver : str or HullSolver
+        The default is slow, and may end undecided, where hulls of thousands of points meet in
+        hundreds of dimensions; ``"interior_point"`` is meant for these.
     tolerance : float, optional
         Relative tolerance of the distance, default 1e-6; 1e-9 of the RMS norm of the differences
         about their mean is always allowed.

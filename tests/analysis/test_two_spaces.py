@@ -14,7 +14,7 @@ import fsboundary as fsb
 from fsboundary import ArgumentError
 from fsboundary.analysis import TwoSpaces
 from fsboundary.analysis.one_space import Points, between, rank_correlation
-from fsboundary.analysis.questions import draw_pairs
+from fsboundary.analysis.questions import Both, class_hulls, draw_pairs
 
 CLASSES = 3
 
@@ -162,3 +162,15 @@ def test_hulls_of_few_points_in_many_dimensions() -> None:
     assert torch.allclose(again, ratios, atol=1e-6)
     assert inside_again == inside
     assert torch.allclose(high.class_hulls(), low.class_hulls(), atol=1e-6)
+
+
+def test_pairs_of_hulls_that_stay_open_are_no_share_of_those_that_meet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    points = Points(images(2, 1).flatten(1), images(9, 2).flatten(1), torch.arange(9) % CLASSES)
+    both = Both(points, points, torch.tensor([[0, 1], [2, 3]]))
+    answers = torch.tensor([0.0, torch.nan, 2.0], dtype=torch.float64)
+    monkeypatch.setattr(Points, "class_hulls", lambda _: answers)
+    apart, distance = class_hulls(both)
+    assert apart.pixels == 0.5
+    assert distance.pixels == pytest.approx(1 / both.units[0])

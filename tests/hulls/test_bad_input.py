@@ -21,7 +21,7 @@ from fsboundary.interfaces import HullSolver
 from fsboundary.results import FeatureBatch, HullProjection
 from hulls.oracles import cloud
 
-SOLVERS = ("active_set", "away_steps", "cvxpy", "nnls")
+SOLVERS = ("active_set", "away_steps", "cvxpy", "interior_point", "nnls")
 
 
 def _project(bank: object = None, features: object = None, **options: Any) -> HullProjection:

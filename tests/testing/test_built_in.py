@@ -43,6 +43,7 @@ test_head_input = feature_extractor_tests(extractor("head_input"))
 test_active_set = hull_solver_tests(solver("active_set"))
 test_away_steps = hull_solver_tests(solver("away_steps"))
 test_cvxpy_hull = hull_solver_tests(solver("cvxpy"))
+test_interior_point = hull_solver_tests(solver("interior_point"))
 test_nnls = hull_solver_tests(solver("nnls"))
 
 _ALONE = "the formula knows the hyperplane alone"
