@@ -21,8 +21,14 @@ from fsboundary.hulls import (
 _ROWS = 64
 """Rows whose distances to every training point are in memory at a time."""
 
+_NARROW = 128
+"""Dimensions up to which the default solver is the faster one, and closes the nearer pairs."""
+
 _WIDE = 4096
-"""Most dimensions in which a table of width by width is made."""
+"""Most dimensions in which a table of width by width is made ..."""
+
+_MOST = 2**27
+"""... and most numbers of all points, of which copies are made: 1 GiB each."""
 
 
 @final
@@ -56,19 +62,22 @@ class Points:
             return torch.full_like(found.distance, torch.nan), mean(found.membership == 1)
         return extrapolation(found, own).ratio, mean(found.membership == 1)
 
-    def class_hulls(self) -> Tensor:
-        """Return the distances between the hulls of all pairs of classes, (P,).
+    def class_hulls(self) -> tuple[Tensor, Tensor]:
+        """Return the distances between the hulls of all pairs of classes, and which are apart.
 
-        0 where they meet, NaN where that stays open.
+        Distances (P,) are 0 where hulls meet, NaN where none is certified. The second table (P,)
+        has 1 for hulls proved not to meet, 0 for hulls that meet, NaN where that stays open.
         """
         pairs = torch.combinations(self.labels.unique().cpu())
         if len(pairs) == 0:
-            return self.train.new_zeros(0)
-        # fast where hulls meet, too, but with a table of width by width
-        solver = "interior_point" if self.bank.num_features <= _WIDE else "active_set"
+            return self.train.new_zeros(0), self.train.new_zeros(0)
+        width, size = self.bank.num_features, self.bank.num_features * len(self.bank)
+        wide = _NARROW < width <= _WIDE and size <= _MOST
+        solver = "interior_point" if wide else "active_set"
         found = hull_separation(self.bank, pairs[:, 0], pairs[:, 1], solver=solver)
-        # a distance within the tolerance of 0 is none
-        return torch.where(found.lower_bound > 0, found.distance, 0 * found.distance)
+        distance = torch.where(found.intersect == 1, 0.0, found.distance)
+        apart = (found.intersect == -1).double()
+        return distance, torch.where(found.intersect == 0, torch.nan, apart)
 
     def neighbours(self, count: int) -> Tensor:
         """Return the training rows nearest to each row, nearest first, (B,count)."""

@@ -64,13 +64,15 @@ def hulls(both: Both, yardstick: int, seed: int) -> list[Measure]:
 
 def class_hulls(both: Both) -> list[Measure]:
     """Return whether the hulls of two classes meet, and how far apart they are."""
-    p, f = (s.class_hulls() for s in (both.pixels, both.features))
+    (p, apart_p), (f, apart_f) = (s.class_hulls() for s in (both.pixels, both.features))
+    told = [int(torch.isfinite(apart).sum()) for apart in (apart_p, apart_f)]
+    left = "" if min(told) == len(p) else f" (of {len(p)}, {told[0]} and {told[1]} are decided)"
     return [
         Measure(
             name="classes_apart",
-            question="share of pairs of classes whose hulls do not meet",
-            pixels=mean(_above_zero(p)),
-            features=mean(_above_zero(f)),
+            question=f"share of pairs of classes whose hulls do not meet{left}",
+            pixels=mean(apart_p),
+            features=mean(apart_f),
         ),
         Measure(
             name="class_hull_distance",
@@ -81,11 +83,6 @@ def class_hulls(both: Both) -> list[Measure]:
             agreement_is=_RANKS,
         ),
     ]
-
-
-def _above_zero(values: Tensor) -> Tensor:
-    """Return 1 where `values` are above 0, 0 where not, NaN where they are NaN."""
-    return torch.where(torch.isnan(values), torch.nan, (values > 0).double())
 
 
 def near(both: Both, labels: Tensor, count: int) -> list[Measure]:

@@ -161,7 +161,8 @@ def test_hulls_of_few_points_in_many_dimensions() -> None:
     again, inside_again = high.hull(25, 0)
     assert torch.allclose(again, ratios, atol=1e-6)
     assert inside_again == inside
-    assert torch.allclose(high.class_hulls(), low.class_hulls(), atol=1e-6)
+    for found, want in zip(high.class_hulls(), low.class_hulls(), strict=True):
+        torch.testing.assert_close(found, want, rtol=0, atol=1e-6)
 
 
 def test_pairs_of_hulls_that_stay_open_are_no_share_of_those_that_meet(
@@ -169,8 +170,11 @@ def test_pairs_of_hulls_that_stay_open_are_no_share_of_those_that_meet(
 ) -> None:
     points = Points(images(2, 1).flatten(1), images(9, 2).flatten(1), torch.arange(9) % CLASSES)
     both = Both(points, points, torch.tensor([[0, 1], [2, 3]]))
-    answers = torch.tensor([0.0, torch.nan, 2.0], dtype=torch.float64)
-    monkeypatch.setattr(Points, "class_hulls", lambda _: answers)
-    apart, distance = class_hulls(both)
-    assert apart.pixels == 0.5
+    distances = torch.tensor([0.0, torch.nan, torch.nan, 2.0], dtype=torch.float64)
+    # of the second no distance is certified, but that they do not meet is; the third is open
+    apart = torch.tensor([0.0, 1.0, torch.nan, 1.0], dtype=torch.float64)
+    monkeypatch.setattr(Points, "class_hulls", lambda _: (distances, apart))
+    share, distance = class_hulls(both)
+    assert share.pixels == pytest.approx(2 / 3)
+    assert share.question.endswith("(of 4, 3 and 3 are decided)")
     assert distance.pixels == pytest.approx(1 / both.units[0])
