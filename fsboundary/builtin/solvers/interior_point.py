@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fsboundary.builtin.solvers.stopping import SAFETY
-from fsboundary.builtin.solvers.whole import all_points
+from fsboundary.builtin.solvers.whole import all_points, packed, row_by_row
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.differences import Differences
 from fsboundary.geometry.interior_point import shortest_weights
+from fsboundary.geometry.least_squares import Array
 from fsboundary.geometry.lent import Lent
-from fsboundary.interfaces import HullSolver, unsolved_hulls
+from fsboundary.interfaces import HullSolver
 from fsboundary.protocols import PointSet
 from fsboundary.results import HullProjection
 
@@ -61,44 +64,33 @@ class InteriorPoint(HullSolver):
         sizes, points = state
         if exclude is not None and len(sizes) > 1:
             raise ArgumentError("exclude", "differences", "None", "leave points of a hull out")
-        fields: dict[str, Any] = unsolved_hulls(queries)
-        support, weights = [], []
-        for row, query in enumerate(queries.cpu()):
-            count = torch.arange(len(points))
-            if exclude is not None:
-                count = count[~torch.isin(count, exclude[row].cpu())]
-            used, share, steps = count[:0], points.new_zeros(0), 0
-            if len(count):
-                shifted = points[count]
-                shifted[: sizes[0]] -= query
-                own = sizes if len(sizes) > 1 else (len(count),)
-                found, steps = shortest_weights(
-                    shifted, own, tolerance=SAFETY * tolerance, max_steps=max_steps
-                )
-                used, share = _generators(found, sizes, count)
-            fields["steps"][row] = steps
-            support.append(used)
-            weights.append(share)
-        pad = torch.nn.utils.rnn.pad_sequence
-        if support:
-            fields["support"] = pad(support, batch_first=True, padding_value=-1)
-            fields["weights"] = pad(weights, batch_first=True)
-        for name in ("support", "weights"):
-            fields[name] = fields[name].to(queries.device)
-        return HullProjection(**fields)
+
+        def solve(query: Array, kept: NDArray[np.intp] | None) -> tuple[Array, int]:
+            shifted = points.clone() if kept is None else points[kept]
+            own = sizes if kept is None else (len(kept),)
+            shifted[: own[0]] -= torch.from_numpy(query)
+            share, steps = shortest_weights(
+                shifted, own, tolerance=SAFETY * tolerance, max_steps=max_steps
+            )
+            return share.numpy(), steps
+
+        if len(sizes) == 1:
+            return row_by_row(queries, exclude, len(points), solve)
+        found = []
+        for query in queries.cpu().numpy():
+            share, steps = solve(query, None)
+            found.append((*_differences(share, sizes[0]), steps))
+        return packed(queries, found)
 
 
-def _generators(found: Tensor, sizes: tuple[int, ...], count: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the generators (S,) that carry weight, differences where there are two hulls."""
-    if len(sizes) == 1:
-        used = (found > 0).nonzero()[:, 0]
-        return count[used], found[used]
-    # from the north-west corner: pairs whose weights add up to those of both sides
-    ends = [part.cumsum(dim=0) for part in found.split(sizes)]
+def _differences(share: Array, rows: int) -> tuple[NDArray[np.intp], Array]:
+    """Return differences (S,) and weights that add up to those of both sides, `rows` of one."""
+    # from the north-west corner
+    ends = [np.cumsum(part) for part in (share[:rows], share[rows:])]
     ends = [end / end[-1] for end in ends]
-    cuts = torch.cat(ends).unique()
+    cuts = np.unique(np.concatenate(ends))
     cuts = cuts[cuts > 0]
-    share = torch.diff(cuts, prepend=cuts.new_zeros(1))
-    middle = cuts - share / 2
-    rows, columns = (torch.searchsorted(end, middle).clamp_max(len(end) - 1) for end in ends)
-    return rows * sizes[1] + columns, share
+    weights = np.diff(cuts, prepend=0.0)
+    middle = cuts - weights / 2
+    one, other = (np.minimum(np.searchsorted(end, middle), len(end) - 1) for end in ends)
+    return one * (len(share) - rows) + other, weights

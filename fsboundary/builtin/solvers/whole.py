@@ -55,8 +55,7 @@ def row_by_row(
         Takes a query (d,) and the generators that count, None for all; returns weights of these
         generators, all zero where it found none, and its steps.
     """
-    fields: dict[str, Any] = unsolved_hulls(queries)
-    found: list[tuple[NDArray[np.intp], Array]] = []
+    found: list[tuple[NDArray[np.intp], Array, int]] = []
     for row, query in enumerate(queries.cpu().numpy()):
         kept = None
         if exclude is not None and bool((exclude[row] >= 0).any()):
@@ -66,13 +65,19 @@ def row_by_row(
         empty = kept is not None and len(kept) == 0
         weights, steps = (np.zeros(0), 0) if empty else solve(query, kept)
         used = np.flatnonzero(weights > 0)
-        found.append((used if kept is None else kept[used], weights[used]))
-        fields["steps"][row] = steps
-    width = max((len(used) for used, _ in found), default=1)
+        found.append((used if kept is None else kept[used], weights[used], steps))
+    return packed(queries, found)
+
+
+def packed(queries: Tensor, found: list[tuple[NDArray[np.intp], Array, int]]) -> HullProjection:
+    """Return the generators, their weights and the steps of each of `queries` (B,d) as tables."""
+    fields: dict[str, Any] = unsolved_hulls(queries)
+    width = max((len(used) for used, _, _ in found), default=1)
     shape = len(found), max(width, 1)
     support, share = np.full(shape, -1, dtype=np.int64), np.zeros(shape)
-    for row, (used, weights) in enumerate(found):
+    for row, (used, weights, steps) in enumerate(found):
         support[row, : len(used)], share[row, : len(used)] = used, weights
+        fields["steps"][row] = steps
     fields["support"] = torch.from_numpy(support).to(queries.device)
     fields["weights"] = torch.from_numpy(share).to(queries.device)
     return HullProjection(**fields)
