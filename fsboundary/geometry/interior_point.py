@@ -61,19 +61,16 @@ def shortest_weights(
     weights = 1 / member.sum(dim=0)[groups]
     slope = y @ (y.T @ weights)
     # strictly inside: every slack is at least 1
-    level = _least(slope, sizes) - 1.0
+    level = torch.stack([part.min() for part in slope.split(sizes)]) - 1.0
     slack = slope - level[groups]
     best, least, stuck = weights, torch.inf, 0
     for step in range(max_steps):
-        residual = y.T @ weights
-        slope = y @ residual
-        squared = residual @ residual
-        gap = squared - _least(slope, sizes).sum()
-        if float(squared) <= _NONE**2 or float(gap) <= _BEYOND * tolerance * float(squared):
+        slope, squared, gap = _graded(y, weights, sizes)
+        if squared <= _NONE**2 or gap <= _BEYOND * tolerance * squared:
             return _without_small(y, weights, slack, sizes, tolerance), step
         stuck += 1
-        if float(gap) < least:
-            best, least, stuck = weights, float(gap), 0
+        if gap < least:
+            best, least, stuck = weights, gap, 0
         if stuck >= _STUCK:
             return best, step
         ratio = weights / slack
@@ -84,30 +81,41 @@ def shortest_weights(
         moment = moment[: y.shape[1], : y.shape[1]]
         moment.diagonal().add_(1.0)
         factor, info = torch.linalg.cholesky_ex(moment)
-        system = _System(y, member, ratio, factor)
+        if int(info):
+            return best, step + 1
+        system = _System(y, member, weights, slack, factor)
         off_dual, off_sum = slope - level[groups] - slack, 1 - member.T @ weights
         aim = -weights * slack
-        move = system.step(-off_dual + aim / weights, off_sum)
-        other = (aim - slack * move[0]) / weights
-        long = _room(weights, move[0], slack, other)
+        move, _, other = system.step(off_dual, off_sum, aim)
+        long = _room(weights, move, slack, other)
         before = weights @ slack
-        after = (weights + long * move[0]) @ (slack + long * other)
-        aim = aim - move[0] * other + (after / before) ** 3 * before / len(y)
-        move = system.step(-off_dual + aim / weights, off_sum)
-        other = (aim - slack * move[0]) / weights
-        if int(info) or not bool(torch.isfinite(other).all() & torch.isfinite(move[0]).all()):
+        after = (weights + long * move) @ (slack + long * other)
+        aim = aim - move * other + (after / before) ** 3 * before / len(y)
+        move, lift, other = system.step(off_dual, off_sum, aim)
+        if not bool(torch.isfinite(other).all() & torch.isfinite(move).all()):
             return best, step + 1
-        long = _INWARD * _room(weights, move[0], slack, other)
-        weights, level = weights + long * move[0], level + long * move[1]
+        long = _INWARD * _room(weights, move, slack, other)
+        weights, level = weights + long * move, level + long * lift
         slack = slack + long * other
     return best, max_steps
+
+
+def _graded(y: Tensor, weights: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, float, float]:
+    """Return the slope (n,) of half the squared length, that square, and its gap."""
+    residual = y.T @ weights
+    slope, squared = y @ residual, residual @ residual
+    gap = squared - sum(part.min() for part in slope.split(sizes))
+    return slope, float(squared), float(gap)
 
 
 class _System:
     """Newton's equations at one iterate: one factor, several right-hand sides."""
 
-    def __init__(self, y: Tensor, member: Tensor, ratio: Tensor, factor: Tensor) -> None:
-        self._y, self._member, self._ratio, self._factor = y, member, ratio, factor
+    def __init__(
+        self, y: Tensor, member: Tensor, weights: Tensor, slack: Tensor, factor: Tensor
+    ) -> None:
+        self._y, self._member, self._factor = y, member, factor
+        self._weights, self._slack, self._ratio = weights, slack, weights / slack
         self._sums = self._solve(member)
         self._small = member.T @ self._sums
 
@@ -116,16 +124,17 @@ class _System:
         inner = torch.cholesky_solve(self._y.T @ (self._ratio[:, None] * right), self._factor)
         return self._ratio[:, None] * (right - self._y @ inner)
 
-    def step(self, right: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the moves of weights (n,), whose groups sum to `sums`, and of the levels."""
-        free = self._solve(right[:, None])[:, 0]
+    def step(self, off_dual: Tensor, off_sum: Tensor, aim: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the moves of weights (n,), levels and slacks (n,).
+
+        They take away what slopes less slacks and levels, and the sums of the groups, are off by,
+        and `aim` (n,) is what the products of weights and slacks gain to first order.
+        """
+        free = self._solve((aim / self._weights - off_dual)[:, None])[:, 0]
         # the caller looks for what is not finite
-        level, _ = torch.linalg.solve_ex(self._small, sums - self._member.T @ free)
-        return free + self._sums @ level, level
-
-
-def _least(slope: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    return torch.stack([part.min() for part in slope.split(sizes)])
+        lift, _ = torch.linalg.solve_ex(self._small, off_sum - self._member.T @ free)
+        move = free + self._sums @ lift
+        return move, lift, (aim - self._slack * move) / self._weights
 
 
 def _room(weights: Tensor, move: Tensor, slack: Tensor, other: Tensor) -> Tensor:
@@ -174,9 +183,6 @@ def _without_small(
 ) -> Tensor:
     """Return `weights` without those below their slack, where that keeps the tolerance."""
     kept = torch.where(weights > slack, weights, 0.0)
-    sums = torch.stack([part.sum() for part in kept.split(sizes)])
-    kept = kept / sums.repeat_interleave(torch.tensor(sizes, device=y.device))
-    residual = y.T @ kept
-    squared = residual @ residual
-    gap = squared - _least(y @ residual, sizes).sum()
-    return kept if bool(gap <= tolerance * squared) else weights
+    kept = torch.cat([part / part.sum() for part in kept.split(sizes)])
+    _, squared, gap = _graded(y, kept, sizes)
+    return kept if gap <= tolerance * squared else weights

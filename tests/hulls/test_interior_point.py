@@ -8,18 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fsboundary import ArgumentError, FeatureBank, HullSeparation, Status, hull_separation
+from fsboundary import ArgumentError, FeatureBank, HullSeparation, Status
 from fsboundary.builtin.solvers.interior_point import InteriorPoint
 from fsboundary.geometry.differences import Differences
 from fsboundary.geometry.interior_point import shortest_weights
 from hulls.oracles import cloud, rotation
+from hulls.pairs import separation as by_default
 
 
 def separation(one: Tensor, other: Tensor, **options: object) -> HullSeparation:
-    labels = torch.tensor([0] * len(one) + [1] * len(other))
-    bank = FeatureBank(torch.cat([one, other]), labels)
-    options = {"solver": "interior_point"} | options
-    return hull_separation(bank, 0, 1, **options)  # type: ignore[arg-type]  # options of one call
+    return by_default(one, other, **({"solver": "interior_point"} | options))
 
 
 @settings(deadline=None, max_examples=60)
@@ -34,7 +32,7 @@ def test_distances_are_those_of_the_default(
     seed: int, n: int, m: int, d: int, shift: float
 ) -> None:
     one, other = cloud(n, d, seed), cloud(m, d, seed + 1) + shift
-    want, found = separation(one, other, solver="active_set"), separation(one, other)
+    want, found = by_default(one, other), separation(one, other)
     assert found.ok.all()
     assert float(found.lower_bound) <= float(want.distance) * (1 + 1e-9) + 1e-9
     assert float(found.distance) == pytest.approx(float(want.distance), rel=2e-6, abs=1e-7)
@@ -70,12 +68,53 @@ def test_the_answer_turns_with_the_points() -> None:
     assert float(found.distance) == pytest.approx(7 * float(want.distance), rel=2e-6)
 
 
-def test_nothing_is_lost_far_from_the_origin() -> None:
-    # whole numbers: the translation itself loses nothing
-    one, other = (64 * cloud(40, 4, 2)).round(), (64 * cloud(30, 4, 3)).round() + 160
-    want, found = separation(one, other), separation(one + 2.0**36, other + 2.0**36)
+@pytest.mark.parametrize("scale", [1e-150, 1e150])
+def test_numbers_near_the_ends_of_float64(scale: float) -> None:
+    one, other = cloud(20, 5, 10), cloud(20, 5, 11) + 3
+    want, found = separation(one, other), separation(scale * one, scale * other)
     assert found.ok.all()
-    assert float(found.lower_bound) == pytest.approx(float(want.distance), rel=1e-6)
+    assert float(found.distance / scale) == pytest.approx(float(want.distance), rel=1e-9)
+
+
+@pytest.mark.parametrize("gap", [1e-6, 1e-7, 1e-8])
+def test_hulls_a_hair_apart_are_not_said_to_meet(gap: float) -> None:
+    # two flat hulls, one above the other, so that the gap is exact
+    one, other = cloud(30, 4, 12), cloud(30, 4, 13)
+    one[:, 3], other[:, 3] = 0, gap
+    found = separation(one, other)
+    # nearer than 1e-7 of the points' size it may stay open
+    assert found.intersect.tolist() in ([[-1], [0]] if gap < 1e-7 else [[-1]])
+    assert float(found.lower_bound) <= gap
+
+
+@pytest.mark.parametrize("kind", ["copies", "one against many", "a line", "all on one point"])
+def test_degenerate_pairs(kind: str) -> None:
+    one, other = cloud(12, 5, 14), cloud(9, 5, 15) + 2
+    if kind == "copies":
+        one, other = one.repeat(5, 1), other[:1].repeat(7, 1)
+    if kind == "one against many":
+        one = one[:1]
+    if kind == "a line":
+        one = torch.linspace(-1, 1, 12).double()[:, None] * one[:1]
+    if kind == "all on one point":
+        one = one[:1].repeat(4, 1)
+        other = torch.cat([other, one])
+    want, found = by_default(one, other), separation(one, other)
+    assert found.ok.all()
+    assert found.intersect.tolist() == want.intersect.tolist()
+    assert float(found.distance) == pytest.approx(float(want.distance), rel=1e-6, abs=1e-9)
+
+
+def test_rows_whose_points_are_all_left_out_have_no_answer() -> None:
+    solver, points = InteriorPoint(), FeatureBank(cloud(4, 3, 16))
+    exclude = torch.tensor([[0, 1, 2, 3], [0, 1, 2, -1]])
+    queries = cloud(2, 3, 17)
+    found = solver.project(
+        solver.prepare(points), queries, exclude=exclude, tolerance=1e-6, max_steps=50
+    )
+    assert (found.support[0] == -1).all()
+    assert found.support[1].tolist() == [3]
+    assert found.weights[1].tolist() == [1.0]
 
 
 def test_weights_of_pairs_add_up_to_those_of_both_sides() -> None:

@@ -15,16 +15,7 @@ from fsboundary import ArgumentError, FeatureBank, HullSeparation, Status, hull_
 from fsboundary.builtin.solvers.nnls import Nnls
 from fsboundary.geometry.differences import Differences
 from hulls.oracles import clarabel_distances, cloud, rotation, squared_distance
-
-
-def two(one: Tensor, other: Tensor) -> FeatureBank:
-    """Return a bank of class 3, then class 5."""
-    labels = torch.tensor([3] * len(one) + [5] * len(other))
-    return FeatureBank(torch.cat([one, other]), labels)
-
-
-def separation(one: Tensor, other: Tensor, **options: object) -> HullSeparation:
-    return hull_separation(two(one, other), 3, 5, **options)  # type: ignore[arg-type]  # options of one call
+from hulls.pairs import separation, two
 
 
 def by_clarabel(one: Tensor, other: Tensor) -> float:
@@ -192,11 +183,12 @@ def test_scale_rotation_permutation_and_exchange(scale: float) -> None:
     torch.testing.assert_close(found.normal @ turn.T, -want.normal, rtol=1e-4, atol=1e-4)
 
 
-def test_nothing_is_lost_far_from_the_origin() -> None:
+@pytest.mark.parametrize("solver", ["active_set", "interior_point"])
+def test_nothing_is_lost_far_from_the_origin(solver: str) -> None:
     # whole numbers: the translation itself loses nothing
     one, other = (64 * cloud(40, 4, 2)).round(), (64 * cloud(30, 4, 3)).round() + 160
     want = separation(one, other)
-    found = separation(one + 2.0**36, other + 2.0**36)
+    found = separation(one + 2.0**36, other + 2.0**36, solver=solver)
     assert found.ok.all()
     assert float(found.distance) == pytest.approx(float(want.distance), rel=1e-6)
     assert float(found.lower_bound) == pytest.approx(float(want.distance), rel=1e-6)
