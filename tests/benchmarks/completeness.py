@@ -24,7 +24,9 @@ from fsboundary.demo import load_demo
 LIMIT = 1e-4
 METHODS = ("riemann_middle", "riemann_trapezoid", "gausslegendre")
 COLUMNS = ("own", "nearest", "baseline", "flip point")
+FLIP = "flip image, nearest in features"
 BASELINES = (
+    FLIP,
     "flip image",
     "blurred, 0.5",
     "blurred, 1",
@@ -62,6 +64,8 @@ class Case:
         x, train = self.images, self.train
         if name == "flip image":
             return fsb.pixels.flip_images(self.space, x).images
+        if name == FLIP:
+            return fsb.pixels.flip_images(self.space, x, self.nearest()).images
         if name.startswith("blurred"):
             return blurred(x, float(name.split(",")[1]))
         if name == "mean of class":
@@ -73,6 +77,11 @@ class Case:
             return train[torch.randperm(len(train), generator=generator)[: len(x)]]
         return torch.full_like(x, 0.5 if name == "grey" else 0.0)
 
+    def nearest(self) -> Tensor:
+        """Return the class of each image's nearest flip point in feature space (B,)."""
+        features = self.space.extract(self.images).features
+        return fsb.find_flip_points(self.space.head, features).target[:, 0]
+
     def columns(self, name: str, ends: Tensor) -> Tensor:
         """Return the class of each image's own, the nearest other, or that of its baseline (B,).
 
@@ -81,8 +90,7 @@ class Case:
         if name == "own":
             return self.own
         if name in ("nearest", "flip point"):
-            features = self.space.extract(self.images).features
-            return fsb.find_flip_points(self.space.head, features).target[:, 0]
+            return self.nearest()
         return self.space.extract(ends).predicted
 
     def run(

@@ -29,7 +29,8 @@ def test_a_small_hunt_finds_no_point_of_another_class(
     kinds = {"l2 balls", "linf balls", "boxes", "hulls", "enlarged hulls", "certified by hulls"}
     for counts in found["points"].values():
         assert kinds <= set(counts)
-        assert min(counts.values()) > 30
+        # an enlarged hull may certify no point of a few
+        assert min(counts[kind] for kind in kinds) > 30
 
 
 @pytest.mark.parametrize("kind", ["unbounded", "nonnegative", "box"])
