@@ -25,7 +25,9 @@ class Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(width_out)
         self.conv2 = nn.Conv2d(width_out, width_out, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(width_out)
-        self.activation = nn.Softplus(beta=SHARPNESS)
+        # a module for each place: methods that hook activations, such as DeepLift, want that
+        self.activation1 = nn.Softplus(beta=SHARPNESS)
+        self.activation2 = nn.Softplus(beta=SHARPNESS)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or width_in != width_out:
             self.shortcut = nn.Sequential(
@@ -34,9 +36,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B,width_in,H,W) to (B,width_out,H/stride,W/stride)."""
-        y = self.activation(self.norm1(self.conv1(x)))
+        y = self.activation1(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(y))
-        out: Tensor = self.activation(y + self.shortcut(x))
+        out: Tensor = self.activation2(y + self.shortcut(x))
         return out
 
 

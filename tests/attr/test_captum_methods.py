@@ -50,12 +50,20 @@ PIXELS: dict[str, Callable[[Distance, Tensor], Any]] = {
     "ShapleyValues": lambda m, x: ca.ShapleyValues(m).attribute(
         x, feature_mask=SQUARES % 2, target=TARGET
     ),
+    "DeepLift": lambda m, x: ca.DeepLift(m).attribute(x, target=TARGET),
+    "DeepLiftShap": lambda m, x: ca.DeepLiftShap(m).attribute(
+        x, torch.zeros_like(x), target=TARGET
+    ),
     "NoiseTunnel": lambda m, x: ca.NoiseTunnel(ca.Saliency(m)).attribute(
         x, nt_samples=2, stdevs=0.01, target=TARGET
     ),
 }
 LAYERS: dict[str, Callable[[Distance, Tensor], Any]] = {
     "LayerGradCam": lambda m, x: ca.LayerGradCam(m, m.model.blocks[3]).attribute(x, target=TARGET),
+    "LayerDeepLift": lambda m, x: ca.LayerDeepLift(m, m.model.stem).attribute(x, target=TARGET),
+    "LayerDeepLiftShap": lambda m, x: ca.LayerDeepLiftShap(m, m.model.stem).attribute(
+        x, torch.zeros_like(x), target=TARGET
+    ),
     "LayerActivation": lambda m, x: ca.LayerActivation(m, m.model.blocks[3]).attribute(x),
     "LayerIntegratedGradients": lambda m, x: ca.LayerIntegratedGradients(
         m, m.model.blocks[3]
@@ -91,6 +99,10 @@ NEURONS: dict[str, Callable[[Distance, Tensor], Any]] = {
     "NeuronFeatureAblation": lambda m, x: ca.NeuronFeatureAblation(m, m.model.blocks[3]).attribute(
         x, NEURON, feature_mask=SQUARES
     ),
+    "NeuronDeepLift": lambda m, x: ca.NeuronDeepLift(m, m.model.blocks[3]).attribute(x, NEURON),
+    "NeuronDeepLiftShap": lambda m, x: ca.NeuronDeepLiftShap(m, m.model.blocks[3]).attribute(
+        x, neuron_selector=NEURON, baselines=torch.zeros_like(x)
+    ),
     "NeuronDeconvolution": lambda m, x: ca.NeuronDeconvolution(m, m.model.blocks[3]).attribute(
         x, NEURON
     ),
@@ -100,43 +112,6 @@ NEURONS: dict[str, Callable[[Distance, Tensor], Any]] = {
 }
 # what does not run, and why
 REFUSED: dict[str, tuple[Callable[[Distance, Tensor], Any], type[Exception], str]] = {
-    # DeepLift replaces each ReLU's gradient and wants a module of its own for each; the demo's
-    # network, on its logits just as here, calls one twice in a block
-    "DeepLift": (
-        lambda m, x: ca.DeepLift(m).attribute(x, target=TARGET),
-        RuntimeError,
-        "being used more than once",
-    ),
-    "DeepLiftShap": (
-        lambda m, x: ca.DeepLiftShap(m).attribute(x, x.repeat(2, 1, 1, 1), target=TARGET),
-        RuntimeError,
-        "being used more than once",
-    ),
-    "LayerDeepLift": (
-        lambda m, x: ca.LayerDeepLift(m, m.model.stem).attribute(x, target=TARGET),
-        RuntimeError,
-        "being used more than once",
-    ),
-    "LayerDeepLiftShap": (
-        lambda m, x: ca.LayerDeepLiftShap(m, m.model.stem).attribute(
-            x, x.repeat(2, 1, 1, 1), target=TARGET
-        ),
-        RuntimeError,
-        "being used more than once",
-    ),
-    "NeuronDeepLift": (
-        lambda m, x: ca.NeuronDeepLift(m, m.model.blocks[3]).attribute(x, NEURON),
-        RuntimeError,
-        "being used more than once",
-    ),
-    "NeuronDeepLiftShap": (
-        lambda m, x: ca.NeuronDeepLiftShap(m, m.model.blocks[3]).attribute(
-            x, NEURON, x.repeat(2, 1, 1, 1)
-        ),
-        RuntimeError,
-        "being used more than once",
-    ),
-    # Captum 0.9 applies the target twice, on the logits just as here
     "LayerFeaturePermutation": (
         lambda m, x: ca.LayerFeaturePermutation(m, m.model.pool).attribute(
             x, target=TARGET, layer_mask=HALVES
