@@ -44,18 +44,21 @@ def aim_from(
     inputs: tuple[Tensor, ...],
     additional: tuple[Any, ...],
     target: Tensor | None,
+    *,
+    quiet: bool = False,
 ) -> Aim:
     """Return where each row of `inputs` is headed; see :func:`aim`."""
     with torch.no_grad():
         features = space.features(*inputs, *additional)
     # after the pass, which finds the head
-    return aim(space.head, features, target)
+    return aim(space.head, features, target, quiet=quiet)
 
 
-def aim(head: LinearHead, features: Tensor, target: Tensor | None) -> Aim:
+def aim(head: LinearHead, features: Tensor, target: Tensor | None, *, quiet: bool = False) -> Aim:
     """Return where each row of `features` is headed; `target` is (B,) or None for the nearest.
 
-    Warns of rows at distance 0, whose direction is 0, and of rows without a flip point.
+    Unless `quiet`, warns of rows at distance 0, whose direction is 0, and of rows without a flip
+    point.
     """
     z = features.detach().double()
     head = head.to(z.device)
@@ -72,11 +75,11 @@ def aim(head: LinearHead, features: Tensor, target: Tensor | None) -> Aim:
     unit = torch.where(own[:, None], -unit, unit)
     missing = ~torch.isfinite(distance)
     unit = torch.where(missing[:, None], torch.nan, unit)
-    if bool(missing.any()):
+    if bool(missing.any()) and not quiet:
         codes = sorted({int(code) for code in status[missing].tolist()})
         advice = "; ".join(f"{Status(c).name}: {Status(c).advice}" for c in codes)
         warn(f"no flip point, so no direction: the attribution is NaN ({advice})", missing)
-    if bool((distance == 0).any()):
+    if bool((distance == 0).any()) and not quiet:
         warn(
             "on the boundary, distance 0: there is no direction, and 0 stands for it", distance == 0
         )

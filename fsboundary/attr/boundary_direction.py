@@ -21,7 +21,7 @@ from fsboundary.attr.arguments import (
     parts_of,
     target_rows,
 )
-from fsboundary.attr.flips import Finder, check_finder, flips_of, given_flips
+from fsboundary.attr.flips import Finder, finder_of, flips_of, given_flips
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.space import FeatureSpace, space_of
@@ -49,11 +49,14 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
     finder : callable, optional
         For "integrated": images (B,...) and classes to reach (B,) to flip images (B,...), NaN
         where none was found. :func:`fsboundary.pixels.flip_images` if left out.
+    bounds : (float, float)
+        What pixels lie between, in that search. An image that leaves them, as with noise, has a
+        range of its own, wider on both sides by as many eighths as it needs.
 
     Raises
     ------
     ArgumentError
-        Another kind, or a finder that cannot be called.
+        Another kind, a finder that cannot be called, or bounds that are none.
     """
 
     def __init__(
@@ -61,14 +64,16 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         model: nn.Module | FeatureSpace,
         kind: Kind = "gradient",
         finder: Finder | None = None,
+        bounds: tuple[float, float] = (0, 1),
     ) -> None:
         if kind not in ("gradient", "times_input", "integrated"):
             wanted = '"gradient", "times_input" or "integrated"'
             raise ArgumentError("kind", repr(kind), wanted, "choose one of them")
-        check_finder(finder)
         self.space = space_of(model)
+        self.finder = finder_of(self.space, finder, bounds)
+        self._own_finder = finder is not None
         super().__init__(self.space.logits)
-        self.kind, self.finder = kind, finder
+        self.kind = kind
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -99,7 +104,7 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         inputs : Tensor (B, ...) or tuple of such
             Images, and further inputs of the model.
         baselines : Tensor (B, ...) or tuple of such, optional
-            For "integrated": the flip images, found by `finder` if left out.
+            For "integrated" alone: the flip images, found by `finder` if left out.
         target : int, list of int, Tensor or None
             The class to reach; None for the nearest. Where it is the image's own, the direction is
             straight away from the nearest flip point, and the flip image the nearest.
@@ -122,12 +127,17 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         Raises
         ------
         ArgumentError
-            Wrong types, shapes or classes, or a delta of a kind that has none.
+            Wrong types, shapes or classes, or baselines or a delta of a kind that has none.
         """
         parts, more, targets = opened(inputs, additional_forward_args, target)
         ends: tuple[Tensor, ...] = ()
         if self.kind == "integrated":
-            ends = given_flips(parts, more, baselines, self.finder)
+            ends = given_flips(parts, more, baselines, self._own_finder)
+        elif baselines is not None:
+            # a class in the place of Saliency's target would be taken for baselines
+            wanted = f'none for kind="{self.kind}"'
+            fix = 'pass the class as target=, or use kind="integrated"'
+            raise ArgumentError("baselines", _short(baselines), wanted, fix)
         if return_convergence_delta and not self.has_convergence_delta():
             fix = 'use BoundaryDirection(model, kind="integrated")'
             raise ArgumentError("return_convergence_delta", "True", f"False for {self.kind}", fix)
@@ -138,9 +148,7 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         ):
             if self.kind == "integrated":
                 goal = aim_from(self.space, here, args, goal_class)
-                flips = flips_of(
-                    self.space, here, args, goal, end, self.finder, internal_batch_size
-                )
+                flips = flips_of(self.space, here, args, goal, end, self.finder)
                 # Captum takes no fewer rows at once than there are
                 size = internal_batch_size and max(internal_batch_size, len(here[0]))
                 found = self._integrated(here, args, goal, flips, (n_steps, method, size))
@@ -235,3 +243,7 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         total: Tensor = torch.stack([a.flatten(1).sum(dim=1) for a in parts]).sum(dim=0)
         delta: Tensor = total - way
         return delta
+
+
+def _short(value: object) -> str:
+    return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)

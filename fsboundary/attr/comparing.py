@@ -21,7 +21,7 @@ from fsboundary.attr.deletion import deletion_curves
 from fsboundary.attr.intervals import bootstrap
 from fsboundary.attr.margins import Margins
 from fsboundary.attr.metrics import METRICS, all_pairs, metric
-from fsboundary.attr.reach import falling_directions, reach_curves
+from fsboundary.attr.reach import reach_curves, unit_directions
 from fsboundary.pixels import flip_images
 from fsboundary.results import Comparison, FlipImages
 from fsboundary.space import FeatureSpace
@@ -68,9 +68,9 @@ def compare(
     - "sign": share of equal signs among the entries that are not 0 in both.
 
     The curves say what the model does, and need `space`. ``deletion``: how the margin falls when
-    pixels are moved to the baselines, largest attribution first. ``reach``: how it falls along
-    the attribution's direction, up to 10 times as far as the flip image; nothing holds pixels
-    within a range there.
+    pixels are moved to the baselines, those of the largest attribution by size first. ``reach``:
+    how it falls along the line of the attribution, in the sense in which the boundary is nearer,
+    up to 10 times as far as the flip image; nothing holds pixels within a range there.
 
     Parameters
     ----------
@@ -200,10 +200,11 @@ def _curves(
     """Return the fields that need a model."""
     status = torch.where(margins.status == Status.CONVERGED, compared.status, margins.status)
     images = margins.images
-    directions = falling_directions(compared.values, margins.gradient(images))
     unit = (flips.double() - images.double()).flatten(1).norm(dim=1)
+    # an image that is its own flip image gives no unit
+    unit = torch.where(unit > 0, unit, torch.nan)
     deletion = deletion_curves(margins, compared.values, baselines, grid)
-    reach, crossing = reach_curves(margins, directions, unit, FARTHEST * grid)
+    reach, crossing = reach_curves(margins, unit_directions(compared.values), unit, FARTHEST * grid)
     failed = status != Status.CONVERGED
     unit = torch.where(margins.usable, unit, torch.nan)
     lost = ~failed & ~torch.isfinite(unit)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fsboundary.attr.envelope import Answer, Pass, attach, watched
+from fsboundary.attr.envelope import Answer, Pass, attach, warn_of_values, watched
 from fsboundary.builtin.extractors.batches import check_images
 from fsboundary.errors import ArgumentError, HeadError
 from fsboundary.head import LinearHead
@@ -30,6 +30,7 @@ class Distance(nn.Module, ABC):
         # not train(): the mode of the model is the user's
         self.training = self.model.training
         self._head: LinearHead | None = None
+        self._told = False
 
     def forward(self, images: Tensor, *additional: Any) -> Tensor:
         """Return the distances of `images`, in the dtype of the features.
@@ -45,7 +46,12 @@ class Distance(nn.Module, ABC):
         record = Pass()
         features = self.space.features(watched(images, record), *additional)
         head = self._checked_head().to(features.device)
-        return attach(features, self._answer(head, features.detach().double()), record)
+        answer = self._answer(head, features.detach().double())
+        out = attach(features, answer, record)
+        if not out.requires_grad:
+            # no backward pass will tell, as in perturbation methods
+            self._told = warn_of_values(answer, self._told)
+        return out
 
     def _check_early(self) -> None:
         """Check against the head where it is known by now; else the first pass does."""

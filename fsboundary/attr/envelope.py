@@ -76,6 +76,21 @@ def attach(features: Tensor, answer: Answer, record: Pass) -> Tensor:
     return out
 
 
+def warn_of_values(answer: Answer, told: bool) -> bool:
+    """Warn of the values of `answer` that are no numbers; return True.
+
+    Also of whole columns, unless `told` of them before.
+    """
+    if bool(answer.refused.any()) and not told:
+        columns = answer.refused.nonzero()[:, 0].tolist()
+        warnings.warn(f"columns {columns} are NaN and no targets: {answer.why}", stacklevel=3)
+    for mask, message in answer.notes:
+        found = mask & ~torch.isfinite(answer.value) & ~answer.refused
+        if bool(found.any()):
+            warnings.warn(f"{message} ({rows_in(found)})", stacklevel=3)
+    return True
+
+
 def rows_in(mask: Tensor) -> str:
     """Return the rows where `mask` (B, ...) is true somewhere, for a message."""
     rows = mask.flatten(1).any(dim=1).nonzero()[:, 0].tolist()

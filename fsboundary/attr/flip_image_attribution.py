@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fsboundary.attr.aim import aim_from, warn_of_zeros
 from fsboundary.attr.arguments import Target, Tensors, like, opened, parts_of
-from fsboundary.attr.flips import BATCH, Finder, check_finder, flips_of, given_flips
+from fsboundary.attr.flips import BATCH, Finder, finder_of, flips_of, given_flips
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.space import FeatureSpace, space_of
 
@@ -33,18 +33,26 @@ class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Ca
     finder : callable, optional
         Images (B,...) and classes to reach (B,) to flip images (B,...), NaN where none was found.
         :func:`fsboundary.pixels.flip_images` if left out.
+    bounds : (float, float)
+        What pixels lie between, in that search. An image that leaves them, as with noise, has a
+        range of its own, wider on both sides by as many eighths as it needs.
 
     Raises
     ------
     ArgumentError
-        A finder that cannot be called.
+        A finder that cannot be called, or bounds that are none.
     """
 
-    def __init__(self, model: nn.Module | FeatureSpace, finder: Finder | None = None) -> None:
-        check_finder(finder)
+    def __init__(
+        self,
+        model: nn.Module | FeatureSpace,
+        finder: Finder | None = None,
+        bounds: tuple[float, float] = (0, 1),
+    ) -> None:
         self.space = space_of(model)
+        self.finder = finder_of(self.space, finder, bounds)
+        self._own_finder = finder is not None
         super().__init__(self.space.logits)
-        self.finder = finder
 
     @log_usage()  # type: ignore[untyped-decorator]  # Captum has no types
     def attribute(
@@ -84,13 +92,14 @@ class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Ca
             Wrong types, shapes or classes.
         """
         parts, more, targets = opened(inputs, additional_forward_args, target)
-        ends = given_flips(parts, more, baselines, self.finder)
+        ends = given_flips(parts, more, baselines, self._own_finder)
         done: list[tuple[Tensor, ...]] = []
         for here, args, (goal_class,), end in parts_of(
             len(parts[0]), perturbations_per_eval, show_progress, parts, more, (targets,), ends
         ):
-            goal = aim_from(self.space, here, args, goal_class)
-            flips = flips_of(self.space, here, args, goal, end, self.finder, perturbations_per_eval)
+            # flip images that were given need no flip points
+            goal = aim_from(self.space, here, args, goal_class, quiet=bool(end))
+            flips = flips_of(self.space, here, args, goal, end, self.finder)
             found = _squares(here, flips)
             warn_of_zeros(found, torch.ones(len(here[0]), dtype=torch.bool), _SAME)
             done.append(found)

@@ -12,6 +12,8 @@ from fsboundary.attr.aim import Aim, warn
 from fsboundary.attr.arguments import as_tuple
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
+from fsboundary.pixels import flip_images
+from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace
 
 Finder = Callable[[Tensor, Tensor], Tensor]
@@ -21,6 +23,10 @@ BATCH = 64
 """Images for which flip images are sought at once, unless the caller says."""
 
 
+_WIDER = 8
+"""Ranges grow by this part of their width: few groups of rows, none much wider than it must be."""
+
+
 def check_finder(finder: object) -> None:
     """Raise ArgumentError unless `finder` can be called, or is None."""
     if not (finder is None or callable(finder)):
@@ -28,18 +34,48 @@ def check_finder(finder: object) -> None:
         raise ArgumentError("finder", repr(finder), "a function of images and targets", fix)
 
 
+def finder_of(space: FeatureSpace, finder: Finder | None, bounds: tuple[float, float]) -> Finder:
+    """Return `finder`, or the search for flip images within `bounds` where it is None.
+
+    Images that leave the bounds, as those with noise do, have a range of their own, wider on both
+    sides by as many eighths as they need: what a row gets does not depend on the others.
+
+    Raises
+    ------
+    ArgumentError
+        A finder that cannot be called, or bounds that are none.
+    """
+    low, high = check_bounds(bounds)
+    check_finder(finder)
+    part = (high - low) / _WIDER
+
+    def search(images: Tensor, target: Tensor) -> Tensor:
+        flat = images.flatten(1).double()
+        out = torch.maximum(low - flat, flat - high).amax(dim=1) / part
+        # rows that are not finite are told by the search
+        parts = torch.where(torch.isfinite(out), out.ceil().clamp_min(0), 0)
+        found = torch.full_like(images, torch.nan)
+        for count in parts.unique().tolist():
+            rows = parts == count
+            limits = (low - count * part, high + count * part)
+            found[rows] = flip_images(space, images[rows], target[rows], bounds=limits).images
+        return found
+
+    return finder or search
+
+
 def given_flips(
     inputs: tuple[Tensor, ...],
     additional: tuple[Any, ...],
     baselines: object,
-    finder: Finder | None,
+    own_finder: bool,
 ) -> tuple[Tensor, ...]:
     """Return the flip images that the caller gave, () if they are to be found, or raise."""
     if baselines is not None:
         ends = as_tuple("baselines", baselines)
         _check_shapes(inputs, ends, "baselines")
         return ends
-    if len(inputs) > 1 or (finder is None and additional):
+    if len(inputs) > 1 or (additional and not own_finder):
         raise ArgumentError(
             "baselines",
             "none, for a model with several inputs or additional arguments",
@@ -55,8 +91,7 @@ def flips_of(
     additional: tuple[Any, ...],
     goal: Aim,
     given: tuple[Tensor, ...],
-    finder: Finder | None,
-    size: int | None,
+    finder: Finder,
 ) -> tuple[Tensor, ...]:
     """Return an image on the boundary for each row of `inputs`: given, or found.
 
@@ -66,7 +101,7 @@ def flips_of(
     ends = given
     if not given:
         images = inputs[0].detach()
-        ends = (_found(space, images, goal.target.to(images.device), finder, size),)
+        ends = (finder(images, goal.target.to(images.device)),)
         _check_shapes(inputs, ends, "what finder returned")
     ends = tuple(e.detach().to(x) for e, x in zip(ends, inputs, strict=True))
     lost = torch.stack([torch.isnan(e).flatten(1).any(dim=1) for e in ends]).any(dim=0)
@@ -106,15 +141,3 @@ def _flat(
         grads = torch.autograd.grad(features, leaves, unit.to(features), allow_unused=True)
     moved = [(g != 0).flatten(1).any(dim=1) for g in grads if g is not None]
     return ~torch.stack([still, *(rows.to(still.device) for rows in moved)]).any(dim=0)
-
-
-def _found(
-    space: FeatureSpace, images: Tensor, target: Tensor, finder: Finder | None, size: int | None
-) -> Tensor:
-    if finder is not None:
-        return finder(images, target)
-    from fsboundary import pixels  # here: not every attribution needs a search
-
-    search: Any = pixels
-    found: Tensor = search.flip_images(space, images, target, batch_size=size or BATCH).images
-    return found

@@ -14,7 +14,8 @@ def bootstrap(
     Parameters
     ----------
     per_image : Tensor (Q, B, M, M), float64
-        NaN entries are left out, also from the resamples.
+        NaN entries are left out, also from the resamples. The interval of fewer than two others
+        is NaN.
     resamples : int
         How often B images are drawn with replacement; the draws are the same for all entries.
     confidence : float
@@ -33,5 +34,7 @@ def bootstrap(
         known = torch.isfinite(values)
         total = torch.einsum("rb,bij->rij", counts, torch.where(known, values, 0.0))
         means = total / torch.einsum("rb,bij->rij", counts, known.to(counts))
-        low[q], high[q] = torch.nanquantile(means, edges, dim=0)
+        interval = torch.nanquantile(means, edges, dim=0)
+        # a single image says nothing of how images differ
+        low[q], high[q] = torch.where(known.sum(dim=0) > 1, interval, torch.nan)
     return per_image.nanmean(dim=1), low, high

@@ -54,18 +54,6 @@ class Margins:
         self._bar.update()
         return torch.where(self.usable, torch.cat(parts) / self._start, torch.nan)
 
-    def gradient(self, changed: Tensor) -> Tensor:
-        """Return the gradient (B,C,H,W) of the shares of `changed` images, float64."""
-        parts = []
-        for part in torch.arange(len(changed)).split(self._size):
-            leaf = changed[part].detach().requires_grad_()
-            with torch.enable_grad():
-                logits = self._space.logits(leaf)
-                margin = _over_others(logits, self._source[part].to(logits.device))
-                parts.append(torch.autograd.grad(margin.sum(), leaf)[0].double())
-        self._bar.update()
-        return torch.cat(parts) / self._start[:, None, None, None]
-
 
 def _over_others(logits: Tensor, source: Tensor) -> Tensor:
     """Return logit `source` minus the largest other one, (B,)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from captum.attr import visualization
@@ -32,7 +32,7 @@ def draw_attributions(
     Parameters
     ----------
     images : Tensor (B, C, H, W)
-        Stretched to [0, 1] where they leave it.
+        Stretched to [0, 1] where they leave it; in grey unless they have three channels.
     attributions : dict of Tensor (B, C, H, W)
         By name, as for :func:`compare`. Summed over the channels and scaled one by one, as
         ``captum.attr.visualization.visualize_image_attr`` does.
@@ -45,12 +45,14 @@ def draw_attributions(
     -------
     matplotlib.figure.Figure
         Not shown; ``figure.savefig(path)`` writes it. Where an attribution has no picture, for it
-        is not finite or all its entries are equal, its status stands.
+        is not finite or all its entries are equal, its status stands; where its sum over the
+        channels holds nothing of the sign, a text says so.
 
     Raises
     ------
     ArgumentError
-        Wrong types or shapes, or rows that are not there.
+        Wrong types or shapes, rows that are not there, or ``method="masked_image"`` with
+        ``sign="all"``.
     """
     images = check_image_batch(images)
     compared = check_attributions(images, attributions)
@@ -58,22 +60,26 @@ def draw_attributions(
     if not wanted or not all(-len(images) <= row < len(images) for row in wanted):
         got, fix = repr(rows), "count the images from 0"
         raise ArgumentError("rows", got, f"some of 0 to {len(images) - 1}", fix)
+    if method == "masked_image" and sign == "all":
+        fix = 'pass sign="positive" or "absolute_value"'
+        raise ArgumentError("sign", '"all"', f"one sign for method={method!r}", fix)
     columns = 1 + len(compared.names)
     figure = Figure(figsize=(_INCHES * columns, _INCHES * len(wanted)), layout="constrained")
     grid = figure.subplots(len(wanted), columns, squeeze=False)
     for axes, row in zip(grid, wanted, strict=True):
         picture = _shown(images[row])
-        visualization.visualize_image_attr(
-            picture, picture, "original_image", plt_fig_axis=(figure, axes[0]), use_pyplot=False
-        )
+        axes[0].imshow(picture)
+        axes[0].set_axis_off()
         for column, axis in enumerate(axes[1:]):
             status = Status(int(compared.status[column, row]))
-            if status is not Status.CONVERGED:
+            values = compared.values[column, row].permute(1, 2, 0).cpu().numpy()
+            empty = status.name if status is not Status.CONVERGED else _empty(values, sign)
+            if empty:
                 axis.set_axis_off()
-                axis.text(0.5, 0.5, status.name, ha="center", va="center")
+                axis.text(0.5, 0.5, empty, ha="center", va="center")
                 continue
             visualization.visualize_image_attr(
-                compared.values[column, row].permute(1, 2, 0).cpu().numpy(),
+                values,
                 picture,
                 method,
                 sign,
@@ -86,11 +92,21 @@ def draw_attributions(
     return figure
 
 
-def _shown(image: Tensor) -> object:
-    """Return an image (C,H,W) as (H,W,C) with values in [0, 1]."""
-    low, high = torch.aminmax(torch.nan_to_num(image))
+def _empty(values: Any, sign: str) -> str:
+    """Return what stands for an attribution (H,W,C) of which Captum would show nothing, or ""."""
+    total = values.sum(axis=2)
+    if sign == "all" or sign == "absolute_value":
+        return "" if total.any() else "zero over the channels"
+    kept = total > 0 if sign == "positive" else total < 0
+    return "" if kept.any() else f"nothing {sign}"
+
+
+def _shown(image: Tensor) -> Any:
+    """Return an image (C,H,W) as (H,W,3) with values in [0, 1]; grey unless it has 3 channels."""
+    image = torch.nan_to_num(image).double()
+    low, high = torch.aminmax(image)
     if float(low) < 0 or float(high) > 1:
-        image = (image - low) / (high - low)
-    # grey as three equal channels, which Captum draws in grey
-    colours = image.expand(3, -1, -1) if len(image) == 1 else image
-    return torch.nan_to_num(colours).double().permute(1, 2, 0).cpu().numpy()
+        image = (image - low) / (high - low) if high > low else image.clamp(0, 1)
+    if len(image) != 3:
+        image = image.mean(dim=0).expand(3, -1, -1)
+    return image.permute(1, 2, 0).cpu().numpy()

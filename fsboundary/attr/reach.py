@@ -13,18 +13,12 @@ HALVINGS = 12
 """Of the step in which a curve meets the boundary: a crossing is right to 1/4,096 of a step."""
 
 
-def falling_directions(attributions: Tensor, gradient: Tensor) -> Tensor:
-    """Return unit directions (..., B,C,H,W) along `attributions`, the margin falling at first.
-
-    An attribution says for each entry how much it counts, and counts may be for the class or
-    against it: of the two senses of its line, the one in which the margin falls is taken; where
-    the margin does neither, the one against the attribution. NaN for a zero attribution.
-    """
+def unit_directions(attributions: Tensor) -> Tensor:
+    """Return `attributions` (..., B,C,H,W) over their lengths; NaN for a zero attribution."""
     dims = (-3, -2, -1)
     scaled = attributions / attributions.abs().amax(dim=dims, keepdim=True)
-    unit = scaled / scaled.square().sum(dim=dims, keepdim=True).sqrt()
-    rise = (unit * gradient).sum(dim=dims, keepdim=True)
-    return torch.where(rise < 0, unit, -unit)
+    unit: Tensor = scaled / scaled.square().sum(dim=dims, keepdim=True).sqrt()
+    return unit
 
 
 def reach_curves(
@@ -32,23 +26,36 @@ def reach_curves(
 ) -> tuple[Tensor, Tensor]:
     """Return the margins (M,B,T) along unit `directions` (M,B,C,H,W), and the crossings (M,B).
 
-    `travelled` (T,) counts distances in `unit` (B,), pixel units; so do the crossings, +inf where
-    the class does not change by the last of them.
+    An attribution says for each entry how much it counts, and counts may be for the class or
+    against it: of the two senses of its line, the one that meets the boundary first is taken, or
+    where neither does, the one that ends with the smaller margin. `travelled` (T,) counts
+    distances in `unit` (B,), pixel units; so do the crossings, +inf where the class does not
+    change by the last of them.
     """
     curves, crossings = [], []
     for direction in directions:
-        # what is measured within this turn of the loop is along this turn's direction
-        def at(t: Tensor, direction: Tensor = direction) -> Tensor:
-            return margins.shares(_along(margins.images, direction, t * unit))
-
-        curve = torch.stack([at(t) for t in travelled], dim=1)
-        first, met = _first_crossing(curve)
-        found = _halve(at, travelled[(first - 1).clamp_min(0)], travelled[first])
-        known = torch.isfinite(curve).all(dim=1)
-        found = torch.where(met, found, torch.inf)
-        curves.append(curve)
-        crossings.append(torch.where(known, found, torch.nan))
+        (curve, met), (back, met_back) = (
+            _one_sense(margins, sense * direction, unit, travelled) for sense in (1, -1)
+        )
+        nearer = (met_back < met) | ((met_back == met) & (back[:, -1] < curve[:, -1]))
+        curves.append(torch.where(nearer[:, None], back, curve))
+        crossings.append(torch.where(nearer, met_back, met))
     return torch.stack(curves), torch.stack(crossings)
+
+
+def _one_sense(
+    margins: Margins, direction: Tensor, unit: Tensor, travelled: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the margins (B,T) along one `direction` (B,C,H,W) and the crossings (B,)."""
+
+    def at(t: Tensor) -> Tensor:
+        return margins.shares(_along(margins.images, direction, t * unit))
+
+    curve = torch.stack([at(t) for t in travelled], dim=1)
+    first, met = _first_crossing(curve)
+    found = _halve(at, travelled[(first - 1).clamp_min(0)], travelled[first])
+    known = torch.isfinite(curve).all(dim=1)
+    return curve, torch.where(known, torch.where(met, found, torch.inf), torch.nan)
 
 
 def _along(images: Tensor, direction: Tensor, t: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from fsboundary.attr.boundary_direction import BoundaryDirection
 from fsboundary.attr.compared import check_image_batch
 from fsboundary.attr.comparing import check_options, compare
 from fsboundary.attr.seeded import seeded
-from fsboundary.builtin.extractors.batches import check_batch_size
+from fsboundary.builtin.extractors.batches import check_batch_size, rows_of
 from fsboundary.errors import ArgumentError
 from fsboundary.results import Comparison, FeatureBatch
 from fsboundary.space import FeatureSpace, space_of
@@ -52,8 +52,9 @@ def attribute_methods(
     target : int, list or Tensor (B,), optional
         Class to be explained; None is the predicted one.
     options : dict of dict, optional
-        By name: arguments of a method's ``attribute``, such as ``n_steps``; passed to every batch
-        as they are.
+        By name: arguments of a method's ``attribute``, such as ``n_steps``. Tensors of B rows,
+        such as ``baselines``, are cut into batches as the images are; the rest is passed as it is.
+        A ``target`` here, for a model of the method's own, is used instead of `target`.
     batch_size : int
         Images at once; a method may make several of each.
     seed : int
@@ -178,7 +179,9 @@ def _calls(
     def run(part: slice) -> object:
         with seeded(seed, images.device):
             leaf = images[part].clone().requires_grad_()
-            return method.attribute(leaf, target=asked[part], **options)
+            own = rows_of(tuple(options.values()), len(images), part)
+            named = dict(zip(options, own, strict=True))
+            return method.attribute(leaf, **{"target": asked[part], **named})
 
     return run
 
@@ -221,4 +224,5 @@ def _checked(name: str, out: object, shape: torch.Size) -> Tensor:
         return out.detach()
     got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
     wanted = f"an attribution of the images' shape {tuple(shape)}"
-    raise ArgumentError(f"methods[{name!r}]", got, wanted, "choose one that attributes to pixels")
+    fix = "choose one that attributes to pixels, and leave return_convergence_delta out"
+    raise ArgumentError(f"methods[{name!r}]", got, wanted, fix)

@@ -39,8 +39,8 @@ class Comparison(Result):
         pixels by the attribution's size were moved to the baselines. 1 at the start; below 0 the
         class has changed.
     reach : Tensor (M, B, T), float64
-        The same quotient along the attribution's direction, in the sense in which the margin
-        falls.
+        The same quotient along the line of the attribution, in the sense in which the boundary is
+        nearer, or else the margin ends smaller.
     moved : Tensor (T,), float64
         Share of the pixels moved at each step of ``deletion``.
     travelled : Tensor (T,), float64

@@ -202,6 +202,9 @@ def test_bootstrap_of_one_image_and_of_none_known() -> None:
     values = (
         torch.tensor([0.5, torch.nan], dtype=torch.float64).reshape(1, 1, 1, 2).expand(1, 1, 2, 2)
     )
-    for found in bootstrap(values, resamples=20, confidence=0.95, seed=0):
-        assert float(found[0, 0, 0]) == 0.5
+    mean, low, high = bootstrap(values, resamples=20, confidence=0.95, seed=0)
+    assert float(mean[0, 0, 0]) == 0.5
+    for found in (low, high):
+        assert torch.isnan(found[0, 0, 0])
+    for found in (mean, low, high):
         assert bool(found[0, 0, 1].isnan())
