@@ -176,6 +176,8 @@ def distance(request: pytest.FixtureRequest, demo: DemoData, space: fsb.FeatureS
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require")  # Captum's hint
 @pytest.mark.filterwarnings("ignore:Setting (forward, )?backward hooks")  # Captum's hint
 @pytest.mark.filterwarnings("ignore:You are providing multiple inputs for Lime")  # Captum's hint
+# told once where no gradient is taken: class 7 itself, in the columns of `source=7`
+@pytest.mark.filterwarnings(r"ignore:columns \[7\] are NaN")
 # at a black image the neuron is dead, and its gradient comes after that of the distance
 @pytest.mark.filterwarnings("ignore:the features do not react")
 @pytest.mark.parametrize("name", [*PIXELS, *LAYERS, *NEURONS])

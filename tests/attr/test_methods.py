@@ -161,17 +161,24 @@ def test_flip_images_are_sought_where_none_are_given(monkeypatch: pytest.MonkeyP
     x = images()
     asked: list[Any] = []
 
-    def search(model: Any, found: Tensor, targets: Tensor, *, batch_size: int) -> Any:
-        asked.append((model, targets, batch_size))
+    def search(model: Any, found: Tensor, targets: Tensor, *, bounds: tuple[float, float]) -> Any:
+        asked.extend((model, row, int(k), bounds) for row, k in zip(found, targets, strict=True))
         return SimpleNamespace(images=nudge(found, targets))
 
-    monkeypatch.setattr(fsb.pixels, "flip_images", search, raising=False)
+    monkeypatch.setattr("fsboundary.attr.flips.flip_images", search)
     found = FlipImageAttribution(space).attribute(x, perturbations_per_eval=3)
     torch.testing.assert_close(found, FlipImageAttribution(space, nudge).attribute(x))
     batch = space.extract(x)
     nearest = fsb.find_flip_points(space.head, batch.features).target[:, 0]
-    assert torch.equal(torch.cat([targets for _, targets, _ in asked]), nearest)
-    assert {(model, size) for model, _, size in asked} == {(space, 3)}
+    assert len(asked) == len(x)
+    for model, row, k, (low, high) in asked:
+        place = next(i for i in range(len(x)) if torch.equal(x[i], row))
+        assert model is space
+        assert k == int(nearest[place])
+        # (0, 1), wider by as many eighths as this image needs
+        over = max(-float(row.min()), float(row.max()) - 1, 0)
+        assert 0 <= high - 1 - over < 1 / 8
+        assert low == 1 - high
     with pytest.raises(fsb.ArgumentError, match="additional arguments"):
         FlipImageAttribution(space).attribute(x, additional_forward_args=1.0)
 

@@ -214,9 +214,22 @@ def test_model_without_gradients() -> None:
     assert "There is no boundary direction to compare with" in page.text["attribution"]
     assert a["compared"]["names"] == ["occlusion"]
     assert a["compared"]["against"] is None
-    assert a["curves_error"]
-    assert "No curves" in page.text["attribution"]
+    assert a["curves_error"] is None
+    assert "What following them does" in page.text["attribution"]
     assert "Occlusion of" in page.html
+
+
+def test_curves_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raising(*_: object, **__: object) -> Tensor:
+        raise RuntimeError("no <such> way")
+
+    monkeypatch.setattr("fsboundary.attr.comparing.reach_curves", raising)
+    page = small_page()
+    assert page.numbers["attribution"]["curves_error"] == "RuntimeError: no <such> way"
+    assert (
+        "No curves, for the model raised: RuntimeError: no <such> way" in (page.text["attribution"])
+    )
+    assert page.numbers["attribution"]["compared"]["curves"] is None
 
 
 def test_one_method_fails(monkeypatch: pytest.MonkeyPatch) -> None:
