@@ -213,10 +213,13 @@ def test_does_not_run(name: str) -> None:
         run(BoundaryDistance(space), demo.test_images[:1].clone())
 
 
-def test_completeness_from_the_flip_image() -> None:
-    found = Case(torch.float32, 6).run(FLIP, "own", False, 2000, "riemann_middle")
+# told once where no gradient is taken: the class itself, in the columns of `source=`
+@pytest.mark.filterwarnings(r"ignore:columns \[\d\] are NaN")
+@pytest.mark.parametrize("column", ["own", "flip point"])
+def test_completeness_from_the_flip_image(column: str) -> None:
+    found = Case(torch.float32, 4).run(FLIP, column, False, 2000, "riemann_middle")
     print("delta over the difference:", found["of_difference"])
-    assert found["of_difference"]["within"] == 6
+    assert found["of_difference"]["within"] == 4
     assert found["of_difference"]["largest"] <= 1e-4
 
 
