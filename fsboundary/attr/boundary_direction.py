@@ -22,6 +22,7 @@ from fsboundary.attr.arguments import (
     target_rows,
 )
 from fsboundary.attr.flips import Finder, finder_of, flips_of, given_flips
+from fsboundary.attr.watched_features import pulled_back, watched_features
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.space import FeatureSpace, space_of
@@ -127,7 +128,8 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         Raises
         ------
         ArgumentError
-            Wrong types, shapes or classes, or baselines or a delta of a kind that has none.
+            Wrong types, shapes or classes, baselines or a delta of a kind that has none, or a model
+            without gradients.
         """
         parts, more, targets = opened(inputs, additional_forward_args, target)
         ends: tuple[Tensor, ...] = ()
@@ -152,10 +154,16 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
                 # Captum takes no fewer rows at once than there are
                 size = internal_batch_size and max(internal_batch_size, len(here[0]))
                 found = self._integrated(here, args, goal, flips, (n_steps, method, size))
+                moved = found[:-1]
             else:
-                goal, grads = self._gradient(here, args, goal_class)
-                found = (*grads, goal.unit.new_zeros(len(here[0])))
-            warn_of_zeros(found[:-1], torch.isfinite(goal.distance) & (goal.distance > 0), _FLAT)
+                leaves, features = watched_features(self.space, here, args)
+                goal = aim(self.space.head, features, goal_class)
+                moved = pulled_back(features, leaves, goal.unit)
+                maps = moved
+                if self.kind == "times_input":
+                    maps = tuple(g * x.detach() for g, x in zip(moved, here, strict=True))
+                found = (*maps, goal.unit.new_zeros(len(here[0])))
+            warn_of_zeros(moved, torch.isfinite(goal.distance) & (goal.distance > 0), _FLAT)
             done.append(found)
         *attributions, delta = (torch.cat(pieces) for pieces in zip(*done, strict=True))
         out = like(inputs, tuple(attributions))
@@ -170,18 +178,6 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
             return out
 
         return along
-
-    def _gradient(
-        self, inputs: tuple[Tensor, ...], more: tuple[Any, ...], target: Tensor | None
-    ) -> tuple[Aim, tuple[Tensor, ...]]:
-        leaves = tuple(x.detach().clone().requires_grad_() for x in inputs)
-        with torch.enable_grad():  # NoiseTunnel calls without
-            features = self.space.features(*leaves, *more)
-            goal = aim(self.space.head, features, target)
-            grads = torch.autograd.grad(features, leaves, goal.unit.to(features))
-        if self.kind == "gradient":
-            return goal, grads
-        return goal, tuple(g * x.detach() for g, x in zip(grads, leaves, strict=True))
 
     def _integrated(
         self,

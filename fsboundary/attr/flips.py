@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fsboundary.attr.aim import Aim, warn
 from fsboundary.attr.arguments import as_tuple
+from fsboundary.attr.watched_features import watched_features
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.pixels import flip_images
@@ -132,12 +133,10 @@ def _flat(
 
     None where the model has no gradients that could tell.
     """
-    leaves = tuple(x.detach().clone().requires_grad_() for x in inputs)
+    leaves, features = watched_features(space, inputs, additional)
     still = torch.zeros(len(unit), dtype=torch.bool, device=unit.device)
-    with torch.enable_grad():  # NoiseTunnel calls without
-        features = space.features(*leaves, *additional)
-        if not features.requires_grad:
-            return still
-        grads = torch.autograd.grad(features, leaves, unit.to(features), allow_unused=True)
+    if not features.requires_grad:
+        return still
+    grads = torch.autograd.grad(features, leaves, unit.to(features), allow_unused=True)
     moved = [(g != 0).flatten(1).any(dim=1) for g in grads if g is not None]
     return ~torch.stack([still, *(rows.to(still.device) for rows in moved)]).any(dim=0)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fsboundary.arguments import check_bank
-from fsboundary.attr.arguments import extra
+from fsboundary.attr.arguments import as_tuple, extra
 from fsboundary.attr.compared import check_count
 from fsboundary.banks import FeatureBank
 from fsboundary.errors import ArgumentError
@@ -56,7 +56,7 @@ class HullInfluence(DataInfluence):  # type: ignore[misc]  # Captum ships no typ
 
     def influence(
         self,
-        inputs: Float[Tensor, "B ..."],
+        inputs: Float[Tensor, "B ..."] | tuple[Tensor, ...],
         k: int | None = None,
         *,
         labels: Int[Tensor, " B"] | None = None,
@@ -67,8 +67,8 @@ class HullInfluence(DataInfluence):  # type: ignore[misc]  # Captum ships no typ
 
         Parameters
         ----------
-        inputs : Tensor (B, ...)
-            Images.
+        inputs : Tensor (B, ...) or tuple of such
+            Images, and further inputs of the model.
         k : int, optional
             Default: as many as the widest row has.
         labels : Tensor (B,), optional
@@ -89,19 +89,20 @@ class HullInfluence(DataInfluence):  # type: ignore[misc]  # Captum ships no typ
         """
         if k is not None:
             self._check(k)
-        batch = self._space.extract(inputs, *extra(additional_forward_args))
+        parts = as_tuple("inputs", inputs)
+        batch = self._space.extract(*parts, *extra(additional_forward_args))
         found = project_on_hull(self._bank, batch, labels=labels, leave_out=leave_out)
         widest = int((found.weights > 0).sum(dim=1).max()) if len(found.weights) else 0
         return _largest(found, max(widest, 1) if k is None else k)
 
     def by_layer(
-        self, inputs: Float[Tensor, "B ..."], top_k: int = 1, **options: Any
+        self, inputs: Float[Tensor, "B ..."] | tuple[Tensor, ...], top_k: int = 1, **options: Any
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the same as ``captum.influence.SimilarityInfluence``: by the layer's name.
 
         Parameters
         ----------
-        inputs : Tensor (B, ...)
+        inputs : Tensor (B, ...) or tuple of such
         top_k : int
         **options : object
             As for :meth:`influence`.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fsboundary.attr.aim import aim_from, warn
 from fsboundary.attr.arguments import Target, Tensors, like, opened
 from fsboundary.attr.compared import check_count
+from fsboundary.attr.watched_features import pulled_back, watched_features
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.space import FeatureSpace, space_of
@@ -112,10 +113,8 @@ class BoundaryPush(Perturbation):  # type: ignore[misc]  # Captum ships no types
 
     def _gradient(self, images: Tensor, unit: Tensor, additional: tuple[Any, ...]) -> Tensor:
         """Return the pixel gradient of the features along `unit` (B,d), of length 1 or NaN."""
-        leaf = images.detach().clone().requires_grad_()
-        with torch.enable_grad():  # robust metrics may call without
-            features = self._space.features(leaf, *additional)
-            gradient = torch.autograd.grad(features, leaf, unit.to(features))[0]
+        leaves, features = watched_features(self._space, (images,), additional)
+        (gradient,) = pulled_back(features, leaves, unit)
         flat = gradient.flatten(1).double()
         flat = flat / flat.abs().amax(dim=1, keepdim=True)
         length = flat.norm(dim=1, keepdim=True)

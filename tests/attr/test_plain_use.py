@@ -17,8 +17,10 @@ from attr_cases import LinearCase
 from fsboundary.attr import (
     BoundaryDirection,
     BoundaryDistance,
+    BoundaryPush,
     FlipImageAttribution,
     HullDistance,
+    HullInfluence,
     attribute_methods,
     draw_attributions,
 )
@@ -179,3 +181,34 @@ def test_pictures_of_one_grey_value(linear: LinearCase) -> None:
     grey: Tensor = torch.full((1, 1, 8, 8), 0.25)
     figure = draw_attributions(grey, {"a": torch.rand(1, 1, 8, 8)})
     assert figure.get_axes()[0].images[0].get_array().tolist()[0][0] == [0.25] * 3
+
+
+def test_a_black_image_times_its_gradient_is_zero_without_a_warning() -> None:
+    method = BoundaryDirection(smooth(), "times_input")
+    assert not bool(method.attribute(torch.zeros(1, 1, 2, 3).double()).any())
+
+
+def test_a_body_without_gradients_is_told() -> None:
+    class Cut(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.nn.Linear(6, 3).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(x.detach().flatten(1))
+            return out
+
+    message = "model: got features without a gradient"
+    with pytest.raises(fsb.ArgumentError, match=message):
+        BoundaryDirection(Cut().eval()).attribute(images())
+    with pytest.raises(fsb.ArgumentError, match=message):
+        BoundaryPush(Cut().eval()).perturb(images(), 0.5)
+
+
+def test_influence_takes_a_tuple_as_captums_do() -> None:
+    space = fsb.FeatureSpace(smooth())
+    x = images()
+    influence = HullInfluence(space, bank(space))
+    found, want = influence.influence((x,), 2), influence.influence(x, 2)
+    assert torch.equal(found.indices, want.indices)
+    assert torch.equal(found.weights, want.weights)
