@@ -57,8 +57,8 @@ def aim_from(
 def aim(head: LinearHead, features: Tensor, target: Tensor | None, *, quiet: bool = False) -> Aim:
     """Return where each row of `features` is headed; `target` is (B,) or None for the nearest.
 
-    Unless `quiet`, warns of rows at distance 0, whose direction is 0, and of rows without a flip
-    point.
+    Warns of rows at distance 0, whose direction is 0, and of rows without a flip point; if `quiet`
+    of rows that are not finite alone.
     """
     z = features.detach().double()
     head = head.to(z.device)
@@ -75,7 +75,9 @@ def aim(head: LinearHead, features: Tensor, target: Tensor | None, *, quiet: boo
     unit = torch.where(own[:, None], -unit, unit)
     missing = ~torch.isfinite(distance)
     unit = torch.where(missing[:, None], torch.nan, unit)
-    if bool(missing.any()) and not quiet:
+    if quiet:
+        missing = missing & (status == Status.NOT_FINITE)
+    if bool(missing.any()):
         codes = sorted({int(code) for code in status[missing].tolist()})
         advice = "; ".join(f"{Status(c).name}: {Status(c).advice}" for c in codes)
         warn(f"no flip point, so no direction: the attribution is NaN ({advice})", missing)

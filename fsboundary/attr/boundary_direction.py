@@ -21,10 +21,11 @@ from fsboundary.attr.arguments import (
     parts_of,
     target_rows,
 )
-from fsboundary.attr.flips import Finder, finder_of, flips_of, given_flips
+from fsboundary.attr.flips import Finder, check_finder, finder_of, flips_of, given_flips
 from fsboundary.attr.watched_features import pulled_back, watched_features
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
+from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace, space_of
 
 Kind = Literal["gradient", "times_input", "integrated"]
@@ -70,9 +71,9 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         if kind not in ("gradient", "times_input", "integrated"):
             wanted = '"gradient", "times_input" or "integrated"'
             raise ArgumentError("kind", repr(kind), wanted, "choose one of them")
+        check_finder(finder)
+        self.finder, self.bounds = finder, check_bounds(bounds)
         self.space = space_of(model)
-        self.finder = finder_of(self.space, finder, bounds)
-        self._own_finder = finder is not None
         super().__init__(self.space.logits)
         self.kind = kind
 
@@ -134,7 +135,7 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         parts, more, targets = opened(inputs, additional_forward_args, target)
         ends: tuple[Tensor, ...] = ()
         if self.kind == "integrated":
-            ends = given_flips(parts, more, baselines, self._own_finder)
+            ends = given_flips(parts, more, baselines, self.finder)
         elif baselines is not None:
             # a class in the place of Saliency's target would be taken for baselines
             wanted = f'none for kind="{self.kind}"'
@@ -143,6 +144,7 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         if return_convergence_delta and not self.has_convergence_delta():
             fix = 'use BoundaryDirection(model, kind="integrated")'
             raise ArgumentError("return_convergence_delta", "True", f"False for {self.kind}", fix)
+        find = finder_of(self.space, self.finder, self.bounds)
         done: list[tuple[Tensor, ...]] = []
         cut = (parts, more, (targets,), ends)
         for here, args, (goal_class,), end in parts_of(
@@ -150,7 +152,7 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         ):
             if self.kind == "integrated":
                 goal = aim_from(self.space, here, args, goal_class)
-                flips = flips_of(self.space, here, args, goal, end, self.finder)
+                flips = flips_of(self.space, here, args, goal, end, find)
                 # Captum takes no fewer rows at once than there are
                 size = internal_batch_size and max(internal_batch_size, len(here[0]))
                 found = self._integrated(here, args, goal, flips, (n_steps, method, size))

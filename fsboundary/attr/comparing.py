@@ -31,8 +31,9 @@ FARTHEST = 10.0
 """Where the reach curves end, in units of the distance of the flip image."""
 
 FLIP_STEPS = 60
-"""Default limit of gradients for a flip image: on the demo's network they are found 2 % farther away
-in the mean than with the default of :func:`fsboundary.pixels.flip_images`, at 0.4 of the cost."""
+"""Default limit of gradients for a flip image: on the demo's network they are found 2 % farther
+away in the mean than with the default of :func:`fsboundary.pixels.flip_images`, at 0.4 of the
+cost."""
 
 
 def compare(

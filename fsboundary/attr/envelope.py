@@ -22,6 +22,9 @@ from fsboundary.errors import ArgumentError
 SHOWN = 5
 """Rows that a warning names."""
 
+_CALLER = 5
+"""The frame that called a module, seen from what warns: past forward and two frames of torch."""
+
 Curvature = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Rows (P,), columns (P,), vectors (P,d) -> second derivative times the vectors (P,d)."""
 
@@ -83,11 +86,11 @@ def warn_of_values(answer: Answer, told: bool) -> bool:
     """
     if bool(answer.refused.any()) and not told:
         columns = answer.refused.nonzero()[:, 0].tolist()
-        warnings.warn(f"columns {columns} are NaN and no targets: {answer.why}", stacklevel=3)
+        warnings.warn(f"columns {columns} are NaN and no targets: {answer.why}", stacklevel=_CALLER)
     for mask, message in answer.notes:
         found = mask & ~torch.isfinite(answer.value) & ~answer.refused
         if bool(found.any()):
-            warnings.warn(f"{message} ({rows_in(found)})", stacklevel=3)
+            warnings.warn(f"{message} ({rows_in(found)})", stacklevel=_CALLER)
     return True
 
 

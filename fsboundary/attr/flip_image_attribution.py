@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from fsboundary.attr.aim import aim_from, warn_of_zeros
 from fsboundary.attr.arguments import Target, Tensors, like, opened, parts_of
-from fsboundary.attr.flips import BATCH, Finder, finder_of, flips_of, given_flips
+from fsboundary.attr.flips import BATCH, Finder, check_finder, finder_of, flips_of, given_flips
 from fsboundary.geometry.over_rows import over_rows
+from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace, space_of
 
 _SAME = "the image and its flip image are equal"
@@ -49,9 +50,9 @@ class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Ca
         finder: Finder | None = None,
         bounds: tuple[float, float] = (0, 1),
     ) -> None:
+        check_finder(finder)
+        self.finder, self.bounds = finder, check_bounds(bounds)
         self.space = space_of(model)
-        self.finder = finder_of(self.space, finder, bounds)
-        self._own_finder = finder is not None
         super().__init__(self.space.logits)
 
     @log_usage()  # type: ignore[untyped-decorator]  # Captum has no types
@@ -92,14 +93,15 @@ class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Ca
             Wrong types, shapes or classes.
         """
         parts, more, targets = opened(inputs, additional_forward_args, target)
-        ends = given_flips(parts, more, baselines, self._own_finder)
+        ends = given_flips(parts, more, baselines, self.finder)
+        find = finder_of(self.space, self.finder, self.bounds)
         done: list[tuple[Tensor, ...]] = []
         for here, args, (goal_class,), end in parts_of(
             len(parts[0]), perturbations_per_eval, show_progress, parts, more, (targets,), ends
         ):
             # flip images that were given need no flip points
             goal = aim_from(self.space, here, args, goal_class, quiet=bool(end))
-            flips = flips_of(self.space, here, args, goal, end, self.finder)
+            flips = flips_of(self.space, here, args, goal, end, find)
             found = _squares(here, flips)
             warn_of_zeros(found, torch.ones(len(here[0]), dtype=torch.bool), _SAME)
             done.append(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ from fsboundary.attr.watched_features import watched_features
 from fsboundary.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.pixels import flip_images
-from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace
 
 Finder = Callable[[Tensor, Tensor], Tensor]
@@ -27,6 +27,10 @@ BATCH = 64
 _WIDER = 8
 """Ranges grow by this part of their width: few groups of rows, none much wider than it must be."""
 
+_ROUNDING = 1e-6
+"""Share of the width by which pixels may leave the range and are put back: no more than rounding
+of a normalisation does."""
+
 
 def check_finder(finder: object) -> None:
     """Raise ArgumentError unless `finder` can be called, or is None."""
@@ -36,47 +40,47 @@ def check_finder(finder: object) -> None:
 
 
 def finder_of(space: FeatureSpace, finder: Finder | None, bounds: tuple[float, float]) -> Finder:
-    """Return `finder`, or the search for flip images within `bounds` where it is None.
+    """Return `finder`, or the search for flip images within `bounds` where it is None."""
+    return finder or partial(_searched, space, bounds)
+
+
+def _searched(
+    space: FeatureSpace, bounds: tuple[float, float], images: Tensor, target: Tensor
+) -> Tensor:
+    """Return flip images, NaN where none was found.
 
     Images that leave the bounds, as those with noise do, have a range of their own, wider on both
     sides by as many eighths as they need: what a row gets does not depend on the others.
-
-    Raises
-    ------
-    ArgumentError
-        A finder that cannot be called, or bounds that are none.
     """
-    low, high = check_bounds(bounds)
-    check_finder(finder)
-    part = (high - low) / _WIDER
-
-    def search(images: Tensor, target: Tensor) -> Tensor:
-        flat = images.flatten(1).double()
-        out = torch.maximum(low - flat, flat - high).amax(dim=1) / part
-        # rows that are not finite are told by the search
-        parts = torch.where(torch.isfinite(out), out.ceil().clamp_min(0), 0)
-        found = torch.full_like(images, torch.nan)
-        for count in parts.unique().tolist():
-            rows = parts == count
-            limits = (low - count * part, high + count * part)
-            found[rows] = flip_images(space, images[rows], target[rows], bounds=limits).images
-        return found
-
-    return finder or search
+    width = bounds[1] - bounds[0]
+    low, high = torch.tensor(bounds, dtype=images.dtype, device=images.device)
+    flat = images.flatten(1)
+    out = torch.maximum(low - flat, flat - high).amax(dim=1).double() / width
+    parts = torch.where(out <= _ROUNDING, 0, (out * _WIDER).ceil())
+    # the others have no flip image, and a search would refuse them
+    fine = torch.isfinite(flat).all(dim=1) & (target >= 0)
+    found = torch.full_like(images, torch.nan)
+    for count in parts[fine].unique().tolist():
+        rows = fine & (parts == count)
+        more = count / _WIDER * width
+        limits = (bounds[0] - more, bounds[1] + more)
+        near = images[rows].clamp(*limits)
+        found[rows] = flip_images(space, near, target[rows], bounds=limits).images
+    return found
 
 
 def given_flips(
     inputs: tuple[Tensor, ...],
     additional: tuple[Any, ...],
     baselines: object,
-    own_finder: bool,
+    finder: Finder | None,
 ) -> tuple[Tensor, ...]:
     """Return the flip images that the caller gave, () if they are to be found, or raise."""
     if baselines is not None:
         ends = as_tuple("baselines", baselines)
         _check_shapes(inputs, ends, "baselines")
         return ends
-    if len(inputs) > 1 or (additional and not own_finder):
+    if len(inputs) > 1 or (additional and finder is None):
         raise ArgumentError(
             "baselines",
             "none, for a model with several inputs or additional arguments",

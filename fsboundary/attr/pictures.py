@@ -16,6 +16,11 @@ from fsboundary.errors import ArgumentError
 from fsboundary.status import Status
 
 _INCHES = 1.8  # of one picture
+_SIGNS = ("all", "positive", "negative", "absolute_value")
+_METHODS = ("heat_map", "blended_heat_map", "original_image", "masked_image", "alpha_scaling")
+
+_CANCELLED = 1e-6
+"""A sum over the channels below this share of the largest entry is what rounding left of 0."""
 
 
 def draw_attributions(
@@ -51,8 +56,8 @@ def draw_attributions(
     Raises
     ------
     ArgumentError
-        Wrong types or shapes, rows that are not there, or ``method="masked_image"`` with
-        ``sign="all"``.
+        Wrong types or shapes, rows that are not there, names that the visualiser does not know, or
+        ``sign="all"`` with "masked_image" or "alpha_scaling".
     """
     images = check_image_batch(images)
     compared = check_attributions(images, attributions)
@@ -60,9 +65,13 @@ def draw_attributions(
     if not wanted or not all(-len(images) <= row < len(images) for row in wanted):
         got, fix = repr(rows), "count the images from 0"
         raise ArgumentError("rows", got, f"some of 0 to {len(images) - 1}", fix)
-    if method == "masked_image" and sign == "all":
+    for name, value, known in (("sign", sign, _SIGNS), ("method", method, _METHODS)):
+        if value not in known:
+            one_of = f"one of {', '.join(map(repr, known))}"
+            raise ArgumentError(name, repr(value), one_of, "choose one of them")
+    if method in ("masked_image", "alpha_scaling") and sign == "all":
         fix = 'pass sign="positive" or "absolute_value"'
-        raise ArgumentError("sign", '"all"', f"one sign for method={method!r}", fix)
+        raise ArgumentError("sign", "'all'", f"one sign for method={method!r}", fix)
     columns = 1 + len(compared.names)
     figure = Figure(figsize=(_INCHES * columns, _INCHES * len(wanted)), layout="constrained")
     grid = figure.subplots(len(wanted), columns, squeeze=False)
@@ -94,10 +103,10 @@ def draw_attributions(
 
 def _empty(values: Any, sign: str) -> str:
     """Return what stands for an attribution (H,W,C) of which Captum would show nothing, or ""."""
-    total = values.sum(axis=2)
-    if sign == "all" or sign == "absolute_value":
-        return "" if total.any() else "zero over the channels"
-    kept = total > 0 if sign == "positive" else total < 0
+    total, least = values.sum(axis=2), _CANCELLED * abs(values).max()
+    if sign in ("all", "absolute_value"):
+        return "" if (abs(total) > least).any() else "zero over the channels"
+    kept = total > least if sign == "positive" else total < -least
     return "" if kept.any() else f"nothing {sign}"
 
 

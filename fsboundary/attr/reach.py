@@ -38,6 +38,8 @@ def reach_curves(
             _one_sense(margins, sense * direction, unit, travelled) for sense in (1, -1)
         )
         nearer = (met_back < met) | ((met_back == met) & (back[:, -1] < curve[:, -1]))
+        # where one sense has no answer, nothing is known of the line
+        nearer = nearer | (torch.isnan(met_back) & ~torch.isnan(met))
         curves.append(torch.where(nearer[:, None], back, curve))
         crossings.append(torch.where(nearer, met_back, met))
     return torch.stack(curves), torch.stack(crossings)

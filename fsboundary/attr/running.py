@@ -17,7 +17,7 @@ from fsboundary.attr.boundary_direction import BoundaryDirection
 from fsboundary.attr.compared import check_image_batch
 from fsboundary.attr.comparing import check_options, compare
 from fsboundary.attr.seeded import seeded
-from fsboundary.builtin.extractors.batches import check_batch_size, rows_of
+from fsboundary.builtin.extractors.batches import check_batch_size
 from fsboundary.errors import ArgumentError
 from fsboundary.results import Comparison, FeatureBatch
 from fsboundary.space import FeatureSpace, space_of
@@ -33,6 +33,7 @@ def attribute_methods(
     target: int | Sequence[int] | Int[Tensor, " B"] | None = None,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    row_options: Mapping[str, Mapping[str, Any]] | None = None,
     batch_size: int = 32,
     seed: int = 0,
     show_progress: bool = False,
@@ -52,9 +53,11 @@ def attribute_methods(
     target : int, list or Tensor (B,), optional
         Class to be explained; None is the predicted one.
     options : dict of dict, optional
-        By name: arguments of a method's ``attribute``, such as ``n_steps``. Tensors of B rows,
-        such as ``baselines``, are cut into batches as the images are; the rest is passed as it is.
-        A ``target`` here, for a model of the method's own, is used instead of `target`.
+        By name: arguments of a method's ``attribute``, such as ``n_steps``; passed to every batch
+        as they are. A ``target`` here, for a method of another model, is used instead of `target`.
+    row_options : dict of dict, optional
+        The same, of tensors and lists with an entry for each image, such as flip images as
+        ``baselines``: cut into batches as the images are.
     batch_size : int
         Images at once; a method may make several of each.
     seed : int
@@ -78,12 +81,17 @@ def attribute_methods(
     batch = view.extract(images, batch_size=batch_size)
     asked = _classes(target, batch)
     given = {name: (options or {}).get(name, {}) for name in methods}
-    _check_names(options or {}, methods)
+    cut = {name: (row_options or {}).get(name, {}) for name in methods}
+    for argument, named in (("options", options), ("row_options", row_options)):
+        _check_names(argument, named or {}, methods)
+    for name, values in cut.items():
+        _check_rows(name, values, len(images))
     runs: dict[str, Callable[[slice], object]] = {}
     for name, method in _with_ours(methods).items():
         made = BoundaryDirection(view) if method is None else _made(name, method, view)
-        _check_options(name, made, given.get(name, {}))
-        runs[name] = _calls(made, images, asked, given.get(name, {}), seed)
+        fixed, by_row = given.get(name, {}), cut.get(name, {})
+        _check_options(name, made, {**fixed, **by_row})
+        runs[name] = _calls(made, images, {"target": asked, **by_row}, fixed, seed)
     starts = range(0, len(images), batch_size)
     found: dict[str, Tensor] = {}
     total = len(starts) * len(runs)
@@ -105,6 +113,7 @@ def compare_methods(
     target: int | Sequence[int] | Int[Tensor, " B"] | None = None,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    row_options: Mapping[str, Mapping[str, Any]] | None = None,
     batch_size: int = 32,
     seed: int = 0,
     show_progress: bool = False,
@@ -116,7 +125,7 @@ def compare_methods(
 
     Parameters
     ----------
-    space, images, methods, target, options, batch_size, seed, show_progress
+    space, images, methods, target, options, row_options, batch_size, seed, show_progress
         As for :func:`attribute_methods`.
     **compare_options : object
         As for :func:`compare`: ``reference``, ``metrics``, ``flips``, ``baselines``, ...
@@ -135,7 +144,9 @@ def compare_methods(
     asked = {"space": view, **how, **compare_options}
     # before the methods, which may take long
     check_options(images, tuple(_with_ours(methods)), asked)
-    found = attribute_methods(view, images, methods, target, options=options, **how)
+    found = attribute_methods(
+        view, images, methods, target, options=options, row_options=row_options, **how
+    )
     return compare(images, found, **asked)
 
 
@@ -172,16 +183,19 @@ def _classes(target: object, batch: FeatureBatch) -> Tensor:
 
 
 def _calls(
-    method: Attribution, images: Tensor, asked: Tensor, options: Mapping[str, Any], seed: int
+    method: Attribution,
+    images: Tensor,
+    by_row: Mapping[str, Any],
+    fixed: Mapping[str, Any],
+    seed: int,
 ) -> Callable[[slice], object]:
     """Return what calls `method` for a part of the images."""
 
     def run(part: slice) -> object:
         with seeded(seed, images.device):
             leaf = images[part].clone().requires_grad_()
-            own = rows_of(tuple(options.values()), len(images), part)
-            named = dict(zip(options, own, strict=True))
-            return method.attribute(leaf, **{"target": asked[part], **named})
+            cut = {name: value[part] for name, value in by_row.items()}
+            return method.attribute(leaf, **{**cut, **fixed})
 
     return run
 
@@ -211,11 +225,23 @@ def _check_options(name: str, method: Attribution, given: Mapping[str, Any]) -> 
         raise ArgumentError(f"options[{name!r}]", got, wanted, fix)
 
 
-def _check_names(options: Mapping[str, Any], methods: Mapping[str, Any]) -> None:
+def _check_names(argument: str, options: Mapping[str, Any], methods: Mapping[str, Any]) -> None:
     unknown = [name for name in options if name not in methods]
     if unknown:
         wanted = f"some of {', '.join(map(repr, methods))}"
-        raise ArgumentError("options", repr(unknown[0]), wanted, "name it as in methods")
+        raise ArgumentError(argument, repr(unknown[0]), wanted, "name it as in methods")
+
+
+def _check_rows(name: str, options: Mapping[str, Any], rows: int) -> None:
+    for key, value in options.items():
+        if not isinstance(value, Tensor | list) or len(value) != rows:
+            sized = isinstance(value, Tensor | list)
+            raise ArgumentError(
+                f"row_options[{name!r}][{key!r}]",
+                f"{len(value)} entries" if sized else f"a {type(value).__name__}",
+                f"a tensor or list with an entry for each of {rows} images",
+                "pass what is the same for all images in options=",
+            )
 
 
 def _checked(name: str, out: object, shape: torch.Size) -> Tensor:

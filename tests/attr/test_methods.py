@@ -178,7 +178,7 @@ def test_flip_images_are_sought_where_none_are_given(monkeypatch: pytest.MonkeyP
         # (0, 1), wider by as many eighths as this image needs
         over = max(-float(row.min()), float(row.max()) - 1, 0)
         assert 0 <= high - 1 - over < 1 / 8
-        assert low == 1 - high
+        assert low == pytest.approx(1 - high)
     with pytest.raises(fsb.ArgumentError, match="additional arguments"):
         FlipImageAttribution(space).attribute(x, additional_forward_args=1.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from fsboundary.attr import (
     HullDistance,
     HullInfluence,
     attribute_methods,
+    compare,
     draw_attributions,
 )
 from fsboundary.demo import DemoData
@@ -83,6 +85,67 @@ def test_a_row_out_of_range_changes_no_other(linear: LinearCase) -> None:
         FlipImageAttribution(linear.space, bounds=(1, 0))
 
 
+def test_pixels_on_the_edge_of_the_range_do_not_leave_it(linear: LinearCase) -> None:
+    # 0.8 in float32 is larger than in float64
+    space = fsb.FeatureSpace(copy.deepcopy(linear.space.model).float())
+    x = (linear.images.float() * 0.8).clamp(0, 0.8)
+    x[:, :, 0] = 0.8
+    way = FlipImageAttribution(space, bounds=(0, 0.8))
+    found = way.attribute(x)
+    targets = fsb.find_flip_points(space.head, space.extract(x).features).target[:, 0]
+    ends = fsb.pixels.flip_images(space, x, targets, bounds=(0, 0.8)).images
+    torch.testing.assert_close(found, way.attribute(x, baselines=ends))
+    # rounding of a normalisation is put back
+    torch.testing.assert_close(way.attribute(x + 1e-7), found, rtol=1e-3, atol=1e-5)
+
+
+def test_a_copy_searches_its_own_network(linear: LinearCase) -> None:
+    method = FlipImageAttribution(linear.space)
+    method.attribute(linear.images[:1])
+    other = copy.deepcopy(method)
+    with torch.no_grad():
+        other.space.model[1].weight.mul_(-2)
+    fresh = FlipImageAttribution(other.space)
+    found = other.attribute(linear.images)
+    torch.testing.assert_close(found, fresh.attribute(linear.images))
+    assert not torch.allclose(found, method.attribute(linear.images))
+
+
+@pytest.mark.parametrize("kind", SEARCHING)
+def test_a_row_that_is_not_finite_spoils_no_other(linear: LinearCase, kind: str) -> None:
+    x = linear.images.clone()
+    x[2, 0, 0, 0] = torch.nan
+    x[2, 0, 0, 1] = 1.5
+    method = SEARCHING[kind](linear.space)
+    want = method.attribute(linear.images)
+    for target in (None, 1):
+        with pytest.warns(UserWarning, match=r"1 of 5 rows, first \[2\]"):
+            found = method.attribute(x, target=target)
+        assert (
+            torch.isnan(found).flatten(1).any(dim=1).tolist() == [False] * 2 + [True] + [False] * 2
+        )
+        if target is None:
+            torch.testing.assert_close(found[[0, 1, 3, 4]], want[[0, 1, 3, 4]])
+    if kind == "flip image":
+        with pytest.warns(UserWarning, match=r"NOT_FINITE.*1 of 5 rows, first \[2\]"):
+            method.attribute(x, baselines=linear.images.flip(0) + 0.1)
+
+
+def test_both_senses_of_a_line_count_the_same_where_one_has_no_answer() -> None:
+    class Root(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1).sqrt()
+
+    model = torch.nn.Sequential(Root(), torch.nn.Linear(12, 3)).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(4, 1, 3, 4, generator=generator, dtype=torch.float64) + 0.1
+    given = torch.rand(4, 1, 3, 4, generator=generator, dtype=torch.float64)
+    found = compare(x, {"a": given, "-a": -given}, space=model, flips=x + 0.3, steps=5)
+    assert torch.isnan(found.crossing[0]).any()
+    torch.testing.assert_close(found.crossing[0], found.crossing[1], equal_nan=True)
+    torch.testing.assert_close(found.reach[0], found.reach[1], equal_nan=True)
+
+
 @pytest.mark.parametrize("kind", ["gradient", "times_input"])
 def test_a_class_in_the_second_place_is_not_taken_for_baselines(kind: Any) -> None:
     method, x = BoundaryDirection(smooth(), kind), images()
@@ -94,6 +157,10 @@ def test_a_class_in_the_second_place_is_not_taken_for_baselines(kind: Any) -> No
 
 def test_perturbation_methods_warn_of_columns_without_a_value() -> None:
     windows = {"sliding_window_shapes": (1, 1, 1)}
+    distance = BoundaryDistance(smooth(), source=2)
+    with pytest.warns(UserWarning, match=r"columns \[2\] are NaN") as told, torch.no_grad():
+        distance(images())
+    assert [warning.filename for warning in told] == [__file__]
     with pytest.warns(UserWarning, match=r"columns \[2\] are NaN and no targets: 2 is the source"):
         found = ca.Occlusion(BoundaryDistance(smooth(), source=2)).attribute(
             images(), target=2, **windows
@@ -123,19 +190,31 @@ def test_given_flip_images_need_no_flip_point() -> None:
 
 
 def test_options_with_a_row_for_each_image_are_cut_with_the_images(linear: LinearCase) -> None:
-    base = linear.images.flip(0)
-    options: dict[str, Any] = {"IG": {"baselines": base, "n_steps": 4}}
+    x = linear.images
+    given: dict[str, Any] = {"baselines": x.flip(0), "target": [0, 1, 2, 3, 0]}
     whole, cut = (
         attribute_methods(
             linear.space,
-            linear.images,
+            x,
             {"IG": ca.IntegratedGradients},
-            options=options,
+            options={"IG": {"n_steps": 4}},
+            row_options={"IG": given},
             batch_size=size,
         )
         for size in (5, 2)
     )
     torch.testing.assert_close(cut["IG"], whole["IG"])
+    # a distribution of baselines is no row for each image, whatever its length
+    shap: dict[str, Any] = {"methods": {"GS": ca.GradientShap}, "batch_size": 2}
+    base = torch.cat([0 * x[:2], 5 + 0 * x[:3]])
+    five = attribute_methods(linear.space, x, options={"GS": {"baselines": base}}, **shap)
+    four = attribute_methods(linear.space, x[:4], options={"GS": {"baselines": base}}, **shap)
+    torch.testing.assert_close(five["GS"][:4], four["GS"])
+    for value in (x[:2], 0.5):
+        with pytest.raises(fsb.ArgumentError, match=r"row_options\['GS'\]\['baselines'\]: got"):
+            attribute_methods(linear.space, x, row_options={"GS": {"baselines": value}}, **shap)
+    with pytest.raises(fsb.ArgumentError, match="row_options: got 'IG'"):
+        attribute_methods(linear.space, x, row_options={"IG": given}, **shap)
 
 
 def test_a_method_of_another_model_takes_a_target_of_its_own() -> None:
@@ -173,8 +252,13 @@ def test_pictures_where_channels_cancel_and_of_two_channels() -> None:
     given[:, 1] = -1
     figure = draw_attributions(torch.rand(1, 2, 8, 8), {"a": given})
     assert [t.get_text() for t in figure.get_axes()[1].texts] == ["zero over the channels"]
-    with pytest.raises(fsb.ArgumentError, match='sign: got "all"; wanted one sign'):
-        draw_attributions(torch.rand(1, 2, 8, 8), {"a": given}, method="masked_image")
+    for method in ("masked_image", "alpha_scaling"):
+        with pytest.raises(fsb.ArgumentError, match="sign: got 'all'; wanted one sign"):
+            draw_attributions(torch.rand(1, 2, 8, 8), {"a": given}, method=method)
+    unknown: dict[str, Any]
+    for unknown in ({"sign": "foo"}, {"method": "foo"}):
+        with pytest.raises(fsb.ArgumentError, match="got 'foo'; wanted one of"):
+            draw_attributions(torch.rand(1, 2, 8, 8), {"a": given}, **unknown)
 
 
 def test_pictures_of_one_grey_value(linear: LinearCase) -> None:
