@@ -32,6 +32,9 @@ _CLOSE = 1e-4
 _STUCK = 4
 """Steps in a row that may fail to lower the gap; rounding has the last word."""
 
+_LIGHT = 1e-3, 1e-6
+"""Bounds of the weights that may be left out at the end, and the root of the length before."""
+
 _NONE = 1e-13
 """A vector shorter than this share of the points' size is none: rounding cannot tell."""
 
@@ -72,7 +75,7 @@ def shortest_weights(
         if gap < least:
             best, least, stuck = weights, gap, 0
         if stuck >= _STUCK:
-            return best, step
+            break
         ratio = weights / slack
         moment = both.T @ (ratio[:, None] * both)
         reached = _onto_zero(both, weights, ratio, moment, y.shape[1])
@@ -82,7 +85,7 @@ def shortest_weights(
         moment.diagonal().add_(1.0)
         factor, info = torch.linalg.cholesky_ex(moment)
         if int(info):
-            return best, step + 1
+            break
         system = _System(y, member, weights, slack, factor)
         off_dual, off_sum = slope - level[groups] - slack, 1 - member.T @ weights
         aim = -weights * slack
@@ -90,14 +93,19 @@ def shortest_weights(
         long = _room(weights, move, slack, other)
         before = weights @ slack
         after = (weights + long * move) @ (slack + long * other)
-        aim = aim - move * other + (after / before) ** 3 * before / len(y)
+        # less of the second order where a bound is near, or steps may go round in a circle
+        bent = (2 * long).clamp_max(1.0) * move * other
+        aim = aim - bent + (after / before) ** 3 * before / len(y)
         move, lift, other = system.step(off_dual, off_sum, aim)
         if not bool(torch.isfinite(other).all() & torch.isfinite(move).all()):
-            return best, step + 1
+            break
         long = _INWARD * _room(weights, move, slack, other)
         weights, level = weights + long * move, level + long * lift
         slack = slack + long * other
-    return best, max_steps
+    else:
+        return best, max_steps
+    # rounding has the last word
+    return _on_face(y, best, sizes), step
 
 
 def _graded(y: Tensor, weights: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, float, float]:
@@ -152,7 +160,7 @@ def _onto_zero(
     be negative are left out and the rest tries again: a pixel that is on in one image alone wants
     the weight of that image to be 0. The columns of `both` are the points' and their groups'.
     """
-    aim = (torch.arange(both.shape[1], device=both.device) >= width).to(both)
+    aim = _zero(both, width)
     close = float(torch.linalg.vector_norm(aim - both.T @ weights)) <= _CLOSE
     start, left = weights, len(both) if close else _MOST_OUT * len(both)
     system = system.clone()
@@ -168,14 +176,64 @@ def _onto_zero(
             found = found + ratio * (both @ turn)
         out = found < 0
         if not bool(out.any()):
-            near = float(torch.linalg.vector_norm(aim - both.T @ found)) <= 10 * _NONE
-            return found if near else None
+            return found if _reaches(both, found, aim) else None
         left -= int(out.sum())
         if left < 0:
             return None
         start, ratio = torch.where(out, 0.0, start), torch.where(out, 0.0, ratio)
         system = both.T @ (ratio[:, None] * both)
     return None
+
+
+def _on_face(y: Tensor, weights: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Return the weights of the shortest combination of the heaviest points, if they are better.
+
+    Where 0 lies on the border of what can be reached, as where hulls touch, all other weights tend
+    to 0 together with their slacks, and no step tells them apart.
+    """
+    best, (_, squared, least) = weights, _graded(y, weights, sizes)
+    for bound in (squared**0.25, *_LIGHT):
+        found = weights
+        for _ in range(_TRIES):
+            found = _shortest(y, found, found > bound, sizes)
+            if bool((found >= 0).all() | ~torch.isfinite(found).all()):
+                break
+            bound = 0.0
+        _, _, gap = _graded(y, found, sizes)
+        if bool((found >= 0).all()) and gap < least:
+            best, least = found, gap
+    return best
+
+
+def _shortest(y: Tensor, weights: Tensor, kept: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Return the shortest combination of the `kept` points (n,), of any sign, near to `weights`."""
+    start = torch.where(kept, weights, 0.0)
+    parts = start.split(sizes)
+    if not all(bool((part > 0).any()) for part in parts):
+        return weights
+    start = torch.cat([part / part.sum() for part in parts])
+    heaviest = [part.argmax() for part in parts]
+    away = torch.cat([part - part[k] for part, k in zip(y.split(sizes), heaviest, strict=True)])
+    # of all solutions the nearest, for the points may span fewer dimensions
+    turn = torch.zeros_like(start)
+    turn[kept] = torch.linalg.lstsq(away[kept].T, -(y.T @ start)[:, None], driver="gelsd").solution[
+        :, 0
+    ]
+    found = list((start + turn).split(sizes))
+    for part, k in zip(found, heaviest, strict=True):
+        part[k] += 1 - part.sum()
+    return torch.cat(found)
+
+
+def _zero(both: Tensor, width: int) -> Tensor:
+    """Return what the columns of `both` add up to under weights of 0: 1 in those of groups."""
+    return (torch.arange(both.shape[1], device=both.device) >= width).to(both)
+
+
+def _reaches(both: Tensor, weights: Tensor, aim: Tensor) -> bool:
+    """Whether `weights` are none below 0 and give `aim` but for rounding."""
+    off = torch.linalg.vector_norm(aim - both.T @ weights)
+    return bool((weights >= 0).all() & (off <= 10 * _NONE))
 
 
 def _without_small(

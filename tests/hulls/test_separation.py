@@ -17,6 +17,9 @@ from fsboundary.geometry.differences import Differences
 from hulls.oracles import clarabel_distances, cloud, rotation, squared_distance
 from hulls.pairs import separation, two
 
+SOLVERS = ["active_set", "interior_point"]
+"""Those that are meant for pairs of hulls."""
+
 
 def by_clarabel(one: Tensor, other: Tensor) -> float:
     """Return the distance of 0 from the hull of all differences, each formed."""
@@ -86,9 +89,10 @@ MEETING = {
 }
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("kind", MEETING)
-def test_hulls_that_meet_have_a_common_point(kind: str) -> None:
-    found = separation(SQUARE, MEETING[kind])
+def test_hulls_that_meet_have_a_common_point(kind: str, solver: str) -> None:
+    found = separation(SQUARE, MEETING[kind], solver=solver)
     check(SQUARE, MEETING[kind], found)
     assert found.intersect.tolist() == [1]
     assert found.ok.all()
@@ -98,8 +102,9 @@ def test_hulls_that_meet_have_a_common_point(kind: str) -> None:
     assert float(clarabel_distances(MEETING[kind], common)) <= 1e-7
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("kind", ["points", "point and cloud", "copies", "lines", "flat"])
-def test_degenerate_hulls(kind: str) -> None:
+def test_degenerate_hulls(kind: str, solver: str) -> None:
     one, other = cloud(12, 5, 0), cloud(9, 5, 1) + 3
     if kind == "points":
         one, other = one[:1], other[:1]
@@ -112,40 +117,42 @@ def test_degenerate_hulls(kind: str) -> None:
         one, other = line * one[:1], line * one[1:2] + 3
     if kind == "flat":
         one[:, 2:], other[:, 2:] = 0, 1
-    found = separation(one, other)
+    found = separation(one, other, solver=solver)
     check(one, other, found)
     assert found.ok.all()
     assert float(found.distance) == pytest.approx(by_clarabel(one, other), rel=1e-6)
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
 @settings(derandomize=True, max_examples=20, deadline=None)
-@given(st.integers(1, 7), st.integers(1, 7), st.integers(1, 4), st.integers(0, 10**6))
-def test_on_a_grid_full_of_ties(n: int, m: int, d: int, seed: int) -> None:
+@given(n=st.integers(1, 7), m=st.integers(1, 7), d=st.integers(1, 4), seed=st.integers(0, 10**6))
+def test_on_a_grid_full_of_ties(n: int, m: int, d: int, seed: int, solver: str) -> None:
     g = torch.Generator().manual_seed(seed)
     one = torch.randint(0, 4, (n, d), generator=g).double()
     other = torch.randint(0, 4, (m, d), generator=g).double() + seed % 4
-    found = separation(one, other)
+    found = separation(one, other, solver=solver)
     check(one, other, found)
     assert found.ok.all()
     assert float(found.distance) == pytest.approx(by_clarabel(one, other), rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
 @settings(derandomize=True, max_examples=40, deadline=None)
 @given(
-    st.integers(1, 3),
-    st.integers(1, 3),
-    st.integers(1, 3),
-    st.integers(0, 10**6),
-    st.sampled_from([(0.0, 1.0), (1e6, 1.0), (0.0, 1e-3), (1e6, 1e-3)]),
+    n=st.integers(1, 3),
+    m=st.integers(1, 3),
+    d=st.integers(1, 3),
+    seed=st.integers(0, 10**6),
+    place=st.sampled_from([(0.0, 1.0), (1e6, 1.0), (0.0, 1e-3), (1e6, 1e-3)]),
 )
 def test_no_bound_is_false_without_any_rounding(
-    n: int, m: int, d: int, seed: int, place: tuple[float, float]
+    n: int, m: int, d: int, seed: int, place: tuple[float, float], solver: str
 ) -> None:
     (shift, apart), g = place, torch.Generator().manual_seed(seed)
     one = torch.randn(n, d, generator=g) + shift
     rows = torch.randint(0, n, (m,), generator=g)
     other = one[rows] + apart * torch.randn(m, d, generator=g)
-    found = separation(one, other)
+    found = separation(one, other, solver=solver)
     # differences of float32 numbers of one size are exact in float64
     differences = (one.double()[:, None] - other.double()[None]).flatten(0, 1)
     exact = squared_distance(differences, torch.zeros(d).double())
@@ -171,11 +178,12 @@ def test_a_bank_on_disk_answers_as_one_in_memory(tmp_path: Path) -> None:
     torch.testing.assert_close(found.lower_bound, want.lower_bound, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("scale", [1e-150, 1e-6, 1.0, 1e6, 1e150])
-def test_scale_rotation_permutation_and_exchange(scale: float) -> None:
+def test_scale_rotation_permutation_and_exchange(scale: float, solver: str) -> None:
     one, other = cloud(40, 4, 2), cloud(30, 4, 3) + 2.5
     want, turn = separation(one, other), rotation(4, 4)
-    found = separation((other.flip(0) @ turn) * scale, (one.flip(0) @ turn) * scale)
+    found = separation((other.flip(0) @ turn) * scale, (one.flip(0) @ turn) * scale, solver=solver)
     assert found.ok.all()
     assert found.intersect.tolist() == [-1]
     assert float(found.distance / scale) == pytest.approx(float(want.distance), rel=1e-6)
@@ -183,7 +191,7 @@ def test_scale_rotation_permutation_and_exchange(scale: float) -> None:
     torch.testing.assert_close(found.normal @ turn.T, -want.normal, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("solver", ["active_set", "interior_point"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_nothing_is_lost_far_from_the_origin(solver: str) -> None:
     # whole numbers: the translation itself loses nothing
     one, other = (64 * cloud(40, 4, 2)).round(), (64 * cloud(30, 4, 3)).round() + 160
