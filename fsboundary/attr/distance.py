@@ -50,7 +50,8 @@ class Distance(nn.Module, ABC):
         out = attach(features, answer, record)
         if not out.requires_grad:
             # no backward pass will tell, as in perturbation methods
-            self._told = warn_of_values(answer, self._told)
+            warn_of_values(answer, columns=not self._told)
+            self._told = True
         return out
 
     def _check_early(self) -> None:

@@ -79,19 +79,15 @@ def attach(features: Tensor, answer: Answer, record: Pass) -> Tensor:
     return out
 
 
-def warn_of_values(answer: Answer, told: bool) -> bool:
-    """Warn of the values of `answer` that are no numbers; return True.
-
-    Also of whole columns, unless `told` of them before.
-    """
-    if bool(answer.refused.any()) and not told:
-        columns = answer.refused.nonzero()[:, 0].tolist()
-        warnings.warn(f"columns {columns} are NaN and no targets: {answer.why}", stacklevel=_CALLER)
+def warn_of_values(answer: Answer, *, columns: bool) -> None:
+    """Warn of the values of `answer` that are no numbers, and of whole `columns` if asked to."""
+    if columns and bool(answer.refused.any()):
+        none = answer.refused.nonzero()[:, 0].tolist()
+        warnings.warn(f"columns {none} are NaN and no targets: {answer.why}", stacklevel=_CALLER)
     for mask, message in answer.notes:
         found = mask & ~torch.isfinite(answer.value) & ~answer.refused
         if bool(found.any()):
             warnings.warn(f"{message} ({rows_in(found)})", stacklevel=_CALLER)
-    return True
 
 
 def rows_in(mask: Tensor) -> str:

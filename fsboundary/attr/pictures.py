@@ -16,8 +16,8 @@ from fsboundary.errors import ArgumentError
 from fsboundary.status import Status
 
 _INCHES = 1.8  # of one picture
-_SIGNS = ("all", "positive", "negative", "absolute_value")
-_METHODS = ("heat_map", "blended_heat_map", "original_image", "masked_image", "alpha_scaling")
+_SIGNS = tuple(visualization.VisualizeSign.__members__)
+_METHODS = tuple(visualization.ImageVisualizationMethod.__members__)
 
 _CANCELLED = 1e-6
 """A sum over the channels below this share of the largest entry is what rounding left of 0."""

@@ -2,7 +2,7 @@
 
 ``python -m fsboundary.demo.train --data FOLDER`` where FOLDER holds the four
 ``*-ubyte.gz`` files of Fashion-MNIST (Debian's package ``dataset-fashion-mnist``
-installs them). One run takes about a quarter of an hour on two cores.
+installs them). One run takes about twenty minutes on two cores.
 """
 
 from __future__ import annotations

@@ -112,6 +112,7 @@ NEURONS: dict[str, Callable[[Distance, Tensor], Any]] = {
 }
 # what does not run, and why
 REFUSED: dict[str, tuple[Callable[[Distance, Tensor], Any], type[Exception], str]] = {
+    # Captum 0.9 applies the target twice, on the logits just as here
     "LayerFeaturePermutation": (
         lambda m, x: ca.LayerFeaturePermutation(m, m.model.pool).attribute(
             x, target=TARGET, layer_mask=HALVES

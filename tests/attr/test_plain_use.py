@@ -261,7 +261,7 @@ def test_pictures_where_channels_cancel_and_of_two_channels() -> None:
             draw_attributions(torch.rand(1, 2, 8, 8), {"a": given}, **unknown)
 
 
-def test_pictures_of_one_grey_value(linear: LinearCase) -> None:
+def test_pictures_of_one_grey_value() -> None:
     grey: Tensor = torch.full((1, 1, 8, 8), 0.25)
     figure = draw_attributions(grey, {"a": torch.rand(1, 1, 8, 8)})
     assert figure.get_axes()[0].images[0].get_array().tolist()[0][0] == [0.25] * 3

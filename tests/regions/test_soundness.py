@@ -27,10 +27,11 @@ def test_a_small_hunt_finds_no_point_of_another_class(
     assert found["first"] == []
     assert found["changed"] == end.value.code == 0
     kinds = {"l2 balls", "linf balls", "boxes", "hulls", "enlarged hulls", "certified by hulls"}
-    for counts in found["points"].values():
+    for where, counts in found["points"].items():
         assert kinds <= set(counts)
-        # an enlarged hull may certify no point of a few
-        assert min(counts[kind] for kind in kinds) > 30
+        # of the few features of the demo's network, enlarged hulls certify next to none
+        asked = kinds if where == "demo" else counts
+        assert min(counts[kind] for kind in asked) > 30
 
 
 @pytest.mark.parametrize("kind", ["unbounded", "nonnegative", "box"])
