@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         tie_points,
     )
     from fsboundary.builtin.extractors.two_classes import two_class_head
-    from fsboundary.domain import Domain
-    from fsboundary.errors import (
+    from fsboundary.core.domain import Domain
+    from fsboundary.core.errors import (
         ArgumentError,
         DataError,
         FsboundaryError,
@@ -33,7 +33,35 @@ if TYPE_CHECKING:
         PluginError,
         StatusError,
     )
-    from fsboundary.head import LinearHead
+    from fsboundary.core.head import LinearHead
+    from fsboundary.core.results import (
+        AffineRank,
+        AffineResiduals,
+        Amplification,
+        CertifiedClasses,
+        ClassPath,
+        Coverage,
+        CoverageShares,
+        Extrapolation,
+        FeatureBatch,
+        FlipPoints,
+        GuaranteedBoxes,
+        GuaranteedRegion,
+        HullProjection,
+        HullSeparation,
+        HullVertices,
+        InverseImages,
+        LargestTies,
+        LeaveOneOutDistances,
+        Morph,
+        NearestHulls,
+        Partition,
+        RegionDistances,
+        RegionFaces,
+        RegionShares,
+        TiePoints,
+    )
+    from fsboundary.core.status import Status
     from fsboundary.hookspecs import hookimpl
     from fsboundary.hulls import (
         affine_rank,
@@ -66,35 +94,7 @@ if TYPE_CHECKING:
         region_faces,
         region_shares,
     )
-    from fsboundary.results import (
-        AffineRank,
-        AffineResiduals,
-        Amplification,
-        CertifiedClasses,
-        ClassPath,
-        Coverage,
-        CoverageShares,
-        Extrapolation,
-        FeatureBatch,
-        FlipPoints,
-        GuaranteedBoxes,
-        GuaranteedRegion,
-        HullProjection,
-        HullSeparation,
-        HullVertices,
-        InverseImages,
-        LargestTies,
-        LeaveOneOutDistances,
-        Morph,
-        NearestHulls,
-        Partition,
-        RegionDistances,
-        RegionFaces,
-        RegionShares,
-        TiePoints,
-    )
     from fsboundary.space import FeatureSpace
-    from fsboundary.status import Status
 
 _HOMES = {
     "banks": ("FeatureBank",),
@@ -107,8 +107,8 @@ _HOMES = {
         "tie_points",
     ),
     "builtin.extractors.two_classes": ("two_class_head",),
-    "domain": ("Domain",),
-    "errors": (
+    "core.domain": ("Domain",),
+    "core.errors": (
         "ArgumentError",
         "DataError",
         "FsboundaryError",
@@ -117,7 +117,7 @@ _HOMES = {
         "PluginError",
         "StatusError",
     ),
-    "head": ("LinearHead",),
+    "core.head": ("LinearHead",),
     "hookspecs": ("hookimpl",),
     "hulls": (
         "affine_rank",
@@ -150,7 +150,7 @@ _HOMES = {
         "region_faces",
         "region_shares",
     ),
-    "results": (
+    "core.results": (
         "AffineRank",
         "AffineResiduals",
         "Amplification",
@@ -178,7 +178,7 @@ _HOMES = {
         "TiePoints",
     ),
     "space": ("FeatureSpace",),
-    "status": ("Status",),
+    "core.status": ("Status",),
 }
 # the same names as above, for run time: a test holds the two lists and __all__ together
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

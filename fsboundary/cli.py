@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fsboundary._version import __version__
-from fsboundary.errors import FsboundaryError
+from fsboundary.core.errors import FsboundaryError
 
 if TYPE_CHECKING:
     from fsboundary.registry import PluginInfo

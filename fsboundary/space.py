@@ -19,12 +19,12 @@ from fsboundary.builtin.extractors.calling import refuse_chance
 from fsboundary.builtin.extractors.claimed_head import verified
 from fsboundary.builtin.extractors.head_input import HeadInput
 from fsboundary.builtin.extractors.held_out import Fidelity, fitted
-from fsboundary.domain import Domain
-from fsboundary.errors import ArgumentError, HeadError, PluginError
-from fsboundary.head import LinearHead
+from fsboundary.core.domain import Domain
+from fsboundary.core.errors import ArgumentError, HeadError, PluginError
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import FeatureBatch
+from fsboundary.core.status import Status
 from fsboundary.interfaces import FeatureExtractor
-from fsboundary.results import FeatureBatch
-from fsboundary.status import Status
 
 
 @final

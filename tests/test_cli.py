@@ -16,7 +16,7 @@ import fsboundary
 import fsboundary.demo
 import fsboundary.report.user
 from fsboundary import cli, registry
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -168,7 +168,7 @@ from jaxtyping import install_import_hook
 sys.path.insert(0, {tests!r})
 import checks.shapes
 with install_import_hook("fsboundary", "checks.shapes.check"):
-    import fsboundary.boundaries, fsboundary.regions, fsboundary.results, fsboundary.space
+    import fsboundary.boundaries, fsboundary.regions, fsboundary.core.results, fsboundary.space
 import fsboundary as fsb, torch
 from torch import nn
 

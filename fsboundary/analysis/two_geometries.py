@@ -26,7 +26,7 @@ from fsboundary.analysis.questions import (
 )
 from fsboundary.analysis.table import Measure, TwoSpaces
 from fsboundary.builtin.extractors.batches import check_batch_size
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.inputs import check_labels, told_accuracy
 from fsboundary.space import FeatureSpace, space_of

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fsboundary.attr.envelope import rows_in
 from fsboundary.boundaries import find_flip_points
+from fsboundary.core.head import LinearHead
+from fsboundary.core.status import Status
 from fsboundary.geometry.lengths import lengths
-from fsboundary.head import LinearHead
 from fsboundary.space import FeatureSpace
-from fsboundary.status import Status
 
 
 @final

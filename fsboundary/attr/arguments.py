@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fsboundary.builtin.extractors.batches import check_images, rows_of
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 
 Target = int | list[int] | Tensor | None
 Tensors = Tensor | tuple[Tensor, ...]

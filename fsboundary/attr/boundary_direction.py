@@ -23,7 +23,7 @@ from fsboundary.attr.arguments import (
 )
 from fsboundary.attr.flips import Finder, check_finder, finder_of, flips_of, given_flips
 from fsboundary.attr.watched_features import pulled_back, watched_features
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace, space_of

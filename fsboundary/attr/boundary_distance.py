@@ -8,17 +8,17 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from fsboundary.arguments import check_limits
 from fsboundary.attr.curvature import bent, boundary_normals
 from fsboundary.attr.distance import Distance, check_class, checked_classes, left_out
 from fsboundary.attr.envelope import Answer
 from fsboundary.boundaries import region_distances, tie_points
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_limits
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.head import LinearHead
+from fsboundary.core.status import OK_CODES, Status
+from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.lengths import lengths
-from fsboundary.head import LinearHead
 from fsboundary.space import FeatureSpace
-from fsboundary.status import OK_CODES, Status
-from fsboundary.tolerance import FLIP_RTOL
 
 _KINK = "distance 0, a kink: the row lies on the boundary, and the subgradient 0 is used"
 _NONE = "no such point exists: the distance is infinite and its gradient 0"

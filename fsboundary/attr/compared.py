@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from fsboundary.attr.metrics import METRICS
 from fsboundary.builtin.extractors.batches import check_batch_size
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.results import FlipImages
+from fsboundary.core.status import Status
 from fsboundary.pixels.checks import check_bounds, check_pixels
-from fsboundary.results import FlipImages
 from fsboundary.space import FeatureSpace, space_of
-from fsboundary.status import Status
 
 
 class Compared(NamedTuple):

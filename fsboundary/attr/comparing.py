@@ -22,10 +22,10 @@ from fsboundary.attr.intervals import bootstrap
 from fsboundary.attr.margins import Margins
 from fsboundary.attr.metrics import METRICS, all_pairs, metric
 from fsboundary.attr.reach import reach_curves, unit_directions
+from fsboundary.core.results import Comparison, FlipImages
+from fsboundary.core.status import Status
 from fsboundary.pixels import flip_images
-from fsboundary.results import Comparison, FlipImages
 from fsboundary.space import FeatureSpace
-from fsboundary.status import Status
 
 FARTHEST = 10.0
 """Where the reach curves end, in units of the distance of the flip image."""

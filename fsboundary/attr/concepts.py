@@ -10,7 +10,7 @@ from captum.concept import Classifier
 from torch import Tensor
 
 from fsboundary.banks import FeatureBank
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 from fsboundary.hulls import hull_separation
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 
 SHOWN = 5
 """Rows that a warning names."""

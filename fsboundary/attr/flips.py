@@ -12,7 +12,7 @@ from torch import Tensor
 from fsboundary.attr.aim import Aim, warn
 from fsboundary.attr.arguments import as_tuple
 from fsboundary.attr.watched_features import watched_features
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.pixels import flip_images
 from fsboundary.space import FeatureSpace

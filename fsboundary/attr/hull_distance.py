@@ -9,19 +9,19 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from fsboundary.arguments import check_bank, check_fingerprints, check_labelled, check_limits
 from fsboundary.attr.curvature import bent, spanned
 from fsboundary.attr.distance import Distance, check_class, checked_classes, left_out
 from fsboundary.attr.envelope import Answer
 from fsboundary.banks import FeatureBank
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_bank, check_fingerprints, check_labelled, check_limits
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import HullProjection
+from fsboundary.core.status import OK_CODES
 from fsboundary.geometry.lengths import lengths
-from fsboundary.head import LinearHead
 from fsboundary.hulls import project_on_hull
 from fsboundary.hulls.projection import HULL_RTOL
-from fsboundary.results import HullProjection
 from fsboundary.space import FeatureSpace
-from fsboundary.status import OK_CODES
 
 _FAILED = "no certified distance: value and gradient are NaN; see fsboundary.project_on_hull"
 _UNDECIDED = "inside or outside is not decided, so the direction may be that of rounding"

@@ -9,13 +9,13 @@ from captum.influence import DataInfluence
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fsboundary.arguments import check_bank
 from fsboundary.attr.arguments import as_tuple, extra
 from fsboundary.attr.compared import check_count
 from fsboundary.banks import FeatureBank
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_bank
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.results import HullProjection
 from fsboundary.hulls import project_on_hull
-from fsboundary.results import HullProjection
 from fsboundary.space import FeatureSpace, space_of
 
 

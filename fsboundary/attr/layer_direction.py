@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fsboundary.attr.aim import aim_from, warn_of_zeros
 from fsboundary.attr.arguments import Target, Tensors, opened, parts_of
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.space import FeatureSpace, space_of
 

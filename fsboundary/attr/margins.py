@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from fsboundary.core.status import Status
 from fsboundary.space import FeatureSpace
-from fsboundary.status import Status
 
 
 @final

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fsboundary.attr.compared import check_attributions, check_image_batch
-from fsboundary.errors import ArgumentError
-from fsboundary.status import Status
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.status import Status
 
 _INCHES = 1.8  # of one picture
 _SIGNS = tuple(visualization.VisualizeSign.__members__)

@@ -12,7 +12,7 @@ from fsboundary.attr.aim import aim_from, warn
 from fsboundary.attr.arguments import Target, Tensors, like, opened
 from fsboundary.attr.compared import check_count
 from fsboundary.attr.watched_features import pulled_back, watched_features
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.space import FeatureSpace, space_of
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from fsboundary.banks.checks import checked_labels
 from fsboundary.builtin.extractors.batches import check_images
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 
 _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fsboundary.banking.drawn import Drawn
 from fsboundary.banks import BankInfo
-from fsboundary.errors import DataError
+from fsboundary.core.errors import DataError
 
 
 @final

@@ -15,7 +15,7 @@ from fsboundary.banks.disk import ZarrStore
 from fsboundary.banks.journal import Batch, Journal
 from fsboundary.banks.layout import Layout
 from fsboundary.banks.writer import ChunkWriter, begin
-from fsboundary.errors import DataError
+from fsboundary.core.errors import DataError
 
 _ORDER = (
     "The images or their order changed: a shuffling sampler, a random transform, another batch "

@@ -15,8 +15,8 @@ from fsboundary.banks import checks
 from fsboundary.banks.info import BankInfo
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.banks.store import Store
-from fsboundary.errors import ArgumentError
-from fsboundary.protocols import Moments
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.protocols import Moments
 
 if TYPE_CHECKING:
     from distributed import Client

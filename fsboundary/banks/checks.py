@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 
 _FEATURES = "a float tensor (n, d), one row a point"
 

@@ -14,7 +14,7 @@ from distributed import Client, Future, KilledWorker
 from fsboundary.banks import workers
 from fsboundary.banks.shards import Shard
 from fsboundary.banks.workers import Array
-from fsboundary.errors import DataError, FsboundaryError
+from fsboundary.core.errors import DataError, FsboundaryError
 
 PATIENCE = 30.0
 """Seconds without any worker after which a question fails. A killed worker that its nanny starts

@@ -14,7 +14,7 @@ from torch import Tensor
 from fsboundary.banks import layout
 from fsboundary.banks.info import BankInfo
 from fsboundary.banks.store import Store
-from fsboundary.errors import DataError
+from fsboundary.core.errors import DataError
 
 
 @final

@@ -16,7 +16,7 @@ from fsboundary.banks.measures import joined
 from fsboundary.banks.pricing import merged
 from fsboundary.banks.shards import Shard, cut
 from fsboundary.banks.store import Store
-from fsboundary.protocols import Moments
+from fsboundary.core.protocols import Moments
 
 
 def distribute(store: Store, client: Client) -> DistributedStore:

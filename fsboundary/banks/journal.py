@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from fsboundary.errors import DataError
+from fsboundary.core.errors import DataError
 
 
 @final

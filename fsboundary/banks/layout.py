@@ -11,7 +11,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from fsboundary.banks.info import BankInfo
-from fsboundary.errors import DataError
+from fsboundary.core.errors import DataError
 
 VERSION = 1
 _ATTRIBUTES = "fsboundary"

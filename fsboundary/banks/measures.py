@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsboundary.protocols import Moments
+from fsboundary.core.protocols import Moments
 
 if TYPE_CHECKING:  # a store answers with these functions
     from fsboundary.banks.store import Store

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fsboundary.banks import measures, pricing
 from fsboundary.banks.info import BankInfo
-from fsboundary.protocols import Moments
+from fsboundary.core.protocols import Moments
 
 
 class Store(ABC):

@@ -18,8 +18,8 @@ from fsboundary.banks.disk import Place, ZarrStore
 from fsboundary.banks.info import BankInfo
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.banks.store import Store
-from fsboundary.errors import DataError
-from fsboundary.protocols import Moments
+from fsboundary.core.errors import DataError
+from fsboundary.core.protocols import Moments
 
 Array = npt.NDArray[Any]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from fsboundary.banks import layout
 from fsboundary.banks.layout import Layout
 from fsboundary.banks.store import Store
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 
 
 @final

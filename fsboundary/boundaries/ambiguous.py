@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_head, rows_and_sources
 from fsboundary.boundaries.ties import tie_points, top_classes
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_features, check_head, rows_and_sources
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.head import LinearHead
+from fsboundary.core.protocols import PointSet
+from fsboundary.core.status import Status
 from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.head import LinearHead
-from fsboundary.protocols import PointSet
-from fsboundary.status import Status
 
 _ROWS = 4096
 """Rows of the reference in memory at a time."""

@@ -9,19 +9,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_limits, rows_and_sources
 from fsboundary.boundaries.nonlinear import find_on_nonlinear
 from fsboundary.boundaries.targets import all_targets, among_all, check_targets
-from fsboundary.domain import Domain
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_features, check_limits, rows_and_sources
+from fsboundary.core.domain import Domain
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import FlipPoints
+from fsboundary.core.status import Status
+from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.nearest import nearest_classes
-from fsboundary.head import LinearHead
 from fsboundary.interfaces import BoundaryFinder
 from fsboundary.registry import create
 from fsboundary.registry.grading import find_and_grade
-from fsboundary.results import FlipPoints
-from fsboundary.status import Status
-from fsboundary.tolerance import FLIP_RTOL
 
 MAX_STEPS = 200
 """Default limit of steps a problem; real heads need fewer than twenty."""

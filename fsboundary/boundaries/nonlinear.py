@@ -7,18 +7,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fsboundary.arguments import rows_and_sources
 from fsboundary.boundaries.targets import all_targets, among_all, check_targets
-from fsboundary.domain import Domain
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import rows_and_sources
+from fsboundary.core.domain import Domain
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.nonlinear_head import NonlinearHead
+from fsboundary.core.results import FlipPoints
+from fsboundary.core.status import Status
+from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.interfaces import BoundaryFinder
-from fsboundary.nonlinear_head import NonlinearHead
 from fsboundary.registry import create
 from fsboundary.registry.info import NONLINEAR_HEAD
 from fsboundary.registry.nonlinear_grading import find_and_grade_nonlinear
-from fsboundary.results import FlipPoints
-from fsboundary.status import Status
-from fsboundary.tolerance import FLIP_RTOL
 
 _CHOICES = 9
 """For the nearest class, the finder is asked for so many: those nearest by linearisation."""

@@ -6,16 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_head, row_status
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_features, check_head, row_status
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import ClassPath
+from fsboundary.core.status import Status
+from fsboundary.core.tolerance import dot_error
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.envelope import upper_envelope
 from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.pairs import pair_norms
-from fsboundary.head import LinearHead
-from fsboundary.results import ClassPath
-from fsboundary.status import Status
-from fsboundary.tolerance import dot_error
 
 
 def class_path(

@@ -6,15 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_head, check_limits, rows_and_sources
 from fsboundary.boundaries.flip_points import MAX_STEPS
+from fsboundary.core.checks import check_features, check_head, check_limits, rows_and_sources
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import RegionDistances
+from fsboundary.core.status import Status
+from fsboundary.core.tolerance import FLIP_RTOL, absolute
 from fsboundary.geometry.lengths import lengths
 from fsboundary.geometry.tie_answers import answer_ties
 from fsboundary.geometry.tie_problems import TieProblems
-from fsboundary.head import LinearHead
-from fsboundary.results import RegionDistances
-from fsboundary.status import Status
-from fsboundary.tolerance import FLIP_RTOL, absolute
 
 
 def region_distances(

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.results import FlipPoints
+from fsboundary.core.status import Status
 from fsboundary.interfaces import unsolved_flips
-from fsboundary.results import FlipPoints
-from fsboundary.status import Status
 
 
 def check_targets(

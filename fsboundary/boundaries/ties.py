@@ -6,15 +6,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_head, check_limits, rows_and_sources
 from fsboundary.boundaries.flip_points import MAX_STEPS
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_features, check_head, check_limits, rows_and_sources
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import LargestTies, TiePoints
+from fsboundary.core.status import Status
+from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.tie_answers import answer_ties
 from fsboundary.geometry.tie_problems import TieProblems, tie_problems
-from fsboundary.head import LinearHead
-from fsboundary.results import LargestTies, TiePoints
-from fsboundary.status import Status
-from fsboundary.tolerance import FLIP_RTOL
 
 
 def tie_points(

@@ -25,10 +25,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.protocols import PointSet
+from fsboundary.core.tolerance import EPS, dot_error
 from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.streaming import streamed
-from fsboundary.protocols import PointSet
-from fsboundary.tolerance import EPS, dot_error
 
 
 @final

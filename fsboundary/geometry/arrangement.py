@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fsboundary.core.head import LinearHead
+from fsboundary.core.tolerance import dot_error
 from fsboundary.geometry.highs import Array
 from fsboundary.geometry.pairs import pair_norms
-from fsboundary.head import LinearHead
-from fsboundary.tolerance import dot_error
 
 Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]

@@ -17,12 +17,12 @@ from typing import final
 import numpy as np
 import torch
 
+from fsboundary.core.status import Status
+from fsboundary.core.tolerance import dot_error
 from fsboundary.geometry.arrangement import Arrangement, Index, Mask
 from fsboundary.geometry.exact_balance import FEW, dependent_columns
 from fsboundary.geometry.highs import Array
 from fsboundary.geometry.lengths import lengths
-from fsboundary.status import Status
-from fsboundary.tolerance import dot_error
 
 PARALLEL = 1e-9
 """Rows whose projected norm is below this share of their norm are compared in fractions."""

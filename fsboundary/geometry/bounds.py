@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fsboundary.core.tolerance import EPS, dot_error
 from fsboundary.geometry.dual import DualProblems
 from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.problems import FlipProblems
 from fsboundary.geometry.rows import ConstraintRows
-from fsboundary.tolerance import EPS, dot_error
 
 
 def rounding_terms(problems: DualProblems) -> float:

@@ -18,9 +18,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.head import LinearHead
+from fsboundary.core.tolerance import EPS, dot_error
 from fsboundary.geometry.lengths import TINY
-from fsboundary.head import LinearHead
-from fsboundary.tolerance import EPS, dot_error
 
 _ATTEMPTS = 4
 _LARGEST = torch.finfo(torch.float64).max / 16

@@ -15,10 +15,10 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from fsboundary.core.tolerance import TOO_FAR, dot_error
 from fsboundary.geometry.bounds import reach
 from fsboundary.geometry.highs import minimise
 from fsboundary.geometry.lengths import TINY, lengths
-from fsboundary.tolerance import TOO_FAR, dot_error
 
 
 @final

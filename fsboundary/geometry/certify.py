@@ -8,13 +8,13 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.status import Status
+from fsboundary.core.tolerance import TOO_FAR, absolute, dot_error
 from fsboundary.geometry.bounds import dual_bound, reach_bound
 from fsboundary.geometry.dual import DualProblems
 from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.problems import FlipProblems, compress, expand
 from fsboundary.geometry.rows import ClassRows, ConstraintRows, ExplicitRows
-from fsboundary.status import Status
-from fsboundary.tolerance import TOO_FAR, absolute, dot_error
 
 
 @final
@@ -27,7 +27,7 @@ class Proposal:
     points : Tensor (P, d)
         z', or NaN.
     active, multipliers : Tensor (P, S)
-        As in :class:`fsboundary.results.FlipPoints`.
+        As in :class:`fsboundary.core.results.FlipPoints`.
     steps : Tensor (P,)
     """
 
@@ -49,7 +49,7 @@ class Proposal:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Grade:
-    """Graded answers of P problems; fields as in :class:`fsboundary.results.FlipPoints`."""
+    """Graded answers of P problems; fields as in :class:`fsboundary.core.results.FlipPoints`."""
 
     points: Tensor
     distance: Tensor

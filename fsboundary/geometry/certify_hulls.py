@@ -14,16 +14,16 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.protocols import MeasuredPointSet, Moments, PointSet
+from fsboundary.core.results import HullProjection
+from fsboundary.core.status import Status
+from fsboundary.core.tolerance import ATOL_SHARE, EPS, dot_error
 from fsboundary.geometry.gathering import combined
 from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.lent import Lent
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.geometry.pricing import price_exact
 from fsboundary.geometry.streaming import streamed
-from fsboundary.protocols import MeasuredPointSet, Moments, PointSet
-from fsboundary.results import HullProjection
-from fsboundary.status import Status
-from fsboundary.tolerance import ATOL_SHARE, EPS, dot_error
 
 INSIDE, OUTSIDE, UNDECIDED = 1, -1, 0
 

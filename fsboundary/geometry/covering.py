@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fsboundary.core.tolerance import EPS
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.lengths import lengths
-from fsboundary.tolerance import EPS
 
 _SINGLE = torch.finfo(torch.float32)
 _PAIRS = 2**20

@@ -7,8 +7,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.protocols import Moments, PointSet
 from fsboundary.geometry.certify_hulls import extent
-from fsboundary.protocols import Moments, PointSet
 
 
 @final

@@ -13,8 +13,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from fsboundary.core.head import LinearHead
 from fsboundary.geometry.pairs import pair_norms
-from fsboundary.head import LinearHead
 
 
 class DualProblems(ABC):

@@ -7,11 +7,11 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.head import LinearHead
 from fsboundary.geometry.dual import DualProblems
 from fsboundary.geometry.farkas import farkas_multipliers
 from fsboundary.geometry.newton import DualSolution, solve_dual
 from fsboundary.geometry.rows import ExplicitRows
-from fsboundary.head import LinearHead
 
 _FIRST_STEPS = 30
 """Solvable rows of trained and random heads need fewer than twenty steps; what is still open

@@ -11,8 +11,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from fsboundary.core.tolerance import dot_error
 from fsboundary.geometry.highs import Array
-from fsboundary.tolerance import dot_error
 
 
 def correction_bound(columns: Array, residual: Array, error: Array) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fsboundary.core.protocols import PointSet
+from fsboundary.core.tolerance import EPS, dot_error
 from fsboundary.geometry.certify_hulls import LOST, extent
 from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.pricing import price_exact
-from fsboundary.protocols import PointSet
-from fsboundary.tolerance import EPS, dot_error
 
 
 def margins(

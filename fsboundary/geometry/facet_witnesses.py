@@ -12,10 +12,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.tolerance import dot_error
 from fsboundary.geometry.arrangement import Arrangement
 from fsboundary.geometry.ball_programs import LOST
 from fsboundary.geometry.lengths import lengths
-from fsboundary.tolerance import dot_error
 
 
 def width_bounds(space: Arrangement) -> Tensor:

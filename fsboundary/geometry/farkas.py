@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsboundary.core.head import LinearHead
 from fsboundary.geometry.highs import minimise
 from fsboundary.geometry.pairs import pair_norms
-from fsboundary.head import LinearHead
 
 
 def farkas_multipliers(head: LinearHead, anchor: int, ties: tuple[int, ...]) -> Tensor | None:

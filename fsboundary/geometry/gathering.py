@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from fsboundary.core.protocols import PointSet
 from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.protocols import PointSet
 
 
 def gathered(points: PointSet, wanted: Tensor) -> tuple[Tensor, Tensor]:

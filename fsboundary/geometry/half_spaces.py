@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fsboundary.core.head import LinearHead
+from fsboundary.core.tolerance import EPS, dot_error
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.nearest import margin_bounds
-from fsboundary.head import LinearHead
-from fsboundary.tolerance import EPS, dot_error
 
 
 def depths(head: LinearHead, z: Tensor, source: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ import weakref
 import torch
 from torch import Tensor
 
+from fsboundary.core.head import LinearHead
 from fsboundary.geometry.chunks import chunks
 from fsboundary.geometry.dual import DualProblems
 from fsboundary.geometry.pairs import pair_norms
-from fsboundary.head import LinearHead
 
 _TABLE_CLASSES = 24
 """Up to this many classes, all products of two weight rows are tabled and one matrix product

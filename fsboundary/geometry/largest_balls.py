@@ -7,13 +7,13 @@ from typing import final
 
 import numpy as np
 
+from fsboundary.core.status import Status
+from fsboundary.core.tolerance import ATOL_SHARE, FLIP_RTOL
 from fsboundary.geometry.arrangement import Arrangement
 from fsboundary.geometry.ball_programs import BallProgram, facet_program, region_program
 from fsboundary.geometry.ball_proposals import CAP, Ball, propose_ball, propose_direction
 from fsboundary.geometry.certify_regions import ball_radius, grows_without_end, radius_bound
 from fsboundary.geometry.highs import Array
-from fsboundary.status import Status
-from fsboundary.tolerance import ATOL_SHARE, FLIP_RTOL
 
 ROUNDS = 3
 """Each round is solved about the centre of the last, which takes a far or thin set apart."""

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.protocols import PointSet
+from fsboundary.core.protocols import PointSet
 
 
 @final

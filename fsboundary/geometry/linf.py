@@ -11,12 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fsboundary.core.head import LinearHead
+from fsboundary.core.tolerance import EPS, dot_error
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.lengths import TINY
 from fsboundary.geometry.nearest import Nearest, margin_bounds, pruned_minimum
 from fsboundary.geometry.tie_line import MAX_PIECES
-from fsboundary.head import LinearHead
-from fsboundary.tolerance import EPS, dot_error
 
 
 def linf_radii(head: LinearHead, z: Tensor, source: Tensor) -> Nearest:

@@ -14,14 +14,14 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.head import LinearHead
+from fsboundary.core.tolerance import dot_error
 from fsboundary.geometry.bounds import reach_bound_tie, tie_bound
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.pairs import pair_norms
 from fsboundary.geometry.problems import FlipProblems
 from fsboundary.geometry.tie_line import solve_tie
-from fsboundary.head import LinearHead
-from fsboundary.tolerance import dot_error
 
 Solve = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Rows (P,), classes (P,) -> (distance or estimate, certified lower bound), both (P,)."""

@@ -15,10 +15,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.tolerance import ATOL_SHARE, EPS, TOO_FAR
 from fsboundary.geometry.dual import DualProblems
 from fsboundary.geometry.hessian import solve_active
 from fsboundary.geometry.rows import ClassRows, ConstraintRows, ExplicitRows
-from fsboundary.tolerance import ATOL_SHARE, EPS, TOO_FAR
 
 _INNER = 1e-3
 """The inner stop is this share of what the certificate allows. Newton's last step gains more

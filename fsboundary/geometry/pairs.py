@@ -7,8 +7,8 @@ import weakref
 import torch
 from torch import Tensor
 
+from fsboundary.core.head import LinearHead
 from fsboundary.geometry.lengths import lengths
-from fsboundary.head import LinearHead
 
 _norms: weakref.WeakKeyDictionary[LinearHead, dict[float, Tensor]] = weakref.WeakKeyDictionary()
 

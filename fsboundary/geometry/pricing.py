@@ -8,9 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.protocols import PointSet
 from fsboundary.geometry.gathering import gathered, products
 from fsboundary.geometry.lent import Lent
-from fsboundary.protocols import PointSet
 
 CANDIDATES = 8
 """Generators that the float32 pass keeps for each row, to be priced again in float64."""

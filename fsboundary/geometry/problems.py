@@ -13,9 +13,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.head import LinearHead
 from fsboundary.geometry.dual import DualProblems
 from fsboundary.geometry.lengths import TINY, lengths
-from fsboundary.head import LinearHead
 
 
 @final

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from fsboundary.core.status import Status
 from fsboundary.geometry.arrangement import Arrangement, Index
 from fsboundary.geometry.ball_programs import LOST, BallProgram, region_program
 from fsboundary.geometry.ball_proposals import propose_direction
 from fsboundary.geometry.exact_balance import FEW, correction_bound, dependent_columns
 from fsboundary.geometry.highs import Array, minimise
-from fsboundary.status import Status
 
 
 def has_common_ray(space: Arrangement) -> bool:

@@ -15,11 +15,11 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.protocols import PointSet
+from fsboundary.core.tolerance import EPS, absolute, dot_error
 from fsboundary.geometry.certify_hulls import extent
 from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.streaming import streamed
-from fsboundary.protocols import PointSet
-from fsboundary.tolerance import EPS, absolute, dot_error
 
 
 @final

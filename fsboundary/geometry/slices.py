@@ -13,8 +13,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.domain import Domain
-from fsboundary.head import LinearHead
+from fsboundary.core.domain import Domain
+from fsboundary.core.head import LinearHead
 
 Window = tuple[float, float, float, float]
 """Left, right, bottom and top of a rectangle in a plane, feature units."""

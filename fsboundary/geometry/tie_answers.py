@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fsboundary.core.head import LinearHead
 from fsboundary.geometry.certify import grade_solutions
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.dual_search import Proofs, search
 from fsboundary.geometry.tie_problems import TieProblems, tie_start
-from fsboundary.head import LinearHead
 
 _PROGRAMS = 2000
 """Linear programs a call may spend on proofs that classes cannot tie, each milliseconds for ten

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fsboundary.core.tolerance import EPS
 from fsboundary.geometry.dual import empty_slots
 from fsboundary.geometry.problems import FlipProblems
-from fsboundary.tolerance import EPS
 
 MAX_PIECES = 60
 """Newton steps at most; each crosses at least one kink. Real rows need three to six."""

@@ -15,11 +15,11 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.head import LinearHead
 from fsboundary.geometry.dual import DualProblems, empty_slots
 from fsboundary.geometry.pairs import pair_norms
 from fsboundary.geometry.problems import FlipProblems
 from fsboundary.geometry.tie_line import solve_tie
-from fsboundary.head import LinearHead
 
 
 @final

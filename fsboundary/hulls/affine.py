@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.arguments import check_bank, check_bank_features, check_limits
 from fsboundary.banks import FeatureBank
+from fsboundary.core.checks import check_bank, check_bank_features, check_limits
+from fsboundary.core.results import AffineRank, AffineResiduals, FeatureBatch
+from fsboundary.core.status import Status
+from fsboundary.core.tolerance import ATOL_SHARE, EPS
 from fsboundary.geometry.affine import flat_of, spread_of
 from fsboundary.geometry.chunks import chunk_rows
-from fsboundary.results import AffineRank, AffineResiduals, FeatureBatch
-from fsboundary.status import Status
-from fsboundary.tolerance import ATOL_SHARE, EPS
 
 
 def affine_rank(bank: FeatureBank, *, tolerance: float | None = None) -> AffineRank:

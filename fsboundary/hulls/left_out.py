@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fsboundary.arguments import check_labelled
 from fsboundary.banks import FeatureBank
+from fsboundary.core.checks import check_labelled
+from fsboundary.core.status import Status
 from fsboundary.hulls.copies import copies_of
 from fsboundary.hulls.projection import project_on_hull
 from fsboundary.interfaces import HullSolver
-from fsboundary.status import Status
 
 _ROWS = 4096
 """Rows that share a pass over all; what is kept of each is a few numbers."""

@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.arguments import check_bank_features
 from fsboundary.banks import FeatureBank
+from fsboundary.core.checks import check_bank_features
+from fsboundary.core.results import FeatureBatch, NearestHulls
+from fsboundary.core.status import Status
+from fsboundary.core.tolerance import EPS
 from fsboundary.geometry.certify_hulls import INSIDE, distance_above, extent
 from fsboundary.hulls.projection import by_class
 from fsboundary.interfaces import HullSolver
-from fsboundary.results import FeatureBatch, NearestHulls
-from fsboundary.status import Status
-from fsboundary.tolerance import EPS
 
 
 def nearest_hulls(

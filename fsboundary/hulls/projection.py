@@ -10,15 +10,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from fsboundary.arguments import check_bank_features, check_labelled, check_limits
 from fsboundary.banks import FeatureBank
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_bank_features, check_labelled, check_limits
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.results import FeatureBatch, HullProjection
+from fsboundary.core.status import Status
 from fsboundary.hulls.copies import copies_of
 from fsboundary.interfaces import HullSolver, unsolved_hulls
 from fsboundary.registry import create
 from fsboundary.registry.hull_grading import project_and_grade
-from fsboundary.results import FeatureBatch, HullProjection
-from fsboundary.status import Status
 
 HULL_RTOL = 1e-6
 MAX_STEPS = 200

@@ -7,17 +7,17 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
-from fsboundary.arguments import check_bank, check_labelled, check_limits
 from fsboundary.banks import FeatureBank
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_bank, check_labelled, check_limits
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.results import HullSeparation
+from fsboundary.core.status import Status
 from fsboundary.geometry.differences import Differences
 from fsboundary.geometry.separation import Side, separate
 from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, class_part
 from fsboundary.interfaces import HullSolver
 from fsboundary.registry import create
 from fsboundary.registry.hull_grading import project_and_grade
-from fsboundary.results import HullSeparation
-from fsboundary.status import Status
 
 
 def hull_separation(

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fsboundary.arguments import check_bank, check_limits
 from fsboundary.banks import FeatureBank
+from fsboundary.core.checks import check_bank, check_limits
+from fsboundary.core.results import HullVertices
+from fsboundary.core.status import Status
+from fsboundary.core.tolerance import ATOL_SHARE, EPS, absolute
 from fsboundary.geometry.affine import flat_of
 from fsboundary.geometry.certify_hulls import extent
 from fsboundary.geometry.extreme import margins
@@ -16,9 +19,6 @@ from fsboundary.hulls.left_out import blocks, left_out
 from fsboundary.hulls.projection import MAX_STEPS
 from fsboundary.interfaces import HullSolver
 from fsboundary.registry import create
-from fsboundary.results import HullVertices
-from fsboundary.status import Status
-from fsboundary.tolerance import ATOL_SHARE, EPS, absolute
 
 DECIDING = 0.1
 """Default relative tolerance: what is asked is whether the distance is 0."""

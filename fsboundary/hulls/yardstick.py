@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from fsboundary.arguments import check_bank, check_limits
 from fsboundary.banks import FeatureBank
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_bank, check_limits
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.results import Extrapolation, HullProjection, LeaveOneOutDistances
 from fsboundary.hulls.left_out import left_out
 from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS
 from fsboundary.interfaces import HullSolver
 from fsboundary.registry import create
-from fsboundary.results import Extrapolation, HullProjection, LeaveOneOutDistances
 
 
 def leave_one_out_distances(

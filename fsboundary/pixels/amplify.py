@@ -8,18 +8,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fsboundary.arguments import row_status
 from fsboundary.boundaries import find_flip_points
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import row_status
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.results import Amplification
+from fsboundary.core.status import Status
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.classes import first_logits
 from fsboundary.pixels.inputs import check_count, check_labels, spread_rows, told_accuracy
 from fsboundary.pixels.jacobian import features_of, norms, per_image
 from fsboundary.pixels.moves import farthest_along
 from fsboundary.pixels.singular import top_singular
-from fsboundary.results import Amplification
 from fsboundary.space import FeatureSpace, space_of
-from fsboundary.status import Status
 
 MAX_STEPS = 20
 """Default steps, of the singular value and of the ascent."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.builtin.extractors.batches import check_images
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 
 
 def check_bounds(bounds: object) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsboundary.errors import ArgumentError, FsboundaryError
+from fsboundary.core.errors import ArgumentError, FsboundaryError
 from fsboundary.space import FeatureSpace
 
 

@@ -7,12 +7,12 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.results import CrossedImages, FlipImages
+from fsboundary.core.status import Status
 from fsboundary.pixels.checks import check_bounds
 from fsboundary.registry.image_grading import pixel_distance
-from fsboundary.results import CrossedImages, FlipImages
 from fsboundary.space import FeatureSpace, space_of
-from fsboundary.status import Status
 
 _LEVELS = 255
 _CLIMB = 24

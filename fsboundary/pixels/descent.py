@@ -17,8 +17,8 @@ import math
 import torch
 from torch import Tensor
 
+from fsboundary.core.protocols import ModelView
 from fsboundary.pixels.jacobian import norms, per_image
-from fsboundary.protocols import ModelView
 
 _RATE = 0.15
 """First step of a pixel, in widths of the box, where the features are a full norm away; it goes

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fsboundary.builtin.extractors.batches import check_batch_size
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.results import FlipImages
+from fsboundary.core.status import Status
 from fsboundary.interfaces import ImageBoundaryFinder
 from fsboundary.pixels.checks import check_bounds, check_classes, check_pixels
 from fsboundary.pixels.classes import first_logits
 from fsboundary.pixels.inputs import check_labels, told_accuracy
 from fsboundary.registry import create
 from fsboundary.registry.image_grading import find_and_grade_images
-from fsboundary.results import FlipImages
 from fsboundary.space import FeatureSpace, space_of
-from fsboundary.status import Status
 
 MAX_STEPS = 150
 """Default limit of gradients an image; a backward pass through the model each."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fsboundary.boundaries import class_path
-from fsboundary.head import LinearHead
+from fsboundary.core.head import LinearHead
+from fsboundary.core.status import Status
 from fsboundary.pixels.jacobian import features_of, per_image
 from fsboundary.space import FeatureSpace
-from fsboundary.status import Status
 
 WITHIN = 1e-4
 """Crossings are located to this in t."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fsboundary.core.protocols import ModelView
 from fsboundary.pixels.jacobian import Linearised, features_of, norms, per_image
-from fsboundary.protocols import ModelView
 
 _STEPS = 30
 _PRODUCTS = 20

@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 from fsboundary.space import FeatureSpace, space_of
 
 _NEAR_CHANCE = 1 / 3

@@ -8,18 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fsboundary.arguments import check_features, row_status
 from fsboundary.boundaries import find_flip_points
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_features, row_status
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.results import InverseImages
+from fsboundary.core.status import Status
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.classes import first_logits
 from fsboundary.pixels.descent import descend
 from fsboundary.pixels.gauss_newton import polish
 from fsboundary.pixels.inputs import check_count, spread_rows
 from fsboundary.pixels.jacobian import features_of, norms, per_image
-from fsboundary.results import InverseImages
 from fsboundary.space import FeatureSpace, space_of
-from fsboundary.status import Status
 
 MAX_STEPS = 800
 """Default gradients an image."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fsboundary.core.protocols import ModelView
 from fsboundary.geometry.over_rows import over_rows
-from fsboundary.protocols import ModelView
 
 
 @final

@@ -8,18 +8,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fsboundary.arguments import row_status
 from fsboundary.boundaries import find_flip_points
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import row_status
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.results import Morph
+from fsboundary.core.status import Status
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.classes import first_logits
 from fsboundary.pixels.frames import feature_change, first_change, largest_jump
 from fsboundary.pixels.inputs import check_count, check_labels, told_accuracy
 from fsboundary.pixels.inversion import find_images
 from fsboundary.pixels.jacobian import features_of
-from fsboundary.results import Morph
 from fsboundary.space import FeatureSpace, space_of
-from fsboundary.status import Status
 
 MAX_STEPS = 400
 """Default gradients a frame, fewer than from noise: the plain blend is near."""

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsboundary.errors import ArgumentError
-from fsboundary.results import Amplification
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.results import Amplification
 
 
 def vulnerability_by_class(

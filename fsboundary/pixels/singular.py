@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fsboundary.core.protocols import ModelView
 from fsboundary.pixels.jacobian import Linearised, norms, per_image
-from fsboundary.protocols import ModelView
 
 
 def top_singular(

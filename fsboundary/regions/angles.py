@@ -5,9 +5,9 @@ from __future__ import annotations
 from jaxtyping import Float64
 from torch import Tensor
 
-from fsboundary.arguments import check_class, check_head
+from fsboundary.core.checks import check_class, check_head
+from fsboundary.core.head import LinearHead
 from fsboundary.geometry.angles import pairwise_angles
-from fsboundary.head import LinearHead
 
 
 def normal_angles(head: LinearHead, i: int) -> Float64[Tensor, "K K"]:

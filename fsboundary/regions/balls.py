@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_head, row_status
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_features, check_head, row_status
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import GuaranteedRegion
+from fsboundary.core.status import Status
 from fsboundary.geometry.linf import linf_radii
 from fsboundary.geometry.nearest import nearest_classes
-from fsboundary.head import LinearHead
-from fsboundary.results import GuaranteedRegion
-from fsboundary.status import Status
 
 
 def guaranteed_balls(

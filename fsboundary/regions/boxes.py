@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_head, rows_and_sources
+from fsboundary.core.checks import check_features, check_head, rows_and_sources
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import GuaranteedBoxes
+from fsboundary.core.status import Status
 from fsboundary.geometry.boxes import BoxProblems, certain, fair_reach
 from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.head import LinearHead
-from fsboundary.results import GuaranteedBoxes
-from fsboundary.status import Status
 
 
 def guaranteed_boxes(head: LinearHead, features: Float[Tensor, "B d"]) -> GuaranteedBoxes:

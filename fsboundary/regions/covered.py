@@ -6,17 +6,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fsboundary.arguments import check_bank_features, check_head, row_status
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.checks import checked_labels
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_bank_features, check_head, row_status
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import Coverage, CoverageShares, FeatureBatch
+from fsboundary.core.status import Status
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.covering import first_cover
-from fsboundary.head import LinearHead
 from fsboundary.regions.balls import guaranteed_balls
 from fsboundary.regions.hulls import GuaranteedHulls, check_width, guaranteed_hulls
-from fsboundary.results import Coverage, CoverageShares, FeatureBatch
-from fsboundary.status import Status
 
 
 def coverage(

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fsboundary.banks import FeatureBank
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.head import LinearHead
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.half_spaces import depths
-from fsboundary.head import LinearHead
 
 
 def check_enlarging(share: float, limit: float) -> None:

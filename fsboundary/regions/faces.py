@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsboundary.arguments import check_class, check_head
-from fsboundary.domain import Domain
+from fsboundary.core.checks import check_class, check_head
+from fsboundary.core.domain import Domain
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import RegionFaces
+from fsboundary.core.status import Status
 from fsboundary.geometry.cells import Cell, probe
 from fsboundary.geometry.redundancy import NEEDED, OPEN, REDUNDANT, needed_constraints
-from fsboundary.head import LinearHead
 from fsboundary.regions.partition_arguments import common_limits
-from fsboundary.results import RegionFaces
-from fsboundary.status import Status
 
 
 def region_faces(head: LinearHead, i: int, within: Domain | None = None) -> RegionFaces:

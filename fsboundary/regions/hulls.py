@@ -16,17 +16,17 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from fsboundary.arguments import check_bank, check_bank_features, check_head, rows_and_sources
 from fsboundary.banks import FeatureBank
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_bank, check_bank_features, check_head, rows_and_sources
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import CertifiedClasses, FeatureBatch
+from fsboundary.core.status import Status
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.half_spaces import depths, hull_distance_bound
 from fsboundary.geometry.pairs import pair_norms
-from fsboundary.head import LinearHead
 from fsboundary.hulls import project_on_hull
 from fsboundary.regions.enlarged import check_enlarging, enlarge
-from fsboundary.results import CertifiedClasses, FeatureBatch
-from fsboundary.status import Status
 
 _FEW_STEPS = 12
 """Passes over the generators that nearly always decide; a row deep in a thin hull may need all."""

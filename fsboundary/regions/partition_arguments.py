@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fsboundary.domain import Domain
-from fsboundary.errors import ArgumentError
+from fsboundary.core.domain import Domain
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.head import LinearHead
 from fsboundary.geometry.highs import Array
-from fsboundary.head import LinearHead
 
 
 def common_limits(head: LinearHead, within: object) -> tuple[Array, Array]:

@@ -11,13 +11,15 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
-from fsboundary.arguments import check_head
-from fsboundary.domain import Domain
+from fsboundary.core.checks import check_head
+from fsboundary.core.domain import Domain
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results.partition import Partition
+from fsboundary.core.status import Status
 from fsboundary.geometry.arrangement import Arrangement
 from fsboundary.geometry.facet_witnesses import width_bounds
 from fsboundary.geometry.pairs import pair_norms
 from fsboundary.geometry.recession import has_common_ray
-from fsboundary.head import LinearHead
 from fsboundary.regions.angles import weight_angles
 from fsboundary.regions.partition_arguments import (
     check_integer,
@@ -28,8 +30,6 @@ from fsboundary.regions.partition_arguments import (
 from fsboundary.regions.program_journal import ProgramJournal, journal_key
 from fsboundary.regions.region_programs import Answer, Task, solve_all
 from fsboundary.regions.witnesses import FacetTable, find_witnesses
-from fsboundary.results.partition import Partition
-from fsboundary.status import Status
 
 FEW_CLASSES = 200
 """Up to this many classes "auto" runs a linear program for every pair."""

@@ -10,13 +10,13 @@ from typing import Any, NoReturn, final
 
 import numpy as np
 
-from fsboundary.errors import ArgumentError, DataError
+from fsboundary.core.errors import ArgumentError, DataError
+from fsboundary.core.head import LinearHead
+from fsboundary.core.status import Status
 from fsboundary.geometry.arrangement import Arrangement
 from fsboundary.geometry.highs import Array
 from fsboundary.geometry.largest_balls import BallAnswer
-from fsboundary.head import LinearHead
 from fsboundary.regions.region_programs import Answer, Task
-from fsboundary.status import Status
 
 FORMAT = "fsboundary partition 2"
 """Changes when the programs, their tolerances or the lines do."""

@@ -8,6 +8,7 @@ from typing import final
 
 from joblib import Parallel, delayed
 
+from fsboundary.core.status import Status
 from fsboundary.geometry.arrangement import Arrangement
 from fsboundary.geometry.largest_balls import (
     BallAnswer,
@@ -15,7 +16,6 @@ from fsboundary.geometry.largest_balls import (
     largest_region_ball,
 )
 from fsboundary.geometry.recession import boundedness
-from fsboundary.status import Status
 
 Task = tuple[str, int, int]
 """"region", i, i or "facet", i, j."""
@@ -30,7 +30,7 @@ class Answer:
     ----------
     ball : BallAnswer
     bounded : Status
-        Of the region's recession cone, as in :class:`fsboundary.results.Partition`.
+        Of the region's recession cone, as in :class:`fsboundary.core.results.Partition`.
     """
 
     ball: BallAnswer

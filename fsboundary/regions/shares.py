@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.arguments import check_features, check_head, rows_and_sources
-from fsboundary.domain import Domain
-from fsboundary.errors import ArgumentError
+from fsboundary.core.checks import check_features, check_head, rows_and_sources
+from fsboundary.core.domain import Domain
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import RegionShares
+from fsboundary.core.status import Status
 from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.head import LinearHead
 from fsboundary.regions.partition_arguments import common_limits
-from fsboundary.results import RegionShares
-from fsboundary.status import Status
 
 
 def region_shares(

@@ -7,9 +7,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.domain import Domain
-from fsboundary.head import LinearHead
-from fsboundary.protocols import ModelView
+from fsboundary.core.domain import Domain
+from fsboundary.core.head import LinearHead
+from fsboundary.core.protocols import ModelView
 
 
 @final

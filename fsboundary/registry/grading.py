@@ -7,15 +7,15 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from fsboundary.errors import PluginError
+from fsboundary.core.errors import PluginError
+from fsboundary.core.head import LinearHead
+from fsboundary.core.nonlinear_head import NonlinearHead
+from fsboundary.core.results import FlipPoints
+from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.certify import Grade, Proposal, grade_flips
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.problems import FlipProblems
-from fsboundary.head import LinearHead
 from fsboundary.interfaces import BoundaryFinder
-from fsboundary.nonlinear_head import NonlinearHead
-from fsboundary.results import FlipPoints
-from fsboundary.tolerance import FLIP_RTOL
 
 
 def find_and_grade(

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from fsboundary.errors import DataError, PluginError
+from fsboundary.core.errors import DataError, PluginError
+from fsboundary.core.protocols import PointSet
+from fsboundary.core.results import HullProjection
 from fsboundary.geometry.certify_hulls import extent, grade_hulls
 from fsboundary.geometry.lent import Lent
 from fsboundary.interfaces import HullSolver
-from fsboundary.protocols import PointSet
-from fsboundary.results import HullProjection
 
 _states: weakref.WeakKeyDictionary[PointSet, tuple[Lent, dict[str, Any]]] = (
     weakref.WeakKeyDictionary()

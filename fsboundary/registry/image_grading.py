@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fsboundary.errors import FsboundaryError, PluginError
+from fsboundary.core.errors import FsboundaryError, PluginError
+from fsboundary.core.protocols import ModelView
+from fsboundary.core.results import FlipImages
+from fsboundary.core.status import Status
 from fsboundary.interfaces import ImageBoundaryFinder
-from fsboundary.protocols import ModelView
 from fsboundary.registry.counting import CountingView
-from fsboundary.results import FlipImages
-from fsboundary.status import Status
 
 TIE_TOLERANCE = 1e-4
 """On the boundary: the two logits differ by at most this share of the range of all logits, with two

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fsboundary.core.nonlinear_head import NonlinearHead
+from fsboundary.core.results import FlipPoints
+from fsboundary.core.status import Status
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.interfaces import BoundaryFinder, unsolved_flips
-from fsboundary.nonlinear_head import NonlinearHead
 from fsboundary.registry.grading import ask
-from fsboundary.results import FlipPoints
-from fsboundary.status import Status
 
 
 def find_and_grade_nonlinear(

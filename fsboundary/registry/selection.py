@@ -6,7 +6,7 @@ import inspect
 from difflib import get_close_matches
 from typing import Any
 
-from fsboundary.errors import ArgumentError, FsboundaryError, PluginError
+from fsboundary.core.errors import ArgumentError, FsboundaryError, PluginError
 from fsboundary.registry import discovery, identity
 from fsboundary.registry.info import KINDS, Entry, Kind, interface_of, needs_pixels
 from fsboundary.registry.store import Registry

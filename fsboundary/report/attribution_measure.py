@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.attr import compare
+from fsboundary.core.results import Comparison
 from fsboundary.report.attribution_methods import (
     REFERENCE,
     Method,
@@ -19,7 +20,6 @@ from fsboundary.report.attribution_methods import (
 )
 from fsboundary.report.hull_measure import sample
 from fsboundary.report.measure import SEED, Measurements, certified_nearest_first
-from fsboundary.results import Comparison
 
 MOST_IMAGES = 16
 """So many images are compared at most; the curves alone are some 200 forward passes of each."""

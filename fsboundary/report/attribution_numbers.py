@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fsboundary.core.results import Comparison
 from fsboundary.report.attribution_methods import REFERENCE
 from fsboundary.report.attribution_words import (
     BANDS,
@@ -19,7 +20,6 @@ from fsboundary.report.attribution_words import (
     side,
 )
 from fsboundary.report.values import median
-from fsboundary.results import Comparison
 
 MATRIX = "spearman"
 """The metric that is shown for all pairs."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fsboundary.attr.intervals import bootstrap
+from fsboundary.core.results import Comparison
 from fsboundary.report.measure import SEED
-from fsboundary.results import Comparison
 
 BANDS = {"same": 0.7, "part": 0.4, "weak": 0.1, "none": -0.1}
 """A mean rank correlation of at least so much has this name; any below is "opposite"."""

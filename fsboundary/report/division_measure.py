@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from fsboundary.boundaries import ambiguity
-from fsboundary.domain import Domain
-from fsboundary.head import LinearHead
+from fsboundary.core.domain import Domain
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import Coverage, Partition, RegionShares
 from fsboundary.regions import (
     coverage,
     feature_shares,
@@ -22,7 +23,6 @@ from fsboundary.regions.angles import weight_angles
 from fsboundary.report.division_path import Paths, find_paths
 from fsboundary.report.hull_measure import MOST_IMAGES, sample, training_bank
 from fsboundary.report.measure import MOST_CLASSES, SEED, Measurements
-from fsboundary.results import Coverage, Partition, RegionShares
 
 MOST_DIVIDED = 60
 """With more classes than this, regions are those among the shown classes alone: each takes a

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fsboundary.boundaries import class_path
+from fsboundary.core.status import Status
 from fsboundary.report.measure import Measurements
-from fsboundary.status import Status
 
 PAIRS = 500
 """Random pairs of images."""

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fsboundary.core.results import Partition, RegionShares
+from fsboundary.core.status import Status
 from fsboundary.report.division_measure import Division
 from fsboundary.report.measure import Measurements
 from fsboundary.report.values import median
-from fsboundary.results import Partition, RegionShares
-from fsboundary.status import Status
 
 NEARLY = 0.99
 """A ball this close to as wide as the box lets it be counts as limited by the box."""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from fsboundary.banks import FeatureBank
+from fsboundary.core.results import HullProjection
 from fsboundary.geometry.certify_hulls import INSIDE
 from fsboundary.hulls import project_on_hull
 from fsboundary.interfaces import HullSolver
 from fsboundary.report.hull_sweep import Step, sweep
 from fsboundary.report.measure import MOST_CLASSES, SEED, Measurements
-from fsboundary.results import HullProjection
 
 MOST_IMAGES = 2000
 """Of more images than this, a sample is held against the hulls."""

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from fsboundary.boundaries import find_flip_points
-from fsboundary.head import LinearHead
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import FeatureBatch, FlipPoints, GuaranteedRegion
+from fsboundary.core.status import OK_CODES, Status
+from fsboundary.core.tolerance import absolute
 from fsboundary.interfaces import BoundaryFinder, HullSolver
 from fsboundary.regions import guaranteed_balls
 from fsboundary.report.clock import Clock
-from fsboundary.results import FeatureBatch, FlipPoints, GuaranteedRegion
 from fsboundary.space import FeatureSpace
-from fsboundary.status import OK_CODES, Status
-from fsboundary.tolerance import absolute
 
 MOST_CLASSES = 30
 """With more classes than this, pairs are studied for the FEWER_CLASSES most often predicted
@@ -78,7 +78,7 @@ class Subject:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Flips:
-    """Flip distances of B rows to T targets, as :class:`~fsboundary.results.FlipPoints` has them.
+    """Flip distances of B rows to T targets, as :class:`~fsboundary.core.results.FlipPoints` has them.
 
     The points themselves are not kept: B x T x d numbers may not fit in memory.
 

@@ -8,14 +8,14 @@ import torch
 from matplotlib import colormaps
 from torch import Tensor
 
+from fsboundary.core.results import FlipImages
+from fsboundary.core.status import Status
 from fsboundary.pixels import flip_images
 from fsboundary.report.measure import Measurements
 from fsboundary.report.pictures import thumbnail
 from fsboundary.report.pixel_sizes import Sizes
 from fsboundary.report.sections.extremes import image_facts
 from fsboundary.report.values import median
-from fsboundary.results import FlipImages
-from fsboundary.status import Status
 
 SIDE = 96
 """Longer side of the images shown, pixels."""

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from fsboundary.boundaries import find_flip_points
+from fsboundary.core.results import InverseImages
+from fsboundary.core.status import Status
 from fsboundary.pixels import invert
 from fsboundary.report.measure import SEED, Measurements
 from fsboundary.report.pictures import thumbnail
 from fsboundary.report.pixel_flips import SIDE
 from fsboundary.report.pixel_sizes import Sizes
 from fsboundary.report.sections.extremes import image_facts
-from fsboundary.results import InverseImages
-from fsboundary.status import Status
 
 KINDS = ("own", "flip")
 """From noise to the image's own features; from the image to the features of its flip point."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fsboundary.core.results import Amplification, FlipImages
 from fsboundary.pixels import amplification, vulnerability_by_class
 from fsboundary.report.measure import SEED, Measurements
 from fsboundary.report.pictures import thumbnail
@@ -15,7 +16,6 @@ from fsboundary.report.pixel_flips import SIDE, failures
 from fsboundary.report.pixel_sizes import Sizes
 from fsboundary.report.sections.extremes import image_facts
 from fsboundary.report.values import median
-from fsboundary.results import Amplification, FlipImages
 
 SHOWN = 6
 """Images of each end of the ranking."""

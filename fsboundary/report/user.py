@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from fsboundary import registry
-from fsboundary.errors import DataError, FsboundaryError
+from fsboundary.core.errors import DataError, FsboundaryError
 from fsboundary.report.loading.image_set import ImageSet
 from fsboundary.report.loading.images import load_images
 from fsboundary.report.loading.models import build_model, load_weights

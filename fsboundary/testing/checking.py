@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from fsboundary import registry
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 from fsboundary.registry import Kind, PluginInfo
 from fsboundary.registry.info import NONLINEAR_HEAD, PIXELS
 from fsboundary.testing.functions import (

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from fsboundary.boundaries import find_flip_points
-from fsboundary.head import LinearHead
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import FlipPoints
+from fsboundary.core.status import Status
+from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.interfaces import BoundaryFinder
-from fsboundary.results import FlipPoints
-from fsboundary.status import Status
 from fsboundary.testing.flip_problems import (
     FlipProblem,
     domains,
@@ -24,7 +25,6 @@ from fsboundary.testing.flip_problems import (
 from fsboundary.testing.options import check_repr, made_by
 from fsboundary.testing.suite import require
 from fsboundary.testing.untouched import left_alone
-from fsboundary.tolerance import FLIP_RTOL
 
 STEPS = 500
 

@@ -8,8 +8,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.domain import Domain
-from fsboundary.head import LinearHead
+from fsboundary.core.domain import Domain
+from fsboundary.core.head import LinearHead
 from fsboundary.testing.hull_problems import cloud
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from fsboundary.banks import FeatureBank
+from fsboundary.core.protocols import PointSet
+from fsboundary.core.results import HullProjection
+from fsboundary.core.status import Status
 from fsboundary.geometry.certify_hulls import INSIDE
 from fsboundary.hulls.projection import HULL_RTOL, project_on_hull
 from fsboundary.interfaces import HullSolver
-from fsboundary.protocols import PointSet
-from fsboundary.results import HullProjection
-from fsboundary.status import Status
 from fsboundary.testing.hull_problems import HullProblem, cloud, known_hulls
 from fsboundary.testing.options import check_repr, made_by
 from fsboundary.testing.suite import require

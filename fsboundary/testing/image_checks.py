@@ -8,11 +8,11 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
+from fsboundary.core.results import FlipImages
+from fsboundary.core.status import Status
 from fsboundary.interfaces import ImageBoundaryFinder
 from fsboundary.pixels import flip_images
-from fsboundary.results import FlipImages
 from fsboundary.space import FeatureSpace
-from fsboundary.status import Status
 from fsboundary.testing.extractor_models import redraw, small_images
 from fsboundary.testing.options import check_repr, made_by
 from fsboundary.testing.suite import require

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.boundaries import find_flip_points
-from fsboundary.domain import Domain
+from fsboundary.core.domain import Domain
+from fsboundary.core.results import FlipPoints
+from fsboundary.core.status import Status
 from fsboundary.interfaces import BoundaryFinder
-from fsboundary.results import FlipPoints
-from fsboundary.status import Status
 from fsboundary.testing.extractor_models import redraw
 from fsboundary.testing.flip_problems import FlipProblem, third_classes, two_classes
 from fsboundary.testing.hull_problems import cloud

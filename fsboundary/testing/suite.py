@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar, final
 
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 
 S = TypeVar("S")
 

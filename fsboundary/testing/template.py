@@ -10,7 +10,7 @@ from typing import final
 
 import jinja2
 
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 
 
 @final

@@ -16,8 +16,8 @@ from fsboundary import Status
 from fsboundary.attr import compare
 from fsboundary.attr.comparing import FLIP_STEPS
 from fsboundary.attr.metrics import METRICS
+from fsboundary.core.results import FlipImages
 from fsboundary.demo import DemoData
-from fsboundary.results import FlipImages
 
 
 def noise(case: LinearCase, *names: str, seed: int = 0) -> dict[str, Tensor]:

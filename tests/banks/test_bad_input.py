@@ -10,7 +10,7 @@ from torch import Tensor
 
 from banks.oracle import normal
 from fsboundary.banks import FeatureBank
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 
 
 def _with_nan(*rows: int) -> Tensor:

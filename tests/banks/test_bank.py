@@ -11,8 +11,8 @@ import torch
 
 from banks.oracle import normal
 from fsboundary.banks import BankInfo, FeatureBank
-from fsboundary.errors import ArgumentError
-from fsboundary.protocols import PointSet
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.protocols import PointSet
 
 
 def test_a_bank_is_a_point_set() -> None:

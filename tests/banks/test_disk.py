@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from banks import oracle
 from fsboundary.banks import BankInfo, FeatureBank, layout
 from fsboundary.banks.memory import MemoryStore
-from fsboundary.errors import ArgumentError, DataError
-from fsboundary.protocols import PointSet
+from fsboundary.core.errors import ArgumentError, DataError
+from fsboundary.core.protocols import PointSet
 
 ROWS = 50
 

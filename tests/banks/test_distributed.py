@@ -21,8 +21,8 @@ from banks import oracle
 from fsboundary.banks import BankInfo, FeatureBank, cluster, layout, shards, workers
 from fsboundary.banks.disk import ZarrStore
 from fsboundary.banks.writer import ChunkWriter
-from fsboundary.errors import ArgumentError, DataError
-from fsboundary.protocols import MeasuredPointSet
+from fsboundary.core.errors import ArgumentError, DataError
+from fsboundary.core.protocols import MeasuredPointSet
 
 ROWS = 70
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, Tens
 import fsboundary as fsb
 from banks.small import BATCH, CHUNK, ROWS, content, images, labels, loader, model, space
 from fsboundary.banks import FeatureBank, layout
-from fsboundary.errors import ArgumentError, DataError
+from fsboundary.core.errors import ArgumentError, DataError
 
 Loader = Iterable[Any]
 

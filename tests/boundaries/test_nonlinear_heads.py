@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import fsboundary as fsb
 from fsboundary import Domain, Status
 from fsboundary.builtin.finders.linearised import Linearised
-from fsboundary.errors import ArgumentError, PluginError
+from fsboundary.core.errors import ArgumentError, PluginError
 
 DOMAINS = [
     Domain.unbounded(),

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fsboundary import HullProjection
+from fsboundary.core.protocols import PointSet
 from fsboundary.interfaces import HullSolver
-from fsboundary.protocols import PointSet
 from fsboundary.registry import create
 
 LIES = (

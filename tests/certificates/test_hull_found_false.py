@@ -15,8 +15,8 @@ from certificates.hull_case import HullCase
 from certificates.hull_checker import check_hulls
 from certificates.hull_run import draw_hulls
 from fsboundary import Status
+from fsboundary.core.protocols import PointSet
 from fsboundary.interfaces import HullSolver, unsolved_hulls
-from fsboundary.protocols import PointSet
 from hulls.sly import Sly
 
 

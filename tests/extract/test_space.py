@@ -12,7 +12,7 @@ import fsboundary as fsb
 from extract.nets import CLASSES, WIDTH, Last, Net, images
 from extract.untouched import state_of
 from fsboundary.builtin.extractors.batches import device_of
-from fsboundary.protocols import ModelView
+from fsboundary.core.protocols import ModelView
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 7, 256])

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fsboundary.domain import Domain
+from fsboundary.core.domain import Domain
+from fsboundary.core.head import LinearHead
 from fsboundary.geometry.slices import (
     Plane,
     Window,
@@ -16,7 +17,6 @@ from fsboundary.geometry.slices import (
     polygon_area,
     rectangle,
 )
-from fsboundary.head import LinearHead
 
 WINDOW: Window = (-1.5, 2.5, -2.0, 1.0)
 AREA = 12.0

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 import fsboundary as fsb
+from fsboundary.core.protocols import PointSet
 from fsboundary.geometry.pricing import price_exact
 from fsboundary.interfaces import HullSolver, unsolved_hulls
-from fsboundary.protocols import PointSet
 from hulls.oracles import cloud
 
 

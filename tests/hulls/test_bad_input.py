@@ -15,10 +15,10 @@ from banks import small
 from fsboundary import FsboundaryError, HeadMismatchError, PluginError, Status
 from fsboundary.banks import FeatureBank, layout
 from fsboundary.builtin.solvers.nnls import Nnls
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.results import FeatureBatch, HullProjection
 from fsboundary.hulls import class_hull_distances, project_on_hull
 from fsboundary.interfaces import HullSolver
-from fsboundary.results import FeatureBatch, HullProjection
 from hulls.oracles import cloud
 
 SOLVERS = ("active_set", "away_steps", "cvxpy", "interior_point", "nnls")

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 import fsboundary as fsb
+from fsboundary.core.results import FlipImages
+from fsboundary.core.status import Status
 from fsboundary.interfaces import ImageBoundaryFinder
-from fsboundary.results import FlipImages
-from fsboundary.status import Status
 
 
 class Linear(nn.Module):

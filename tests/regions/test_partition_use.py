@@ -11,7 +11,7 @@ import torch
 
 import fsboundary as fsb
 from fsboundary import Domain, Partition, Status
-from fsboundary.errors import ArgumentError, DataError
+from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.regions import partitions
 
 NO_PAIRS = torch.zeros((0, 2), dtype=torch.int64)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fsboundary import registry
-from fsboundary.errors import ArgumentError, PluginError
+from fsboundary.core.errors import ArgumentError, PluginError
 from fsboundary.registry import loading
 from registry.samples import SAMPLES, install
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fsboundary import registry
-from fsboundary.errors import ArgumentError, PluginError
+from fsboundary.core.errors import ArgumentError, PluginError
 from fsboundary.interfaces import BoundaryFinder, HullSolver, ImageBoundaryFinder
 from registry.samples import install
 

@@ -12,6 +12,7 @@ from captum.attr import IntegratedGradients, Occlusion, Saliency
 from torch import Tensor, nn
 
 import fsboundary as fsb
+from fsboundary.core.status import Status
 from fsboundary.report import attribution_measure
 from fsboundary.report.attribution_figures import SIDE, heat_map
 from fsboundary.report.attribution_measure import choose_images, measure_attributions
@@ -20,7 +21,6 @@ from fsboundary.report.attribution_words import BANDS, band, side
 from fsboundary.report.clock import Clock
 from fsboundary.report.measure import measure
 from fsboundary.report.study import Study
-from fsboundary.status import Status
 from report.samples import Page, read, tiny_images, tiny_page, tiny_subject
 
 NAMES = ["boundary", "integrated_gradients", "saliency", "occlusion", "gradient_shap"]

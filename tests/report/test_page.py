@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 from fsboundary.report.formats import look_up
 from fsboundary.report.page import draw_figures, write_report
 from fsboundary.report.sections import SECTIONS

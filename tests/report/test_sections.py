@@ -16,7 +16,7 @@ from torch import nn
 
 import fsboundary as fsb
 from fsboundary import registry
-from fsboundary.errors import PluginError
+from fsboundary.core.errors import PluginError
 from fsboundary.interfaces import BoundaryFinder
 from fsboundary.report import measure
 from fsboundary.report.clock import Clock

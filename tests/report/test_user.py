@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file, save_model
 
 from fsboundary import registry
-from fsboundary.errors import ArgumentError, DataError, FsboundaryError, HeadError
+from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError, HeadError
 from fsboundary.report.loading.images import load_images
 from fsboundary.report.loading.models import build_model, load_weights
 from fsboundary.report.user import run_report

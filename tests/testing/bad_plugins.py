@@ -16,15 +16,15 @@ from fsboundary.builtin.extractors.head_input import HeadInput
 from fsboundary.builtin.finders.ddn import DecoupledDescent
 from fsboundary.builtin.finders.dual_newton import DualNewton
 from fsboundary.builtin.solvers.nnls import Nnls
-from fsboundary.head import LinearHead
+from fsboundary.core.head import LinearHead
+from fsboundary.core.protocols import ModelView
+from fsboundary.core.results import FlipImages, FlipPoints, HullProjection
 from fsboundary.interfaces import (
     BoundaryFinder,
     FeatureExtractor,
     HullSolver,
     ImageBoundaryFinder,
 )
-from fsboundary.protocols import ModelView
-from fsboundary.results import FlipImages, FlipPoints, HullProjection
 
 _HULL, _FLIP, _IMAGES, _HEAD = Nnls(), DualNewton(), DecoupledDescent(), HeadInput
 

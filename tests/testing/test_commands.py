@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fsboundary import cli, registry
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 from fsboundary.testing import check_plugin
 from fsboundary.testing.functions import hull_suite
 from fsboundary.testing.template import KINDS, write_template

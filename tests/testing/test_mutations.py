@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 from fsboundary.testing import CheckFailure, Suite, hull_solver_tests
 from fsboundary.testing.functions import extractor_suite, flip_suite, hull_suite, image_suite
 from testing.bad_plugins import (

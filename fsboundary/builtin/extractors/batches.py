@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 
 _WANTED = "a floating-point tensor (B, ...), such as (B,C,H,W)"
 

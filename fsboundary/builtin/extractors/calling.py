@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fsboundary.errors import HeadError
+from fsboundary.core.errors import HeadError
 
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fsboundary.builtin.extractors.agreement import allowed
 from fsboundary.builtin.extractors.linear_maps import Reading
-from fsboundary.errors import HeadMismatchError
-from fsboundary.head import LinearHead
+from fsboundary.core.errors import HeadMismatchError
+from fsboundary.core.head import LinearHead
 from fsboundary.interfaces import FeatureExtractor
 
 

@@ -16,9 +16,9 @@ from fsboundary.builtin.extractors.matching import find
 from fsboundary.builtin.extractors.nonnegativity import NonnegativityProver
 from fsboundary.builtin.extractors.refusals import no_head, not_finite
 from fsboundary.builtin.extractors.watching import watching
-from fsboundary.domain import Domain
-from fsboundary.errors import ArgumentError, HeadError
-from fsboundary.head import LinearHead
+from fsboundary.core.domain import Domain
+from fsboundary.core.errors import ArgumentError, HeadError
+from fsboundary.core.head import LinearHead
 from fsboundary.interfaces import FeatureExtractor
 
 

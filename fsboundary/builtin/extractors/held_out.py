@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.builtin.extractors.batches import check_images, rows_of
-from fsboundary.errors import ArgumentError, PluginError
+from fsboundary.core.errors import ArgumentError, PluginError
 from fsboundary.interfaces import FeatureExtractor
 
 _SHARE = 5

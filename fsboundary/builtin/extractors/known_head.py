@@ -12,8 +12,8 @@ from fsboundary.builtin.extractors.agreement import allowed
 from fsboundary.builtin.extractors.linear_maps import Reading, weight_and_bias
 from fsboundary.builtin.extractors.links import Link, applied, rounding
 from fsboundary.builtin.extractors.matching import Match
-from fsboundary.errors import HeadError, HeadMismatchError
-from fsboundary.head import LinearHead
+from fsboundary.core.errors import HeadError, HeadMismatchError
+from fsboundary.core.head import LinearHead
 
 _LINEAR = "W z + b"
 

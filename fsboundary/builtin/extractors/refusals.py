@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fsboundary.builtin.extractors.linear_maps import Reading
 from fsboundary.builtin.extractors.watching import Sighting, Watched
-from fsboundary.errors import HeadError
+from fsboundary.core.errors import HeadError
 
 
 def no_head(watched: Watched, output: Tensor, finite: Tensor, asked: str | None) -> HeadError:

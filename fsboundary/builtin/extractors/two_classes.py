@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 
 
 def two_class_head(linear: nn.Linear) -> nn.Linear:

@@ -8,9 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.head import LinearHead
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import FlipPoints
 from fsboundary.interfaces import BoundaryFinder, unsolved_flips
-from fsboundary.results import FlipPoints
 
 
 @final

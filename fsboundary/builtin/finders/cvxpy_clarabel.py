@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fsboundary.builtin.cvxpy_options import solve_options
-from fsboundary.head import LinearHead
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import FlipPoints
 from fsboundary.interfaces import BoundaryFinder, unsolved_flips
-from fsboundary.results import FlipPoints
 
 
 @final

@@ -10,9 +10,9 @@ from torch import Tensor
 from fsboundary.builtin.finders.bracketing import bracket
 from fsboundary.builtin.finders.descent import descend
 from fsboundary.builtin.finders.image_search import ImageSearch
+from fsboundary.core.protocols import ModelView
+from fsboundary.core.results import FlipImages
 from fsboundary.interfaces import ImageBoundaryFinder
-from fsboundary.protocols import ModelView
-from fsboundary.results import FlipImages
 
 
 @final

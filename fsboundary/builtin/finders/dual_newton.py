@@ -8,13 +8,13 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.head import LinearHead
+from fsboundary.core.results import FlipPoints
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.dual_search import Proofs, search
 from fsboundary.geometry.problems import FlipProblems, compress
 from fsboundary.geometry.tie_line import flip_start
-from fsboundary.head import LinearHead
 from fsboundary.interfaces import BoundaryFinder, unsolved_flips
-from fsboundary.results import FlipPoints
 
 
 @final

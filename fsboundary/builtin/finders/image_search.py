@@ -9,10 +9,10 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from fsboundary.protocols import ModelView
+from fsboundary.core.protocols import ModelView
+from fsboundary.core.results import FlipImages
+from fsboundary.core.status import Status
 from fsboundary.registry.image_grading import tie_range
-from fsboundary.results import FlipImages
-from fsboundary.status import Status
 
 Norm = Literal["l2", "linf"]
 

@@ -12,11 +12,11 @@ from fsboundary.builtin.finders.dual_newton import DualNewton
 from fsboundary.builtin.finders.local_descent import descend
 from fsboundary.builtin.finders.ray_starts import ray_starts
 from fsboundary.builtin.finders.tie_search import TieSearch
+from fsboundary.core.head import LinearHead
+from fsboundary.core.nonlinear_head import NonlinearHead
+from fsboundary.core.results import FlipPoints
 from fsboundary.geometry.chunks import MEMORY_BYTES, chunks
-from fsboundary.head import LinearHead
 from fsboundary.interfaces import BoundaryFinder, unsolved_flips
-from fsboundary.nonlinear_head import NonlinearHead
-from fsboundary.results import FlipPoints
 
 _ROUNDS = 2
 _BESIDE = 0.05

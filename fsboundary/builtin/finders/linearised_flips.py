@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsboundary.domain import Domain
+from fsboundary.core.domain import Domain
+from fsboundary.core.head import LinearHead
 from fsboundary.geometry.dual_search import Proofs, search
 from fsboundary.geometry.problems import FlipProblems
 from fsboundary.geometry.tie_line import flip_start
-from fsboundary.head import LinearHead
 
 _RTOL, _STEPS = 1e-11, 60
 """Of the dual Newton method; far below what the boundary is met with."""

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from fsboundary.builtin.finders.dual_newton import DualNewton
 from fsboundary.builtin.finders.image_search import ImageSearch, tied
+from fsboundary.core.head import LinearHead
+from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.box_projection import onto_plane
-from fsboundary.head import LinearHead
-from fsboundary.tolerance import FLIP_RTOL
 
 
 def pulled_back(search: ImageSearch, choices: int) -> Tensor:

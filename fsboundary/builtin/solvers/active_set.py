@@ -15,11 +15,11 @@ from torch import Tensor
 
 from fsboundary.builtin.solvers.block import Block
 from fsboundary.builtin.solvers.sample import Sample
+from fsboundary.core.protocols import PointSet
+from fsboundary.core.results import HullProjection
 from fsboundary.geometry.chunks import chunks
 from fsboundary.geometry.pricing import price_exact
 from fsboundary.interfaces import HullSolver, unsolved_hulls
-from fsboundary.protocols import PointSet
-from fsboundary.results import HullProjection
 
 _MEMORY = 2**28
 """Bytes that the generators found in one pass may take."""

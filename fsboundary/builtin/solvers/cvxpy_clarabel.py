@@ -13,11 +13,11 @@ from torch import Tensor
 
 from fsboundary.builtin.cvxpy_options import solve_options
 from fsboundary.builtin.solvers.whole import all_points, row_by_row
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.protocols import PointSet
+from fsboundary.core.results import HullProjection
 from fsboundary.geometry.least_squares import Array, simplex_weights
 from fsboundary.interfaces import HullSolver
-from fsboundary.protocols import PointSet
-from fsboundary.results import HullProjection
 
 _TAIL = 1e-11
 """The lightest points, up to this share of all weight, are left out: an interior point method

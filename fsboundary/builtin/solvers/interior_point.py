@@ -12,14 +12,14 @@ from torch import Tensor
 
 from fsboundary.builtin.solvers.stopping import SAFETY
 from fsboundary.builtin.solvers.whole import all_points, packed, row_by_row
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.protocols import PointSet
+from fsboundary.core.results import HullProjection
 from fsboundary.geometry.differences import Differences
 from fsboundary.geometry.interior_point import shortest_weights
 from fsboundary.geometry.least_squares import Array
 from fsboundary.geometry.lent import Lent
 from fsboundary.interfaces import HullSolver
-from fsboundary.protocols import PointSet
-from fsboundary.results import HullProjection
 
 
 @final

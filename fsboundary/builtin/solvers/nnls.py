@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fsboundary.builtin.solvers.whole import all_points, row_by_row
+from fsboundary.core.protocols import PointSet
+from fsboundary.core.results import HullProjection
 from fsboundary.geometry.least_squares import Array, simplex_weights
 from fsboundary.interfaces import HullSolver
-from fsboundary.protocols import PointSet
-from fsboundary.results import HullProjection
 
 
 @final

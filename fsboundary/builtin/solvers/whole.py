@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.protocols import PointSet
+from fsboundary.core.results import HullProjection
 from fsboundary.geometry.least_squares import Array
 from fsboundary.interfaces import unsolved_hulls
-from fsboundary.protocols import PointSet
-from fsboundary.results import HullProjection
 
 
 def all_points(points: PointSet, most: int) -> Array:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fsboundary.errors import DataError
+from fsboundary.core.errors import DataError
 from fsboundary.report.loading.image_set import ImageSet
 
 KEYS = ("images", "labels", "class_names", "train_images", "train_labels")

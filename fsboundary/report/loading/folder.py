@@ -9,7 +9,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from fsboundary.errors import DataError
+from fsboundary.core.errors import DataError
 from fsboundary.report.loading.image_set import ImageSet
 
 SUFFIXES = frozenset(

@@ -8,7 +8,7 @@ from typing import final
 
 from torch import Tensor
 
-from fsboundary.errors import DataError
+from fsboundary.core.errors import DataError
 
 
 @final

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fsboundary.errors import DataError
+from fsboundary.core.errors import DataError
 from fsboundary.report.loading.archive import read_archive
 from fsboundary.report.loading.folder import read_folder
 from fsboundary.report.loading.image_set import ImageSet

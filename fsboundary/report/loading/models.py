@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model
 from torch import nn
 
-from fsboundary.errors import ArgumentError, DataError
+from fsboundary.core.errors import ArgumentError, DataError
 
 FORM = "package.module:factory, a function that returns the model when called without arguments"
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.boundaries.ties import top_classes
+from fsboundary.core.status import Status
 from fsboundary.regions import coverage_shares
 from fsboundary.report.division_figures import adjacency_graph
 from fsboundary.report.division_measure import Division, measure_division
@@ -18,7 +19,6 @@ from fsboundary.report.pictures import thumbnail
 from fsboundary.report.section import Content, Section
 from fsboundary.report.sections.extremes import image_facts
 from fsboundary.report.values import plain
-from fsboundary.status import Status
 
 MOST_NODES = 20
 """With more classes a table takes the place of the graph."""

@@ -7,12 +7,12 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from fsboundary.core.status import Status
 from fsboundary.report.measure import Measurements
 from fsboundary.report.section import Content, Section
 from fsboundary.report.sections.distances import counts, histogram, shared_edges, tallest_bar
 from fsboundary.report.sections.pairs import pair_cells
 from fsboundary.report.values import median, plain, quantile
-from fsboundary.status import Status
 
 ROWS_NAMED = 5
 """Of each failed status so many rows are named."""

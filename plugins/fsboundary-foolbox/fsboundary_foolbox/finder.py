@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import fsboundary as fsb
-from fsboundary.protocols import ModelView
-from fsboundary.results import FlipImages
+from fsboundary.core.protocols import ModelView
+from fsboundary.core.results import FlipImages
 from fsboundary_foolbox import attacks
 from fsboundary_foolbox.halving import onto_boundary
 

@@ -11,8 +11,8 @@ from scipy import sparse
 from torch import Tensor
 
 import fsboundary as fsb
+from fsboundary.core.protocols import PointSet
 from fsboundary.interfaces import unsolved_hulls
-from fsboundary.protocols import PointSet
 from fsboundary_qpsolvers.solving import Array, check_solver, solve, steps_of
 
 _TAIL = 1e-7

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from fsboundary.results.base import Result
-from fsboundary.status import Status
+from fsboundary.core.results.base import Result
+from fsboundary.core.status import Status
 
 
 @final

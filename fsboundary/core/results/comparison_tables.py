@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from fsboundary.errors import ArgumentError
-from fsboundary.status import Status
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.status import Status
 
 if TYPE_CHECKING:
-    from fsboundary.results.comparisons import Comparison
+    from fsboundary.core.results.comparisons import Comparison
 
 TableName = Literal["pairs", "reference", "images", "curves", "crossings"]
 Columns: TypeAlias = dict[str, list[Any]]

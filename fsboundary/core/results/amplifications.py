@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from fsboundary.results.base import Result
+from fsboundary.core.results.base import Result
 
 
 @final

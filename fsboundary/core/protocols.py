@@ -7,8 +7,8 @@ from typing import Protocol, final, runtime_checkable
 
 from torch import Tensor
 
-from fsboundary.domain import Domain
-from fsboundary.head import LinearHead
+from fsboundary.core.domain import Domain
+from fsboundary.core.head import LinearHead
 
 
 @runtime_checkable

@@ -10,8 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from fsboundary.errors import StatusError
-from fsboundary.status import OK_CODES, Status
+from fsboundary.core.errors import StatusError
+from fsboundary.core.status import OK_CODES, Status
 
 
 class Result(ABC):

@@ -9,8 +9,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.domain import Domain
-from fsboundary.errors import ArgumentError
+from fsboundary.core.domain import Domain
+from fsboundary.core.errors import ArgumentError
 
 _UNBOUNDED = Domain.unbounded()
 

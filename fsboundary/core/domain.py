@@ -7,7 +7,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from fsboundary.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError
 
 Kind = Literal["unbounded", "nonnegative", "box"]
 

@@ -8,8 +8,8 @@ from typing import final
 from jaxtyping import Float64, Int
 from torch import Tensor
 
-from fsboundary.results.base import Result
-from fsboundary.status import Status
+from fsboundary.core.results.base import Result
+from fsboundary.core.status import Status
 
 
 @final

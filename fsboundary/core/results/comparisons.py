@@ -11,8 +11,8 @@ from typing import Any, Self, final
 from jaxtyping import Float64, Int
 from torch import Tensor
 
-from fsboundary.results.base import Result
-from fsboundary.results.comparison_tables import TableName, columns, write_csv
+from fsboundary.core.results.base import Result
+from fsboundary.core.results.comparison_tables import TableName, columns, write_csv
 
 
 @final

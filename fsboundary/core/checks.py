@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from fsboundary.banks import FeatureBank
-from fsboundary.errors import ArgumentError, HeadMismatchError
-from fsboundary.head import LinearHead
-from fsboundary.nonlinear_head import NonlinearHead
-from fsboundary.results import FeatureBatch
-from fsboundary.status import Status
+from fsboundary.core.errors import ArgumentError, HeadMismatchError
+from fsboundary.core.head import LinearHead
+from fsboundary.core.nonlinear_head import NonlinearHead
+from fsboundary.core.results import FeatureBatch
+from fsboundary.core.status import Status
 
 
 def check_head(head: object) -> None:

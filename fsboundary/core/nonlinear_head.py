@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.domain import Domain
+from fsboundary.core.domain import Domain
 
 
 @final

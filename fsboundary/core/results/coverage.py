@@ -8,7 +8,7 @@ from typing import final
 from jaxtyping import Float64, Int
 from torch import Tensor
 
-from fsboundary.results.base import Result
+from fsboundary.core.results.base import Result
 
 
 @final
