@@ -18,7 +18,7 @@ from fsboundary.core.head import LinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
-from fsboundary.geometry.nearest import nearest_classes
+from fsboundary.geometry.flips.nearest import nearest_classes
 from fsboundary.interfaces import BoundaryFinder
 from fsboundary.registry import create
 from fsboundary.registry.grading import find_and_grade

@@ -13,9 +13,9 @@ from fsboundary.core.results import ClassPath
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import dot_error
 from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.geometry.envelope import upper_envelope
 from fsboundary.geometry.lengths import TINY, lengths
 from fsboundary.geometry.pairs import pair_norms
+from fsboundary.geometry.upper_envelope import upper_envelope
 
 
 def class_path(

@@ -13,8 +13,8 @@ from fsboundary.core.head import LinearHead
 from fsboundary.core.results import LargestTies, TiePoints
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
-from fsboundary.geometry.tie_answers import answer_ties
-from fsboundary.geometry.tie_problems import TieProblems, tie_problems
+from fsboundary.geometry.flips.tie_answers import answer_ties
+from fsboundary.geometry.flips.tie_problems import TieProblems, tie_problems
 
 
 def tie_points(

@@ -11,8 +11,8 @@ from fsboundary.core.checks import check_bank, check_bank_features, check_limits
 from fsboundary.core.results import AffineRank, AffineResiduals, FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import ATOL_SHARE, EPS
-from fsboundary.geometry.affine import flat_of, spread_of
 from fsboundary.geometry.chunks import chunk_rows
+from fsboundary.geometry.hulls.affine import flat_of, spread_of
 
 
 def affine_rank(bank: FeatureBank, *, tolerance: float | None = None) -> AffineRank:

@@ -11,7 +11,7 @@ from fsboundary.core.checks import check_bank_features
 from fsboundary.core.results import FeatureBatch, NearestHulls
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import EPS
-from fsboundary.geometry.certify_hulls import INSIDE, distance_above, extent
+from fsboundary.geometry.hulls.certify import INSIDE, distance_above, extent
 from fsboundary.hulls.projection import by_class
 from fsboundary.interfaces import HullSolver
 

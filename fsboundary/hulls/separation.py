@@ -12,8 +12,8 @@ from fsboundary.core.checks import check_bank, check_labelled, check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import HullSeparation
 from fsboundary.core.status import Status
-from fsboundary.geometry.differences import Differences
-from fsboundary.geometry.separation import Side, separate
+from fsboundary.geometry.hulls.differences import Differences
+from fsboundary.geometry.hulls.separation import Side, separate
 from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, class_part
 from fsboundary.interfaces import HullSolver
 from fsboundary.registry import create

@@ -13,8 +13,8 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.head import LinearHead
 from fsboundary.core.results import GuaranteedRegion
 from fsboundary.core.status import Status
-from fsboundary.geometry.linf import linf_radii
-from fsboundary.geometry.nearest import nearest_classes
+from fsboundary.geometry.flips.linf import linf_radii
+from fsboundary.geometry.flips.nearest import nearest_classes
 
 
 def guaranteed_balls(

@@ -11,7 +11,7 @@ from fsboundary.banks import FeatureBank
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.head import LinearHead
 from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.geometry.half_spaces import depths
+from fsboundary.geometry.regions.half_spaces import depths
 
 
 def check_enlarging(share: float, limit: float) -> None:

@@ -10,8 +10,8 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.head import LinearHead
 from fsboundary.core.results import RegionFaces
 from fsboundary.core.status import Status
-from fsboundary.geometry.cells import Cell, probe
-from fsboundary.geometry.redundancy import NEEDED, OPEN, REDUNDANT, needed_constraints
+from fsboundary.geometry.regions.cells import Cell, probe
+from fsboundary.geometry.regions.redundancy import NEEDED, OPEN, REDUNDANT, needed_constraints
 from fsboundary.regions.partition_arguments import common_limits
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.head import LinearHead
-from fsboundary.geometry.highs import Array
+from fsboundary.geometry.linear_programs import Array
 
 
 def common_limits(head: LinearHead, within: object) -> tuple[Array, Array]:

@@ -16,10 +16,10 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.head import LinearHead
 from fsboundary.core.results.partition import Partition
 from fsboundary.core.status import Status
-from fsboundary.geometry.arrangement import Arrangement
-from fsboundary.geometry.facet_witnesses import width_bounds
 from fsboundary.geometry.pairs import pair_norms
-from fsboundary.geometry.recession import has_common_ray
+from fsboundary.geometry.regions.arrangement import Arrangement
+from fsboundary.geometry.regions.boundedness import has_common_ray
+from fsboundary.geometry.regions.facet_witnesses import width_bounds
 from fsboundary.regions.angles import weight_angles
 from fsboundary.regions.partition_arguments import (
     check_integer,

@@ -13,9 +13,9 @@ import numpy as np
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.head import LinearHead
 from fsboundary.core.status import Status
-from fsboundary.geometry.arrangement import Arrangement
-from fsboundary.geometry.highs import Array
-from fsboundary.geometry.largest_balls import BallAnswer
+from fsboundary.geometry.linear_programs import Array
+from fsboundary.geometry.regions.arrangement import Arrangement
+from fsboundary.geometry.regions.largest_balls import BallAnswer
 from fsboundary.regions.region_programs import Answer, Task
 
 FORMAT = "fsboundary partition 2"

@@ -9,13 +9,13 @@ from typing import final
 from joblib import Parallel, delayed
 
 from fsboundary.core.status import Status
-from fsboundary.geometry.arrangement import Arrangement
-from fsboundary.geometry.largest_balls import (
+from fsboundary.geometry.regions.arrangement import Arrangement
+from fsboundary.geometry.regions.boundedness import boundedness
+from fsboundary.geometry.regions.largest_balls import (
     BallAnswer,
     largest_facet_ball,
     largest_region_ball,
 )
-from fsboundary.geometry.recession import boundedness
 
 Task = tuple[str, int, int]
 """"region", i, i or "facet", i, j."""

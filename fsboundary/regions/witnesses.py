@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsboundary.geometry.arrangement import Arrangement
 from fsboundary.geometry.chunks import MEMORY_BYTES, chunks
-from fsboundary.geometry.class_points import class_points, heights
-from fsboundary.geometry.envelope import upper_envelope
-from fsboundary.geometry.facet_witnesses import FacetTester
-from fsboundary.geometry.highs import Array
 from fsboundary.geometry.lengths import lengths
+from fsboundary.geometry.linear_programs import Array
+from fsboundary.geometry.regions.arrangement import Arrangement
+from fsboundary.geometry.regions.class_points import class_points, heights
+from fsboundary.geometry.regions.facet_witnesses import FacetTester
+from fsboundary.geometry.upper_envelope import upper_envelope
 
 MARGIN = 0.01
 """How far points are moved below other classes, as a share of the distance of the two points that

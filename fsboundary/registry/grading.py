@@ -12,9 +12,9 @@ from fsboundary.core.head import LinearHead
 from fsboundary.core.nonlinear_head import NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.tolerance import FLIP_RTOL
-from fsboundary.geometry.certify import Grade, Proposal, grade_flips
 from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.geometry.problems import FlipProblems
+from fsboundary.geometry.flips.certify import Grade, Proposal, grade_flips
+from fsboundary.geometry.flips.problems import FlipProblems
 from fsboundary.interfaces import BoundaryFinder
 
 

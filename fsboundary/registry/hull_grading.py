@@ -10,8 +10,8 @@ from torch import Tensor
 from fsboundary.core.errors import DataError, PluginError
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
-from fsboundary.geometry.certify_hulls import extent, grade_hulls
-from fsboundary.geometry.lent import Lent
+from fsboundary.geometry.hulls.certify import extent, grade_hulls
+from fsboundary.geometry.hulls.lent import Lent
 from fsboundary.interfaces import HullSolver
 
 _states: weakref.WeakKeyDictionary[PointSet, tuple[Lent, dict[str, Any]]] = (

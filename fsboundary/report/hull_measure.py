@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fsboundary.banks import FeatureBank
 from fsboundary.core.results import HullProjection
-from fsboundary.geometry.certify_hulls import INSIDE
+from fsboundary.geometry.hulls.certify import INSIDE
 from fsboundary.hulls import project_on_hull
 from fsboundary.interfaces import HullSolver
 from fsboundary.report.hull_sweep import Step, sweep

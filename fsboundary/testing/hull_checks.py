@@ -12,7 +12,7 @@ from fsboundary.banks import FeatureBank
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.core.status import Status
-from fsboundary.geometry.certify_hulls import INSIDE
+from fsboundary.geometry.hulls.certify import INSIDE
 from fsboundary.hulls.projection import HULL_RTOL, project_on_hull
 from fsboundary.interfaces import HullSolver
 from fsboundary.testing.hull_problems import HullProblem, cloud, known_hulls

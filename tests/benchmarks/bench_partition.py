@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 import fsboundary as fsb
-from fsboundary.geometry.arrangement import Arrangement
-from fsboundary.geometry.largest_balls import largest_region_ball
+from fsboundary.geometry.regions.arrangement import Arrangement
+from fsboundary.geometry.regions.largest_balls import largest_region_ball
 
 SIZES = [(k, d) for k in (10, 100, 1000) for d in (64, 512)]
 TINY = [(5, 4), (220, 4)]

@@ -15,8 +15,8 @@ from certificates.run_family import FAMILIES, draw
 from certificates.test_exact_answers import KINDS, problem
 from certificates.tie_checker import examine_ties, random_classes, ties
 from fsboundary import Status
-from fsboundary.geometry.certify import grade_solutions
-from fsboundary.geometry.tie_problems import tie_problems
+from fsboundary.geometry.flips.certify import grade_solutions
+from fsboundary.geometry.flips.tie_problems import tie_problems
 
 SEEDS = range(4)
 ORDINARY = ("gaussian", "wide", "single_precision", "sparse_features", "corners", "near_ties")

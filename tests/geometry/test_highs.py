@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from fsboundary.geometry.highs import minimise
+from fsboundary.geometry.linear_programs import minimise
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fsboundary.core.domain import Domain
 from fsboundary.core.head import LinearHead
-from fsboundary.geometry.slices import (
+from fsboundary.geometry.regions.slices import (
     Plane,
     Window,
     clip_polygon,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fsboundary import ArgumentError, FeatureBank, HullSeparation, Status
 from fsboundary.builtin.solvers.interior_point import InteriorPoint
-from fsboundary.geometry.differences import Differences
+from fsboundary.geometry.hulls.differences import Differences
 from fsboundary.geometry.interior_point import shortest_weights
 from hulls.oracles import cloud, rotation
 from hulls.pairs import separation as by_default

@@ -5,8 +5,8 @@ import torch
 
 import fsboundary as fsb
 from fsboundary import ArgumentError, Status
-from fsboundary.geometry import covering
-from fsboundary.geometry.covering import first_cover
+from fsboundary.geometry.regions import covering
+from fsboundary.geometry.regions.covering import first_cover
 from geometry.oracles import make_problem
 
 KINDS = ["unbounded", "nonnegative", "box"]

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import fsboundary as fsb
-from fsboundary.geometry.arrangement import Arrangement
-from fsboundary.geometry.ball_programs import BallProgram, facet_program, region_program
-from fsboundary.geometry.ball_proposals import propose_ball
-from fsboundary.geometry.certify_regions import ball_radius, grows_without_end, radius_bound
-from fsboundary.geometry.exact_balance import correction_bound
+from fsboundary.geometry.exact_arithmetic import correction_bound
+from fsboundary.geometry.regions.arrangement import Arrangement
+from fsboundary.geometry.regions.ball_programs import BallProgram, facet_program, region_program
+from fsboundary.geometry.regions.ball_proposals import propose_ball
+from fsboundary.geometry.regions.certify import ball_radius, grows_without_end, radius_bound
 from geometry.oracles import make_domain
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from fsboundary.core.head import LinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.geometry.dual_search import Proofs, search
-from fsboundary.geometry.problems import FlipProblems, compress
-from fsboundary.geometry.tie_line import flip_start
+from fsboundary.geometry.flips.dual_search import Proofs, search
+from fsboundary.geometry.flips.problems import FlipProblems, compress
+from fsboundary.geometry.flips.scalar_dual import flip_start
 from fsboundary.interfaces import BoundaryFinder, unsolved_flips
 
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from fsboundary.core.domain import Domain
 from fsboundary.core.head import LinearHead
-from fsboundary.geometry.dual_search import Proofs, search
-from fsboundary.geometry.problems import FlipProblems
-from fsboundary.geometry.tie_line import flip_start
+from fsboundary.geometry.flips.dual_search import Proofs, search
+from fsboundary.geometry.flips.problems import FlipProblems
+from fsboundary.geometry.flips.scalar_dual import flip_start
 
 _RTOL, _STEPS = 1e-11, 60
 """Of the dual Newton method; far below what the boundary is met with."""

@@ -18,7 +18,7 @@ from fsboundary.builtin.solvers.sample import Sample
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.chunks import chunks
-from fsboundary.geometry.pricing import price_exact
+from fsboundary.geometry.hulls.pricing import price_exact
 from fsboundary.interfaces import HullSolver, unsolved_hulls
 
 _MEMORY = 2**28

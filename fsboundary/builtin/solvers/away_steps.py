@@ -18,8 +18,8 @@ from torch import Tensor
 from fsboundary.builtin.solvers.stopping import ON_HULL, SAFETY
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
-from fsboundary.geometry.certify_hulls import extent
 from fsboundary.geometry.chunks import chunk_rows, chunks
+from fsboundary.geometry.hulls.certify import extent
 from fsboundary.interfaces import HullSolver, unsolved_hulls
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from fsboundary.builtin.solvers.sample import Sample
 from fsboundary.builtin.solvers.stopping import ON_HULL, SAFETY
 from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.geometry.pricing import Priced
+from fsboundary.geometry.hulls.pricing import Priced
 from fsboundary.geometry.simplex import min_norm_weights, reduced
 
 _TURNS = 60

@@ -15,10 +15,10 @@ from fsboundary.builtin.solvers.whole import all_points, packed, row_by_row
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
-from fsboundary.geometry.differences import Differences
+from fsboundary.geometry.hulls.differences import Differences
+from fsboundary.geometry.hulls.lent import Lent
 from fsboundary.geometry.interior_point import shortest_weights
 from fsboundary.geometry.least_squares import Array
-from fsboundary.geometry.lent import Lent
 from fsboundary.interfaces import HullSolver
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.protocols import PointSet
-from fsboundary.geometry.certify_hulls import Extent, extent
+from fsboundary.geometry.hulls.certify import Extent, extent
 
 SIZE = 2048
 """Generators in the sample. On real features the projection on their hull points nearly the way

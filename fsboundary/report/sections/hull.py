@@ -7,7 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from fsboundary.geometry.certify_hulls import INSIDE, OUTSIDE, UNDECIDED
+from fsboundary.geometry.hulls.certify import INSIDE, OUTSIDE, UNDECIDED
 from fsboundary.report.hull_errors import errors_by_distance, nearest_class
 from fsboundary.report.hull_figures import distance_panel, sweep_curves
 from fsboundary.report.hull_measure import Hulls, Placed, measure_hulls

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.boundaries import find_flip_points
-from fsboundary.geometry.slices import (
+from fsboundary.geometry.regions.slices import (
     Window,
     clip_polygon,
     cut,

@@ -1,0 +1,1 @@
+"""Flip points: the closest boundary points, their duals and their certificates."""

@@ -1,0 +1,112 @@
+"""The constraints ``M x + c`` of flip and tie problems, applied in two ways.
+
+:class:`ClassRows` works through the logits: two matrix products with W serve every problem and no
+(P,K,d) array exists. :class:`ExplicitRows` forms every row w - w': its rounding is relative to
+the rows themselves, so it keeps its digits where two classes have nearly equal weights.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fsboundary.geometry.chunks import MEMORY_BYTES
+from fsboundary.geometry.flips.dual import DualProblems
+from fsboundary.geometry.lengths import lengths
+from fsboundary.geometry.pairs import pair_norms
+
+
+class ConstraintRows(ABC):
+    """The constraint rows of P problems, tie and slacks, by slot."""
+
+    @abstractmethod
+    def values(self, x: Tensor) -> Tensor:
+        """Return ``M x + c`` by slot, (P,K), at `x` (P,d); 0 in the slot without a constraint."""
+
+    @abstractmethod
+    def adjoint(self, lam: Tensor) -> Tensor:
+        """Return ``Mᵀ lam`` (P,d)."""
+
+    @abstractmethod
+    def sizes(self) -> tuple[Tensor, Tensor]:
+        """Return (P,K) magnitudes that bound the rounding of rows and of offsets."""
+
+    @abstractmethod
+    def absolute_adjoint(self, lam: Tensor) -> Tensor:
+        """Return (P,d) the sum of absolute terms behind each entry of :meth:`adjoint`."""
+
+    @abstractmethod
+    def take(self, index: Tensor) -> ConstraintRows:
+        """Return the rows of the problems at `index`."""
+
+
+@final
+class ClassRows(ConstraintRows):
+    """Constraints through the logits; rounding relative to the weights themselves."""
+
+    def __init__(self, problems: DualProblems) -> None:
+        self.problems = problems
+
+    def values(self, x: Tensor) -> Tensor:
+        """Return ``M x + c`` by slot, (P,K)."""
+        head = self.problems.head
+        return self.problems.constraints(torch.addmm(head.bias, x, head.weight.T))
+
+    def adjoint(self, lam: Tensor) -> Tensor:
+        """Return ``Mᵀ lam`` (P,d)."""
+        return self.problems.coefficients(lam) @ self.problems.head.weight
+
+    def absolute_adjoint(self, lam: Tensor) -> Tensor:
+        """Return Σ |λ| (|w| + |w'|) per coordinate, (P,d)."""
+        return self.problems.absolute_coefficients(lam) @ self.problems.head.weight.abs()
+
+    def sizes(self) -> tuple[Tensor, Tensor]:
+        """Return |w| + |w'| and |b| + |b'| by slot."""
+        head = self.problems.head
+        w, b = lengths(head.weight), head.bias.abs()
+        return (
+            self.problems.per_slot(w[:, None] + w[None, :]),
+            self.problems.per_slot(b[:, None] + b[None, :]),
+        )
+
+    def take(self, index: Tensor) -> ClassRows:
+        """Return the rows of the problems at `index`."""
+        return ClassRows(self.problems.take(index))
+
+
+@final
+class ExplicitRows(ConstraintRows):
+    """Constraints as an explicit (P,K,d) array, for few problems."""
+
+    def __init__(self, problems: DualProblems, parts: tuple[Tensor, Tensor] | None = None) -> None:
+        self.problems = problems
+        self.matrix, self.offset = problems.form() if parts is None else parts
+
+    @staticmethod
+    def batch_size(problems: DualProblems) -> int:
+        """Return how many of `problems` may have their rows formed at once (32 MiB)."""
+        return max(1, MEMORY_BYTES // (8 * problems.head.num_classes * problems.z.shape[1]))
+
+    def values(self, x: Tensor) -> Tensor:
+        """Return ``M x + c`` by slot, (P,K)."""
+        return torch.baddbmm(self.offset[..., None], self.matrix, x[..., None])[..., 0]
+
+    def adjoint(self, lam: Tensor) -> Tensor:
+        """Return ``Mᵀ lam`` (P,d)."""
+        return (lam[:, None, :] @ self.matrix)[:, 0]
+
+    def absolute_adjoint(self, lam: Tensor) -> Tensor:
+        """Return Σ |λ| |w - w'| per coordinate, (P,d)."""
+        return (lam.abs()[:, None, :] @ self.matrix.abs())[:, 0]
+
+    def sizes(self) -> tuple[Tensor, Tensor]:
+        """Return |w - w'| and |b - b'| by slot."""
+        return self.problems.per_slot(pair_norms(self.problems.head)), self.offset.abs()
+
+    def take(self, index: Tensor) -> ExplicitRows:
+        """Return the rows of the problems at `index`."""
+        parts = (self.matrix[index], self.offset[index])
+        return ExplicitRows(self.problems.take(index), parts)

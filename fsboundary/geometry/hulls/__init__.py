@@ -1,0 +1,1 @@
+"""Convex hulls: point sets, projections, separation and their certificates."""

@@ -1,0 +1,106 @@
+"""The exact best generator of a direction, mostly at the price of a float32 pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fsboundary.core.protocols import PointSet
+from fsboundary.geometry.hulls.gathering import gathered, products
+from fsboundary.geometry.hulls.lent import Lent
+
+CANDIDATES = 8
+"""Generators that the float32 pass keeps for each row, to be priced again in float64."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Priced:
+    """The smallest products of B directions with all generators.
+
+    Attributes
+    ----------
+    best : Tensor (B,), float64
+        Over all generators that count.
+    indices : Tensor (B, C)
+        Candidates other than the known ones, ascending by value; -1 as padding.
+    values : Tensor (B, C), float64
+        Their products; +inf as padding.
+    rows : Tensor (U,)
+        Every generator among `indices`, ascending, and perhaps others.
+    points : Tensor (U, d), float64
+        Where they lie.
+    """
+
+    best: Tensor
+    indices: Tensor
+    values: Tensor
+    rows: Tensor
+    points: Tensor
+
+
+def price_exact(
+    points: PointSet,
+    directions: Tensor,
+    largest: Tensor,
+    exclude: Tensor | None = None,
+    known: Tensor | None = None,
+    *,
+    candidates: int = CANDIDATES,
+) -> Priced:
+    """Return the smallest product of each direction with a generator, over all generators.
+
+    A float32 pass keeps a few candidates; they are priced again in float64. Every other
+    generator's float32 value is at least the last candidate's, so its exact value is at least
+    that less the rounding: where the best candidate is below, it is the best of all. The other
+    rows are priced in float64 throughout.
+
+    Parameters
+    ----------
+    points : PointSet
+    directions : Tensor (B, d), float64
+    largest : Tensor (), float64
+        The largest norm of a generator.
+    exclude : Tensor (B, E), optional
+        Generators that do not count in a row, -1 as padding.
+    known : Tensor (B, S), optional
+        Generators that tie for the best, as those that support a projection do, -1 as padding:
+        the pass leaves them out, or no candidate would stand apart. They count in `best`.
+    candidates : int
+        C at most.
+    """
+    if isinstance(points, Lent):
+        largest = torch.maximum(largest, points.largest)
+    skip = exclude if known is None else known
+    if exclude is not None and known is not None:
+        skip = torch.cat([exclude, known], dim=1)
+    count = min(candidates, len(points))
+    rough, indices = points.price(directions.to(torch.float32), count, skip)
+    rows, at = gathered(points, indices if known is None else torch.cat([indices, known], dim=1))
+    values, order = products(directions, rows, at, indices).sort(dim=1, stable=True)
+    indices = indices.gather(1, order)
+    best = values[:, 0]
+    if known is not None:
+        best = torch.minimum(best, products(directions, rows, at, known).amin(dim=1))
+    # gamma_n of float32 (Higham, section 3.1), with a rounding of each of the two factors
+    single = torch.finfo(torch.float32)
+    unit = (directions.shape[1] + 3) * single.eps / 2
+    size = torch.linalg.vector_norm(directions, dim=1)
+    doubt = unit / (1 - unit) * size * largest + directions.shape[1] * single.tiny
+    # numbers or products that may overflow in single precision say nothing there
+    holds = size.clamp_min(1.0) * largest.clamp_min(1.0) < single.max / 4
+    # the last candidate is +inf where there are no other generators
+    sure = holds & (best <= rough.to(torch.float64)[:, -1] - doubt)
+    unsure = (~sure).nonzero()[:, 0]
+    if len(unsure):
+        rest = None if skip is None else skip[unsure]
+        found, indices[unsure] = points.price(directions[unsure], count, rest)
+        values[unsure] = found.to(torch.float64)
+        best[unsure] = torch.minimum(best[unsure], values[unsure, 0])
+        rows, at = gathered(points, indices)
+    if isinstance(points, Lent):
+        points.write_down(directions, exclude, best)
+    return Priced(best=best, indices=indices, values=values, rows=rows, points=at)

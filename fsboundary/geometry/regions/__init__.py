@@ -1,0 +1,1 @@
+"""Decision regions: balls, boxes, facets, boundedness and their certificates."""

@@ -1,0 +1,144 @@
+"""Points on ties that prove facets, many class pairs at a time.
+
+A point strictly below whose tie all other logits lie, strictly inside the domain, is the centre
+of a ball of the facet. What is computed here is a lower bound of its radius, with whole norms in
+place of those on the tie's plane; the linear program of the pair can only find more.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fsboundary.core.tolerance import dot_error
+from fsboundary.geometry.lengths import lengths
+from fsboundary.geometry.regions.arrangement import Arrangement
+from fsboundary.geometry.regions.ball_programs import LOST
+
+
+def width_bounds(space: Arrangement) -> Tensor:
+    """Return upper bounds (K,K) of all facet radii from the width of the box alone.
+
+    A ball of radius r of a facet with unit normal n spans ``2 r sqrt(1 - n_q²)`` of feature q.
+    """
+    gamma = dot_error(8 * space.width + 64)
+    width = torch.from_numpy(space.upper) - torch.from_numpy(space.lower)
+    weight, norms = torch.from_numpy(space.weight), torch.from_numpy(space.norms)
+    limited = torch.isfinite(width)
+    bound = torch.full_like(norms, torch.inf)
+    if not bool(limited.any()):
+        return bound
+    for i in range(space.num_classes):
+        along = (weight[i] - weight)[:, limited] / norms[i][:, None]
+        # 1 - n² is off by less than 4 γ
+        span = 2 * (1 - along.square() - 4 * gamma).clamp_min(0.0).sqrt()
+        bound[i] = (width[limited] / span).amin(dim=1) * (1 + gamma)
+    # equal weights have no tie to measure
+    return torch.where(norms > 0, bound, torch.inf).nan_to_num(torch.inf, torch.inf)
+
+
+@final
+class FacetTester:
+    """Tests and moves points of class pairs.
+
+    Rounding model: with γ = dot_error(8 f + 64), a logit is within γ (|w_k| |z| + |b_k|) plus what
+    the offsets carry, and a slack within the sum of both logits' bounds.
+    """
+
+    def __init__(self, space: Arrangement) -> None:
+        self.weight = torch.from_numpy(space.weight)
+        self.bias = torch.from_numpy(space.bias)
+        self.bias_error = torch.from_numpy(space.bias_error)
+        self.full_bias = torch.from_numpy(space.full_bias)
+        self.norms = torch.from_numpy(space.norms)
+        self.lower, self.upper = torch.from_numpy(space.lower), torch.from_numpy(space.upper)
+        self.size = lengths(self.weight)
+        self.gamma = dot_error(8 * space.width + 64)
+
+    def logits(self, z: Tensor) -> Tensor:
+        """Return scaled logits (P,K) at `z` (P,f)."""
+        return torch.addmm(self.bias, z, self.weight.T)
+
+    def clip(self, z: Tensor) -> Tensor:
+        """Return the nearest point of the domain."""
+        return torch.minimum(torch.maximum(z, self.lower), self.upper)
+
+    def onto_tie(self, z: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        """Return `z` (P,f) moved onto the ties of `i` and `j` (P,), then into the domain."""
+        for _ in range(2):
+            normal, value = self._tie(z, i, j)
+            step = value / self.norms[i, j].clamp_min(LOST).square()
+            z = self.clip(z - step[:, None] * normal)
+        return z
+
+    def radii(self, z: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        """Return lower bounds (P,) of facet radii; not above 0 where `z` proves nothing.
+
+        Parameters
+        ----------
+        z : Tensor (P, f)
+            Near the ties and inside the domain.
+        i, j : Tensor (P,)
+            Pairs of classes with different weights.
+        """
+        gamma, length = self.gamma, lengths(z)
+        normal, value = self._tie(z, i, j)
+        tie = self.norms[i, j]
+        error = self.size * length[:, None] + self.bias.abs() + LOST * (1 + length[:, None])
+        error = gamma * error + self.bias_error * (1 + gamma)
+        # the tie's own row is shorter than the logits' rows
+        tie_error = gamma * (tie * length + (self.bias[i] - self.bias[j]).abs())
+        tie_error = tie_error + gamma * LOST * (1 + length)
+        tie_error = tie_error + (self.bias_error[i] + self.bias_error[j]) * (1 + gamma)
+        off = (value.abs() + tie_error) / (tie * (1 - gamma))
+        # the shorter of the two rows that agree on the tie; on its plane it is no longer than this
+        base = torch.where(self.norms[i] <= self.norms[j], i[:, None], j[:, None])
+        norm = torch.minimum(self.norms[i], self.norms[j]) * (1 + gamma)
+        logits = self.logits(z)
+        slack = logits.gather(1, base) - logits
+        doubt = error + error.gather(1, base) + norm * off[:, None]
+        radius = torch.where(slack > doubt, (slack - doubt) / norm, -1.0)
+        radius = torch.where(norm == 0, self._constant(base), radius)
+        radius.scatter_(1, i[:, None], torch.inf).scatter_(1, j[:, None], torch.inf)
+        drift = normal.abs() / tie[:, None] * (1 + gamma) * off[:, None]
+        below, above = (z - self.lower) * (1 - gamma), (self.upper - z) * (1 - gamma)
+        room = (torch.minimum(below, above) - drift).amin(dim=1)
+        least = torch.minimum(radius.amin(dim=1), room) * (1 - gamma)
+        # with no row and no face left a ball of any size fits: the program says so, not a point
+        fine = torch.isfinite(least) & (tie > 0) & torch.isfinite(z).all(dim=1)
+        return torch.where(fine, least, -1.0)
+
+    def improved(self, z: Tensor, i: Tensor, j: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `z` (P,f) moved along its tie off the highest other class, and which need none.
+
+        A move ends `margin` (P,), feature units, below that class and inside the domain, as far as
+        the tie and the domain allow both.
+        """
+        logits = self.logits(z)
+        own = torch.minimum(logits.gather(1, i[:, None]), logits.gather(1, j[:, None]))[:, 0]
+        logits.scatter_(1, i[:, None], -torch.inf).scatter_(1, j[:, None], -torch.inf)
+        highest, other = logits.max(dim=1)
+        inside = ((z > self.lower) & (z < self.upper)).all(dim=1)
+        normal = (self.weight[i] - self.weight[j]) / self.norms[i, j][:, None].clamp_min(LOST)
+        row = self.weight[i] - self.weight[other]
+        row = row - torch.linalg.vecdot(row, normal)[:, None] * normal
+        length = lengths(row).clamp_min(LOST)
+        step = (margin + (highest - own) / length).clamp_min(0.0) / length
+        step = torch.where(torch.isfinite(step), step, 0.0)
+        moved = z + step[:, None] * row
+        inner = torch.minimum(margin[:, None], (self.upper - self.lower) / 4)
+        moved = torch.minimum(torch.maximum(moved, self.lower + inner), self.upper - inner)
+        return self.onto_tie(moved, i, j), (highest < own) & inside
+
+    def _tie(self, z: Tensor, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        normal = self.weight[i] - self.weight[j]
+        return normal, torch.linalg.vecdot(normal, z) + self.bias[i] - self.bias[j]
+
+    def _constant(self, base: Tensor) -> Tensor:
+        """Return +inf (P,K) where a class with the base's weights is not above it, else -1."""
+        doubt = self.bias_error[base] + self.bias_error
+        below = (self.bias[base] - self.bias) * (1 - self.gamma) > doubt
+        exact = (doubt == 0) & (self.full_bias[base] >= self.full_bias)
+        return torch.where(below | exact, torch.inf, -1.0)
