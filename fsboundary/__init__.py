@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         region_distances,
         tie_points,
     )
-    from fsboundary.builtin.extractors.two_classes import two_class_head
     from fsboundary.core.domain import Domain
     from fsboundary.core.errors import (
         ArgumentError,
@@ -81,6 +80,7 @@ if TYPE_CHECKING:
         ImageBoundaryFinder,
         Registration,
     )
+    from fsboundary.models.two_classes import two_class_head
     from fsboundary.regions import (
         GuaranteedHulls,
         coverage,
@@ -106,7 +106,7 @@ _HOMES = {
         "region_distances",
         "tie_points",
     ),
-    "builtin.extractors.two_classes": ("two_class_head",),
+    "models.two_classes": ("two_class_head",),
     "core.domain": ("Domain",),
     "core.errors": (
         "ArgumentError",

@@ -14,17 +14,17 @@ from tqdm import tqdm
 from fsboundary import registry
 from fsboundary.banking import Source, build
 from fsboundary.banks import BankInfo, FeatureBank
-from fsboundary.builtin.extractors.batches import check_batch_size, check_images, device_of, rows_of
-from fsboundary.builtin.extractors.calling import refuse_chance
-from fsboundary.builtin.extractors.claimed_head import verified
-from fsboundary.builtin.extractors.head_input import HeadInput
-from fsboundary.builtin.extractors.held_out import Fidelity, fitted
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError, HeadError, PluginError
 from fsboundary.core.head import LinearHead
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.interfaces import FeatureExtractor
+from fsboundary.models.calling import refuse_chance
+from fsboundary.models.claimed_head import verified
+from fsboundary.models.head_input import HeadInput
+from fsboundary.models.held_out import Fidelity, fitted
+from fsboundary.models.images import check_batch_size, check_images, device_of, rows_of
 
 
 @final

@@ -25,8 +25,8 @@ from fsboundary.analysis.questions import (
     segments,
 )
 from fsboundary.analysis.table import Measure, TwoSpaces
-from fsboundary.builtin.extractors.batches import check_batch_size
 from fsboundary.core.errors import ArgumentError
+from fsboundary.models.images import check_batch_size
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.inputs import check_labels, told_accuracy
 from fsboundary.space import FeatureSpace, space_of

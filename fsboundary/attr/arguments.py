@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fsboundary.builtin.extractors.batches import check_images, rows_of
 from fsboundary.core.errors import ArgumentError
+from fsboundary.models.images import check_images, rows_of
 
 Target = int | list[int] | Tensor | None
 Tensors = Tensor | tuple[Tensor, ...]

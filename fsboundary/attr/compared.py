@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.attr.metrics import METRICS
-from fsboundary.builtin.extractors.batches import check_batch_size
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FlipImages
 from fsboundary.core.status import Status
+from fsboundary.models.images import check_batch_size
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.space import FeatureSpace, space_of
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.attr.envelope import Answer, Pass, attach, warn_of_values, watched
-from fsboundary.builtin.extractors.batches import check_images
 from fsboundary.core.errors import ArgumentError, HeadError
 from fsboundary.core.head import LinearHead
+from fsboundary.models.images import check_images
 from fsboundary.space import FeatureSpace, space_of
 
 

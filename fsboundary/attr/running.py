@@ -17,9 +17,9 @@ from fsboundary.attr.boundary_direction import BoundaryDirection
 from fsboundary.attr.compared import check_image_batch
 from fsboundary.attr.comparing import check_options, compare
 from fsboundary.attr.seeded import seeded
-from fsboundary.builtin.extractors.batches import check_batch_size
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Comparison, FeatureBatch
+from fsboundary.models.images import check_batch_size
 from fsboundary.space import FeatureSpace, space_of
 
 Method: TypeAlias = Attribution | Callable[[nn.Module], Attribution]

@@ -13,8 +13,8 @@ from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomS
 from tqdm import tqdm
 
 from fsboundary.banks.checks import checked_labels
-from fsboundary.builtin.extractors.batches import check_images
 from fsboundary.core.errors import ArgumentError
+from fsboundary.models.images import check_images
 
 _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 

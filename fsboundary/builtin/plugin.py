@@ -9,7 +9,7 @@ from fsboundary.hookspecs import hookimpl
 from fsboundary.interfaces import Registration
 from fsboundary.registry import lazy
 
-_E = "fsboundary.builtin.extractors"
+_E = "fsboundary.models"
 _F = "fsboundary.builtin.finders"
 _S = "fsboundary.builtin.solvers"
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.extractors.batches import check_images
 from fsboundary.core.errors import ArgumentError
+from fsboundary.models.images import check_images
 
 
 def check_bounds(bounds: object) -> tuple[float, float]:

@@ -9,11 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fsboundary.builtin.extractors.batches import check_batch_size
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FlipImages
 from fsboundary.core.status import Status
 from fsboundary.interfaces import ImageBoundaryFinder
+from fsboundary.models.images import check_batch_size
 from fsboundary.pixels.checks import check_bounds, check_classes, check_pixels
 from fsboundary.pixels.classes import first_logits
 from fsboundary.pixels.inputs import check_labels, told_accuracy

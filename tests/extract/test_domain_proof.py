@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fsboundary as fsb
-from fsboundary.builtin.extractors.nonnegativity import NonnegativityProver
+from fsboundary.models.nonnegativity import NonnegativityProver
 
 
 class Net(nn.Module):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fsboundary.builtin.extractors.nonnegativity import NonnegativityProver
+from fsboundary.models.nonnegativity import NonnegativityProver
 
 UNARY: list[Callable[[Tensor], Tensor]] = [
     F.relu,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import fsboundary as fsb
 from extract.nets import CLASSES, WIDTH, Last, Net, images
 from extract.untouched import state_of
-from fsboundary.builtin.extractors.batches import device_of
 from fsboundary.core.protocols import ModelView
+from fsboundary.models.images import device_of
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 7, 256])
@@ -157,7 +157,7 @@ def test_arguments_that_are_refused(arguments: dict[str, Any], message: str) -> 
 
 
 def test_a_head_beside_an_extractor_instance_is_refused() -> None:
-    from fsboundary.builtin.extractors.head_input import HeadInput
+    from fsboundary.models.head_input import HeadInput
 
     with pytest.raises(fsb.ArgumentError, match=r"pass them to HeadInput\(\.\.\.\)"):
         fsb.FeatureSpace(Net(), "fc", extractor=HeadInput())
@@ -246,7 +246,7 @@ def test_a_head_found_in_inference_mode_carries_gradients_later() -> None:
     x = images().requires_grad_()
     head.margins(space.features(x)).sum().backward()
     assert x.grad.abs().sum() > 0
-    from fsboundary.builtin.extractors.head_input import HeadInput
+    from fsboundary.models.head_input import HeadInput
 
     extractor, model = HeadInput(), Net()
     with torch.inference_mode():

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import fsboundary as fsb
 from extract.nets import CLASSES, WIDTH, Last, Net, images
-from fsboundary.builtin.extractors import agreement
-from fsboundary.builtin.extractors.linear_maps import Reading
+from fsboundary.models import agreement
+from fsboundary.models.linear_maps import Reading
 
 
 def test_weights_that_changed_since_the_head_was_found_raise() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from fsboundary.models.head_input import HeadInput
 from torch import Tensor, nn
 
 from fsboundary import Domain, Status
-from fsboundary.builtin.extractors.head_input import HeadInput
 from fsboundary.builtin.finders.ddn import DecoupledDescent
 from fsboundary.builtin.finders.dual_newton import DualNewton
 from fsboundary.builtin.solvers.nnls import Nnls

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.extractors.agreement import allowed
-from fsboundary.builtin.extractors.linear_maps import Reading
 from fsboundary.core.errors import HeadMismatchError
 from fsboundary.core.head import LinearHead
 from fsboundary.interfaces import FeatureExtractor
+from fsboundary.models.agreement import allowed
+from fsboundary.models.linear_maps import Reading
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def verified(
     ------
     HeadMismatchError
         It differs by more than rounding explains
-        (:mod:`fsboundary.builtin.extractors.agreement`).
+        (:mod:`fsboundary.models.agreement`).
     """
     rows = len(features)
     if (features.shape, logits.shape) != ((rows, head.num_features), (rows, head.num_classes)):

@@ -9,17 +9,17 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from fsboundary.builtin.extractors.calling import answer, call, refuse_training, unwrap
-from fsboundary.builtin.extractors.known_head import KnownHead
-from fsboundary.builtin.extractors.linear_maps import Reading
-from fsboundary.builtin.extractors.matching import find
-from fsboundary.builtin.extractors.nonnegativity import NonnegativityProver
-from fsboundary.builtin.extractors.refusals import no_head, not_finite
-from fsboundary.builtin.extractors.watching import watching
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError, HeadError
 from fsboundary.core.head import LinearHead
 from fsboundary.interfaces import FeatureExtractor
+from fsboundary.models.calling import answer, call, refuse_training, unwrap
+from fsboundary.models.head_errors import no_head, not_finite
+from fsboundary.models.hooks import watching
+from fsboundary.models.known_head import KnownHead
+from fsboundary.models.linear_maps import Reading
+from fsboundary.models.matching import find
+from fsboundary.models.nonnegativity import NonnegativityProver
 
 
 @final
@@ -30,7 +30,7 @@ class HeadInput(FeatureExtractor):
     whose output, directly, flattened or averaged over space, is the model's. A softmax or
     log-softmax after it is seen through. On every batch ``W z + b`` is then checked against the
     model's logits (the tolerance is stated in
-    :mod:`fsboundary.builtin.extractors.agreement`). The model is called as it is: nothing of it
+    :mod:`fsboundary.models.agreement`). The model is called as it is: nothing of it
     is moved or changed, and no hook stays on it.
 
     Parameters

@@ -10,9 +10,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from fsboundary.builtin.extractors.batches import check_images, rows_of
 from fsboundary.core.errors import ArgumentError, PluginError
 from fsboundary.interfaces import FeatureExtractor
+from fsboundary.models.images import check_images, rows_of
 
 _SHARE = 5
 """One image in so many is held out."""

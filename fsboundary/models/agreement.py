@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.extractors.linear_maps import Reading
+from fsboundary.models.linear_maps import Reading
 
 _EPS = {"tf32": 2.0**-10, "bf16": 2.0**-7}
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.extractors.linear_maps import Reading
-from fsboundary.builtin.extractors.watching import Sighting, Watched
 from fsboundary.core.errors import HeadError
+from fsboundary.models.hooks import Sighting, Watched
+from fsboundary.models.linear_maps import Reading
 
 
 def no_head(watched: Watched, output: Tensor, finite: Tensor, asked: str | None) -> HeadError:

@@ -9,9 +9,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from fsboundary.builtin.extractors.agreement import allowed
-from fsboundary.builtin.extractors.linear_maps import Reading, weight_and_bias
-from fsboundary.builtin.extractors.links import LINKS, Link, applied, rounding
+from fsboundary.models.agreement import allowed
+from fsboundary.models.linear_maps import Reading, weight_and_bias
+from fsboundary.models.links import LINKS, Link, applied, rounding
 
 
 @final

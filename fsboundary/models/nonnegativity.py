@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fsboundary.builtin.extractors.nonnegative_ops import VIEWS, proves
+from fsboundary.models.nonnegative_ops import VIEWS, proves
 
 
 @final

@@ -8,12 +8,12 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from fsboundary.builtin.extractors.agreement import allowed
-from fsboundary.builtin.extractors.linear_maps import Reading, weight_and_bias
-from fsboundary.builtin.extractors.links import Link, applied, rounding
-from fsboundary.builtin.extractors.matching import Match
 from fsboundary.core.errors import HeadError, HeadMismatchError
 from fsboundary.core.head import LinearHead
+from fsboundary.models.agreement import allowed
+from fsboundary.models.linear_maps import Reading, weight_and_bias
+from fsboundary.models.links import Link, applied, rounding
+from fsboundary.models.matching import Match
 
 _LINEAR = "W z + b"
 

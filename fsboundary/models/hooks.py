@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, final
 
 from torch import Tensor, nn
 
-from fsboundary.builtin.extractors.linear_maps import Reading, first_input, is_linear_map, read
-from fsboundary.builtin.extractors.nonnegativity import NonnegativityProver
+from fsboundary.models.linear_maps import Reading, first_input, is_linear_map, read
+from fsboundary.models.nonnegativity import NonnegativityProver
 
 LAYERS_SHOWN = 5
 
