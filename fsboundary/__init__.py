@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fsboundary._version import __version__
 
 if TYPE_CHECKING:
-    from fsboundary import analysis, attr, pixels, registry, testing
+    from fsboundary import analysis, attr, pixels, plugins, testing
     from fsboundary.banks import FeatureBank
     from fsboundary.boundaries import (
         ambiguity,
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
         TiePoints,
     )
     from fsboundary.core.status import Status
-    from fsboundary.hookspecs import hookimpl
     from fsboundary.hulls import (
         affine_rank,
         affine_residuals,
@@ -73,14 +72,15 @@ if TYPE_CHECKING:
         nearest_hulls,
         project_on_hull,
     )
-    from fsboundary.interfaces import (
+    from fsboundary.models.two_classes import two_class_head
+    from fsboundary.plugins.hookspecs import hookimpl
+    from fsboundary.plugins.interfaces import (
         BoundaryFinder,
         FeatureExtractor,
         HullSolver,
         ImageBoundaryFinder,
         Registration,
     )
-    from fsboundary.models.two_classes import two_class_head
     from fsboundary.regions import (
         GuaranteedHulls,
         coverage,
@@ -118,7 +118,7 @@ _HOMES = {
         "StatusError",
     ),
     "core.head": ("LinearHead",),
-    "hookspecs": ("hookimpl",),
+    "plugins.hookspecs": ("hookimpl",),
     "hulls": (
         "affine_rank",
         "affine_residuals",
@@ -130,7 +130,7 @@ _HOMES = {
         "nearest_hulls",
         "project_on_hull",
     ),
-    "interfaces": (
+    "plugins.interfaces": (
         "BoundaryFinder",
         "FeatureExtractor",
         "HullSolver",
@@ -182,7 +182,7 @@ _HOMES = {
 }
 # the same names as above, for run time: a test holds the two lists and __all__ together
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-_SUBMODULES = ("analysis", "attr", "pixels", "registry", "testing")
+_SUBMODULES = ("analysis", "attr", "pixels", "plugins", "testing")
 
 __all__ = [
     "AffineRank",
@@ -253,11 +253,11 @@ __all__ = [
     "normal_angles",
     "partition",
     "pixels",
+    "plugins",
     "project_on_hull",
     "region_distances",
     "region_faces",
     "region_shares",
-    "registry",
     "testing",
     "tie_points",
     "two_class_head",

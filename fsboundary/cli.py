@@ -24,7 +24,7 @@ from fsboundary._version import __version__
 from fsboundary.core.errors import FsboundaryError
 
 if TYPE_CHECKING:
-    from fsboundary.registry import PluginInfo
+    from fsboundary.plugins import PluginInfo
 
 app = typer.Typer(
     name="fsboundary",
@@ -162,9 +162,9 @@ def plugins(
     if context.invoked_subcommand is not None:
         return
     with _stdout_to_stderr():
-        from fsboundary import registry
+        from fsboundary import plugins
 
-        found = registry.describe()
+        found = plugins.describe()
     if as_json:
         rows = [dataclasses.asdict(i) | {"capabilities": sorted(i.capabilities)} for i in found]
         typer.echo(json.dumps(rows, indent=2))

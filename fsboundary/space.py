@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fsboundary import registry
+from fsboundary import plugins
 from fsboundary.banking import Source, build
 from fsboundary.banks import BankInfo, FeatureBank
 from fsboundary.core.domain import Domain
@@ -19,12 +19,12 @@ from fsboundary.core.errors import ArgumentError, HeadError, PluginError
 from fsboundary.core.head import LinearHead
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.status import Status
-from fsboundary.interfaces import FeatureExtractor
 from fsboundary.models.calling import refuse_chance
 from fsboundary.models.claimed_head import verified
 from fsboundary.models.head_input import HeadInput
 from fsboundary.models.held_out import Fidelity, fitted
 from fsboundary.models.images import check_batch_size, check_images, device_of, rows_of
+from fsboundary.plugins.interfaces import FeatureExtractor
 
 
 @final
@@ -74,7 +74,7 @@ class FeatureSpace:
         self._domain = _domain(domain)
         self._preprocess = preprocess
         options = None if head is None else {"head": head}
-        self._extractor: FeatureExtractor = registry.create(
+        self._extractor: FeatureExtractor = plugins.create(
             "feature_extractor", extractor, options=options
         )
         self._head: tuple[LinearHead, LinearHead] | None = None

@@ -15,7 +15,7 @@ import pytest
 import fsboundary
 import fsboundary.demo
 import fsboundary.report.user
-from fsboundary import cli, registry
+from fsboundary import cli, plugins
 from fsboundary.core.errors import ArgumentError
 
 
@@ -63,7 +63,7 @@ try:
     main()
 except SystemExit as stop:
     assert not stop.code, stop.code
-heavy = {"torch", "numpy", "captum", "pluggy", "matplotlib", "fsboundary.registry"}
+heavy = {"torch", "numpy", "captum", "pluggy", "matplotlib", "fsboundary.plugins"}
 print(sorted(heavy & set(sys.modules)))
 """
 
@@ -92,9 +92,9 @@ def test_plugins_as_json(
 ) -> None:
     assert call(monkeypatch, "plugins", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
-    infos = registry.describe()
+    infos = plugins.describe()
     assert [row["name"] for row in rows] == [info.name for info in infos]
-    fields = set(registry.PluginInfo.__dataclass_fields__)
+    fields = set(plugins.PluginInfo.__dataclass_fields__)
     assert all(set(row) == fields for row in rows)
     assert all(isinstance(row["capabilities"], list) for row in rows)
 
@@ -105,7 +105,7 @@ def test_plugins_as_a_table(
     assert call(monkeypatch, "plugins") == 0
     head, *lines = capsys.readouterr().out.splitlines()
     start = head.index("distribution")
-    assert len(lines) == len(registry.describe())
+    assert len(lines) == len(plugins.describe())
     assert lines[0][start:].startswith("fsboundary ")
 
 

@@ -19,9 +19,9 @@ from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.nearest import nearest_classes
-from fsboundary.interfaces import BoundaryFinder
-from fsboundary.registry import create
-from fsboundary.registry.grading import find_and_grade
+from fsboundary.plugins import create
+from fsboundary.plugins.grading.flips import find_and_grade
+from fsboundary.plugins.interfaces import BoundaryFinder
 
 MAX_STEPS = 200
 """Default limit of steps a problem; real heads need fewer than twenty."""

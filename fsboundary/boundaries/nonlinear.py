@@ -15,10 +15,10 @@ from fsboundary.core.nonlinear_head import NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
-from fsboundary.interfaces import BoundaryFinder
-from fsboundary.registry import create
-from fsboundary.registry.info import NONLINEAR_HEAD
-from fsboundary.registry.nonlinear_grading import find_and_grade_nonlinear
+from fsboundary.plugins import create
+from fsboundary.plugins.grading.nonlinear import find_and_grade_nonlinear
+from fsboundary.plugins.interfaces import BoundaryFinder
+from fsboundary.plugins.registry.info import NONLINEAR_HEAD
 
 _CHOICES = 9
 """For the nearest class, the finder is asked for so many: those nearest by linearisation."""

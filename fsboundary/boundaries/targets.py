@@ -10,7 +10,7 @@ from torch import Tensor
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
-from fsboundary.interfaces import unsolved_flips
+from fsboundary.plugins.interfaces import unsolved_flips
 
 
 def check_targets(

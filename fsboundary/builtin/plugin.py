@@ -5,9 +5,9 @@ Each factory imports its module when it is first called, so that listing them co
 
 from __future__ import annotations
 
-from fsboundary.hookspecs import hookimpl
-from fsboundary.interfaces import Registration
-from fsboundary.registry import lazy
+from fsboundary.plugins.hookspecs import hookimpl
+from fsboundary.plugins.interfaces import Registration
+from fsboundary.plugins.registry import lazy
 
 _E = "fsboundary.models"
 _F = "fsboundary.builtin.finders"

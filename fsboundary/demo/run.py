@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fsboundary import registry
+from fsboundary import plugins
 from fsboundary.demo.data import load_demo
 from fsboundary.report.measure import Subject
 from fsboundary.report.page import write_report
@@ -42,8 +42,8 @@ def run_demo(out: Path, *, json_path: Path | None = None, show_progress: bool = 
         file_names=None,
         train_images=demo.train_images,
         train_labels=demo.train_labels,
-        finder=registry.create("boundary_finder", FINDER),
-        hull_solver=registry.create("hull_solver", HULL_SOLVER),
+        finder=plugins.create("boundary_finder", FINDER),
+        hull_solver=plugins.create("hull_solver", HULL_SOLVER),
         batch_size=BATCH_SIZE,
         title="A small ResNet on Fashion-MNIST",
         facts={

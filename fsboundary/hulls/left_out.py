@@ -13,7 +13,7 @@ from fsboundary.core.checks import check_labelled
 from fsboundary.core.status import Status
 from fsboundary.hulls.copies import copies_of
 from fsboundary.hulls.projection import project_on_hull
-from fsboundary.interfaces import HullSolver
+from fsboundary.plugins.interfaces import HullSolver
 
 _ROWS = 4096
 """Rows that share a pass over all; what is kept of each is a few numbers."""

@@ -13,7 +13,7 @@ from fsboundary.core.status import Status
 from fsboundary.core.tolerance import EPS
 from fsboundary.geometry.hulls.certify import INSIDE, distance_above, extent
 from fsboundary.hulls.projection import by_class
-from fsboundary.interfaces import HullSolver
+from fsboundary.plugins.interfaces import HullSolver
 
 
 def nearest_hulls(

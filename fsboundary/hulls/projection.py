@@ -16,9 +16,9 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
 from fsboundary.core.status import Status
 from fsboundary.hulls.copies import copies_of
-from fsboundary.interfaces import HullSolver, unsolved_hulls
-from fsboundary.registry import create
-from fsboundary.registry.hull_grading import project_and_grade
+from fsboundary.plugins import create
+from fsboundary.plugins.grading.hulls import project_and_grade
+from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
 
 HULL_RTOL = 1e-6
 MAX_STEPS = 200

@@ -15,9 +15,9 @@ from fsboundary.core.status import Status
 from fsboundary.geometry.hulls.differences import Differences
 from fsboundary.geometry.hulls.separation import Side, separate
 from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, class_part
-from fsboundary.interfaces import HullSolver
-from fsboundary.registry import create
-from fsboundary.registry.hull_grading import project_and_grade
+from fsboundary.plugins import create
+from fsboundary.plugins.grading.hulls import project_and_grade
+from fsboundary.plugins.interfaces import HullSolver
 
 
 def hull_separation(

@@ -17,8 +17,8 @@ from fsboundary.geometry.hulls.extreme import margins
 from fsboundary.hulls.copies import Copies, copies_of
 from fsboundary.hulls.left_out import blocks, left_out
 from fsboundary.hulls.projection import MAX_STEPS
-from fsboundary.interfaces import HullSolver
-from fsboundary.registry import create
+from fsboundary.plugins import create
+from fsboundary.plugins.interfaces import HullSolver
 
 DECIDING = 0.1
 """Default relative tolerance: what is asked is whether the distance is 0."""

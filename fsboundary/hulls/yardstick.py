@@ -12,8 +12,8 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Extrapolation, HullProjection, LeaveOneOutDistances
 from fsboundary.hulls.left_out import left_out
 from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS
-from fsboundary.interfaces import HullSolver
-from fsboundary.registry import create
+from fsboundary.plugins import create
+from fsboundary.plugins.interfaces import HullSolver
 
 
 def leave_one_out_distances(

@@ -12,13 +12,13 @@ from tqdm import tqdm
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FlipImages
 from fsboundary.core.status import Status
-from fsboundary.interfaces import ImageBoundaryFinder
 from fsboundary.models.images import check_batch_size
 from fsboundary.pixels.checks import check_bounds, check_classes, check_pixels
 from fsboundary.pixels.classes import first_logits
 from fsboundary.pixels.inputs import check_labels, told_accuracy
-from fsboundary.registry import create
-from fsboundary.registry.image_grading import find_and_grade_images
+from fsboundary.plugins import create
+from fsboundary.plugins.grading.image_grading import find_and_grade_images
+from fsboundary.plugins.interfaces import ImageBoundaryFinder
 from fsboundary.space import FeatureSpace, space_of
 
 MAX_STEPS = 150

@@ -12,7 +12,7 @@ from fsboundary.banks import FeatureBank
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.hulls.certify import INSIDE
 from fsboundary.hulls import project_on_hull
-from fsboundary.interfaces import HullSolver
+from fsboundary.plugins.interfaces import HullSolver
 from fsboundary.report.hull_sweep import Step, sweep
 from fsboundary.report.measure import MOST_CLASSES, SEED, Measurements
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fsboundary.banks import FeatureBank
 from fsboundary.hulls import project_on_hull
-from fsboundary.interfaces import HullSolver
+from fsboundary.plugins.interfaces import HullSolver
 
 MOST_STEPS = 9
 """So many dimensions are looked at, at most."""

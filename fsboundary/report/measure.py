@@ -14,7 +14,7 @@ from fsboundary.core.head import LinearHead
 from fsboundary.core.results import FeatureBatch, FlipPoints, GuaranteedRegion
 from fsboundary.core.status import OK_CODES, Status
 from fsboundary.core.tolerance import absolute
-from fsboundary.interfaces import BoundaryFinder, HullSolver
+from fsboundary.plugins.interfaces import BoundaryFinder, HullSolver
 from fsboundary.regions import guaranteed_balls
 from fsboundary.report.clock import Clock
 from fsboundary.space import FeatureSpace

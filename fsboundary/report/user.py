@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from fsboundary import registry
+from fsboundary import plugins
 from fsboundary.core.errors import DataError, FsboundaryError
 from fsboundary.report.loading.image_set import ImageSet
 from fsboundary.report.loading.images import load_images
@@ -78,9 +78,9 @@ def run_report(
         Before any long work: the model, weights, images or files are not as above.
     """
     require_folders(out, json_path)
-    chosen = registry.create("boundary_finder", finder, options=finder_options)
-    solver = registry.create("hull_solver", hull_solver, options=hull_options)
-    source = registry.create("feature_extractor", extractor, options=extractor_options)
+    chosen = plugins.create("boundary_finder", finder, options=finder_options)
+    solver = plugins.create("hull_solver", hull_solver, options=hull_options)
+    source = plugins.create("feature_extractor", extractor, options=extractor_options)
     images = load_images(data)
     network = build_model(model)
     if weights is not None:

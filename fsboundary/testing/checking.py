@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from fsboundary import registry
+from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError
-from fsboundary.registry import Kind, PluginInfo
-from fsboundary.registry.info import NONLINEAR_HEAD, PIXELS
+from fsboundary.plugins import Kind, PluginInfo
+from fsboundary.plugins.registry.info import NONLINEAR_HEAD, PIXELS
 from fsboundary.testing.functions import (
     extractor_suite,
     flip_suite,
@@ -57,7 +57,7 @@ def check_plugin(
     ArgumentError
         No plugin of that name is ready.
     """
-    listed = [info for info in registry.describe() if info.name == name]
+    listed = [info for info in plugins.describe() if info.name == name]
     ready = [info for info in listed if info.state == "ready"]
     if not ready:
         got = f"{name!r}, set aside: {listed[0].reason}" if listed else repr(name)
@@ -76,6 +76,6 @@ def _suite_of(
     suite = _SPECIAL[capability] if capability else _SUITES[kind]
 
     def make() -> Any:
-        return registry.create(kind, info.name, options=options, capability=capability)
+        return plugins.create(kind, info.name, options=options, capability=capability)
 
     return partial(suite, make)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fsboundary.boundaries import find_flip_points
 from fsboundary.core.head import LinearHead
 from fsboundary.core.status import Status
-from fsboundary.interfaces import FeatureExtractor
+from fsboundary.plugins.interfaces import FeatureExtractor
 from fsboundary.space import FeatureSpace
 from fsboundary.testing.extractor_models import small_images, small_model
 from fsboundary.testing.options import check_repr, made_by

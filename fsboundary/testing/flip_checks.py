@@ -13,7 +13,7 @@ from fsboundary.core.head import LinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
-from fsboundary.interfaces import BoundaryFinder
+from fsboundary.plugins.interfaces import BoundaryFinder
 from fsboundary.testing.flip_problems import (
     FlipProblem,
     domains,

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fsboundary.interfaces import BoundaryFinder, FeatureExtractor, HullSolver, ImageBoundaryFinder
+from fsboundary.plugins.interfaces import (
+    BoundaryFinder,
+    FeatureExtractor,
+    HullSolver,
+    ImageBoundaryFinder,
+)
 from fsboundary.testing.extractor_checks import EXTRACTOR_CHECKS, ExtractorSubject
 from fsboundary.testing.flip_checks import FLIP_CHECKS, FlipSubject
 from fsboundary.testing.hull_checks import HULL_CHECKS, HullSubject

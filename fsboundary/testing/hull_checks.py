@@ -14,7 +14,7 @@ from fsboundary.core.results import HullProjection
 from fsboundary.core.status import Status
 from fsboundary.geometry.hulls.certify import INSIDE
 from fsboundary.hulls.projection import HULL_RTOL, project_on_hull
-from fsboundary.interfaces import HullSolver
+from fsboundary.plugins.interfaces import HullSolver
 from fsboundary.testing.hull_problems import HullProblem, cloud, known_hulls
 from fsboundary.testing.options import check_repr, made_by
 from fsboundary.testing.suite import require

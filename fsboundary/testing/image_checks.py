@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from fsboundary.core.results import FlipImages
 from fsboundary.core.status import Status
-from fsboundary.interfaces import ImageBoundaryFinder
 from fsboundary.pixels import flip_images
+from fsboundary.plugins.interfaces import ImageBoundaryFinder
 from fsboundary.space import FeatureSpace
 from fsboundary.testing.extractor_models import redraw, small_images
 from fsboundary.testing.options import check_repr, made_by

@@ -12,7 +12,7 @@ from fsboundary.boundaries import find_flip_points
 from fsboundary.core.domain import Domain
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
-from fsboundary.interfaces import BoundaryFinder
+from fsboundary.plugins.interfaces import BoundaryFinder
 from fsboundary.testing.extractor_models import redraw
 from fsboundary.testing.flip_problems import FlipProblem, third_classes, two_classes
 from fsboundary.testing.hull_problems import cloud

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fsboundary.registry import identify
+from fsboundary.plugins import identify
 from fsboundary.testing.suite import require
 
 

@@ -49,7 +49,7 @@ def nnls_seconds(queries: torch.Tensor, points: torch.Tensor) -> tuple[float, li
 
 def cvxpy_seconds(queries: torch.Tensor, bank: fsb.FeatureBank) -> tuple[float, list[float]]:
     """Return seconds a query and distances of the reference solver ``cvxpy``, less grading."""
-    solver, distances, seconds = fsb.registry.create("hull_solver", "cvxpy"), [], 0.0
+    solver, distances, seconds = fsb.plugins.create("hull_solver", "cvxpy"), [], 0.0
     for query in queries.double().split(1):
         state = solver.prepare(bank)
         start = time.perf_counter()

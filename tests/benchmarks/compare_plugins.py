@@ -42,11 +42,11 @@ def largest(gap: Tensor, distance: Tensor) -> float | None:
     return float(share.max()) if len(share) else None
 
 
-def names(kind: fsb.registry.Kind, capability: str | None = None) -> list[str]:
+def names(kind: fsb.plugins.Kind, capability: str | None = None) -> list[str]:
     """Return the ready plugins of `kind`, those with `capability` alone; the default first."""
     found = [
         info.name
-        for info in fsb.registry.describe()
+        for info in fsb.plugins.describe()
         if info.kind == kind
         and info.state == "ready"
         and info.capabilities == (frozenset([capability]) if capability else frozenset())
@@ -75,7 +75,7 @@ def hulls(points: int, queries: int, width: int) -> list[dict[str, Any]]:
     asked = torch.randn(queries, width, generator=generator).abs().double()
     found = []
     for name in names("hull_solver"):
-        solver = fsb.registry.create("hull_solver", name)
+        solver = fsb.plugins.create("hull_solver", name)
         graded, seconds = timed(
             lambda s=solver: fsb.project_on_hull(bank, asked, solver=s, max_steps=MAX_STEPS)
         )
@@ -94,7 +94,7 @@ def flips(rows: int, classes: int, width: int) -> list[dict[str, Any]]:
     features = torch.randn(rows, width, generator=generator).abs().double()
     found = []
     for name in names("boundary_finder"):
-        finder = fsb.registry.create("boundary_finder", name)
+        finder = fsb.plugins.create("boundary_finder", name)
         graded, seconds = timed(
             lambda f=finder: fsb.find_flip_points(
                 head, features, "all", finder=f, max_steps=MAX_STEPS
@@ -186,7 +186,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         install(Path(folder))
         sys.path.insert(0, folder)
-        fsb.registry.reset()
+        fsb.plugins.reset()
         table = [
             *with_ratios(hulls(args.points, args.rows, args.width)),
             *with_ratios(flips(args.rows, args.classes, args.width)),

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from certificates.hull_hostile import LIES, HostileHull
 from certificates.hull_run import HULL_FAMILIES, draw_hulls, examine_hulls
-from fsboundary.interfaces import HullSolver
+from fsboundary.plugins.interfaces import HullSolver
 
 FIRST_SEED = 1000
 """The tests use the seeds below."""

@@ -162,7 +162,7 @@ def test_finder_must_be_able_to() -> None:
     with pytest.raises(ArgumentError, match=r"'dual_newton', which lacks it; .*: linearised"):
         fsb.find_flip_points(head, z)
     with pytest.raises(PluginError, match="DualNewton raised"):
-        find(head, z, finder=fsb.registry.create("boundary_finder", "dual_newton"))
+        find(head, z, finder=fsb.plugins.create("boundary_finder", "dual_newton"))
 
 
 def coupled(z: Tensor) -> Tensor:

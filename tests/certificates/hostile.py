@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fsboundary import FlipPoints, LinearHead
-from fsboundary.interfaces import BoundaryFinder
-from fsboundary.registry import create
+from fsboundary.plugins import create
+from fsboundary.plugins.interfaces import BoundaryFinder
 
 LIES = ("scale", "noise", "random", "huge", "sparse", "points", "mixed up", "not finite")
 

@@ -10,7 +10,7 @@ import torch
 
 import fsboundary as fsb
 from certificates.case import Array, arrays
-from fsboundary.interfaces import HullSolver
+from fsboundary.plugins.interfaces import HullSolver
 
 
 @dataclass(frozen=True, kw_only=True)

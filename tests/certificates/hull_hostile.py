@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fsboundary import HullProjection
 from fsboundary.core.protocols import PointSet
-from fsboundary.interfaces import HullSolver
-from fsboundary.registry import create
+from fsboundary.plugins import create
+from fsboundary.plugins.interfaces import HullSolver
 
 LIES = (
     "noise",

@@ -12,7 +12,7 @@ from certificates.checker import Fault
 from certificates.hull_case import HullCase
 from certificates.hull_checker import check_hulls
 from fsboundary import Status
-from fsboundary.interfaces import HullSolver
+from fsboundary.plugins.interfaces import HullSolver
 
 __all__ = ["HULL_FAMILIES", "draw_hulls", "examine_hulls", "hull_hard_families"]
 

@@ -12,7 +12,7 @@ from certificates.ball_checker import attack, check_balls, check_nearest
 from certificates.case import Case
 from certificates.checker import Fault, check_flips
 from fsboundary import Status
-from fsboundary.interfaces import BoundaryFinder
+from fsboundary.plugins.interfaces import BoundaryFinder
 
 __all__ = ["FAMILIES", "draw", "examine", "examine_flips", "hard_families"]
 

@@ -16,7 +16,7 @@ from certificates.case import Array, Case
 from certificates.checker import check_flips
 from certificates.run_family import draw, examine_flips
 from fsboundary import Status
-from fsboundary.interfaces import BoundaryFinder, unsolved_flips
+from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 
 Norm = Literal["l2", "linf"]
 NORMS: tuple[Norm, Norm] = ("l2", "linf")

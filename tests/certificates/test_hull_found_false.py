@@ -16,7 +16,7 @@ from certificates.hull_checker import check_hulls
 from certificates.hull_run import draw_hulls
 from fsboundary import Status
 from fsboundary.core.protocols import PointSet
-from fsboundary.interfaces import HullSolver, unsolved_hulls
+from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
 from hulls.sly import Sly
 
 

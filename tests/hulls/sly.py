@@ -10,7 +10,7 @@ from torch import Tensor
 import fsboundary as fsb
 from fsboundary.core.protocols import PointSet
 from fsboundary.geometry.hulls.pricing import price_exact
-from fsboundary.interfaces import HullSolver, unsolved_hulls
+from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
 from hulls.oracles import cloud
 
 

@@ -18,7 +18,7 @@ from fsboundary.builtin.solvers.nnls import Nnls
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
 from fsboundary.hulls import class_hull_distances, project_on_hull
-from fsboundary.interfaces import HullSolver
+from fsboundary.plugins.interfaces import HullSolver
 from hulls.oracles import cloud
 
 SOLVERS = ("active_set", "away_steps", "cvxpy", "interior_point", "nnls")

@@ -15,7 +15,7 @@ from fsboundary import Status
 from fsboundary.banks import FeatureBank
 from fsboundary.core.results import HullProjection
 from fsboundary.hulls import class_hull_distances, project_on_hull
-from fsboundary.registry import create
+from fsboundary.plugins import create
 from hulls import oracles
 from hulls.oracles import cloud, rotation
 

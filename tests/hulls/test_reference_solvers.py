@@ -14,7 +14,7 @@ from fsboundary.builtin.solvers.away_steps import AwaySteps
 from fsboundary.builtin.solvers.cvxpy_clarabel import CvxpyHull
 from fsboundary.builtin.solvers.nnls import Nnls
 from fsboundary.hulls import project_on_hull
-from fsboundary.interfaces import HullSolver
+from fsboundary.plugins.interfaces import HullSolver
 from hulls import oracles
 from hulls.oracles import cloud
 

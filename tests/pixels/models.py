@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import fsboundary as fsb
 from fsboundary.core.results import FlipImages
 from fsboundary.core.status import Status
-from fsboundary.interfaces import ImageBoundaryFinder
+from fsboundary.plugins.interfaces import ImageBoundaryFinder
 
 
 class Linear(nn.Module):

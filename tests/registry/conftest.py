@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fsboundary
-from fsboundary import registry
+from fsboundary import plugins
 from registry.samples import SAMPLES
 
 # Each tree is built by the backend's own hook; one process for all, as the trees are tiny.
@@ -47,9 +47,9 @@ def plugins(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give this process the sample plugins, none of them loaded yet."""
     monkeypatch.delenv("FSBOUNDARY_PLUGINS", raising=False)
     monkeypatch.setattr(sys, "path", [str(site), *sys.path])
-    registry.reset()
+    plugins.reset()
     yield
-    registry.reset()
+    plugins.reset()
     for name in loaded():
         del sys.modules[name]
 

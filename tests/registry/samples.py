@@ -35,7 +35,7 @@ only-include = ["{module}.py"]
 FINDER = """
 import torch
 import fsboundary as fsb
-from fsboundary.interfaces import unsolved_flips
+from fsboundary.plugins.interfaces import unsolved_flips
 
 class Finder(fsb.BoundaryFinder):
     def __init__(self, *, strength: float = 1.0, label: str = ""):
@@ -84,7 +84,7 @@ def register_hull_solvers():
         fsb.Registration("good", Hull, "an example"),
         fsb.Registration("broken", broken, "its factory raises"),
         fsb.Registration("impostor", dict, "its factory makes something else"),
-        fsb.Registration("absent", fsb.registry.lazy("fsb_test_absent:Solver"), "not there"),
+        fsb.Registration("absent", fsb.plugins.lazy("fsb_test_absent:Solver"), "not there"),
     ]
 """
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from fsboundary import registry
-from fsboundary.registry import discovery
+from fsboundary import plugins
+from fsboundary.plugins.registry import discovery
 from registry.samples import install
 
 
 def reasons() -> dict[str, str]:
-    return {i.name: i.reason for i in registry.describe() if i.state == "set aside"}
+    return {i.name: i.reason for i in plugins.describe() if i.state == "set aside"}
 
 
 def ready() -> set[str]:
-    return {i.distribution for i in registry.describe() if i.state == "ready"}
+    return {i.distribution for i in plugins.describe() if i.state == "ready"}
 
 
 def imported() -> set[str]:
@@ -51,13 +51,13 @@ def test_name_is_free_when_its_holder_is_not_listed(
     plugins: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(discovery.VARIABLE, "fsb-test-second")
-    assert registry.identify(registry.create("boundary_finder", "good"))[1] == "fsb-test-second"
+    assert plugins.identify(plugins.create("boundary_finder", "good"))[1] == "fsb-test-second"
 
 
 def test_only_what_is_needed_is_imported(plugins: None) -> None:
-    registry.create("boundary_finder", "good")
+    plugins.create("boundary_finder", "good")
     assert imported() == {"fsb_test_good"}  # fsb-test-exit comes before it, and left nothing
-    registry.create("boundary_finder", "liar")
+    plugins.create("boundary_finder", "liar")
     assert imported() == {"fsb_test_good", "fsb_test_hook", "fsb_test_liar"}
 
 
@@ -67,7 +67,7 @@ def test_unreadable_entry_points_harm_no_other(
 ) -> None:
     install(tmp_path, "fsb_test_malformed", text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    [info] = [i for i in registry.describe() if i.distribution == "fsb_test_malformed"]
+    [info] = [i for i in plugins.describe() if i.distribution == "fsb_test_malformed"]
     assert info.state == "set aside"
     assert info.reason
     assert {"fsboundary", "fsb-test-good"} <= ready()
@@ -93,13 +93,13 @@ def test_interrupted_loading_is_tried_again(
     install(tmp_path, "fsb_test_aa_patient", entry, INTERRUPTED)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
-        registry.describe()
-    assert "patient" in {i.name for i in registry.describe() if i.state == "ready"}
+        plugins.describe()
+    assert "patient" in {i.name for i in plugins.describe() if i.state == "ready"}
 
 
 CURIOUS = """
 import fsboundary as fsb
-SEEN = {i.name for i in fsb.registry.describe()}
+SEEN = {i.name for i in fsb.plugins.describe()}
 
 @fsb.hookimpl
 def register_hull_solvers():
@@ -113,5 +113,5 @@ def test_plugin_may_ask_the_registry_while_it_loads(
     entry = "[fsboundary]\ncurious = fsb_test_aa_curious\n"
     install(tmp_path, "fsb_test_aa_curious", entry, CURIOUS)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert [i.name for i in registry.describe()].count("curious") == 1
+    assert [i.name for i in plugins.describe()].count("curious") == 1
     assert "dual_newton" in sys.modules["fsb_test_aa_curious"].SEEN

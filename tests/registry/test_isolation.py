@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fsboundary import registry
+from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError, PluginError
-from fsboundary.registry import loading
+from fsboundary.plugins.registry import loading
 from registry.samples import SAMPLES, install
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -31,18 +31,18 @@ REASONS = {
 
 
 @pytest.fixture
-def listed(plugins: None) -> list[registry.PluginInfo]:
-    return registry.describe()
+def listed(plugins: None) -> list[plugins.PluginInfo]:
+    return plugins.describe()
 
 
-def one(listed: list[registry.PluginInfo], **fields: str) -> registry.PluginInfo:
+def one(listed: list[plugins.PluginInfo], **fields: str) -> plugins.PluginInfo:
     [found] = [i for i in listed if all(getattr(i, k) == v for k, v in fields.items())]
     return found
 
 
 @pytest.mark.parametrize("name", REASONS)
 def test_broken_plugin_is_set_aside_whole_with_its_reason(
-    name: str, listed: list[registry.PluginInfo]
+    name: str, listed: list[plugins.PluginInfo]
 ) -> None:
     info = one(listed, distribution=name)
     assert info.state == "set aside"
@@ -52,7 +52,7 @@ def test_broken_plugin_is_set_aside_whole_with_its_reason(
     assert info.kind == ""
 
 
-def test_hook_with_an_argument_is_set_aside(listed: list[registry.PluginInfo]) -> None:
+def test_hook_with_an_argument_is_set_aside(listed: list[plugins.PluginInfo]) -> None:
     info = one(listed, distribution="fsb-test-signature")
     assert info.state == "set aside"
     assert "register_hull_solvers" in info.reason
@@ -60,17 +60,17 @@ def test_hook_with_an_argument_is_set_aside(listed: list[registry.PluginInfo]) -
     assert "\n" not in info.reason
 
 
-def test_others_work(listed: list[registry.PluginInfo]) -> None:
+def test_others_work(listed: list[plugins.PluginInfo]) -> None:
     ready = {i.name for i in listed if i.state == "ready" and i.kind == "boundary_finder"}
     assert {"good", "good_pixels", "liar", "present", "noisy", "second"} <= ready
     assert {"dual_newton", "closed_form", "cvxpy"} <= ready
     for name in ("good", "liar", "present", "noisy", "second"):
-        registry.create("boundary_finder", name)
-    assert type(registry.create("boundary_finder", "dual_newton")).__name__ == "DualNewton"
+        plugins.create("boundary_finder", name)
+    assert type(plugins.create("boundary_finder", "dual_newton")).__name__ == "DualNewton"
 
 
 def test_name_clash_keeps_the_built_in_and_the_first(
-    listed: list[registry.PluginInfo],
+    listed: list[plugins.PluginInfo],
 ) -> None:
     own = [i for i in listed if i.distribution == "fsb-test-second"]
     states = {(i.name, i.state): i.reason for i in own}
@@ -86,10 +86,10 @@ def test_name_clash_keeps_the_built_in_and_the_first(
         ("second", "ready"): "",
         ("second", "set aside"): "fsb-test-second registers the name twice",
     }
-    assert type(registry.create("boundary_finder", "good")).__module__ == "fsb_test_good"
+    assert type(plugins.create("boundary_finder", "good")).__module__ == "fsb_test_good"
 
 
-def test_newer_api_sets_the_registration_aside(listed: list[registry.PluginInfo]) -> None:
+def test_newer_api_sets_the_registration_aside(listed: list[plugins.PluginInfo]) -> None:
     future = one(listed, name="future")
     assert future.state == "set aside"
     assert future.reason == "needs a newer API: 99, this fsboundary has 1"
@@ -97,11 +97,11 @@ def test_newer_api_sets_the_registration_aside(listed: list[registry.PluginInfo]
     with pytest.raises(
         ArgumentError, match=r"'future' of fsb-test-newer 9\.0 was set aside: needs"
     ):
-        registry.create("boundary_finder", "future")
+        plugins.create("boundary_finder", "future")
 
 
 def test_printing_plugin_works_and_is_noted(
-    listed: list[registry.PluginInfo], capsys: pytest.CaptureFixture[str]
+    listed: list[plugins.PluginInfo], capsys: pytest.CaptureFixture[str]
 ) -> None:
     noisy = one(listed, name="noisy")
     assert noisy.state == "ready"
@@ -110,10 +110,10 @@ def test_printing_plugin_works_and_is_noted(
 
 
 def test_order_does_not_depend_on_what_was_asked_first(plugins: None) -> None:
-    registry.create("boundary_finder", "second")
-    asked_first = registry.describe()
-    registry.reset()
-    listed_first = registry.describe()
+    plugins.create("boundary_finder", "second")
+    asked_first = plugins.describe()
+    plugins.reset()
+    listed_first = plugins.describe()
     # remarks may differ: what a module prints at import, it prints once in a process
     assert [replace(i, reason="") for i in asked_first] == [
         replace(i, reason="") for i in listed_first
@@ -141,7 +141,7 @@ def test_command_prints_a_table(run: Run) -> None:
 IMPORT_ALONE = """
 import sys
 import fsboundary
-import fsboundary.registry
+import fsboundary.plugins
 print([m for m in sys.modules if m.startswith(("fsb_test_", "fsboundary.builtin"))])
 """
 
@@ -176,7 +176,7 @@ def test_liar_is_graded_and_the_good_one_believed(run: Run) -> None:
 
 
 def test_nothing_is_imported_for_a_built_in_name(plugins: None) -> None:
-    registry.create("boundary_finder", "dual_newton")
+    plugins.create("boundary_finder", "dual_newton")
     assert not any(name.startswith("fsb_test_") for name in sys.modules)
 
 
@@ -188,7 +188,7 @@ time.sleep(0.3)
 
 @fsb.hookimpl
 def register_hull_solvers():
-    return [fsb.Registration("slow", fsb.registry.lazy("fsb_test_slower:Solver"), "")]
+    return [fsb.Registration("slow", fsb.plugins.lazy("fsb_test_slower:Solver"), "")]
 """
 
 
@@ -202,14 +202,14 @@ def slow(tmp_path: Path, plugins: None, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_slow_plugin_is_named_and_imported_only_when_asked_for(slow: None) -> None:
-    registry.create("boundary_finder", "dual_newton")
-    registry.create("hull_solver", "active_set")
+    plugins.create("boundary_finder", "dual_newton")
+    plugins.create("hull_solver", "active_set")
     assert "fsb_test_slow" not in sys.modules
-    info = one(registry.describe(), name="slow")
+    info = one(plugins.describe(), name="slow")
     assert info.state == "ready"
     assert info.reason.startswith("took 0.")
     assert "fsb_test_slower" not in sys.modules
     # its module is imported when one is made, and this one makes something else
     with pytest.raises(PluginError, match="made a dict"):
-        registry.create("hull_solver", "slow")
+        plugins.create("hull_solver", "slow")
     assert "fsb_test_slower" in sys.modules

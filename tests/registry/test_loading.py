@@ -10,11 +10,11 @@ from typing import Any
 import pluggy
 import pytest
 
-from fsboundary import hookspecs
-from fsboundary.hookspecs import hookimpl
-from fsboundary.interfaces import Registration
-from fsboundary.registry import info, loading
-from fsboundary.registry.capture import captured_stdout
+from fsboundary.plugins import hookspecs
+from fsboundary.plugins.hookspecs import hookimpl
+from fsboundary.plugins.interfaces import Registration
+from fsboundary.plugins.registry import info, loading
+from fsboundary.plugins.registry.capture import captured_stdout
 
 
 def module(**attributes: Any) -> Any:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fsboundary import registry
+from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError, PluginError
-from fsboundary.interfaces import BoundaryFinder, HullSolver, ImageBoundaryFinder
+from fsboundary.plugins.interfaces import BoundaryFinder, HullSolver, ImageBoundaryFinder
 from registry.samples import install
 
 
@@ -31,10 +31,10 @@ class MyImageFinder(ImageBoundaryFinder):
 
 def test_instance_passes_through() -> None:
     finder = MyFinder()
-    assert registry.create("boundary_finder", finder) is finder
-    assert registry.create("boundary_finder", finder, options={}) is finder
+    assert plugins.create("boundary_finder", finder) is finder
+    assert plugins.create("boundary_finder", finder, options={}) is finder
     images = MyImageFinder()
-    assert registry.create("boundary_finder", images, capability="pixels") is images
+    assert plugins.create("boundary_finder", images, capability="pixels") is images
 
 
 @pytest.mark.parametrize(
@@ -48,22 +48,22 @@ def test_instance_passes_through() -> None:
 )
 def test_other_objects_are_refused(plugin: Any, capability: str | None, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        registry.create("boundary_finder", plugin, capability=capability)
+        plugins.create("boundary_finder", plugin, capability=capability)
 
 
 def test_options_come_with_a_name_only() -> None:
     with pytest.raises(ArgumentError, match=r"Fix: pass them to MyFinder\(\.\.\.\)"):
-        registry.create("boundary_finder", MyFinder(), options={"width": 4})
+        plugins.create("boundary_finder", MyFinder(), options={"width": 4})
 
 
 def test_kind_is_checked() -> None:
     with pytest.raises(ArgumentError, match="wanted one of feature_extractor, hull_solver"):
-        registry.create("solver", "good")  # type: ignore[arg-type]  # that it is wrong is the point
+        plugins.create("solver", "good")  # type: ignore[arg-type]  # that it is wrong is the point
 
 
 def test_unknown_name_lists_and_suggests(plugins: None) -> None:
     with pytest.raises(ArgumentError) as caught:
-        registry.create("boundary_finder", "dual_newtn")
+        plugins.create("boundary_finder", "dual_newtn")
     assert caught.value.got == "'dual_newtn'"
     names = caught.value.wanted.removeprefix("a boundary finder: ").split(", ")
     assert {"closed_form", "cvxpy", "dual_newton", "good", "second"} <= set(names)
@@ -76,37 +76,37 @@ def test_unknown_name_lists_and_suggests(plugins: None) -> None:
 @pytest.mark.parametrize("name", ["fsb-test-import", "fsb_test_import_entry"])
 def test_unknown_name_of_a_plugin_set_aside_gives_its_reason(name: str, plugins: None) -> None:
     with pytest.raises(ArgumentError, match=r"fsb-test-import 0\.2 was set aside: could not be im"):
-        registry.create("hull_solver", name)
+        plugins.create("hull_solver", name)
 
 
 def test_image_finders_are_apart(plugins: None) -> None:
-    by_name = registry.create("boundary_finder", "good")
+    by_name = plugins.create("boundary_finder", "good")
     assert isinstance(by_name, BoundaryFinder)
-    of_images = registry.create("boundary_finder", "good", capability="pixels")
+    of_images = plugins.create("boundary_finder", "good", capability="pixels")
     assert isinstance(of_images, ImageBoundaryFinder)
     with pytest.raises(ArgumentError, match="got 'good_pixels', which works on images only"):
-        registry.create("boundary_finder", "good_pixels")
+        plugins.create("boundary_finder", "good_pixels")
     with pytest.raises(
         ArgumentError, match=r"got 'second', which lacks it; .* 'pixels': .*good_pixels"
     ):
-        registry.create("boundary_finder", "second", capability="pixels")
+        plugins.create("boundary_finder", "second", capability="pixels")
 
 
 def test_capability_must_be_there(plugins: None) -> None:
     with pytest.raises(ArgumentError, match=r"lacks it; .* 'nonlinear_head': linearised"):
-        registry.create("boundary_finder", "good", capability="nonlinear_head")
+        plugins.create("boundary_finder", "good", capability="nonlinear_head")
     with pytest.raises(ArgumentError, match="a hull solver with the capability 'pixels'"):
-        registry.create("hull_solver", "good", capability="pixels")
+        plugins.create("hull_solver", "good", capability="pixels")
 
 
 def test_options_reach_the_constructor(plugins: None) -> None:
-    finder = registry.create("boundary_finder", "good", options={"strength": 2.5})
+    finder = plugins.create("boundary_finder", "good", options={"strength": 2.5})
     assert (finder.strength, finder.label) == (2.5, "")
 
 
 def test_bad_option_is_named(plugins: None) -> None:
     with pytest.raises(ArgumentError) as caught:
-        registry.create("boundary_finder", "good", options={"strenght": 2.5})
+        plugins.create("boundary_finder", "good", options={"strenght": 2.5})
     assert caught.value.got == "'strenght' for plugin 'good' (fsb-test-good 1.2)"
     assert caught.value.wanted == "options among strength, label"
     assert caught.value.fix == "use 'strength', the closest name"
@@ -114,12 +114,12 @@ def test_bad_option_is_named(plugins: None) -> None:
 
 def test_bad_option_of_a_built_in_plugin_is_named() -> None:
     with pytest.raises(ArgumentError, match="'no_such_option' for plugin 'dual_newton' "):
-        registry.create("boundary_finder", "dual_newton", options={"no_such_option": 1})
+        plugins.create("boundary_finder", "dual_newton", options={"no_such_option": 1})
 
 
 def test_missing_option_is_named(plugins: None) -> None:
     with pytest.raises(ArgumentError, match=r"'level'; wanted options among level\. Fix: add it"):
-        registry.create("hull_solver", "broken")
+        plugins.create("hull_solver", "broken")
 
 
 @pytest.mark.parametrize(
@@ -133,27 +133,27 @@ def test_missing_option_is_named(plugins: None) -> None:
 )  # fmt: skip  # the table reads better with one case a line
 def test_factory_fails(name: str, options: dict[str, Any], message: str, plugins: None) -> None:
     with pytest.raises(PluginError, match=message):
-        registry.create("hull_solver", name, options=options)
-    assert isinstance(registry.create("hull_solver", "good"), HullSolver)
+        plugins.create("hull_solver", name, options=options)
+    assert isinstance(plugins.create("hull_solver", "good"), HullSolver)
 
 
 def test_identify_a_plugin_made_by_name(plugins: None) -> None:
-    finder = registry.create("boundary_finder", "good", options={"label": "a"})
-    known = registry.identify(finder)
+    finder = plugins.create("boundary_finder", "good", options={"label": "a"})
+    known = plugins.identify(finder)
     assert known == ("good", "fsb-test-good", "1.2", {"strength": 1.0, "label": "a"})
 
 
 def test_identify_an_instance_of_the_user(plugins: None) -> None:
-    assert registry.identify(MyFinder(7)) == ("MyFinder", "", "", {"width": 7})
-    module = sys.modules[type(registry.create("boundary_finder", "good")).__module__]
-    known = registry.identify(module.Finder(strength=3.0))
+    assert plugins.identify(MyFinder(7)) == ("MyFinder", "", "", {"width": 7})
+    module = sys.modules[type(plugins.create("boundary_finder", "good")).__module__]
+    known = plugins.identify(module.Finder(strength=3.0))
     assert known == ("Finder", "fsb-test-good", "1.2", {"strength": 3.0, "label": ""})
 
 
 def test_identify_a_built_in_plugin() -> None:
     import fsboundary
 
-    known = registry.identify(registry.create("boundary_finder", "dual_newton"))
+    known = plugins.identify(plugins.create("boundary_finder", "dual_newton"))
     assert known[:3] == ("dual_newton", "fsboundary", fsboundary.__version__)
 
 
@@ -182,7 +182,7 @@ def test_threads_load_once(plugins: None, tmp_path: Path, monkeypatch: pytest.Mo
 
     def ask(_: int) -> Any:
         together.wait()
-        return registry.create("hull_solver", "sleepy")
+        return plugins.create("hull_solver", "sleepy")
 
     with ThreadPoolExecutor(count) as pool:
         made = list(pool.map(ask, range(count)))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fsboundary import registry
+from fsboundary import plugins
 from fsboundary.report.clock import Clock
 from fsboundary.report.measure import Subject
 from fsboundary.report.page import draw_figures, render, to_json
@@ -45,8 +45,8 @@ def tiny_subject(**changes: Any) -> Subject:
         "file_names": None,
         "train_images": tiny_images(20, seed=1),
         "train_labels": torch.arange(20) % 5,
-        "finder": registry.create("boundary_finder", "dual_newton"),
-        "hull_solver": registry.create("hull_solver", "active_set"),
+        "finder": plugins.create("boundary_finder", "dual_newton"),
+        "hull_solver": plugins.create("hull_solver", "active_set"),
         "batch_size": 16,
         "title": "tiny",
         "facts": {"made": "for a test"},

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import fsboundary as fsb
-from fsboundary import registry
-from fsboundary.interfaces import HullSolver
+from fsboundary import plugins
+from fsboundary.plugins.interfaces import HullSolver
 from fsboundary.report import hull_measure
 from fsboundary.report.clock import Clock
 from fsboundary.report.hull_measure import NOISE
@@ -354,7 +354,7 @@ class Careless(HullSolver):
     """Answers with the first point of the bank for every second row."""
 
     def prepare(self, points: Any) -> Any:
-        self.inner = registry.create("hull_solver", "active_set")
+        self.inner = plugins.create("hull_solver", "active_set")
         return self.inner.prepare(points)
 
     def project(self, state: Any, queries: Tensor, **how: Any) -> fsb.HullProjection:

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import nn
 
 import fsboundary as fsb
-from fsboundary import registry
+from fsboundary import plugins
 from fsboundary.core.errors import PluginError
-from fsboundary.interfaces import BoundaryFinder
+from fsboundary.plugins.interfaces import BoundaryFinder
 from fsboundary.report import measure
 from fsboundary.report.clock import Clock
 from fsboundary.report.drawing import class_colour
@@ -175,7 +175,7 @@ class FailsOnTarget2(BoundaryFinder):
     """Finds nothing for class 2."""
 
     def find(self, head: fsb.LinearHead, features: torch.Tensor, **how: Any) -> fsb.FlipPoints:
-        inner = registry.create("boundary_finder", "dual_newton")
+        inner = plugins.create("boundary_finder", "dual_newton")
         found = inner.find(head, features, **how)
         found.points[how["targets"] == 2] = 9.0
         found.multipliers[how["targets"] == 2] = 0.0

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file, save_model
 
-from fsboundary import registry
+from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError, HeadError
 from fsboundary.report.loading.images import load_images
 from fsboundary.report.loading.models import build_model, load_weights
@@ -101,9 +101,9 @@ def test_archive_with_everything(tmp_path: Path, archive: Archive, weights: Path
         train_images=tiny_images(30, seed=1).double().numpy(),
         train_labels=np.arange(30) % 5,
     )
-    defaults = registry.identify(registry.create("boundary_finder", "dual_newton")).options
+    defaults = plugins.identify(plugins.create("boundary_finder", "dual_newton")).options
     assert defaults
-    hull_options = registry.identify(registry.create("hull_solver", "active_set")).options
+    hull_options = plugins.identify(plugins.create("hull_solver", "active_set")).options
     hull_options |= {"batch": 17}
     given = {"hull_solver": "active_set", "hull_options": hull_options}
     numbers = report(tmp_path, data, weights=weights, finder_options=defaults, **given)
@@ -158,13 +158,13 @@ def test_fitted_extractor_is_fitted_on_the_training_images_and_its_fidelity_is_p
     install(tmp_path / "site", "own_pixels", "[fsboundary]\nown = own_pixels\n", SURROGATE)
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.delenv("FSBOUNDARY_PLUGINS", raising=False)
-    registry.reset()
+    plugins.reset()
     try:
         data = archive(images=tiny_images(20).numpy(), train_images=tiny_images(60, seed=1).numpy())
         options = {"penalty": 0.5}
         numbers = report(tmp_path, data, extractor="pixels", extractor_options=options)
     finally:
-        registry.reset()
+        plugins.reset()
     provenance = numbers["provenance"]
     assert provenance["extractor"]["name"] == "pixels"
     assert provenance["extractor"]["distribution"] == "own_pixels"

@@ -19,7 +19,7 @@ from fsboundary.builtin.solvers.nnls import Nnls
 from fsboundary.core.head import LinearHead
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages, FlipPoints, HullProjection
-from fsboundary.interfaces import (
+from fsboundary.plugins.interfaces import (
     BoundaryFinder,
     FeatureExtractor,
     HullSolver,

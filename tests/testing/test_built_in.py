@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fsboundary import registry
+from fsboundary import plugins
 from fsboundary.testing import (
     boundary_finder_tests,
     feature_extractor_tests,
@@ -16,10 +16,10 @@ from fsboundary.testing import (
 TESTED: set[tuple[str, str]] = set()
 
 
-def built_in(kind: registry.Kind, name: str, capability: str | None = None) -> Callable[[], Any]:
+def built_in(kind: plugins.Kind, name: str, capability: str | None = None) -> Callable[[], Any]:
     """Return a factory of the plugin called `name`, and note that it is tested."""
     TESTED.add((kind, name))
-    return lambda: registry.create(kind, name, capability=capability)
+    return lambda: plugins.create(kind, name, capability=capability)
 
 
 def extractor(name: str) -> Callable[[], Any]:
@@ -73,5 +73,5 @@ test_line_search = image_finder_tests(
 
 
 def test_every_built_in_plugin_is_listed_above() -> None:
-    listed = registry.describe()
+    listed = plugins.describe()
     assert {(i.kind, i.name) for i in listed if i.distribution == "fsboundary"} == TESTED

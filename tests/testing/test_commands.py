@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fsboundary import cli, registry
+from fsboundary import cli, plugins
 from fsboundary.core.errors import ArgumentError
 from fsboundary.testing import check_plugin
 from fsboundary.testing.functions import hull_suite
@@ -66,10 +66,10 @@ def test_check_of_an_unknown_name_is_told(
 
 
 def test_check_gives_the_reason_of_a_plugin_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    aside = registry.PluginInfo(
+    aside = plugins.PluginInfo(
         name="late", kind="", distribution="x", version="1", state="set aside", reason="too slow"
     )
-    monkeypatch.setattr(registry, "describe", lambda: [aside])
+    monkeypatch.setattr(plugins, "describe", lambda: [aside])
     with pytest.raises(ArgumentError, match="got 'late', set aside: too slow"):
         next(check_plugin("late"))
 

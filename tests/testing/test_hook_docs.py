@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fsboundary import hookspecs, interfaces
-from fsboundary.registry.info import HOOKS, interface_of
+from fsboundary.plugins import hookspecs, interfaces
+from fsboundary.plugins.registry.info import HOOKS, interface_of
 
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXAMPLES = {

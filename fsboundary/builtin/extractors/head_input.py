@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError, HeadError
 from fsboundary.core.head import LinearHead
-from fsboundary.interfaces import FeatureExtractor
 from fsboundary.models.calling import answer, call, refuse_training, unwrap
 from fsboundary.models.head_errors import no_head, not_finite
 from fsboundary.models.hooks import watching
@@ -20,6 +19,7 @@ from fsboundary.models.known_head import KnownHead
 from fsboundary.models.linear_maps import Reading
 from fsboundary.models.matching import find
 from fsboundary.models.nonnegativity import NonnegativityProver
+from fsboundary.plugins.interfaces import FeatureExtractor
 
 
 @final

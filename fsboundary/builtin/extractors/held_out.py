@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.core.errors import ArgumentError, PluginError
-from fsboundary.interfaces import FeatureExtractor
 from fsboundary.models.images import check_images, rows_of
+from fsboundary.plugins.interfaces import FeatureExtractor
 
 _SHARE = 5
 """One image in so many is held out."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fsboundary.core.head import LinearHead
 from fsboundary.core.results import FlipPoints
-from fsboundary.interfaces import BoundaryFinder, unsolved_flips
+from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 
 
 @final

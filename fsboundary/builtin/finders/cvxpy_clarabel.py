@@ -15,7 +15,7 @@ from torch import Tensor
 from fsboundary.builtin.cvxpy_options import solve_options
 from fsboundary.core.head import LinearHead
 from fsboundary.core.results import FlipPoints
-from fsboundary.interfaces import BoundaryFinder, unsolved_flips
+from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 
 
 @final

@@ -12,7 +12,7 @@ from fsboundary.builtin.finders.descent import descend
 from fsboundary.builtin.finders.image_search import ImageSearch
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages
-from fsboundary.interfaces import ImageBoundaryFinder
+from fsboundary.plugins.interfaces import ImageBoundaryFinder
 
 
 @final

@@ -14,7 +14,7 @@ from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.flips.dual_search import Proofs, search
 from fsboundary.geometry.flips.problems import FlipProblems, compress
 from fsboundary.geometry.flips.scalar_dual import flip_start
-from fsboundary.interfaces import BoundaryFinder, unsolved_flips
+from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 
 
 @final

@@ -18,7 +18,7 @@ from fsboundary.builtin.finders.segments import probes, ring, scan, stir
 from fsboundary.builtin.finders.sliding import linearised, settle, slide
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages
-from fsboundary.interfaces import ImageBoundaryFinder
+from fsboundary.plugins.interfaces import ImageBoundaryFinder
 
 _FEW_PIXELS, _DIRECTIONS = 16, 32
 """Images of so few pixels are also searched in so many random directions."""

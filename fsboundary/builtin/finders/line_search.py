@@ -13,7 +13,7 @@ from fsboundary.builtin.finders.segments import probes, scan
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages
-from fsboundary.interfaces import ImageBoundaryFinder
+from fsboundary.plugins.interfaces import ImageBoundaryFinder
 
 
 @final

@@ -16,7 +16,7 @@ from fsboundary.core.head import LinearHead
 from fsboundary.core.nonlinear_head import NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.geometry.chunks import MEMORY_BYTES, chunks
-from fsboundary.interfaces import BoundaryFinder, unsolved_flips
+from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 
 _ROUNDS = 2
 _BESIDE = 0.05

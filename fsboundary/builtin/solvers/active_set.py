@@ -19,7 +19,7 @@ from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.chunks import chunks
 from fsboundary.geometry.hulls.pricing import price_exact
-from fsboundary.interfaces import HullSolver, unsolved_hulls
+from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
 
 _MEMORY = 2**28
 """Bytes that the generators found in one pass may take."""

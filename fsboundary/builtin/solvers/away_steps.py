@@ -20,7 +20,7 @@ from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.hulls.certify import extent
-from fsboundary.interfaces import HullSolver, unsolved_hulls
+from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
 
 
 @final

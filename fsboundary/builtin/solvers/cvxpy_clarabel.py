@@ -17,7 +17,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.least_squares import Array, simplex_weights
-from fsboundary.interfaces import HullSolver
+from fsboundary.plugins.interfaces import HullSolver
 
 _TAIL = 1e-11
 """The lightest points, up to this share of all weight, are left out: an interior point method

@@ -19,7 +19,7 @@ from fsboundary.geometry.hulls.differences import Differences
 from fsboundary.geometry.hulls.lent import Lent
 from fsboundary.geometry.interior_point import shortest_weights
 from fsboundary.geometry.least_squares import Array
-from fsboundary.interfaces import HullSolver
+from fsboundary.plugins.interfaces import HullSolver
 
 
 @final

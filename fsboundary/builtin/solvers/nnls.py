@@ -13,7 +13,7 @@ from fsboundary.builtin.solvers.whole import all_points, row_by_row
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.least_squares import Array, simplex_weights
-from fsboundary.interfaces import HullSolver
+from fsboundary.plugins.interfaces import HullSolver
 
 
 @final

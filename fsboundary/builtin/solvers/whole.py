@@ -14,7 +14,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.least_squares import Array
-from fsboundary.interfaces import unsolved_hulls
+from fsboundary.plugins.interfaces import unsolved_hulls
 
 
 def all_points(points: PointSet, most: int) -> Array:

@@ -7,7 +7,7 @@ from typing import Any, final
 
 import torch
 
-from fsboundary import registry
+from fsboundary import plugins
 from fsboundary._version import __version__
 from fsboundary.report.measure import SEED, Measurements
 from fsboundary.report.section import Content, Section
@@ -45,4 +45,4 @@ class Provenance(Section):
 
 
 def _plugin(instance: object) -> dict[str, Any]:
-    return registry.identify(instance)._asdict()
+    return plugins.identify(instance)._asdict()

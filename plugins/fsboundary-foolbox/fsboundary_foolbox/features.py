@@ -10,7 +10,7 @@ from torch import Tensor
 import fsboundary as fsb
 from fsboundary.core.nonlinear_head import NonlinearHead
 from fsboundary.core.results import FlipPoints
-from fsboundary.interfaces import unsolved_flips
+from fsboundary.plugins.interfaces import unsolved_flips
 from fsboundary_foolbox import attacks
 from fsboundary_foolbox.halving import onto_boundary
 

@@ -9,7 +9,7 @@ from fsboundary_foolbox.finder import Foolbox
 from torch import Tensor, nn
 
 import fsboundary as fsb
-from fsboundary import registry
+from fsboundary import plugins
 
 
 def subject() -> tuple[nn.Module, Tensor]:
@@ -36,7 +36,7 @@ def test_attacks_give_images_on_the_boundary(attack: str) -> None:
 def test_without_gradients() -> None:
     model, images = subject()
     options = {"attack": "HopSkipJumpAttack", "overrides": (("max_gradient_eval_steps", 50),)}
-    finder = registry.create("boundary_finder", "foolbox", options=options, capability="pixels")
+    finder = plugins.create("boundary_finder", "foolbox", options=options, capability="pixels")
     found = fsb.pixels.flip_images(model, images, finder=finder, max_steps=3)
     assert found.ok.any()
     assert (found.evaluations == 0).all()

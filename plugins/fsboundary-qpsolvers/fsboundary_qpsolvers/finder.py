@@ -10,7 +10,7 @@ from scipy import sparse
 from torch import Tensor
 
 import fsboundary as fsb
-from fsboundary.interfaces import unsolved_flips
+from fsboundary.plugins.interfaces import unsolved_flips
 from fsboundary_qpsolvers.solving import Array, check_solver, solve, steps_of
 
 _LOOSER = 1e2

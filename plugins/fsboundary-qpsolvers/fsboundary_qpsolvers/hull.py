@@ -12,7 +12,7 @@ from torch import Tensor
 
 import fsboundary as fsb
 from fsboundary.core.protocols import PointSet
-from fsboundary.interfaces import unsolved_hulls
+from fsboundary.plugins.interfaces import unsolved_hulls
 from fsboundary_qpsolvers.solving import Array, check_solver, solve, steps_of
 
 _TAIL = 1e-7

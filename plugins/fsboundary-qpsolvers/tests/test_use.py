@@ -9,7 +9,7 @@ from fsboundary_qpsolvers.finder import QpFinder
 from fsboundary_qpsolvers.hull import QpHull
 
 import fsboundary as fsb
-from fsboundary import registry
+from fsboundary import plugins
 
 KNOWN = {"clarabel", "highs", "osqp", "proxqp", "scs"} & set(qpsolvers.available_solvers)
 
@@ -35,10 +35,10 @@ def test_every_solver_comes_to_the_same_answers(solver: str) -> None:
 
 
 def test_by_name_with_options() -> None:
-    solver = registry.create("hull_solver", "qpsolvers", options={"solver": "clarabel"})
-    assert registry.identify(solver)[1] == "fsboundary-qpsolvers"
+    solver = plugins.create("hull_solver", "qpsolvers", options={"solver": "clarabel"})
+    assert plugins.identify(solver)[1] == "fsboundary-qpsolvers"
     assert repr(solver) == "QpHull(solver='clarabel', accuracy=1e-11)"
-    finder = registry.create("boundary_finder", "qpsolvers")
+    finder = plugins.create("boundary_finder", "qpsolvers")
     assert isinstance(finder, QpFinder)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import fsboundary as fsb
-from fsboundary import registry
+from fsboundary import plugins
 from fsboundary.models.regression import logistic_head
 from fsboundary_transformers.processing import processed, settings
 
@@ -51,7 +51,7 @@ class HuggingFace(fsb.FeatureExtractor):
     pooling: Pooling = "first"
 
     _own: fsb.FeatureExtractor = field(
-        default_factory=lambda: registry.create("feature_extractor", "head_input"),
+        default_factory=lambda: plugins.create("feature_extractor", "head_input"),
         init=False,
         repr=False,
     )

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
-from fsboundary.interfaces import (
+from fsboundary.plugins.interfaces import (
     BoundaryFinder,
     FeatureExtractor,
     HullSolver,

@@ -10,10 +10,10 @@ from typing import Any
 
 import pluggy
 
-from fsboundary import hookspecs
-from fsboundary.interfaces import Registration
-from fsboundary.registry.capture import captured_stdout
-from fsboundary.registry.info import HOOKS, Kind
+from fsboundary.plugins import hookspecs
+from fsboundary.plugins.interfaces import Registration
+from fsboundary.plugins.registry.capture import captured_stdout
+from fsboundary.plugins.registry.info import HOOKS, Kind
 
 SLOW = 2.0
 """A plugin that takes longer to load than this many seconds gets a remark."""

@@ -7,10 +7,10 @@ import threading
 from typing import Any, final
 
 from fsboundary._version import __version__
-from fsboundary.interfaces import API_VERSION
-from fsboundary.registry import discovery
-from fsboundary.registry.info import Entry, Kind, PluginInfo
-from fsboundary.registry.loading import SetAside, load, new_manager
+from fsboundary.plugins.interfaces import API_VERSION
+from fsboundary.plugins.registry import discovery
+from fsboundary.plugins.registry.info import Entry, Kind, PluginInfo
+from fsboundary.plugins.registry.loading import SetAside, load, new_manager
 
 BUILTIN = discovery.Source(
     distribution="fsboundary",

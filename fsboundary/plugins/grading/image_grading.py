@@ -11,8 +11,8 @@ from fsboundary.core.errors import FsboundaryError, PluginError
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages
 from fsboundary.core.status import Status
-from fsboundary.interfaces import ImageBoundaryFinder
-from fsboundary.registry.counting import CountingView
+from fsboundary.plugins.grading.counting import CountingView
+from fsboundary.plugins.interfaces import ImageBoundaryFinder
 
 TIE_TOLERANCE = 1e-4
 """On the boundary: the two logits differ by at most this share of the range of all logits, with two

@@ -9,7 +9,7 @@ import weakref
 from typing import Any, NamedTuple, final
 
 from fsboundary._version import __version__
-from fsboundary.registry.info import Entry
+from fsboundary.plugins.registry.info import Entry
 
 
 @final
@@ -63,7 +63,7 @@ def identify(instance: Any) -> Identity:
     Parameters
     ----------
     instance : object
-        Made by :func:`fsboundary.registry.create`, or by the user.
+        Made by :func:`fsboundary.plugins.create`, or by the user.
 
     Returns
     -------

@@ -39,7 +39,7 @@ def lazy(target: str) -> _LazyFactory:
 
     Examples
     --------
-    >>> from fsboundary.registry import lazy
+    >>> from fsboundary.plugins import lazy
     >>> lazy("fractions:Fraction")(numerator=3)
     Fraction(3, 1)
     """

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fsboundary.registry.identity import Identity, identify
-from fsboundary.registry.info import Kind, PluginInfo
-from fsboundary.registry.lazy import lazy
-from fsboundary.registry.selection import create as _create
-from fsboundary.registry.store import Registry
+from fsboundary.plugins.registry.identity import Identity, identify
+from fsboundary.plugins.registry.info import Kind, PluginInfo
+from fsboundary.plugins.registry.lazy import lazy
+from fsboundary.plugins.registry.selection import create as _create
+from fsboundary.plugins.registry.store import Registry
 
 __all__ = ["Identity", "Kind", "PluginInfo", "create", "describe", "identify", "lazy", "reset"]
 

@@ -12,7 +12,7 @@ from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.hulls.certify import extent, grade_hulls
 from fsboundary.geometry.hulls.lent import Lent
-from fsboundary.interfaces import HullSolver
+from fsboundary.plugins.interfaces import HullSolver
 
 _states: weakref.WeakKeyDictionary[PointSet, tuple[Lent, dict[str, Any]]] = (
     weakref.WeakKeyDictionary()

@@ -7,9 +7,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from fsboundary.core.errors import ArgumentError, FsboundaryError, PluginError
-from fsboundary.registry import discovery, identity
-from fsboundary.registry.info import KINDS, Entry, Kind, interface_of, needs_pixels
-from fsboundary.registry.store import Registry
+from fsboundary.plugins.registry import discovery, identity
+from fsboundary.plugins.registry.info import KINDS, Entry, Kind, interface_of, needs_pixels
+from fsboundary.plugins.registry.store import Registry
 
 
 def create(
@@ -20,7 +20,7 @@ def create(
     options: dict[str, Any] | None,
     capability: str | None,
 ) -> Any:
-    """Do what :func:`fsboundary.registry.create` says, with plugins from `registry`."""
+    """Do what :func:`fsboundary.plugins.create` says, with plugins from `registry`."""
     if kind not in KINDS:
         raise ArgumentError("kind", repr(kind), f"one of {', '.join(KINDS)}", "choose one of these")
     pixels = needs_pixels(kind, {capability})

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from fsboundary.interfaces import Registration
+from fsboundary.plugins.interfaces import Registration
 
 PROJECT = "fsboundary"
 
@@ -16,18 +16,18 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def register_feature_extractors() -> Iterable[Registration]:  # type: ignore[empty-body]  # a hook specification has no body
-    """Return registrations that make :class:`~fsboundary.interfaces.FeatureExtractor`."""
+    """Return registrations that make :class:`~fsboundary.plugins.interfaces.FeatureExtractor`."""
 
 
 @hookspec
 def register_hull_solvers() -> Iterable[Registration]:  # type: ignore[empty-body]  # a hook specification has no body
-    """Return registrations that make :class:`~fsboundary.interfaces.HullSolver`."""
+    """Return registrations that make :class:`~fsboundary.plugins.interfaces.HullSolver`."""
 
 
 @hookspec
 def register_boundary_finders() -> Iterable[Registration]:  # type: ignore[empty-body]  # a hook specification has no body
-    """Return registrations that make :class:`~fsboundary.interfaces.BoundaryFinder`.
+    """Return registrations that make :class:`~fsboundary.plugins.interfaces.BoundaryFinder`.
 
     With the capability "pixels" they make
-    :class:`~fsboundary.interfaces.ImageBoundaryFinder` instead.
+    :class:`~fsboundary.plugins.interfaces.ImageBoundaryFinder` instead.
     """

@@ -9,8 +9,8 @@ from fsboundary.core.nonlinear_head import NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
 from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.interfaces import BoundaryFinder, unsolved_flips
-from fsboundary.registry.grading import ask
+from fsboundary.plugins.grading.flips import ask
+from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 
 
 def find_and_grade_nonlinear(

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from fsboundary.core.errors import HeadMismatchError
 from fsboundary.core.head import LinearHead
-from fsboundary.interfaces import FeatureExtractor
 from fsboundary.models.agreement import allowed
 from fsboundary.models.linear_maps import Reading
+from fsboundary.plugins.interfaces import FeatureExtractor
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.flips.certify import Grade, Proposal, grade_flips
 from fsboundary.geometry.flips.problems import FlipProblems
-from fsboundary.interfaces import BoundaryFinder
+from fsboundary.plugins.interfaces import BoundaryFinder
 
 
 def find_and_grade(

@@ -1,0 +1,1 @@
+"""Every answer of a plugin is checked and graded here."""

@@ -1,0 +1,1 @@
+"""Loading, isolation and selection of plugins."""
