@@ -10,8 +10,8 @@ from fsboundary.plugins.interfaces import Registration
 from fsboundary.plugins.registry import lazy
 
 _E = "fsboundary.models"
-_F = "fsboundary.builtin.finders"
-_S = "fsboundary.builtin.solvers"
+_F = "fsboundary.builtin.boundary_finders"
+_S = "fsboundary.builtin.hull_solvers"
 
 
 @hookimpl

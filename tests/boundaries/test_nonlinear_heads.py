@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import fsboundary as fsb
 from fsboundary import Domain, Status
-from fsboundary.builtin.finders.linearised import Linearised
+from fsboundary.builtin.boundary_finders.linearised import Linearised
 from fsboundary.core.errors import ArgumentError, PluginError
 
 DOMAINS = [

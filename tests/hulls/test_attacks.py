@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import fsboundary as fsb
-from fsboundary.geometry.least_squares import simplex_weights
-from fsboundary.geometry.simplex import min_norm_weights
+from fsboundary.builtin.hull_solvers.least_squares import simplex_weights
+from fsboundary.builtin.hull_solvers.simplex import min_norm_weights
 from hulls.oracles import cloud
 from hulls.sly import Sly
 

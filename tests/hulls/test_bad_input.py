@@ -14,7 +14,7 @@ from torch import Tensor
 from banks import small
 from fsboundary import FsboundaryError, HeadMismatchError, PluginError, Status
 from fsboundary.banks import FeatureBank, layout
-from fsboundary.builtin.solvers.nnls import Nnls
+from fsboundary.builtin.hull_solvers.nnls import Nnls
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
 from fsboundary.hulls import class_hull_distances, project_on_hull

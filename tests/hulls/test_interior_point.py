@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fsboundary import ArgumentError, FeatureBank, HullSeparation, Status
-from fsboundary.builtin.solvers.interior_point import InteriorPoint
+from fsboundary.builtin.hull_solvers.geometry_interior_point import shortest_weights
+from fsboundary.builtin.hull_solvers.interior_point import InteriorPoint
 from fsboundary.geometry.hulls.differences import Differences
-from fsboundary.geometry.interior_point import shortest_weights
 from hulls.oracles import cloud, rotation
 from hulls.pairs import separation as by_default
 

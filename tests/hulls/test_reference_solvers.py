@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fsboundary import ArgumentError, PluginError, Status
 from fsboundary.banks import FeatureBank
-from fsboundary.builtin.solvers.away_steps import AwaySteps
-from fsboundary.builtin.solvers.cvxpy_clarabel import CvxpyHull
-from fsboundary.builtin.solvers.nnls import Nnls
+from fsboundary.builtin.cvxpy_hull import CvxpyHull
+from fsboundary.builtin.hull_solvers.away_steps import AwaySteps
+from fsboundary.builtin.hull_solvers.nnls import Nnls
 from fsboundary.hulls import project_on_hull
 from fsboundary.plugins.interfaces import HullSolver
 from hulls import oracles

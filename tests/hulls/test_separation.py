@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fsboundary import ArgumentError, FeatureBank, HullSeparation, Status, hull_separation
-from fsboundary.builtin.solvers.nnls import Nnls
+from fsboundary.builtin.hull_solvers.nnls import Nnls
 from fsboundary.geometry.hulls.differences import Differences
 from hulls.oracles import clarabel_distances, cloud, rotation, squared_distance
 from hulls.pairs import separation, two

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import fsboundary as fsb
-from fsboundary.builtin.finders.feature_guided import FeatureGuided
-from fsboundary.builtin.finders.line_search import LineSearch
+from fsboundary.builtin.image_finders.feature_guided import FeatureGuided
+from fsboundary.builtin.image_finders.line_search import LineSearch
 from pixels.models import Linear, kinked, pictures
 
 FINDERS = ["feature_guided", "ddn", "line_search"]

@@ -13,9 +13,9 @@ from fsboundary.models.head_input import HeadInput
 from torch import Tensor, nn
 
 from fsboundary import Domain, Status
-from fsboundary.builtin.finders.ddn import DecoupledDescent
-from fsboundary.builtin.finders.dual_newton import DualNewton
-from fsboundary.builtin.solvers.nnls import Nnls
+from fsboundary.builtin.boundary_finders.dual_newton import DualNewton
+from fsboundary.builtin.hull_solvers.nnls import Nnls
+from fsboundary.builtin.image_finders.ddn import DecoupledDescent
 from fsboundary.core.head import LinearHead
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages, FlipPoints, HullProjection

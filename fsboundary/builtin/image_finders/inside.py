@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.finders.descent import Seen, cooled, look, turned
-from fsboundary.builtin.finders.image_search import ImageSearch
+from fsboundary.builtin.image_finders.descent import Seen, cooled, look, turned
+from fsboundary.builtin.image_finders.search_state import ImageSearch
 
 _CUT = 0.8
 """One cut shortens a change to this share at most: a linearisation is not trusted farther."""

@@ -10,12 +10,12 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.finders.bracketing import bracket
-from fsboundary.builtin.finders.image_search import ImageSearch
-from fsboundary.builtin.finders.inside import descend_inside
-from fsboundary.builtin.finders.pull_back import pulled_back
-from fsboundary.builtin.finders.segments import probes, ring, scan, stir
-from fsboundary.builtin.finders.sliding import linearised, settle, slide
+from fsboundary.builtin.boundary_finders.bracketing import bracket
+from fsboundary.builtin.image_finders.inside import descend_inside
+from fsboundary.builtin.image_finders.pull_back import pulled_back
+from fsboundary.builtin.image_finders.search_state import ImageSearch
+from fsboundary.builtin.image_finders.segments import probes, ring, scan, stir
+from fsboundary.builtin.image_finders.sliding import linearised, settle, slide
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages
 from fsboundary.plugins.interfaces import ImageBoundaryFinder

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.finders.image_search import ImageSearch
+from fsboundary.builtin.image_finders.search_state import ImageSearch
 
 
 def scan(search: ImageSearch, rows: Tensor, ends: Tensor, points: int) -> None:

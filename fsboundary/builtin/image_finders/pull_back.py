@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.finders.dual_newton import DualNewton
-from fsboundary.builtin.finders.image_search import ImageSearch, tied
+from fsboundary.builtin.boundary_finders.dual_newton import DualNewton
+from fsboundary.builtin.image_finders.box_projection import onto_plane
+from fsboundary.builtin.image_finders.search_state import ImageSearch, tied
 from fsboundary.core.head import LinearHead
 from fsboundary.core.tolerance import FLIP_RTOL
-from fsboundary.geometry.box_projection import onto_plane
 
 
 def pulled_back(search: ImageSearch, choices: int) -> Tensor:

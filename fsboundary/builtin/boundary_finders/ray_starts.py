@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.finders.tie_search import TieSearch
+from fsboundary.builtin.boundary_finders.linearised_state import TieSearch
 
 _LENGTHS = [4 * (step / 32) ** 2 for step in range(1, 33)]
 """Of the rays, times the nearest distance so far, or the length of the row."""

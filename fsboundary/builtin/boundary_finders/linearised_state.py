@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.finders.bracketing import crossing
+from fsboundary.builtin.boundary_finders.bracketing import crossing
 from fsboundary.core.nonlinear_head import NonlinearHead
 
 _OUTWARDS = (1.0, 1.0001, 1.01, 1.1, 1.5, 2.5)

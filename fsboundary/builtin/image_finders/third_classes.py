@@ -7,8 +7,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.finders.image_search import ImageSearch, Slope
-from fsboundary.geometry.box_projection import onto_planes
+from fsboundary.builtin.image_finders.box_projection import onto_planes
+from fsboundary.builtin.image_finders.search_state import ImageSearch, Slope
 
 _KEPT = 3
 """Classes remembered a row; more than two or three rarely meet at one place."""

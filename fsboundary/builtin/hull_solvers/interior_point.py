@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fsboundary.builtin.solvers.stopping import SAFETY
-from fsboundary.builtin.solvers.whole import all_points, packed, row_by_row
+from fsboundary.builtin.hull_solvers.geometry_interior_point import shortest_weights
+from fsboundary.builtin.hull_solvers.least_squares import Array
+from fsboundary.builtin.hull_solvers.stopping import SAFETY
+from fsboundary.builtin.hull_solvers.whole import all_points, packed, row_by_row
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.hulls.differences import Differences
 from fsboundary.geometry.hulls.lent import Lent
-from fsboundary.geometry.interior_point import shortest_weights
-from fsboundary.geometry.least_squares import Array
 from fsboundary.plugins.interfaces import HullSolver
 
 

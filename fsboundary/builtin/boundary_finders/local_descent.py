@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.finders.linearised_flips import nearest_on_planes
-from fsboundary.builtin.finders.tie_search import Planes, TieSearch
+from fsboundary.builtin.boundary_finders.linearised_flips import nearest_on_planes
+from fsboundary.builtin.boundary_finders.linearised_state import Planes, TieSearch
 
 _CUTS = 4
 """Linearisations from beyond kinks that are minded at once."""

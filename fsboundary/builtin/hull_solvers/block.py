@@ -7,11 +7,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.solvers.sample import Sample
-from fsboundary.builtin.solvers.stopping import ON_HULL, SAFETY
+from fsboundary.builtin.hull_solvers.sample import Sample
+from fsboundary.builtin.hull_solvers.simplex import min_norm_weights, reduced
+from fsboundary.builtin.hull_solvers.stopping import ON_HULL, SAFETY
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.hulls.pricing import Priced
-from fsboundary.geometry.simplex import min_norm_weights, reduced
 
 _TURNS = 60
 """Turns on the generators at hand between two passes over all of them."""

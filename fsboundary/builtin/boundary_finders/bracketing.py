@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.finders.image_search import ImageSearch
+from fsboundary.builtin.image_finders.search_state import ImageSearch
 
 _CLOSE = 1e-6
 """Share of the range of the logits that ends the search; 100 times below what the core asks."""

@@ -8,10 +8,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.finders.dual_newton import DualNewton
-from fsboundary.builtin.finders.local_descent import descend
-from fsboundary.builtin.finders.ray_starts import ray_starts
-from fsboundary.builtin.finders.tie_search import TieSearch
+from fsboundary.builtin.boundary_finders.dual_newton import DualNewton
+from fsboundary.builtin.boundary_finders.linearised_state import TieSearch
+from fsboundary.builtin.boundary_finders.local_descent import descend
+from fsboundary.builtin.boundary_finders.ray_starts import ray_starts
 from fsboundary.core.head import LinearHead
 from fsboundary.core.nonlinear_head import NonlinearHead
 from fsboundary.core.results import FlipPoints

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsboundary.builtin.hull_solvers.least_squares import simplex_weights
 from fsboundary.core.tolerance import EPS
-from fsboundary.geometry.least_squares import simplex_weights
 
 _RIDGE = 1e-13
 """Added to the diagonal relative to the largest Gram entry: keeps affinely dependent points

@@ -7,9 +7,9 @@ from typing import Literal, final
 
 from torch import Tensor
 
-from fsboundary.builtin.finders.bracketing import bracket
-from fsboundary.builtin.finders.descent import descend
-from fsboundary.builtin.finders.image_search import ImageSearch
+from fsboundary.builtin.boundary_finders.bracketing import bracket
+from fsboundary.builtin.image_finders.descent import descend
+from fsboundary.builtin.image_finders.search_state import ImageSearch
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages
 from fsboundary.plugins.interfaces import ImageBoundaryFinder

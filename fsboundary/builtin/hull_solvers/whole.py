@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fsboundary.builtin.hull_solvers.least_squares import Array
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
-from fsboundary.geometry.least_squares import Array
 from fsboundary.plugins.interfaces import unsolved_hulls
 
 

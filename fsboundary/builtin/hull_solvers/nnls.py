@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fsboundary.builtin.solvers.whole import all_points, row_by_row
+from fsboundary.builtin.hull_solvers.least_squares import Array, simplex_weights
+from fsboundary.builtin.hull_solvers.whole import all_points, row_by_row
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
-from fsboundary.geometry.least_squares import Array, simplex_weights
 from fsboundary.plugins.interfaces import HullSolver
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.finders.image_search import ImageSearch, Slope
-from fsboundary.builtin.finders.third_classes import ThirdClasses
-from fsboundary.geometry.box_projection import onto_plane
+from fsboundary.builtin.image_finders.box_projection import onto_plane
+from fsboundary.builtin.image_finders.search_state import ImageSearch, Slope
+from fsboundary.builtin.image_finders.third_classes import ThirdClasses
 
 _SIDE = 1e-5
 """Images are put across by this share of the range of the logits, so that rounding keeps them."""

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.finders.image_search import ImageSearch
+from fsboundary.builtin.image_finders.search_state import ImageSearch
 
 _LAST = 0.01
 """Gradient steps fall to this share of their first length."""

@@ -1,0 +1,1 @@
+"""Image finders, one algorithm per file."""
