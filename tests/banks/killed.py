@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 
 from banks.small import CHUNK, loader, space
-from fsboundary.banking import stream  # noqa: F401 # imported once, before the children are forked
 from fsboundary.banks import layout
 
 _EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.truncate")

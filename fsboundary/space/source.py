@@ -9,9 +9,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.banking.drawn import Drawn
 from fsboundary.banks import BankInfo
 from fsboundary.core.errors import DataError
+from fsboundary.space.drawn import Drawn
 
 
 @final

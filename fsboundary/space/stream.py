@@ -8,14 +8,14 @@ from typing import final
 
 import torch
 
-from fsboundary.banking.drawn import Drawn
-from fsboundary.banking.source import Source
 from fsboundary.banks import layout
 from fsboundary.banks.disk import ZarrStore
-from fsboundary.banks.journal import Batch, Journal
 from fsboundary.banks.layout import Layout
 from fsboundary.banks.writer import ChunkWriter, begin
 from fsboundary.core.errors import DataError
+from fsboundary.space.drawn import Drawn
+from fsboundary.space.journal import Batch, Journal
+from fsboundary.space.source import Source
 
 _ORDER = (
     "The images or their order changed: a shuffling sampler, a random transform, another batch "

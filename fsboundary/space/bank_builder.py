@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from fsboundary.banking.drawn import Drawn, batches, check_loader, refuse_shuffling
-from fsboundary.banking.source import Source
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.memory import MemoryStore
+from fsboundary.space.drawn import Drawn, batches, check_loader, refuse_shuffling
+from fsboundary.space.source import Source
 
 
 def build(
@@ -23,7 +23,7 @@ def build(
     if path is None:
         return _in_memory(source, batches(loader, show_progress))
     refuse_shuffling(loader)
-    from fsboundary.banking.stream import stream  # here: banks in memory need no Zarr
+    from fsboundary.space.stream import stream  # here: banks in memory need no Zarr
 
     stream(source, batches(loader, show_progress), Path(path))
     return FeatureBank.open(path)

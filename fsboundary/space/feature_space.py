@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fsboundary import plugins
-from fsboundary.banking import Source, build
 from fsboundary.banks import BankInfo, FeatureBank
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError, HeadError, PluginError
@@ -25,6 +24,7 @@ from fsboundary.models.head_input import HeadInput
 from fsboundary.models.held_out import Fidelity, fitted
 from fsboundary.models.images import check_batch_size, check_images, device_of, rows_of
 from fsboundary.plugins.interfaces import FeatureExtractor
+from fsboundary.space import Source, bank_builder
 
 
 @final
@@ -169,7 +169,7 @@ class FeatureSpace:
             name, layer = f"{kind.__module__}.{kind.__qualname__}", self.notes().get("layer", "")
             return BankInfo(self.fingerprint, name, layer, self.domain.kind)
 
-        return build(Source(extract, about), loader, path, show_progress)
+        return bank_builder(Source(extract, about), loader, path, show_progress)
 
     def logits(self, images: Tensor, *additional: Any) -> Tensor:
         """Return logits (B,K) of `images`, in one batch and with the graph kept."""
