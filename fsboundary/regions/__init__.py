@@ -3,10 +3,10 @@
 from fsboundary.regions.angles import normal_angles
 from fsboundary.regions.balls import guaranteed_balls
 from fsboundary.regions.boxes import guaranteed_boxes
-from fsboundary.regions.covered import coverage, coverage_shares
+from fsboundary.regions.coverage import coverage, coverage_shares
 from fsboundary.regions.faces import region_faces
 from fsboundary.regions.hulls import GuaranteedHulls, guaranteed_hulls
-from fsboundary.regions.partitions import partition
+from fsboundary.regions.partition import partition
 from fsboundary.regions.shares import feature_shares, region_shares
 
 __all__ = [

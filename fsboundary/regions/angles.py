@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fsboundary.core.checks import check_class, check_head
 from fsboundary.core.head import LinearHead
-from fsboundary.geometry.angles import pairwise_angles
+from fsboundary.regions.geometry_angles import pairwise_angles
 
 
 def normal_angles(head: LinearHead, i: int) -> Float64[Tensor, "K K"]:

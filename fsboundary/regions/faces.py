@@ -12,7 +12,7 @@ from fsboundary.core.results import RegionFaces
 from fsboundary.core.status import Status
 from fsboundary.geometry.regions.cells import Cell, probe
 from fsboundary.geometry.regions.redundancy import NEEDED, OPEN, REDUNDANT, needed_constraints
-from fsboundary.regions.partition_arguments import common_limits
+from fsboundary.regions.limits import common_limits
 
 
 def region_faces(head: LinearHead, i: int, within: Domain | None = None) -> RegionFaces:

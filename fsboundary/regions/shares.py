@@ -13,7 +13,7 @@ from fsboundary.core.head import LinearHead
 from fsboundary.core.results import RegionShares
 from fsboundary.core.status import Status
 from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.regions.partition_arguments import common_limits
+from fsboundary.regions.limits import common_limits
 
 
 def region_shares(

@@ -12,7 +12,7 @@ import torch
 import fsboundary as fsb
 from fsboundary import Domain, Partition, Status
 from fsboundary.core.errors import ArgumentError, DataError
-from fsboundary.regions import partitions
+from fsboundary.regions import partition
 
 NO_PAIRS = torch.zeros((0, 2), dtype=torch.int64)
 
@@ -87,13 +87,13 @@ def test_finished_programs_are_not_run_again(
     head, file = random_head(4, 3), tmp_path / "partition.jsonl"
     fsb.partition(head, resume=file, pairs=torch.tensor([[2, 1]]))
     run: list[object] = []
-    solve_all = partitions.solve_all
+    solve_all = partition.solve_all
 
     def watched(space, tasks, common_ray, n_jobs):  # type: ignore[no-untyped-def]  # passes all on
         run.extend(tasks)
         return solve_all(space, tasks, common_ray, n_jobs)
 
-    monkeypatch.setattr(partitions, "solve_all", watched)
+    monkeypatch.setattr(partition, "solve_all", watched)
     fsb.partition(head, resume=file)
     assert sorted(run) == [("facet", i, j) for i in range(4) for j in range(i + 1, 4) if i + j != 3
                            or i == 0]  # fmt: skip
@@ -216,18 +216,18 @@ def test_witnessed_pairs_and_the_rest(many: tuple[fsb.LinearHead, Domain, Partit
 
 
 def test_auto_samples_pairs_of_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partitions, "FEW_CLASSES", 19)
+    monkeypatch.setattr(partition, "FEW_CLASSES", 19)
     head, domain = random_head(20, 3), box(-2, -2, -2, high=2)
     alone, every = fsb.partition(head, domain, pairs=NO_PAIRS), fsb.partition(head, domain)
     undecided = int((alone.status == Status.UNDECIDED).triu(1).sum())
     assert undecided > 12
     assert not (every.status == Status.UNDECIDED).any()
-    monkeypatch.setattr(partitions, "SAMPLED", 12)
+    monkeypatch.setattr(partition, "SAMPLED", 12)
     found = fsb.partition(head, domain)
     # pairs without a witness come first
     assert (found.status == Status.UNDECIDED).triu(1).sum() == undecided - 12
     assert not torch.equal(fsb.partition(head, domain, seed=1).status, found.status)
-    monkeypatch.setattr(partitions, "SAMPLED", undecided + 5)
+    monkeypatch.setattr(partition, "SAMPLED", undecided + 5)
     found = fsb.partition(head, domain)
     assert (found.status == Status.INACCURATE).triu(1).sum() == alone.witnessed.triu(1).sum() - 5
     assert torch.equal(found.adjacency, every.adjacency)

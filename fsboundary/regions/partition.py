@@ -21,7 +21,7 @@ from fsboundary.geometry.regions.arrangement import Arrangement
 from fsboundary.geometry.regions.boundedness import has_common_ray
 from fsboundary.geometry.regions.facet_witnesses import width_bounds
 from fsboundary.regions.angles import weight_angles
-from fsboundary.regions.partition_arguments import (
+from fsboundary.regions.limits import (
     check_integer,
     check_pairs,
     check_path,
