@@ -1,16 +1,16 @@
 """Captum: distances that its methods can explain, and methods of our own."""
 
-from fsboundary.attr.boundary_direction import BoundaryDirection
-from fsboundary.attr.boundary_distance import BoundaryDistance
-from fsboundary.attr.comparing import compare
-from fsboundary.attr.concepts import HullClassifier
-from fsboundary.attr.flip_image_attribution import FlipImageAttribution
-from fsboundary.attr.hull_distance import ClassHullDistance, HullDistance
-from fsboundary.attr.influences import HullInfluence, Supports
-from fsboundary.attr.layer_direction import LayerBoundaryDirection
-from fsboundary.attr.pictures import draw_attributions
-from fsboundary.attr.pushing import BoundaryPush
-from fsboundary.attr.running import attribute_methods, compare_methods
+from fsboundary.attr.comparison.compare import compare
+from fsboundary.attr.comparison.running import attribute_methods, compare_methods
+from fsboundary.attr.comparison.visualization import draw_attributions
+from fsboundary.attr.concept import HullClassifier
+from fsboundary.attr.distances.boundary import BoundaryDistance
+from fsboundary.attr.distances.hull import ClassHullDistance, HullDistance
+from fsboundary.attr.influence import HullInfluence, Supports
+from fsboundary.attr.methods.boundary_direction import BoundaryDirection
+from fsboundary.attr.methods.flip_image_attribution import FlipImageAttribution
+from fsboundary.attr.methods.layer_boundary_direction import LayerBoundaryDirection
+from fsboundary.attr.robust import BoundaryPush
 
 __all__ = [
     "BoundaryDirection",

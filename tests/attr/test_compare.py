@@ -14,8 +14,8 @@ import fsboundary as fsb
 from attr_cases import LinearCase
 from fsboundary import Status
 from fsboundary.attr import compare
-from fsboundary.attr.comparing import FLIP_STEPS
-from fsboundary.attr.metrics import METRICS
+from fsboundary.attr.comparison.compare import FLIP_STEPS
+from fsboundary.attr.comparison.metrics import METRICS
 from fsboundary.core.results import FlipImages
 from fsboundary.demo import DemoData
 

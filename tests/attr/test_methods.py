@@ -165,7 +165,7 @@ def test_flip_images_are_sought_where_none_are_given(monkeypatch: pytest.MonkeyP
         asked.extend((model, row, int(k), bounds) for row, k in zip(found, targets, strict=True))
         return SimpleNamespace(images=nudge(found, targets))
 
-    monkeypatch.setattr("fsboundary.attr.flips.flip_images", search)
+    monkeypatch.setattr("fsboundary.attr.methods.flip_baselines.flip_images", search)
     found = FlipImageAttribution(space).attribute(x, perturbations_per_eval=3)
     torch.testing.assert_close(found, FlipImageAttribution(space, nudge).attribute(x))
     batch = space.extract(x)

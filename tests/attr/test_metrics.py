@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fsboundary.attr.intervals import bootstrap
-from fsboundary.attr.metrics import METRICS, all_pairs, metric
+from fsboundary.attr.comparison.intervals import bootstrap
+from fsboundary.attr.comparison.metrics import METRICS, all_pairs, metric
 
 SHARE = 0.25
 

@@ -223,7 +223,7 @@ def test_curves_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     def raising(*_: object, **__: object) -> Tensor:
         raise RuntimeError("no <such> way")
 
-    monkeypatch.setattr("fsboundary.attr.comparing.reach_curves", raising)
+    monkeypatch.setattr("fsboundary.attr.comparison.compare.reach_curves", raising)
     page = small_page()
     assert page.numbers["attribution"]["curves_error"] == "RuntimeError: no <such> way"
     assert (

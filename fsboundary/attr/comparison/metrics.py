@@ -9,7 +9,7 @@ import torch
 from scipy.stats import kendalltau, rankdata
 from torch import Tensor
 
-from fsboundary.attr.structure import similarity, to_unit_range
+from fsboundary.attr.comparison.structure import similarity, to_unit_range
 
 METRICS = ("cosine", "spearman", "kendall", "top_k", "ssim", "sign")
 """Names of the metrics, in the order in which they are reported."""

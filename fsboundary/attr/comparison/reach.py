@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fsboundary.attr.margins import Margins
+from fsboundary.attr.comparison.margins import Margins
 
 HALVINGS = 12
 """Of the step in which a curve meets the boundary: a crossing is right to 1/4,096 of a step."""

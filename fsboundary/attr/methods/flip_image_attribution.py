@@ -9,9 +9,16 @@ from captum.attr import PerturbationAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from fsboundary.attr.aim import aim_from, warn_of_zeros
-from fsboundary.attr.arguments import Target, Tensors, like, opened, parts_of
-from fsboundary.attr.flips import BATCH, Finder, check_finder, finder_of, flips_of, given_flips
+from fsboundary.attr.methods.aim import aim_from, warn_of_zeros
+from fsboundary.attr.methods.arguments import Target, Tensors, like, opened, parts_of
+from fsboundary.attr.methods.flip_baselines import (
+    BATCH,
+    Finder,
+    check_finder,
+    finder_of,
+    flips_of,
+    given_flips,
+)
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace, space_of

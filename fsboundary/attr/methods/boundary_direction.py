@@ -10,8 +10,8 @@ from captum.attr import GradientAttribution, IntegratedGradients
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from fsboundary.attr.aim import Aim, aim, aim_from, warn_of_zeros
-from fsboundary.attr.arguments import (
+from fsboundary.attr.methods.aim import Aim, aim, aim_from, warn_of_zeros
+from fsboundary.attr.methods.arguments import (
     Target,
     Tensors,
     as_tuple,
@@ -21,8 +21,14 @@ from fsboundary.attr.arguments import (
     parts_of,
     target_rows,
 )
-from fsboundary.attr.flips import Finder, check_finder, finder_of, flips_of, given_flips
-from fsboundary.attr.watched_features import pulled_back, watched_features
+from fsboundary.attr.methods.flip_baselines import (
+    Finder,
+    check_finder,
+    finder_of,
+    flips_of,
+    given_flips,
+)
+from fsboundary.attr.methods.watched_features import pulled_back, watched_features
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.pixels.checks import check_bounds

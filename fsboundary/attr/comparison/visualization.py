@@ -11,7 +11,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fsboundary.attr.compared import check_attributions, check_image_batch
+from fsboundary.attr.comparison.arguments import check_attributions, check_image_batch
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.status import Status
 

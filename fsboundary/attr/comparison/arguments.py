@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fsboundary.attr.metrics import METRICS
+from fsboundary.attr.comparison.metrics import METRICS
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FlipImages
 from fsboundary.core.status import Status

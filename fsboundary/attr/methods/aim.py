@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from fsboundary.attr.envelope import rows_in
+from fsboundary.attr.distances.envelope import rows_in
 from fsboundary.boundaries import find_flip_points
 from fsboundary.core.head import LinearHead
 from fsboundary.core.status import Status

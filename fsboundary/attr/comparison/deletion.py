@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsboundary.attr.margins import Margins
+from fsboundary.attr.comparison.margins import Margins
 
 
 def deletion_curves(

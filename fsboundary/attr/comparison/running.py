@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fsboundary.attr.arguments import target_rows
-from fsboundary.attr.boundary_direction import BoundaryDirection
-from fsboundary.attr.compared import check_image_batch
-from fsboundary.attr.comparing import check_options, compare
-from fsboundary.attr.seeded import seeded
+from fsboundary.attr.comparison.arguments import check_image_batch
+from fsboundary.attr.comparison.compare import check_options, compare
+from fsboundary.attr.comparison.seeded import seeded
+from fsboundary.attr.methods.arguments import target_rows
+from fsboundary.attr.methods.boundary_direction import BoundaryDirection
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Comparison, FeatureBatch
 from fsboundary.models.images import check_batch_size

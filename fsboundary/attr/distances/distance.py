@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fsboundary.attr.envelope import Answer, Pass, attach, warn_of_values, watched
+from fsboundary.attr.distances.envelope import Answer, Pass, attach, warn_of_values, watched
 from fsboundary.core.errors import ArgumentError, HeadError
 from fsboundary.core.head import LinearHead
 from fsboundary.models.images import check_images

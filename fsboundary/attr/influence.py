@@ -9,8 +9,8 @@ from captum.influence import DataInfluence
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fsboundary.attr.arguments import as_tuple, extra
-from fsboundary.attr.compared import check_count
+from fsboundary.attr.comparison.arguments import check_count
+from fsboundary.attr.methods.arguments import as_tuple, extra
 from fsboundary.banks import FeatureBank
 from fsboundary.core.checks import check_bank
 from fsboundary.core.errors import ArgumentError

@@ -8,9 +8,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from fsboundary.attr.curvature import bent, boundary_normals
-from fsboundary.attr.distance import Distance, check_class, checked_classes, left_out
-from fsboundary.attr.envelope import Answer
+from fsboundary.attr.distances.curvature import bent, boundary_normals
+from fsboundary.attr.distances.distance import Distance, check_class, checked_classes, left_out
+from fsboundary.attr.distances.envelope import Answer
 from fsboundary.boundaries import region_distances, tie_points
 from fsboundary.core.checks import check_limits
 from fsboundary.core.errors import ArgumentError

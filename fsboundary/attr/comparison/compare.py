@@ -11,17 +11,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fsboundary.attr.compared import (
+from fsboundary.attr.comparison.arguments import (
     Compared,
     check_asked,
     check_attributions,
     check_image_batch,
 )
-from fsboundary.attr.deletion import deletion_curves
-from fsboundary.attr.intervals import bootstrap
-from fsboundary.attr.margins import Margins
-from fsboundary.attr.metrics import METRICS, all_pairs, metric
-from fsboundary.attr.reach import reach_curves, unit_directions
+from fsboundary.attr.comparison.deletion import deletion_curves
+from fsboundary.attr.comparison.intervals import bootstrap
+from fsboundary.attr.comparison.margins import Margins
+from fsboundary.attr.comparison.metrics import METRICS, all_pairs, metric
+from fsboundary.attr.comparison.reach import reach_curves, unit_directions
 from fsboundary.core.results import Comparison, FlipImages
 from fsboundary.core.status import Status
 from fsboundary.pixels import flip_images

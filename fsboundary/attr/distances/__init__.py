@@ -1,0 +1,1 @@
+"""Certified distances as torch modules that Captum can attribute."""

@@ -1,0 +1,1 @@
+"""Attribution methods that point to the decision boundary."""
