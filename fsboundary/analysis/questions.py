@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.analysis.one_space import Points, between, mean, median, rank_correlation
+from fsboundary.analysis.point_cloud import Points, between, mean, median, rank_correlation
 from fsboundary.analysis.table import Measure
 from fsboundary.boundaries import class_path, find_flip_points
 from fsboundary.pixels import flip_images

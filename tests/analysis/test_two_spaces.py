@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import fsboundary as fsb
 from fsboundary import ArgumentError
 from fsboundary.analysis import TwoSpaces
-from fsboundary.analysis.one_space import Points, between, rank_correlation
+from fsboundary.analysis.point_cloud import Points, between, rank_correlation
 from fsboundary.analysis.questions import Both, class_hulls, draw_pairs
 
 CLASSES = 3

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fsboundary.analysis.one_space import Points
+from fsboundary.analysis.point_cloud import Points
 from fsboundary.analysis.questions import (
     Both,
     boundaries,
