@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fsboundary import plugins
-from fsboundary.demo.data import load_demo
+from fsboundary.demo.load import load_demo
 from fsboundary.report.measure import Subject
 from fsboundary.report.page import write_report
 from fsboundary.space import FeatureSpace
