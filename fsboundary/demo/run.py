@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fsboundary import plugins
 from fsboundary.demo.load import load_demo
-from fsboundary.report.measure import Subject
+from fsboundary.report.measurements import Subject
 from fsboundary.report.page import write_report
 from fsboundary.space import FeatureSpace
 

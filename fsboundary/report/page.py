@@ -14,7 +14,7 @@ from fsboundary.report.clock import Clock
 from fsboundary.report.drawing import class_colour
 from fsboundary.report.formats import number
 from fsboundary.report.heat import heat_style
-from fsboundary.report.measure import STAGES, Subject
+from fsboundary.report.measurements import STAGES, Subject
 from fsboundary.report.pictures import picture_uri
 from fsboundary.report.sections import SECTIONS
 from fsboundary.report.study import Study, run_study

@@ -8,7 +8,7 @@ from typing import Any, final
 from torch import Tensor
 
 from fsboundary.report.clock import Clock
-from fsboundary.report.measure import Subject, measure
+from fsboundary.report.measurements import Subject, measure
 from fsboundary.report.sections import SECTIONS
 
 SCHEMA = 1
@@ -26,7 +26,7 @@ class Study:
         ``schema``, ``class_names`` and one entry for each section; strict JSON can hold it.
     pictures : dict of str to dict of str to Tensor
         Section name, picture name, image or films in [0, 1], as
-        :class:`~fsboundary.report.section.Content` has them.
+        :class:`~fsboundary.report.sections.base.Content` has them.
     """
 
     numbers: dict[str, Any]

@@ -9,10 +9,10 @@ from torch import nn
 
 from fsboundary import plugins
 from fsboundary.core.errors import DataError, FsboundaryError
-from fsboundary.report.loading.image_set import ImageSet
-from fsboundary.report.loading.images import load_images
-from fsboundary.report.loading.models import build_model, load_weights
-from fsboundary.report.measure import Subject
+from fsboundary.report.image_set import ImageSet
+from fsboundary.report.images import load_images
+from fsboundary.report.load_model import build_model, load_weights
+from fsboundary.report.measurements import Subject
 from fsboundary.report.page import require_folders, write_report
 from fsboundary.space import FeatureSpace
 
@@ -44,7 +44,7 @@ def run_report(
         Safetensors file; None leaves the model as the factory made it.
     data : Path
         Images: an ``.npz`` file or a folder
-        (:func:`fsboundary.report.loading.images.load_images`).
+        (:func:`fsboundary.report.images.load_images`).
     out : Path
         The HTML file.
     json_path : Path, optional

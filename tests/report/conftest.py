@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fsboundary.demo import run_demo
-from fsboundary.report import pixel_sizes
-from fsboundary.report.pixel_sizes import Sizes
+from fsboundary.report.sections.pixels.section import sizes
+from fsboundary.report.sections.pixels.sizes import Sizes
 from report.samples import Page, tiny_page
 
 
@@ -32,8 +32,8 @@ def few_steps_in_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
         points=3,
         learned=10,
     )
-    monkeypatch.setattr(pixel_sizes, "FULL", few)
-    monkeypatch.setattr(pixel_sizes, "LEAST", few)
+    monkeypatch.setattr(sizes, "FULL", few)
+    monkeypatch.setattr(sizes, "LEAST", few)
 
 
 @pytest.fixture(scope="session")

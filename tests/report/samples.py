@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fsboundary import plugins
 from fsboundary.report.clock import Clock
-from fsboundary.report.measure import Subject
+from fsboundary.report.measurements import Subject
 from fsboundary.report.page import draw_figures, render, to_json
 from fsboundary.report.study import Study, run_study
 from fsboundary.space import FeatureSpace

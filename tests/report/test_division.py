@@ -12,12 +12,15 @@ import torch
 from torch import nn
 
 import fsboundary as fsb
-from fsboundary.report import division_measure
-from fsboundary.report import measure as measure_module
+from fsboundary.report import measurements as measure_module
 from fsboundary.report.clock import Clock
-from fsboundary.report.measure import measure
+from fsboundary.report.measurements import measure
 from fsboundary.report.page import to_json
-from fsboundary.report.sections.division import MOST_NODES, DivisionSection
+from fsboundary.report.sections.division.section import (
+    MOST_NODES,
+    DivisionSection,
+    division_measure,
+)
 from report.samples import NAMES, Page, tiny_images, tiny_page, tiny_subject
 
 

@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 import fsboundary as fsb
-from fsboundary.report import pixel_sizes, pixel_spaces
 from fsboundary.report.clock import Clock
 from fsboundary.report.page import to_json
 from fsboundary.report.pictures import picture_uri
-from fsboundary.report.pixel_flips import diverging
-from fsboundary.report.pixel_sizes import Sizes, drawn, sizes_for, spread
+from fsboundary.report.sections.pixels.flips import diverging
+from fsboundary.report.sections.pixels.section import sizes
+from fsboundary.report.sections.pixels.sizes import Sizes, drawn, sizes_for, spread
 from fsboundary.report.study import Study, run_study
 from report.samples import NAMES, Page, read, tiny_images, tiny_model, tiny_page, tiny_subject
 
@@ -146,7 +146,7 @@ def test_two_spaces(p: dict[str, Any]) -> None:
     assert spaces["sizes"]["images"] == 40
     assert spaces["sizes"]["training_images"] == 20
     lines = {line["name"]: line for line in spaces["lines"]}
-    assert set(lines) == set(pixel_spaces.WORDS)
+    assert set(lines) == set(spaces.WORDS)
     assert lines["inside"]["pixels"] == 0.0  # 20 points in 36 dimensions
     assert lines["third_class"]["kind"] == "share"
     assert lines["boundary_distance"]["kind"] == "length"
@@ -271,19 +271,19 @@ def test_other_shapes(shape: tuple[int, int, int]) -> None:
 
 
 def test_dear_models_get_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixel_sizes, "FULL", Sizes())
-    monkeypatch.setattr(pixel_sizes, "LEAST", least := Sizes(**dict.fromkeys(fields(), 2)))
+    monkeypatch.setattr(sizes, "FULL", Sizes())
+    monkeypatch.setattr(sizes, "LEAST", least := Sizes(**dict.fromkeys(fields(), 2)))
     space, image = fsb.FeatureSpace(tiny_model().eval()), tiny_images(1)[0]
     space.extract(image[None])
     assert sizes_for(space, image) == Sizes()
     operations = 2 * (36 * 7 + 7 * 5)  # a multiplication and an addition for each weight
-    monkeypatch.setattr(pixel_sizes, "AFFORDABLE", operations / 2)
+    monkeypatch.setattr(sizes, "AFFORDABLE", operations / 2)
     assert 2 < sizes_for(space, image).inverse_steps <= Sizes().inverse_steps // 2
-    monkeypatch.setattr(pixel_sizes, "AFFORDABLE", 0)
+    monkeypatch.setattr(sizes, "AFFORDABLE", 0)
     assert sizes_for(space, image) == Sizes(**dict.fromkeys(fields(), 2) | {"learned": 3})
     assert least.learned == 2
-    monkeypatch.setattr(pixel_sizes, "AFFORDABLE", 1e9)
-    monkeypatch.setattr(pixel_sizes, "_PIXELS", 36 * 50)
+    monkeypatch.setattr(sizes, "AFFORDABLE", 1e9)
+    monkeypatch.setattr(sizes, "_PIXELS", 36 * 50)
     assert sizes_for(space, image).learned == 50
 
 

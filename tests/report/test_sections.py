@@ -18,7 +18,7 @@ import fsboundary as fsb
 from fsboundary import plugins
 from fsboundary.core.errors import PluginError
 from fsboundary.plugins.interfaces import BoundaryFinder
-from fsboundary.report import measure
+from fsboundary.report import measurements
 from fsboundary.report.clock import Clock
 from fsboundary.report.drawing import class_colour
 from fsboundary.report.pictures import png_uri
@@ -133,7 +133,7 @@ def test_slices(page: Page, found: dict[str, Any]) -> None:
 
 def test_class_means_come_from_the_training_images_by_label() -> None:
     subject = tiny_subject()
-    measured = measure.measure(subject, Clock(4))
+    measured = measurements.measure(subject, Clock(4))
     z = subject.space.extract(subject.train_images).features.double()
     for k in range(5):
         expected = z[subject.train_labels == k].mean(dim=0)
@@ -221,7 +221,7 @@ def test_many_classes_show_the_most_predicted() -> None:
     names = tuple(f"name{k}" for k in range(40))
     page = tiny_page(model=model, class_names=names, labels=None)
     shown = page.numbers["pairs"]["classes"]
-    assert len(shown) == measure.FEWER_CLASSES
+    assert len(shown) == measurements.FEWER_CLASSES
     assert page.numbers["pairs"]["omitted"] == 20
     space = fsb.FeatureSpace(model.eval())
     predicted = space.extract(tiny_images(40)).predicted
@@ -287,7 +287,7 @@ def test_one_image() -> None:
 
 def test_chunks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch, page: Page) -> None:
     one_row = 8 * 4 * 7
-    monkeypatch.setattr(measure, "POINTS_BYTES", 9 * one_row)
+    monkeypatch.setattr(measurements, "POINTS_BYTES", 9 * one_row)
     again = tiny_page()
     for section in ("extremes", "pairs"):
         first, second = leaves(page.numbers[section]), leaves(again.numbers[section])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from fsboundary.report.section import Section
-from fsboundary.report.sections.attribution import Attribution
+from fsboundary.report.sections.attribution.section import Attribution
+from fsboundary.report.sections.base import Section
 from fsboundary.report.sections.distances import Distances
-from fsboundary.report.sections.division import DivisionSection
+from fsboundary.report.sections.division.section import DivisionSection
 from fsboundary.report.sections.extremes import Extremes
-from fsboundary.report.sections.hull import Hull
+from fsboundary.report.sections.hull.section import Hull
 from fsboundary.report.sections.overview import Overview
 from fsboundary.report.sections.pairs import Pairs
-from fsboundary.report.sections.pixels import Pixels
-from fsboundary.report.sections.planes import Planes
+from fsboundary.report.sections.pixels.section import Pixels
+from fsboundary.report.sections.planes.section import Planes
 from fsboundary.report.sections.provenance import Provenance
 
 SECTIONS: tuple[Section, ...] = (

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fsboundary.report.drawing import INK, RIGHT, WRONG, new_figure, svg_uri
-from fsboundary.report.measure import Measurements
-from fsboundary.report.section import Content, Section
+from fsboundary.report.measurements import Measurements
+from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.values import median, plain, quantile
 
 BINS = 24

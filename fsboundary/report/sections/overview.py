@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.status import Status
-from fsboundary.report.measure import Measurements
-from fsboundary.report.section import Content, Section
+from fsboundary.report.measurements import Measurements
+from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.distances import counts, histogram, shared_edges, tallest_bar
 from fsboundary.report.sections.pairs import pair_cells
 from fsboundary.report.values import median, plain, quantile

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, final
 
-from fsboundary.report.measure import Measurements
-from fsboundary.report.section import Content, Section
+from fsboundary.report.measurements import Measurements
+from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.values import median, plain
 
 

@@ -9,8 +9,8 @@ import torch
 
 from fsboundary import plugins
 from fsboundary._version import __version__
-from fsboundary.report.measure import SEED, Measurements
-from fsboundary.report.section import Content, Section
+from fsboundary.report.measurements import SEED, Measurements
+from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.values import plain
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from fsboundary.core.results import Amplification, FlipImages
 from fsboundary.pixels import amplification, vulnerability_by_class
-from fsboundary.report.measure import SEED, Measurements
+from fsboundary.report.measurements import SEED, Measurements
 from fsboundary.report.pictures import thumbnail
-from fsboundary.report.pixel_flips import SIDE, failures
-from fsboundary.report.pixel_sizes import Sizes
 from fsboundary.report.sections.extremes import image_facts
+from fsboundary.report.sections.pixels.flips import SIDE, failures
+from fsboundary.report.sections.pixels.sizes import Sizes
 from fsboundary.report.values import median
 
 SHOWN = 6

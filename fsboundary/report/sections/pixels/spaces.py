@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fsboundary.analysis import TwoSpaces, two_spaces
-from fsboundary.report.measure import SEED, Measurements
-from fsboundary.report.pixel_sizes import Sizes
+from fsboundary.report.measurements import SEED, Measurements
+from fsboundary.report.sections.pixels.sizes import Sizes
 
 MOST_CLASSES = 10
 """Of more classes, those with the most training images are compared: pairs grow fast."""

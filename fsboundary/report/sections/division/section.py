@@ -11,12 +11,12 @@ from torch import Tensor
 from fsboundary.boundaries.ties import top_classes
 from fsboundary.core.status import Status
 from fsboundary.regions import coverage_shares
-from fsboundary.report.division_figures import adjacency_graph
-from fsboundary.report.division_measure import Division, measure_division
-from fsboundary.report.division_tables import NEARLY, pair_cells, region_rows, summary
-from fsboundary.report.measure import Measurements
+from fsboundary.report.measurements import Measurements
 from fsboundary.report.pictures import thumbnail
-from fsboundary.report.section import Content, Section
+from fsboundary.report.sections.base import Content, Section
+from fsboundary.report.sections.division.division_measure import Division, measure_division
+from fsboundary.report.sections.division.figures import adjacency_graph
+from fsboundary.report.sections.division.tables import NEARLY, pair_cells, region_rows, summary
 from fsboundary.report.sections.extremes import image_facts
 from fsboundary.report.values import plain
 

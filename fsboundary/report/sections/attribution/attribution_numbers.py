@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.results import Comparison
-from fsboundary.report.attribution_methods import REFERENCE
-from fsboundary.report.attribution_words import (
+from fsboundary.report.sections.attribution.attribution_words import (
     BANDS,
     CONFIDENCE,
     band,
@@ -19,6 +18,7 @@ from fsboundary.report.attribution_words import (
     paired,
     side,
 )
+from fsboundary.report.sections.attribution.methods import REFERENCE
 from fsboundary.report.values import median
 
 MATRIX = "spearman"

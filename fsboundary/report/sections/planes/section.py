@@ -19,10 +19,10 @@ from fsboundary.geometry.regions.slices import (
     rectangle,
 )
 from fsboundary.report.drawing import PALETTE, class_colour
-from fsboundary.report.measure import Measurements, certified_nearest_first
-from fsboundary.report.plane_figure import draw_plane
-from fsboundary.report.section import Content, Section
+from fsboundary.report.measurements import Measurements, certified_nearest_first
+from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.extremes import image_facts
+from fsboundary.report.sections.planes.plane_figure import draw_plane
 from fsboundary.report.values import plain
 
 TITLES = ("The least robust image", "An image in the middle", "The most robust image")

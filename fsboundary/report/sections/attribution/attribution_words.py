@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fsboundary.attr.comparison.intervals import bootstrap
 from fsboundary.core.results import Comparison
-from fsboundary.report.measure import SEED
+from fsboundary.report.measurements import SEED
 
 BANDS = {"same": 0.7, "part": 0.4, "weak": 0.1, "none": -0.1}
 """A mean rank correlation of at least so much has this name; any below is "opposite"."""

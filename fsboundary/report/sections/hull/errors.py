@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsboundary.report.hull_measure import Hulls
-from fsboundary.report.measure import Measurements
+from fsboundary.report.measurements import Measurements
+from fsboundary.report.sections.hull.hull_measure import Hulls
 from fsboundary.report.values import median
 
 QUARTERS = ("nearest", "second", "third", "farthest")

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fsboundary.attr import compare
 from fsboundary.core.results import Comparison
-from fsboundary.report.attribution_methods import (
+from fsboundary.report.measurements import SEED, Measurements, certified_nearest_first
+from fsboundary.report.sections.attribution.methods import (
     REFERENCE,
     Method,
     attempt,
@@ -18,8 +19,7 @@ from fsboundary.report.attribution_methods import (
     methods_of,
     run_method,
 )
-from fsboundary.report.hull_measure import sample
-from fsboundary.report.measure import SEED, Measurements, certified_nearest_first
+from fsboundary.report.sections.hull.hull_measure import sample
 
 MOST_IMAGES = 16
 """So many images are compared at most; the curves alone are some 200 forward passes of each."""

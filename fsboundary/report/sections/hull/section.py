@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from fsboundary.geometry.hulls.certify import INSIDE, OUTSIDE, UNDECIDED
-from fsboundary.report.hull_errors import errors_by_distance, nearest_class
-from fsboundary.report.hull_figures import distance_panel, sweep_curves
-from fsboundary.report.hull_measure import Hulls, Placed, measure_hulls
-from fsboundary.report.measure import Measurements
+from fsboundary.report.measurements import Measurements
 from fsboundary.report.pictures import thumbnail
-from fsboundary.report.section import Content, Section
+from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.extremes import image_facts
+from fsboundary.report.sections.hull.errors import errors_by_distance, nearest_class
+from fsboundary.report.sections.hull.figures import distance_panel, sweep_curves
+from fsboundary.report.sections.hull.hull_measure import Hulls, Placed, measure_hulls
 from fsboundary.report.values import median, plain, quantile
 
 BINS = 30

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fsboundary.core.results import Partition, RegionShares
 from fsboundary.core.status import Status
-from fsboundary.report.division_measure import Division
-from fsboundary.report.measure import Measurements
+from fsboundary.report.measurements import Measurements
+from fsboundary.report.sections.division.division_measure import Division
 from fsboundary.report.values import median
 
 NEARLY = 0.99

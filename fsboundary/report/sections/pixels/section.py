@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any, final
 
-from fsboundary.report.measure import SEED, Measurements
-from fsboundary.report.pixel_flips import find_flips, flip_numbers, flip_pictures
-from fsboundary.report.pixel_inverse import find_inverses, inverse_numbers, inverse_pictures
-from fsboundary.report.pixel_morphs import find_morphs, morph_numbers, morph_pictures
-from fsboundary.report.pixel_moves import find_moves, move_numbers, move_pictures
-from fsboundary.report.pixel_sizes import drawn, passes_gradients, sizes_for, spread
-from fsboundary.report.pixel_spaces import compare_spaces
-from fsboundary.report.section import Content, Section
+from fsboundary.report.measurements import SEED, Measurements
+from fsboundary.report.sections.base import Content, Section
+from fsboundary.report.sections.pixels.flips import find_flips, flip_numbers, flip_pictures
+from fsboundary.report.sections.pixels.inverse import (
+    find_inverses,
+    inverse_numbers,
+    inverse_pictures,
+)
+from fsboundary.report.sections.pixels.morphs import find_morphs, morph_numbers, morph_pictures
+from fsboundary.report.sections.pixels.moves import find_moves, move_numbers, move_pictures
+from fsboundary.report.sections.pixels.sizes import drawn, passes_gradients, sizes_for, spread
+from fsboundary.report.sections.pixels.spaces import compare_spaces
 from fsboundary.report.values import plain
 
 

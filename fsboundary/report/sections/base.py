@@ -8,7 +8,7 @@ from typing import Any, final
 
 from torch import Tensor
 
-from fsboundary.report.measure import Measurements
+from fsboundary.report.measurements import Measurements
 
 
 @final

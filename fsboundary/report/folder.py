@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from fsboundary.core.errors import DataError
-from fsboundary.report.loading.image_set import ImageSet
+from fsboundary.report.image_set import ImageSet
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
@@ -21,7 +21,7 @@ DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L"})
 
 
 def read_folder(path: Path) -> ImageSet:
-    """Read a folder; :func:`~fsboundary.report.loading.images.load_images` says how."""
+    """Read a folder; :func:`~fsboundary.report.images.load_images` says how."""
     own = _files(path)
     classes = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     of_class = [_files(folder) for folder in classes]

@@ -13,7 +13,7 @@ from captum.attr import Attribution, GradientShap, IntegratedGradients, Occlusio
 from torch import Tensor, nn
 
 from fsboundary.attr import BoundaryDirection, attribute_methods
-from fsboundary.report.measure import Subject
+from fsboundary.report.measurements import Subject
 
 Answer = TypeVar("Answer")
 

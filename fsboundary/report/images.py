@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fsboundary.core.errors import DataError
-from fsboundary.report.loading.archive import read_archive
-from fsboundary.report.loading.folder import read_folder
-from fsboundary.report.loading.image_set import ImageSet
+from fsboundary.report.archive import read_archive
+from fsboundary.report.folder import read_folder
+from fsboundary.report.image_set import ImageSet
 
 
 def load_images(path: Path) -> ImageSet:

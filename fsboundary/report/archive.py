@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fsboundary.core.errors import DataError
-from fsboundary.report.loading.image_set import ImageSet
+from fsboundary.report.image_set import ImageSet
 
 KEYS = ("images", "labels", "class_names", "train_images", "train_labels")
 
 
 def read_archive(path: Path) -> ImageSet:
-    """Read an ``.npz`` file; :func:`~fsboundary.report.loading.images.load_images` says how."""
+    """Read an ``.npz`` file; :func:`~fsboundary.report.images.load_images` says how."""
     arrays = _arrays(path)
     if "images" not in arrays:
         found = ", ".join(sorted(arrays)) or "nothing"

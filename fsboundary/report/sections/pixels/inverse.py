@@ -11,11 +11,11 @@ from fsboundary.boundaries import find_flip_points
 from fsboundary.core.results import InverseImages
 from fsboundary.core.status import Status
 from fsboundary.pixels import invert
-from fsboundary.report.measure import SEED, Measurements
+from fsboundary.report.measurements import SEED, Measurements
 from fsboundary.report.pictures import thumbnail
-from fsboundary.report.pixel_flips import SIDE
-from fsboundary.report.pixel_sizes import Sizes
 from fsboundary.report.sections.extremes import image_facts
+from fsboundary.report.sections.pixels.flips import SIDE
+from fsboundary.report.sections.pixels.sizes import Sizes
 
 KINDS = ("own", "flip")
 """From noise to the image's own features; from the image to the features of its flip point."""

@@ -20,9 +20,9 @@ from fsboundary.regions import (
     region_shares,
 )
 from fsboundary.regions.angles import weight_angles
-from fsboundary.report.division_path import Paths, find_paths
-from fsboundary.report.hull_measure import MOST_IMAGES, sample, training_bank
-from fsboundary.report.measure import MOST_CLASSES, SEED, Measurements
+from fsboundary.report.measurements import MOST_CLASSES, SEED, Measurements
+from fsboundary.report.sections.division.division_path import Paths, find_paths
+from fsboundary.report.sections.hull.hull_measure import MOST_IMAGES, sample, training_bank
 
 MOST_DIVIDED = 60
 """With more classes than this, regions are those among the shown classes alone: each takes a

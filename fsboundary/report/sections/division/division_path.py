@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fsboundary.boundaries import class_path
 from fsboundary.core.status import Status
-from fsboundary.report.measure import Measurements
+from fsboundary.report.measurements import Measurements
 
 PAIRS = 500
 """Random pairs of images."""

@@ -13,8 +13,8 @@ from fsboundary.core.results import HullProjection
 from fsboundary.geometry.hulls.certify import INSIDE
 from fsboundary.hulls import project_on_hull
 from fsboundary.plugins.interfaces import HullSolver
-from fsboundary.report.hull_sweep import Step, sweep
-from fsboundary.report.measure import MOST_CLASSES, SEED, Measurements
+from fsboundary.report.measurements import MOST_CLASSES, SEED, Measurements
+from fsboundary.report.sections.hull.hull_sweep import Step, sweep
 
 MOST_IMAGES = 2000
 """Of more images than this, a sample is held against the hulls."""

@@ -10,7 +10,7 @@ from matplotlib.patches import Circle, PathPatch, Polygon
 from matplotlib.path import Path
 
 from fsboundary.report.drawing import INK, MUTED, new_figure, svg_uri
-from fsboundary.report.labels import place_label, shorten
+from fsboundary.report.sections.planes.labels import place_label, shorten
 
 NAMED = 0.03
 """Regions that cover a smaller share of the window are coloured but not named."""
@@ -32,7 +32,7 @@ def draw_plane(
     Parameters
     ----------
     view : dict
-        One of the ``views`` that :class:`fsboundary.report.sections.planes.Planes` computes.
+        One of the ``views`` that :class:`fsboundary.report.sections.planes.section.Planes` computes.
     radius : float or None
         Of the guaranteed ball around the image's feature.
     names : list of str

@@ -10,10 +10,10 @@ from torch import Tensor
 from fsboundary.core.results import Morph
 from fsboundary.core.status import Status
 from fsboundary.pixels import morph
-from fsboundary.report.measure import Measurements
+from fsboundary.report.measurements import Measurements
 from fsboundary.report.pictures import thumbnail
-from fsboundary.report.pixel_sizes import Sizes, spread
 from fsboundary.report.sections.extremes import image_facts
+from fsboundary.report.sections.pixels.sizes import Sizes, spread
 
 FRAME_SIDE = 64
 """Longer side of a frame, pixels."""

@@ -1,0 +1,1 @@
+"""The section on the hull of the training set."""

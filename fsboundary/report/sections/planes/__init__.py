@@ -1,0 +1,1 @@
+"""The section on planes through feature space."""
