@@ -211,7 +211,7 @@ def new(
     folder: Annotated[Path, typer.Option(help="Where to put it.", file_okay=False)] = Path("."),
 ) -> None:
     """Write a plugin that works and whose tests pass, to begin from."""
-    from fsboundary.testing.template import write_template
+    from fsboundary.testing.scaffold import write_template
 
     path = write_template(name, kind.value, folder)
     typer.echo(f"Wrote {path}. Next: pip install -e {path} && pytest {path}")

@@ -9,8 +9,8 @@ One line in a plugin's own tests makes a parametrised pytest function, one case 
 
 from __future__ import annotations
 
-from fsboundary.testing.captum_contract import captum_attribution_tests
 from fsboundary.testing.checking import check_plugin
+from fsboundary.testing.checks.captum import captum_attribution_tests
 from fsboundary.testing.functions import (
     boundary_finder_tests,
     feature_extractor_tests,

@@ -10,11 +10,11 @@ from fsboundary.plugins.interfaces import (
     HullSolver,
     ImageBoundaryFinder,
 )
-from fsboundary.testing.extractor_checks import EXTRACTOR_CHECKS, ExtractorSubject
-from fsboundary.testing.flip_checks import FLIP_CHECKS, FlipSubject
-from fsboundary.testing.hull_checks import HULL_CHECKS, HullSubject
-from fsboundary.testing.image_checks import IMAGE_CHECKS, ImageSubject
-from fsboundary.testing.nonlinear_checks import NONLINEAR_CHECKS, NonlinearSubject
+from fsboundary.testing.checks.extractors import EXTRACTOR_CHECKS, ExtractorSubject
+from fsboundary.testing.checks.flips import FLIP_CHECKS, FlipSubject
+from fsboundary.testing.checks.hulls import HULL_CHECKS, HullSubject
+from fsboundary.testing.checks.images import IMAGE_CHECKS, ImageSubject
+from fsboundary.testing.checks.nonlinear import NONLINEAR_CHECKS, NonlinearSubject
 from fsboundary.testing.suite import NONE, Suite
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import fsboundary as fsb
 from fsboundary.testing import captum_attribution_tests
-from fsboundary.testing.captum_contract import CHECKS, Case, SmallClassifier
+from fsboundary.testing.checks.captum import CHECKS, Case, SmallClassifier
 
 
 def brighter(images: Tensor, target: Tensor) -> Tensor:

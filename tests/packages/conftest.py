@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fsboundary.testing.template import write_template
+from fsboundary.testing.scaffold import write_template
 from packages.environment import Environment
 
 ROOT = Path(__file__).parents[2]

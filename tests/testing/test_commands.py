@@ -11,7 +11,7 @@ from fsboundary import cli, plugins
 from fsboundary.core.errors import ArgumentError
 from fsboundary.testing import check_plugin
 from fsboundary.testing.functions import hull_suite
-from fsboundary.testing.template import KINDS, write_template
+from fsboundary.testing.scaffold import KINDS, write_template
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
