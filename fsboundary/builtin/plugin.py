@@ -5,12 +5,13 @@ Each factory imports its module when it is first called, so that listing them co
 
 from __future__ import annotations
 
+from fsboundary.plugins import lazy
 from fsboundary.plugins.hookspecs import hookimpl
 from fsboundary.plugins.interfaces import Registration
-from fsboundary.plugins.registry import lazy
 
-_E = "fsboundary.models"
+_B = "fsboundary.builtin"
 _F = "fsboundary.builtin.boundary_finders"
+_I = "fsboundary.builtin.image_finders"
 _S = "fsboundary.builtin.hull_solvers"
 
 
@@ -18,7 +19,7 @@ _S = "fsboundary.builtin.hull_solvers"
 def register_feature_extractors() -> list[Registration]:
     """Return the built-in feature extractors."""
     return [
-        Registration("head_input", lazy(f"{_E}.head_input:HeadInput"), "the input of the head"),
+        Registration("head_input", lazy(f"{_B}.head_input:HeadInput"), "the input of the head"),
     ]
 
 
@@ -28,7 +29,7 @@ def register_hull_solvers() -> list[Registration]:
     return [
         Registration("active_set", lazy(f"{_S}.active_set:ActiveSet"), "exact; the default"),
         Registration("away_steps", lazy(f"{_S}.away_steps:AwaySteps"), "approximate, small memory"),
-        Registration("cvxpy", lazy(f"{_S}.cvxpy_clarabel:CvxpyHull"), "a slow reference"),
+        Registration("cvxpy", lazy(f"{_B}.cvxpy_hull:CvxpyHull"), "a slow reference"),
         Registration(
             "interior_point",
             lazy(f"{_S}.interior_point:InteriorPoint"),
@@ -44,7 +45,7 @@ def register_boundary_finders() -> list[Registration]:
     return [
         Registration("dual_newton", lazy(f"{_F}.dual_newton:DualNewton"), "exact; the default"),
         Registration("closed_form", lazy(f"{_F}.closed_form:ClosedForm"), "exact if no domain"),
-        Registration("cvxpy", lazy(f"{_F}.cvxpy_clarabel:CvxpyFinder"), "a slow reference"),
+        Registration("cvxpy", lazy(f"{_B}.cvxpy_finder:CvxpyFinder"), "a slow reference"),
         Registration(
             "linearised",
             lazy(f"{_F}.linearised:Linearised"),
@@ -59,4 +60,4 @@ def register_boundary_finders() -> list[Registration]:
 
 def _pixels(name: str, target: str, summary: str) -> Registration:
     """Return the registration of a finder that works on images."""
-    return Registration(name, lazy(f"{_F}.{target}"), summary, capabilities=frozenset({"pixels"}))
+    return Registration(name, lazy(f"{_I}.{target}"), summary, capabilities=frozenset({"pixels"}))

@@ -1,6 +1,5 @@
-"""From a loader of images to a bank of their features: in memory, or on disk and resumable."""
+"""Feature spaces: features and logits of images, and the head between them."""
 
-from fsboundary.space.bank_builder import build
-from fsboundary.space.source import Source
+from fsboundary.space.feature_space import FeatureSpace
 
-__all__ = ["Source", "build"]
+__all__ = ["FeatureSpace"]

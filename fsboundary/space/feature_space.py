@@ -13,18 +13,19 @@ from tqdm import tqdm
 
 from fsboundary import plugins
 from fsboundary.banks import BankInfo, FeatureBank
+from fsboundary.builtin.head_input import HeadInput
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError, HeadError, PluginError
 from fsboundary.core.head import LinearHead
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.models.calling import refuse_chance
-from fsboundary.models.claimed_head import verified
-from fsboundary.models.head_input import HeadInput
-from fsboundary.models.held_out import Fidelity, fitted
 from fsboundary.models.images import check_batch_size, check_images, device_of, rows_of
+from fsboundary.plugins.grading.extractors import verified
 from fsboundary.plugins.interfaces import FeatureExtractor
-from fsboundary.space import Source, bank_builder
+from fsboundary.space.bank_builder import build
+from fsboundary.space.fidelity import Fidelity, fitted
+from fsboundary.space.source import Source
 
 
 @final
@@ -169,7 +170,7 @@ class FeatureSpace:
             name, layer = f"{kind.__module__}.{kind.__qualname__}", self.notes().get("layer", "")
             return BankInfo(self.fingerprint, name, layer, self.domain.kind)
 
-        return bank_builder(Source(extract, about), loader, path, show_progress)
+        return build(Source(extract, about), loader, path, show_progress)
 
     def logits(self, images: Tensor, *additional: Any) -> Tensor:
         """Return logits (B,K) of `images`, in one batch and with the graph kept."""

@@ -131,7 +131,7 @@ REFUSED: dict[str, tuple[Callable[[Distance, Tensor], Any], type[Exception], str
     # on what goes into the head alone
     "LayerIntegratedGradients of the head": (
         lambda m, x: ca.LayerIntegratedGradients(m, m.model.head).attribute(x, target=TARGET),
-        fsb.errors.HeadMismatchError,
+        fsb.HeadMismatchError,
         "W z \\+ b differs",
     ),
 }

@@ -66,7 +66,7 @@ def test_a_row_that_is_not_finite_fails_alone(bad: float) -> None:
         rest = [0, 1, 3, 4]
         assert torch.equal(batch.predicted[rest], clean.predicted[rest])
         torch.testing.assert_close(batch.features[rest], clean.features[rest])
-        with pytest.raises(fsb.errors.StatusError, match="NOT_FINITE x 1"):
+        with pytest.raises(fsb.StatusError, match="NOT_FINITE x 1"):
             batch.raise_for_status()
 
 
@@ -157,7 +157,7 @@ def test_arguments_that_are_refused(arguments: dict[str, Any], message: str) -> 
 
 
 def test_a_head_beside_an_extractor_instance_is_refused() -> None:
-    from fsboundary.models.head_input import HeadInput
+    from fsboundary.builtin.head_input import HeadInput
 
     with pytest.raises(fsb.ArgumentError, match=r"pass them to HeadInput\(\.\.\.\)"):
         fsb.FeatureSpace(Net(), "fc", extractor=HeadInput())
@@ -246,7 +246,7 @@ def test_a_head_found_in_inference_mode_carries_gradients_later() -> None:
     x = images().requires_grad_()
     head.margins(space.features(x)).sum().backward()
     assert x.grad.abs().sum() > 0
-    from fsboundary.models.head_input import HeadInput
+    from fsboundary.builtin.head_input import HeadInput
 
     extractor, model = HeadInput(), Net()
     with torch.inference_mode():

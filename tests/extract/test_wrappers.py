@@ -104,7 +104,7 @@ def test_distributed_data_parallel() -> None:
 
 
 def test_one_extractor_serves_several_models_and_forgets_them() -> None:
-    from fsboundary.models.head_input import HeadInput
+    from fsboundary.builtin.head_input import HeadInput
 
     extractor = HeadInput()
     first, second = Net(), Net()

@@ -39,8 +39,8 @@ def test_their_own_tests_pass_from_wheels(
 
 LISTED = """
 import json, sys
-from fsboundary import registry
-found = [[i.distribution, i.kind, i.name, i.state, i.summary] for i in registry.describe()]
+from fsboundary import plugins
+found = [[i.distribution, i.kind, i.name, i.state, i.summary] for i in plugins.describe()]
 heavy = sorted({"qpsolvers", "foolbox", "pywt", "transformers", "sklearn"} & set(sys.modules))
 print(json.dumps([found, heavy]))
 """

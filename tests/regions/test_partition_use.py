@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ import torch
 import fsboundary as fsb
 from fsboundary import Domain, Partition, Status
 from fsboundary.core.errors import ArgumentError, DataError
-from fsboundary.regions import partition
 
 NO_PAIRS = torch.zeros((0, 2), dtype=torch.int64)
 
@@ -87,13 +87,14 @@ def test_finished_programs_are_not_run_again(
     head, file = random_head(4, 3), tmp_path / "partition.jsonl"
     fsb.partition(head, resume=file, pairs=torch.tensor([[2, 1]]))
     run: list[object] = []
-    solve_all = partition.solve_all
+    module = import_module("fsboundary.regions.partition")
+    solve_all = module.solve_all
 
     def watched(space, tasks, common_ray, n_jobs):  # type: ignore[no-untyped-def]  # passes all on
         run.extend(tasks)
         return solve_all(space, tasks, common_ray, n_jobs)
 
-    monkeypatch.setattr(partition, "solve_all", watched)
+    monkeypatch.setattr(module, "solve_all", watched)
     fsb.partition(head, resume=file)
     assert sorted(run) == [("facet", i, j) for i in range(4) for j in range(i + 1, 4) if i + j != 3
                            or i == 0]  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fsboundary
-from fsboundary import plugins
+import fsboundary.plugins
 from registry.samples import SAMPLES
 
 # Each tree is built by the backend's own hook; one process for all, as the trees are tiny.
@@ -47,9 +47,9 @@ def plugins(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give this process the sample plugins, none of them loaded yet."""
     monkeypatch.delenv("FSBOUNDARY_PLUGINS", raising=False)
     monkeypatch.setattr(sys, "path", [str(site), *sys.path])
-    plugins.reset()
+    fsboundary.plugins.reset()
     yield
-    plugins.reset()
+    fsboundary.plugins.reset()
     for name in loaded():
         del sys.modules[name]
 

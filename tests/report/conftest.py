@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fsboundary.demo import run_demo
-from fsboundary.report.sections.pixels.section import sizes
+from fsboundary.report.sections.pixels import sizes
 from fsboundary.report.sections.pixels.sizes import Sizes
 from report.samples import Page, tiny_page
 

@@ -15,11 +15,11 @@ import fsboundary as fsb
 from fsboundary.core.status import Status
 from fsboundary.report.clock import Clock
 from fsboundary.report.measurements import measure
+from fsboundary.report.sections.attribution import measure as attribution_measure
 from fsboundary.report.sections.attribution.attribution_words import BANDS, band, side
 from fsboundary.report.sections.attribution.figures import SIDE, heat_map
 from fsboundary.report.sections.attribution.measure import choose_images, measure_attributions
 from fsboundary.report.sections.attribution.methods import LONGEST_ERROR, attempt, window_and_stride
-from fsboundary.report.sections.attribution.section import measure
 from fsboundary.report.study import Study
 from report.samples import Page, read, tiny_images, tiny_page, tiny_subject
 
@@ -249,16 +249,16 @@ def test_one_method_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "run_method", lambda *_: "ValueError: no")
+    monkeypatch.setattr(attribution_measure, "run_method", lambda *_: "ValueError: no")
     page = small_page()
     assert page.numbers["attribution"]["compared"] is None
     assert "None of the methods ran on this model." in page.text["attribution"]
 
 
 def test_only_ours_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = measure.run_method
+    run = attribution_measure.run_method
     monkeypatch.setattr(
-        measure,
+        attribution_measure,
         "run_method",
         lambda subject, method, *rest: (
             run(subject, method, *rest) if method.name == "boundary" else "ValueError: no"
@@ -332,11 +332,11 @@ def test_three_channels_and_an_oblong() -> None:
 
 
 def test_large_images_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "MOST_ENTRIES", 8 * 36)
-    assert len(measure.sample_images(measure(tiny_subject(), Clock(1)))) == 8
-    monkeypatch.setattr(measure, "MOST_ENTRIES", 0)
+    monkeypatch.setattr(attribution_measure, "MOST_ENTRIES", 8 * 36)
+    assert len(attribution_measure.sample_images(measure(tiny_subject(), Clock(1)))) == 8
+    monkeypatch.setattr(attribution_measure, "MOST_ENTRIES", 0)
     measured = measure(tiny_subject(), Clock(1))
-    assert len(measure.sample_images(measured)) == measure.FEWEST_IMAGES
+    assert len(attribution_measure.sample_images(measured)) == attribution_measure.FEWEST_IMAGES
     assert window_and_stride(torch.zeros(1, 3, 224, 200)) == ([32, 29], [23, 20])
 
 

@@ -18,9 +18,10 @@ import fsboundary as fsb
 from fsboundary.report.clock import Clock
 from fsboundary.report.page import to_json
 from fsboundary.report.pictures import picture_uri
+from fsboundary.report.sections.pixels import sizes
 from fsboundary.report.sections.pixels.flips import diverging
-from fsboundary.report.sections.pixels.section import sizes
 from fsboundary.report.sections.pixels.sizes import Sizes, drawn, sizes_for, spread
+from fsboundary.report.sections.pixels.spaces import WORDS
 from fsboundary.report.study import Study, run_study
 from report.samples import NAMES, Page, read, tiny_images, tiny_model, tiny_page, tiny_subject
 
@@ -146,7 +147,7 @@ def test_two_spaces(p: dict[str, Any]) -> None:
     assert spaces["sizes"]["images"] == 40
     assert spaces["sizes"]["training_images"] == 20
     lines = {line["name"]: line for line in spaces["lines"]}
-    assert set(lines) == set(spaces.WORDS)
+    assert set(lines) == set(WORDS)
     assert lines["inside"]["pixels"] == 0.0  # 20 points in 36 dimensions
     assert lines["third_class"]["kind"] == "share"
     assert lines["boundary_distance"]["kind"] == "length"

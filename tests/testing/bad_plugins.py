@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from fsboundary.models.head_input import HeadInput
 from torch import Tensor, nn
 
 from fsboundary import Domain, Status
 from fsboundary.builtin.boundary_finders.dual_newton import DualNewton
+from fsboundary.builtin.head_input import HeadInput
 from fsboundary.builtin.hull_solvers.nnls import Nnls
 from fsboundary.builtin.image_finders.ddn import DecoupledDescent
 from fsboundary.core.head import LinearHead

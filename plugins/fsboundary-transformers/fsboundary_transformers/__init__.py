@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fsboundary as fsb
-from fsboundary.plugins.registry import lazy
+from fsboundary.plugins import lazy
 
 
 @fsb.hookimpl
