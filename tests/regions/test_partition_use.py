@@ -217,18 +217,18 @@ def test_witnessed_pairs_and_the_rest(many: tuple[fsb.LinearHead, Domain, Partit
 
 
 def test_auto_samples_pairs_of_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition, "FEW_CLASSES", 19)
+    monkeypatch.setattr(import_module("fsboundary.regions.partition"), "FEW_CLASSES", 19)
     head, domain = random_head(20, 3), box(-2, -2, -2, high=2)
     alone, every = fsb.partition(head, domain, pairs=NO_PAIRS), fsb.partition(head, domain)
     undecided = int((alone.status == Status.UNDECIDED).triu(1).sum())
     assert undecided > 12
     assert not (every.status == Status.UNDECIDED).any()
-    monkeypatch.setattr(partition, "SAMPLED", 12)
+    monkeypatch.setattr(import_module("fsboundary.regions.partition"), "SAMPLED", 12)
     found = fsb.partition(head, domain)
     # pairs without a witness come first
     assert (found.status == Status.UNDECIDED).triu(1).sum() == undecided - 12
     assert not torch.equal(fsb.partition(head, domain, seed=1).status, found.status)
-    monkeypatch.setattr(partition, "SAMPLED", undecided + 5)
+    monkeypatch.setattr(import_module("fsboundary.regions.partition"), "SAMPLED", undecided + 5)
     found = fsb.partition(head, domain)
     assert (found.status == Status.INACCURATE).triu(1).sum() == alone.witnessed.triu(1).sum() - 5
     assert torch.equal(found.adjacency, every.adjacency)

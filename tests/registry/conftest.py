@@ -43,7 +43,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def plugins(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def samples(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give this process the sample plugins, none of them loaded yet."""
     monkeypatch.delenv("FSBOUNDARY_PLUGINS", raising=False)
     monkeypatch.setattr(sys, "path", [str(site), *sys.path])

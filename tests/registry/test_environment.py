@@ -24,7 +24,7 @@ def imported() -> set[str]:
     return {name for name in sys.modules if name.startswith("fsb_test_")}
 
 
-def test_empty_means_built_in_only(plugins: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_means_built_in_only(samples: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(discovery.VARIABLE, "")
     assert ready() == {"fsboundary"}
     assert imported() == set()
@@ -34,27 +34,27 @@ def test_empty_means_built_in_only(plugins: None, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "value", ["fsb-test-good", "FSB_Test.good", " fsboundary, fsb_test_good_entry ,"]
 )
-def test_list_means_these_only(value: str, plugins: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_means_these_only(value: str, samples: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(discovery.VARIABLE, value)
     assert ready() == {"fsboundary", "fsb-test-good"}
     assert imported() == {"fsb_test_good"}
     assert "fsboundary" not in reasons()
 
 
-def test_listed_but_not_installed(plugins: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listed_but_not_installed(samples: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(discovery.VARIABLE, "fsb-test-good,no-such-plugin")
     assert ready() == {"fsboundary", "fsb-test-good"}
     assert reasons()["no-such-plugin"] == "not installed, but listed in FSBOUNDARY_PLUGINS"
 
 
 def test_name_is_free_when_its_holder_is_not_listed(
-    plugins: None, monkeypatch: pytest.MonkeyPatch
+    samples: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(discovery.VARIABLE, "fsb-test-second")
     assert plugins.identify(plugins.create("boundary_finder", "good"))[1] == "fsb-test-second"
 
 
-def test_only_what_is_needed_is_imported(plugins: None) -> None:
+def test_only_what_is_needed_is_imported(samples: None) -> None:
     plugins.create("boundary_finder", "good")
     assert imported() == {"fsb_test_good"}  # fsb-test-exit comes before it, and left nothing
     plugins.create("boundary_finder", "liar")
@@ -63,7 +63,7 @@ def test_only_what_is_needed_is_imported(plugins: None) -> None:
 
 @pytest.mark.parametrize("text", ["[fsboundary]\nnot a pair\n", "[fsboundary]\nx = 5 : no\n"])
 def test_unreadable_entry_points_harm_no_other(
-    text: str, plugins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tmp_path, "fsb_test_malformed", text)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -87,7 +87,7 @@ def register_hull_solvers():
 
 
 def test_interrupted_loading_is_tried_again(
-    plugins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = "[fsboundary]\npatient = fsb_test_aa_patient\n"
     install(tmp_path, "fsb_test_aa_patient", entry, INTERRUPTED)
@@ -108,7 +108,7 @@ def register_hull_solvers():
 
 
 def test_plugin_may_ask_the_registry_while_it_loads(
-    plugins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = "[fsboundary]\ncurious = fsb_test_aa_curious\n"
     install(tmp_path, "fsb_test_aa_curious", entry, CURIOUS)

@@ -31,7 +31,7 @@ REASONS = {
 
 
 @pytest.fixture
-def listed(plugins: None) -> list[plugins.PluginInfo]:
+def listed(samples: None) -> list[plugins.PluginInfo]:
     return plugins.describe()
 
 
@@ -109,7 +109,7 @@ def test_printing_plugin_works_and_is_noted(
     assert "hello from the plugin" not in capsys.readouterr().out
 
 
-def test_order_does_not_depend_on_what_was_asked_first(plugins: None) -> None:
+def test_order_does_not_depend_on_what_was_asked_first(samples: None) -> None:
     plugins.create("boundary_finder", "second")
     asked_first = plugins.describe()
     plugins.reset()
@@ -175,7 +175,7 @@ def test_liar_is_graded_and_the_good_one_believed(run: Run) -> None:
     assert good_bound == liar_bound == "True"
 
 
-def test_nothing_is_imported_for_a_built_in_name(plugins: None) -> None:
+def test_nothing_is_imported_for_a_built_in_name(samples: None) -> None:
     plugins.create("boundary_finder", "dual_newton")
     assert not any(name.startswith("fsb_test_") for name in sys.modules)
 
@@ -193,7 +193,7 @@ def register_hull_solvers():
 
 
 @pytest.fixture
-def slow(tmp_path: Path, plugins: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def slow(tmp_path: Path, samples: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Install a plugin that takes its time to import, and its solver's module even more."""
     install(tmp_path, "fsb_test_slow", "[fsboundary]\nslow = fsb_test_slow\n", SLOW)
     (tmp_path / "fsb_test_slower.py").write_text("import time\ntime.sleep(0.2)\nSolver = dict\n")

@@ -61,7 +61,7 @@ def test_kind_is_checked() -> None:
         plugins.create("solver", "good")  # type: ignore[arg-type]  # that it is wrong is the point
 
 
-def test_unknown_name_lists_and_suggests(plugins: None) -> None:
+def test_unknown_name_lists_and_suggests(samples: None) -> None:
     with pytest.raises(ArgumentError) as caught:
         plugins.create("boundary_finder", "dual_newtn")
     assert caught.value.got == "'dual_newtn'"
@@ -74,12 +74,12 @@ def test_unknown_name_lists_and_suggests(plugins: None) -> None:
 
 
 @pytest.mark.parametrize("name", ["fsb-test-import", "fsb_test_import_entry"])
-def test_unknown_name_of_a_plugin_set_aside_gives_its_reason(name: str, plugins: None) -> None:
+def test_unknown_name_of_a_plugin_set_aside_gives_its_reason(name: str, samples: None) -> None:
     with pytest.raises(ArgumentError, match=r"fsb-test-import 0\.2 was set aside: could not be im"):
         plugins.create("hull_solver", name)
 
 
-def test_image_finders_are_apart(plugins: None) -> None:
+def test_image_finders_are_apart(samples: None) -> None:
     by_name = plugins.create("boundary_finder", "good")
     assert isinstance(by_name, BoundaryFinder)
     of_images = plugins.create("boundary_finder", "good", capability="pixels")
@@ -92,19 +92,19 @@ def test_image_finders_are_apart(plugins: None) -> None:
         plugins.create("boundary_finder", "second", capability="pixels")
 
 
-def test_capability_must_be_there(plugins: None) -> None:
+def test_capability_must_be_there(samples: None) -> None:
     with pytest.raises(ArgumentError, match=r"lacks it; .* 'nonlinear_head': linearised"):
         plugins.create("boundary_finder", "good", capability="nonlinear_head")
     with pytest.raises(ArgumentError, match="a hull solver with the capability 'pixels'"):
         plugins.create("hull_solver", "good", capability="pixels")
 
 
-def test_options_reach_the_constructor(plugins: None) -> None:
+def test_options_reach_the_constructor(samples: None) -> None:
     finder = plugins.create("boundary_finder", "good", options={"strength": 2.5})
     assert (finder.strength, finder.label) == (2.5, "")
 
 
-def test_bad_option_is_named(plugins: None) -> None:
+def test_bad_option_is_named(samples: None) -> None:
     with pytest.raises(ArgumentError) as caught:
         plugins.create("boundary_finder", "good", options={"strenght": 2.5})
     assert caught.value.got == "'strenght' for plugin 'good' (fsb-test-good 1.2)"
@@ -117,7 +117,7 @@ def test_bad_option_of_a_built_in_plugin_is_named() -> None:
         plugins.create("boundary_finder", "dual_newton", options={"no_such_option": 1})
 
 
-def test_missing_option_is_named(plugins: None) -> None:
+def test_missing_option_is_named(samples: None) -> None:
     with pytest.raises(ArgumentError, match=r"'level'; wanted options among level\. Fix: add it"):
         plugins.create("hull_solver", "broken")
 
@@ -131,19 +131,19 @@ def test_missing_option_is_named(plugins: None) -> None:
         ("absent", {}, "could not be imported: ModuleNotFoundError: .*fsb_test_absent"),
     ],
 )  # fmt: skip  # the table reads better with one case a line
-def test_factory_fails(name: str, options: dict[str, Any], message: str, plugins: None) -> None:
+def test_factory_fails(name: str, options: dict[str, Any], message: str, samples: None) -> None:
     with pytest.raises(PluginError, match=message):
         plugins.create("hull_solver", name, options=options)
     assert isinstance(plugins.create("hull_solver", "good"), HullSolver)
 
 
-def test_identify_a_plugin_made_by_name(plugins: None) -> None:
+def test_identify_a_plugin_made_by_name(samples: None) -> None:
     finder = plugins.create("boundary_finder", "good", options={"label": "a"})
     known = plugins.identify(finder)
     assert known == ("good", "fsb-test-good", "1.2", {"strength": 1.0, "label": "a"})
 
 
-def test_identify_an_instance_of_the_user(plugins: None) -> None:
+def test_identify_an_instance_of_the_user(samples: None) -> None:
     assert plugins.identify(MyFinder(7)) == ("MyFinder", "", "", {"width": 7})
     module = sys.modules[type(plugins.create("boundary_finder", "good")).__module__]
     known = plugins.identify(module.Finder(strength=3.0))
@@ -174,7 +174,7 @@ def register_hull_solvers():
 """
 
 
-def test_threads_load_once(plugins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_load_once(samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "fsb_test_aa_sleepy", "[fsboundary]\nx = fsb_test_aa_sleepy\n", SLEEPY)
     monkeypatch.syspath_prepend(str(tmp_path))
     count = 8
