@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         PluginError,
         StatusError,
     )
-    from fsboundary.core.head import LinearHead
+    from fsboundary.core.heads import LinearHead
     from fsboundary.core.results import (
         AffineRank,
         AffineResiduals,
@@ -117,7 +117,7 @@ _HOMES = {
         "PluginError",
         "StatusError",
     ),
-    "core.head": ("LinearHead",),
+    "core.heads": ("LinearHead",),
     "plugins.hookspecs": ("hookimpl",),
     "hulls": (
         "affine_rank",

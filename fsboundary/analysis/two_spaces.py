@@ -29,7 +29,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.models.images import check_batch_size
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.inputs import check_labels, told_accuracy
-from fsboundary.space.feature_space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace, space_of
 
 
 def two_spaces(

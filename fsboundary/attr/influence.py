@@ -16,7 +16,7 @@ from fsboundary.core.checks import check_bank
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import HullProjection
 from fsboundary.hulls import project_on_hull
-from fsboundary.space.feature_space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace, space_of
 
 
 class Supports(NamedTuple):

@@ -14,7 +14,7 @@ from fsboundary.attr.methods.arguments import Target, Tensors, like, opened
 from fsboundary.attr.methods.watched_features import pulled_back, watched_features
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
-from fsboundary.space.feature_space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace, space_of
 
 
 @final

@@ -11,7 +11,7 @@ from torch import Tensor
 from fsboundary.boundaries.ties import tie_points, top_classes
 from fsboundary.core.checks import check_features, check_head, rows_and_sources
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.status import Status
 from fsboundary.geometry.chunks import chunk_rows, chunks

@@ -11,7 +11,7 @@ from fsboundary.boundaries.targets import all_targets, among_all, check_targets
 from fsboundary.core.checks import rows_and_sources
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.nonlinear_head import NonlinearHead
+from fsboundary.core.heads import NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fsboundary.boundaries.flip_points import MAX_STEPS
 from fsboundary.core.checks import check_features, check_head, check_limits, rows_and_sources
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import RegionDistances
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL, absolute

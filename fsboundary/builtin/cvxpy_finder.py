@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fsboundary.builtin.cvxpy_options import solve_options
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 
@@ -53,7 +53,7 @@ class CvxpyFinder(BoundaryFinder):
         )
         fields["multipliers"] = torch.zeros(shape, dtype=torch.float64, device=targets.device)
         low, high = (t.cpu().numpy() for t in head.domain.limits(features))
-        program = _Program(head, low, high)
+        program = _FlipProgram(head, low, high)
         options = solve_options(self.solver, self.accuracy, max_steps)
         for row in range(targets.shape[0]):
             z = features[row].cpu().numpy()
@@ -71,7 +71,7 @@ class CvxpyFinder(BoundaryFinder):
 
 
 @final
-class _Program:
+class _FlipProgram:
     """The flip problem as a cvxpy program, formed once a problem."""
 
     def __init__(self, head: LinearHead, low: NDArray[Any], high: NDArray[Any]) -> None:

@@ -69,13 +69,13 @@ class CvxpyHull(HullSolver):
                 "choose one of these, or install the other",
             )
 
-    def prepare(self, points: PointSet) -> _Program:
+    def prepare(self, points: PointSet) -> _HullProgram:
         """Return the program with all points."""
-        return _Program(all_points(points, self.most))
+        return _HullProgram(all_points(points, self.most))
 
     def project(
         self,
-        state: _Program,
+        state: _HullProgram,
         queries: Tensor,
         *,
         exclude: Tensor | None = None,
@@ -86,14 +86,14 @@ class CvxpyHull(HullSolver):
         options = solve_options(self.solver, self.accuracy, max_steps)
 
         def solve(query: Array, kept: NDArray[np.intp] | None) -> tuple[Array, int]:
-            program = state if kept is None else _Program(state.points[kept])
+            program = state if kept is None else _HullProgram(state.points[kept])
             return program.solve(query, options)
 
         return row_by_row(queries, exclude, len(state.points), solve)
 
 
 @final
-class _Program:
+class _HullProgram:
     """Projection on the hull of `points` (n,d) as a cvxpy program, moved and scaled."""
 
     def __init__(self, points: Array) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError, HeadError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.models.calling import answer, call, refuse_training, unwrap
 from fsboundary.models.head_errors import no_head, not_finite
 from fsboundary.models.hooks import watching

@@ -29,7 +29,7 @@ def register_hull_solvers() -> list[Registration]:
     return [
         Registration("active_set", lazy(f"{_S}.active_set:ActiveSet"), "exact; the default"),
         Registration("away_steps", lazy(f"{_S}.away_steps:AwaySteps"), "approximate, small memory"),
-        Registration("cvxpy", lazy(f"{_B}.cvxpy_hull:CvxpyHull"), "a slow reference"),
+        Registration("cvxpy", lazy(f"{_B}.cvxpy_reference:CvxpyHull"), "a slow reference"),
         Registration(
             "interior_point",
             lazy(f"{_S}.interior_point:InteriorPoint"),
@@ -45,7 +45,7 @@ def register_boundary_finders() -> list[Registration]:
     return [
         Registration("dual_newton", lazy(f"{_F}.dual_newton:DualNewton"), "exact; the default"),
         Registration("closed_form", lazy(f"{_F}.closed_form:ClosedForm"), "exact if no domain"),
-        Registration("cvxpy", lazy(f"{_B}.cvxpy_finder:CvxpyFinder"), "a slow reference"),
+        Registration("cvxpy", lazy(f"{_B}.cvxpy_reference:CvxpyFinder"), "a slow reference"),
         Registration(
             "linearised",
             lazy(f"{_F}.linearised:Linearised"),

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from fsboundary.banks import FeatureBank
 from fsboundary.core.errors import ArgumentError, HeadMismatchError
-from fsboundary.core.head import LinearHead
-from fsboundary.core.nonlinear_head import NonlinearHead
+from fsboundary.core.heads import LinearHead, NonlinearHead
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.status import Status
 

@@ -8,7 +8,7 @@ from typing import Protocol, final, runtime_checkable
 from torch import Tensor
 
 from fsboundary.core.domain import Domain
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.core.errors import HeadError, HeadMismatchError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.models.agreement import allowed
 from fsboundary.models.linear_maps import Reading, weight_and_bias
 from fsboundary.models.links import Link, applied, rounding

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 
 _FLAT = 1e-12
 """A feature that spreads less than this share of the widest carries nothing but rounding."""

@@ -19,7 +19,7 @@ from fsboundary.pixels.inputs import check_count, check_labels, spread_rows, tol
 from fsboundary.pixels.jacobian import features_of, norms, per_image
 from fsboundary.pixels.moves import farthest_along
 from fsboundary.pixels.singular import top_singular
-from fsboundary.space.feature_space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace, space_of
 
 MAX_STEPS = 20
 """Default steps, of the singular value and of the ascent."""

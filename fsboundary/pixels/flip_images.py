@@ -19,7 +19,7 @@ from fsboundary.pixels.inputs import check_labels, told_accuracy
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.image_grading import find_and_grade_images
 from fsboundary.plugins.interfaces import ImageBoundaryFinder
-from fsboundary.space.feature_space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace, space_of
 
 MAX_STEPS = 150
 """Default limit of gradients an image; a backward pass through the model each."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.boundaries import class_path
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import Status
 from fsboundary.pixels.jacobian import features_of, per_image
 from fsboundary.space import FeatureSpace

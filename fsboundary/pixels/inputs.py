@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.core.errors import ArgumentError
-from fsboundary.space.feature_space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace, space_of
 
 _NEAR_CHANCE = 1 / 3
 """An accuracy below this share of the way from chance to perfect is near chance."""

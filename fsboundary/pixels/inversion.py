@@ -19,7 +19,7 @@ from fsboundary.pixels.descent import descend
 from fsboundary.pixels.gauss_newton import polish
 from fsboundary.pixels.inputs import check_count, spread_rows
 from fsboundary.pixels.jacobian import features_of, norms, per_image
-from fsboundary.space.feature_space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace, space_of
 
 MAX_STEPS = 800
 """Default gradients an image."""

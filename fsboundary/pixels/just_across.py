@@ -12,7 +12,7 @@ from fsboundary.core.results import CrossedImages, FlipImages
 from fsboundary.core.status import Status
 from fsboundary.pixels.checks import check_bounds
 from fsboundary.plugins.grading.image_grading import pixel_distance
-from fsboundary.space.feature_space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace, space_of
 
 _LEVELS = 255
 _CLIMB = 24

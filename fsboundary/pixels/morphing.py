@@ -19,7 +19,7 @@ from fsboundary.pixels.frames import feature_change, first_change, largest_jump
 from fsboundary.pixels.inputs import check_count, check_labels, told_accuracy
 from fsboundary.pixels.inversion import find_images
 from fsboundary.pixels.jacobian import features_of
-from fsboundary.space.feature_space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace, space_of
 
 MAX_STEPS = 400
 """Default gradients a frame, fewer than from noise: the plain blend is near."""

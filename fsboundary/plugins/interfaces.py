@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.core.domain import Domain
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.protocols import ModelView, PointSet
 from fsboundary.core.results import FlipImages, FlipPoints, HullProjection
 from fsboundary.core.status import Status
@@ -123,7 +123,7 @@ class BoundaryFinder(ABC):
         """Propose flip points of `features` (B,d) for `targets` (B,T).
 
         With the capability "nonlinear_head", `head` may also be a
-        :class:`fsboundary.core.nonlinear_head.NonlinearHead`, and ``points`` and ``steps`` are enough.
+        :class:`fsboundary.core.heads.NonlinearHead`, and ``points`` and ``steps`` are enough.
 
         Rows are finite, inside the domain, and differ from their targets' class; the core sets
         the rest aside. It needs of the answer ``points``, ``active``, ``multipliers`` and

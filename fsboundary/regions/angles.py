@@ -6,7 +6,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fsboundary.core.checks import check_class, check_head
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.regions.geometry_angles import pairwise_angles
 
 

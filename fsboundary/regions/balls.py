@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fsboundary.core.checks import check_features, check_head, row_status
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import GuaranteedRegion
 from fsboundary.core.status import Status
 from fsboundary.geometry.flips.linf import linf_radii

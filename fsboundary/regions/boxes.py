@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fsboundary.core.checks import check_features, check_head, rows_and_sources
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import GuaranteedBoxes
 from fsboundary.core.status import Status
 from fsboundary.geometry.chunks import chunk_rows, chunks

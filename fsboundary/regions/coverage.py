@@ -10,7 +10,7 @@ from fsboundary.banks import FeatureBank
 from fsboundary.banks.checks import checked_labels
 from fsboundary.core.checks import check_bank_features, check_head, row_status
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import Coverage, CoverageShares, FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.geometry.chunks import chunk_rows, chunks

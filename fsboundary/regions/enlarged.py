@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fsboundary.banks import FeatureBank
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.regions.half_spaces import depths
 

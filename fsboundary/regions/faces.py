@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fsboundary.core.checks import check_class, check_head
 from fsboundary.core.domain import Domain
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import RegionFaces
 from fsboundary.core.status import Status
 from fsboundary.geometry.regions.cells import Cell, probe

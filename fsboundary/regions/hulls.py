@@ -19,7 +19,7 @@ from torch import Tensor
 from fsboundary.banks import FeatureBank
 from fsboundary.core.checks import check_bank, check_bank_features, check_head, rows_and_sources
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import CertifiedClasses, FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.geometry.chunks import chunk_rows, chunks

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.linear_programs import Array
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from fsboundary.core.checks import check_head
 from fsboundary.core.domain import Domain
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results.partition import Partition
 from fsboundary.core.status import Status
 from fsboundary.geometry.pairs import pair_norms

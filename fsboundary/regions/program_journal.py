@@ -11,7 +11,7 @@ from typing import Any, NoReturn, final
 import numpy as np
 
 from fsboundary.core.errors import ArgumentError, DataError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import Status
 from fsboundary.geometry.linear_programs import Array
 from fsboundary.geometry.regions.arrangement import Arrangement

@@ -9,7 +9,7 @@ from torch import Tensor
 from fsboundary.core.checks import check_features, check_head, rows_and_sources
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import RegionShares
 from fsboundary.core.status import Status
 from fsboundary.geometry.chunks import chunk_rows, chunks

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.boundaries import find_flip_points
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FeatureBatch, FlipPoints, GuaranteedRegion
 from fsboundary.core.status import OK_CODES, Status
 from fsboundary.core.tolerance import absolute

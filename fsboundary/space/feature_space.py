@@ -16,7 +16,7 @@ from fsboundary.banks import BankInfo, FeatureBank
 from fsboundary.builtin.head_input import HeadInput
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError, HeadError, PluginError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.models.calling import refuse_chance

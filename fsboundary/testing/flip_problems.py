@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.domain import Domain
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.testing.hull_problems import cloud
 
 

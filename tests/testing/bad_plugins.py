@@ -16,7 +16,7 @@ from fsboundary.builtin.boundary_finders.dual_newton import DualNewton
 from fsboundary.builtin.head_input import HeadInput
 from fsboundary.builtin.hull_solvers.nnls import Nnls
 from fsboundary.builtin.image_finders.ddn import DecoupledDescent
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages, FlipPoints, HullProjection
 from fsboundary.plugins.interfaces import (

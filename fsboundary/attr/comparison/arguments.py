@@ -14,7 +14,7 @@ from fsboundary.core.results import FlipImages
 from fsboundary.core.status import Status
 from fsboundary.models.images import check_batch_size
 from fsboundary.pixels.checks import check_bounds, check_pixels
-from fsboundary.space.feature_space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace, space_of
 
 
 class Compared(NamedTuple):

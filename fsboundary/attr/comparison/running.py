@@ -20,7 +20,7 @@ from fsboundary.attr.methods.boundary_direction import BoundaryDirection
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Comparison, FeatureBatch
 from fsboundary.models.images import check_batch_size
-from fsboundary.space.feature_space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace, space_of
 
 Method: TypeAlias = Attribution | Callable[[nn.Module], Attribution]
 """A method of Captum's, or what makes one from a model: its class, say."""

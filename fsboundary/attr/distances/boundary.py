@@ -14,7 +14,7 @@ from fsboundary.attr.distances.envelope import Answer
 from fsboundary.boundaries import region_distances, tie_points
 from fsboundary.core.checks import check_limits
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import OK_CODES, Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.lengths import lengths

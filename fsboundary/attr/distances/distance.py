@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fsboundary.attr.distances.envelope import Answer, Pass, attach, warn_of_values, watched
 from fsboundary.core.errors import ArgumentError, HeadError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.models.images import check_images
-from fsboundary.space.feature_space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace, space_of
 
 
 class Distance(nn.Module, ABC):

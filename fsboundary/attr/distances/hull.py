@@ -15,7 +15,7 @@ from fsboundary.attr.distances.envelope import Answer
 from fsboundary.banks import FeatureBank
 from fsboundary.core.checks import check_bank, check_fingerprints, check_labelled, check_limits
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import HullProjection
 from fsboundary.core.status import OK_CODES
 from fsboundary.geometry.lengths import lengths

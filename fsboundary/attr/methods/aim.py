@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fsboundary.attr.distances.envelope import rows_in
 from fsboundary.boundaries import find_flip_points
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import Status
 from fsboundary.geometry.lengths import lengths
 from fsboundary.space import FeatureSpace

@@ -32,7 +32,7 @@ from fsboundary.attr.methods.watched_features import pulled_back, watched_featur
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.pixels.checks import check_bounds
-from fsboundary.space.feature_space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace, space_of
 
 Kind = Literal["gradient", "times_input", "integrated"]
 _FLAT = "the features do not react to these images along the direction to the flip point"

@@ -21,7 +21,7 @@ from fsboundary.attr.methods.flip_baselines import (
 )
 from fsboundary.geometry.over_rows import over_rows
 from fsboundary.pixels.checks import check_bounds
-from fsboundary.space.feature_space import FeatureSpace, space_of
+from fsboundary.space import FeatureSpace, space_of
 
 _SAME = "the image and its flip image are equal"
 

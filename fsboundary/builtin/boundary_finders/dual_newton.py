@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.flips.dual_search import Proofs, search

@@ -12,8 +12,7 @@ from fsboundary.builtin.boundary_finders.dual_newton import DualNewton
 from fsboundary.builtin.boundary_finders.linearised_state import TieSearch
 from fsboundary.builtin.boundary_finders.local_descent import descend
 from fsboundary.builtin.boundary_finders.ray_starts import ray_starts
-from fsboundary.core.head import LinearHead
-from fsboundary.core.nonlinear_head import NonlinearHead
+from fsboundary.core.heads import LinearHead, NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.geometry.chunks import MEMORY_BYTES, chunks
 from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.domain import Domain
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.flips.dual_search import Proofs, search
 from fsboundary.geometry.flips.problems import FlipProblems
 from fsboundary.geometry.flips.scalar_dual import flip_start

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.builtin.boundary_finders.bracketing import crossing
-from fsboundary.core.nonlinear_head import NonlinearHead
+from fsboundary.core.heads import NonlinearHead
 
 _OUTWARDS = (1.0, 1.0001, 1.01, 1.1, 1.5, 2.5)
 """A point that falls short of the boundary is moved out along its ray by these factors."""

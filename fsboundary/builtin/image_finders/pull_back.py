@@ -8,7 +8,7 @@ from torch import Tensor
 from fsboundary.builtin.boundary_finders.dual_newton import DualNewton
 from fsboundary.builtin.image_finders.box_projection import onto_plane
 from fsboundary.builtin.image_finders.search_state import ImageSearch, tied
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.tolerance import FLIP_RTOL
 
 

@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.pairs import pair_norms
 
 

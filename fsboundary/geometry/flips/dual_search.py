@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.flips.constraints import ExplicitRows
 from fsboundary.geometry.flips.dual import DualProblems
 from fsboundary.geometry.flips.farkas import farkas_multipliers

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.linear_programs import minimise
 from fsboundary.geometry.pairs import pair_norms
 

@@ -7,7 +7,7 @@ import weakref
 import torch
 from torch import Tensor
 
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.chunks import chunks
 from fsboundary.geometry.flips.dual import DualProblems
 from fsboundary.geometry.pairs import pair_norms

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.tolerance import EPS, dot_error
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.flips.nearest import Nearest, margin_bounds, pruned_minimum

@@ -14,7 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.tolerance import dot_error
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.flips.bounds import reach_bound_tie, tie_bound

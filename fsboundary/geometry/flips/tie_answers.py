@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.chunks import chunk_rows, chunks
 from fsboundary.geometry.flips.certify import grade_solutions
 from fsboundary.geometry.flips.dual_search import Proofs, search

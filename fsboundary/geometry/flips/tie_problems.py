@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.flips.dual import DualProblems, empty_slots
 from fsboundary.geometry.flips.problems import FlipProblems
 from fsboundary.geometry.flips.scalar_dual import solve_tie

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.tolerance import dot_error
 from fsboundary.geometry.linear_programs import Array
 from fsboundary.geometry.pairs import pair_norms

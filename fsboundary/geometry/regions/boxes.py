@@ -18,7 +18,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.tolerance import EPS, dot_error
 from fsboundary.geometry.lengths import TINY
 

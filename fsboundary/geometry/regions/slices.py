@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.domain import Domain
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 
 Window = tuple[float, float, float, float]
 """Left, right, bottom and top of a rectangle in a plane, feature units."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.errors import HeadMismatchError
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.models.agreement import allowed
 from fsboundary.models.linear_maps import Reading
 from fsboundary.plugins.interfaces import FeatureExtractor

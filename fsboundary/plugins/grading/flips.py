@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.errors import PluginError
-from fsboundary.core.head import LinearHead
-from fsboundary.core.nonlinear_head import NonlinearHead
+from fsboundary.core.heads import LinearHead, NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.chunks import chunk_rows, chunks

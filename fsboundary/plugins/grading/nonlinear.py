@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsboundary.core.nonlinear_head import NonlinearHead
+from fsboundary.core.heads import NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
 from fsboundary.geometry.chunks import chunk_rows, chunks

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.boundaries import find_flip_points
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import Status
 from fsboundary.plugins.interfaces import FeatureExtractor
 from fsboundary.space import FeatureSpace

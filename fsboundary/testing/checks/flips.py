@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.boundaries import find_flip_points
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import fsboundary as fsb
-from fsboundary.core.nonlinear_head import NonlinearHead
+from fsboundary.core.heads import NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.plugins.interfaces import unsolved_flips
 from fsboundary_foolbox import attacks

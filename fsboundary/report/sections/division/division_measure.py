@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fsboundary.boundaries import ambiguity
 from fsboundary.core.domain import Domain
-from fsboundary.core.head import LinearHead
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import Coverage, Partition, RegionShares
 from fsboundary.regions import (
     coverage,

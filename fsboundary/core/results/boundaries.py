@@ -1,0 +1,226 @@
+"""Flip points.
+
+Classes met on segments.
+
+Signed distances to decision regions.
+
+Points where given classes tie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from jaxtyping import Float64, Int
+from torch import Tensor
+
+from fsboundary.core.results.base import Result
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FlipPoints(Result):
+    """The closest boundary points of B rows for T targets each, with certificates.
+
+    Of a head that is not linear, ``lower_bound`` is 0, ``gap`` the distance and ``violation`` an
+    estimate by linearisation; ``active`` and ``multipliers`` are empty.
+
+    Every number can be re-checked from ``points``, ``active`` and ``multipliers`` (design.md,
+    section 1). Entries that are not ``ok`` are NaN, except ``lower_bound``, which always holds.
+
+    Attributes
+    ----------
+    points : Tensor (B, T, d), float64
+        z', on the boundary of source and target; NaN where there is none.
+    distance : Tensor (B, T), float64
+        ``|z' - z|`` in feature units; +inf where the target is unreachable.
+    lower_bound : Tensor (B, T), float64
+        No boundary point lies nearer, at any status. Feature units.
+    gap : Tensor (B, T), float64
+        distance - lower_bound; 0 where both are +inf.
+    violation : Tensor (B, T), float64
+        Largest distance of z' from the constraints it must meet, raised by the rounding of its own
+        evaluation, so rarely exactly 0. Feature units.
+    source : Tensor (B,)
+        Predicted class of the row; -1 where the row is not finite.
+    target : Tensor (B, T)
+        Class to reach.
+    active : Tensor (B, T, S)
+        Classes whose constraint carries a multiplier, -1 as padding. The entry equal to the
+        target stands for the tie ``(w_i - w_j).z' + b_i - b_j = 0``, any other entry k for the
+        slack ``(w_j - w_k).z' + b_j - b_k >= 0``.
+    multipliers : Tensor (B, T, S), float64
+        Dual multipliers of ``active``: free for the tie, at least 0 for slacks, 0 as padding.
+    status : Tensor (B, T)
+        :class:`fsboundary.Status` codes.
+    steps : Tensor (B, T)
+        Newton steps or solver iterations.
+    """
+
+    points: Float64[Tensor, "B T d"]
+    distance: Float64[Tensor, "B T"]
+    lower_bound: Float64[Tensor, "B T"]
+    gap: Float64[Tensor, "B T"]
+    violation: Float64[Tensor, "B T"]
+    source: Int[Tensor, " B"]
+    target: Int[Tensor, "B T"]
+    active: Int[Tensor, "B T S"]
+    multipliers: Float64[Tensor, "B T S"]
+    status: Int[Tensor, "B T"]
+    steps: Int[Tensor, "B T"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClassPath(Result):
+    """The classes met on B segments from t = 0 to t = 1, and where each gives way to the next.
+
+    Attributes
+    ----------
+    classes : Tensor (B, S)
+        In the order in which they are met, -1 as padding.
+    crossings : Tensor (B, S-1), float64
+        t in (0, 1) at which class s gives way to class s + 1, NaN as padding.
+    points : Tensor (B, S-1, d), float64
+        The points there, on the boundary of the two classes, NaN as padding.
+    status : Tensor (B,)
+        CONVERGED; UNDECIDED where rounding hides which class is largest on some stretch;
+        INACCURATE where the path missed the rounding of the logits when it was checked; or why the
+        row failed.
+    """
+
+    classes: Int[Tensor, "B S"]
+    crossings: Float64[Tensor, "B S_1"]
+    points: Float64[Tensor, "B S_1 d"]
+    status: Int[Tensor, " B"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RegionDistances(Result):
+    """Signed distances of B rows to all K decision regions in the domain, with certificates.
+
+    Entries that are not ``ok`` are NaN, except ``lower_bound``, which always holds.
+
+    Attributes
+    ----------
+    distance : Tensor (B, K), float64
+        Column k: minus the distance to region k; at the row's own class, plus the distance to
+        the nearest other region, which is that to the nearest flip point. Feature units; -inf
+        where the region is empty, +inf at the row's own class where all others are.
+    lower_bound : Tensor (B, K), float64
+        The absolute value of the true distance is no smaller, at any status.
+    gap : Tensor (B, K), float64
+        The absolute value of ``distance`` less ``lower_bound``; 0 where both are infinite.
+    violation : Tensor (B, K), float64
+        How far the nearest point found is from meeting the constraints of the region.
+    gradient : Tensor (B, K, d), float64
+        Of ``distance`` with respect to the row: the unit direction from the row to the nearest
+        point of the region, at the row's own class from the nearest point to the row. 0 where the
+        distance is 0, which is a kink, or not finite, NaN where the entry failed.
+    source : Tensor (B,)
+        Predicted class of the row, the only column that is not negative or 0; -1 where the row is
+        not finite.
+    status : Tensor (B, K)
+        CONVERGED; INFEASIBLE where the region is empty; UNBOUNDED at the row's own class where no
+        other can be reached; or why there is no certified answer.
+    """
+
+    distance: Float64[Tensor, "B K"]
+    lower_bound: Float64[Tensor, "B K"]
+    gap: Float64[Tensor, "B K"]
+    violation: Float64[Tensor, "B K"]
+    gradient: Float64[Tensor, "B K d"]
+    source: Int[Tensor, " B"]
+    status: Int[Tensor, "B K"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TiePoints(Result):
+    """The closest points where given classes tie and no other is above, with certificates.
+
+    Every number can be re-checked from ``points``, ``anchor``, ``active`` and ``multipliers``
+    (design.md, section 1). Rows that are not ``ok`` are NaN, except ``lower_bound``, which always
+    holds.
+
+    Attributes
+    ----------
+    points : Tensor (B, d), float64
+        z'; NaN where there is none.
+    distance : Tensor (B,), float64
+        ``|z' - z|`` in feature units; +inf where the classes cannot tie at the top.
+    lower_bound : Tensor (B,), float64
+        No such point lies nearer, at any status. Feature units.
+    gap : Tensor (B,), float64
+        distance - lower_bound; 0 where both are +inf.
+    violation : Tensor (B,), float64
+        Largest distance of z' from the constraints it must meet, which compare the anchor with
+        every other class, raised by the rounding of its own evaluation. Feature units.
+    classes : Tensor (B, M)
+        The classes that tie, -1 as padding.
+    anchor : Tensor (B,)
+        The tied class that the others are compared with; -1 where the row failed.
+    active : Tensor (B, S)
+        Classes k whose constraint ``(w_r - w_k).z' + b_r - b_k``, with r the anchor, carries a
+        multiplier, -1 as padding. It is 0 for tied classes, at least 0 for the others.
+    multipliers : Tensor (B, S), float64
+        Dual multipliers of ``active``: free for tied classes, at least 0 for the others.
+    source : Tensor (B,)
+        Predicted class of the row; -1 where the row is not finite.
+    status : Tensor (B,)
+        :class:`fsboundary.Status` codes.
+    steps : Tensor (B,)
+        Newton steps.
+    """
+
+    points: Float64[Tensor, "B d"]
+    distance: Float64[Tensor, " B"]
+    lower_bound: Float64[Tensor, " B"]
+    gap: Float64[Tensor, " B"]
+    violation: Float64[Tensor, " B"]
+    classes: Int[Tensor, "B M"]
+    anchor: Int[Tensor, " B"]
+    active: Int[Tensor, "B S"]
+    multipliers: Float64[Tensor, "B S"]
+    source: Int[Tensor, " B"]
+    status: Int[Tensor, " B"]
+    steps: Int[Tensor, " B"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LargestTies(Result):
+    """How many of a row's top classes can tie, and the closest point where they do.
+
+    Attributes
+    ----------
+    count : Tensor (B,)
+        The largest number of top logits that were found to tie; 0 where the row failed.
+    points : Tensor (B, d), float64
+        The closest point where they tie and no other is above.
+    distance, lower_bound, gap, violation : Tensor (B,), float64
+        As in :class:`TiePoints`.
+    classes : Tensor (B, M)
+        Those classes, the largest logit first, -1 as padding.
+    source : Tensor (B,)
+        Predicted class of the row; -1 where the row is not finite.
+    status : Tensor (B,)
+        CONVERGED; or why the row failed.
+    stopped : Tensor (B,)
+        Why one more class was not added: INFEASIBLE (proved: it cannot tie with these),
+        CONVERGED (all classes tie), MAX_STEPS or INACCURATE (not decided, so ``count`` may be too
+        small), or the status of a failed row.
+    """
+
+    count: Int[Tensor, " B"]
+    points: Float64[Tensor, "B d"]
+    distance: Float64[Tensor, " B"]
+    lower_bound: Float64[Tensor, " B"]
+    gap: Float64[Tensor, " B"]
+    violation: Float64[Tensor, " B"]
+    classes: Int[Tensor, "B M"]
+    source: Int[Tensor, " B"]
+    status: Int[Tensor, " B"]
+    stopped: Int[Tensor, " B"]
