@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from fsboundary.banks import checks
-from fsboundary.banks.info import BankInfo
 from fsboundary.banks.memory import MemoryStore
-from fsboundary.banks.store import Store
+from fsboundary.banks.store import BankInfo, Store
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import Moments
 
@@ -75,7 +74,7 @@ class FeatureBank:
             No bank, a damaged one, an unfinished one, or one of a newer format. A damaged or
             missing chunk is told when it is read.
         """
-        from fsboundary.banks.disk import ZarrStore  # here: banks in memory need no Zarr
+        from fsboundary.banks.zarr_store import ZarrStore  # here: banks in memory need no Zarr
 
         return cls.of(ZarrStore(Path(path)))
 

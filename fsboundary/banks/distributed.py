@@ -11,11 +11,8 @@ from distributed import Client
 from torch import Tensor
 
 from fsboundary.banks import workers
-from fsboundary.banks.cluster import Cluster
-from fsboundary.banks.measures import joined
-from fsboundary.banks.pricing import merged
-from fsboundary.banks.shards import Shard, cut
-from fsboundary.banks.store import Store
+from fsboundary.banks.cluster import Cluster, Shard, cut
+from fsboundary.banks.store import Store, joined, merged
 from fsboundary.core.protocols import Moments
 
 

@@ -8,8 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.banks.info import BankInfo
-from fsboundary.banks.store import Store
+from fsboundary.banks.store import BankInfo, Store
 
 _ROWS = 2**16
 _NUMBERS = 2**23

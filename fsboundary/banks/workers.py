@@ -14,10 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fsboundary.banks.disk import Place, ZarrStore
-from fsboundary.banks.info import BankInfo
 from fsboundary.banks.memory import MemoryStore
-from fsboundary.banks.store import Store
+from fsboundary.banks.store import BankInfo, Store
+from fsboundary.banks.zarr_store import Place, ZarrStore
 from fsboundary.core.errors import DataError
 from fsboundary.core.protocols import Moments
 

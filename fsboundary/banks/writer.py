@@ -11,9 +11,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.banks import layout
-from fsboundary.banks.layout import Layout
+from fsboundary.banks import zarr_store
 from fsboundary.banks.store import Store
+from fsboundary.banks.zarr_store import Layout
 from fsboundary.core.errors import ArgumentError
 
 
@@ -35,7 +35,7 @@ class ChunkWriter:
         self, path: Path, rows: int = 0, written: Callable[[int], None] = lambda _: None
     ) -> None:
         self._path, self._written = path, written
-        self._arrays, self._layout, _ = layout.open_arrays(path, "r+")
+        self._arrays, self._layout, _ = zarr_store.open_arrays(path, "r+")
         for left in path.rglob("*.partial"):  # what Zarr had not renamed yet
             left.unlink()
         for array in self._arrays.values():
@@ -59,7 +59,7 @@ class ChunkWriter:
         """Write what is left and mark the bank as complete."""
         if self._count:
             self._write(self._count)
-        layout.set_complete(self._path)
+        zarr_store.set_complete(self._path)
         _sync(self._path / "zarr.json", self._path)
 
     def _write(self, count: int) -> None:
@@ -81,7 +81,7 @@ class ChunkWriter:
 def begin(path: Path, about: Layout, *files: Path) -> None:
     """Make an empty bank at `path` in one step; empty `files` (relative) are made in it."""
     fresh = _fresh(path)
-    layout.create(fresh, about)
+    zarr_store.create(fresh, about)
     for file in files:
         (fresh / file).touch()
     os.rename(fresh, path)
@@ -97,9 +97,9 @@ def save(store: Store, path: Path) -> None:
     for start, chunk in store.chunks():
         if writer is None:
             dtype = str(chunk.dtype).removeprefix("torch.")
-            rows = layout.rows_of_chunk(store.num_features, dtype)
+            rows = zarr_store.rows_of_chunk(store.num_features, dtype)
             about = Layout(store.num_features, dtype, rows, labels is not None, store.info)
-            layout.create(fresh, about)
+            zarr_store.create(fresh, about)
             writer = ChunkWriter(fresh)
         part = slice(start, start + len(chunk))
         writer.add(chunk, None if labels is None else labels[part], ids[part])

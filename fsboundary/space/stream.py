@@ -8,10 +8,9 @@ from typing import final
 
 import torch
 
-from fsboundary.banks import layout
-from fsboundary.banks.disk import ZarrStore
-from fsboundary.banks.layout import Layout
+from fsboundary.banks import zarr_store
 from fsboundary.banks.writer import ChunkWriter, begin
+from fsboundary.banks.zarr_store import Layout, ZarrStore
 from fsboundary.core.errors import DataError
 from fsboundary.space.drawn import Drawn
 from fsboundary.space.journal import Batch, Journal
@@ -50,7 +49,7 @@ def stream(source: Source, drawn: Iterator[Drawn], path: Path) -> None:
         if growing is None:
             dtype = str(features.dtype).removeprefix("torch.")
             width, rows = features.shape[1], len(features)
-            chunk = layout.rows_of_chunk(width, dtype, rows)
+            chunk = zarr_store.rows_of_chunk(width, dtype, rows)
             about = Layout(width, dtype, chunk, batch.labels is not None, source.about())
             begin(path, about, Journal.file(Path()))
             growing = _Growing(path)
@@ -66,7 +65,7 @@ class _Growing:
     """A bank on disk that may not be complete."""
 
     def __init__(self, path: Path) -> None:
-        _, self._layout, self._complete = layout.open_arrays(path)
+        _, self._layout, self._complete = zarr_store.open_arrays(path)
         self._path, self._journal = path, Journal(path)
         self.known = tuple(self._journal.batches)
         self._held = self._journal.rows

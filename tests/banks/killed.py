@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from banks.small import CHUNK, loader, space
-from fsboundary.banks import layout
+from fsboundary.banks import zarr_store
 
 _EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.truncate")
 
@@ -63,7 +63,7 @@ def _child(path: Path, operations: int | None = None, seconds: float | None = No
 def main(folder: Path, seed: int, times: int) -> None:
     """Print how many kills struck, first those of new banks, then those of resumed ones."""
     torch.set_num_threads(1)
-    layout._ROWS = CHUNK
+    zarr_store._ROWS = CHUNK
     # SIGKILL loses nothing that was written: waiting for the disk would only take time
     os.fsync = lambda fd: None
     draw = random.Random(seed)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from banks import oracle
-from fsboundary.banks import BankInfo, FeatureBank, layout
+from fsboundary.banks import BankInfo, FeatureBank, zarr_store
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.protocols import PointSet
@@ -26,7 +26,7 @@ ROWS = 50
 
 @pytest.fixture
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "_ROWS", 8)
+    monkeypatch.setattr(zarr_store, "_ROWS", 8)
 
 
 def _labels() -> torch.Tensor:
@@ -256,8 +256,8 @@ def test_folders_that_are_no_complete_bank(
 
 
 def test_chunks_are_whole_batches() -> None:
-    assert layout.rows_of_chunk(64, "float32") == 4096
-    assert layout.rows_of_chunk(64, "float32", 100) == 4000
-    assert layout.rows_of_chunk(2048, "float32", 256) == 256
-    assert layout.rows_of_chunk(2048, "float64", 10) == 60
-    assert layout.rows_of_chunk(2**20, "float64") == 1
+    assert zarr_store.rows_of_chunk(64, "float32") == 4096
+    assert zarr_store.rows_of_chunk(64, "float32", 100) == 4000
+    assert zarr_store.rows_of_chunk(2048, "float32", 256) == 256
+    assert zarr_store.rows_of_chunk(2048, "float64", 10) == 60
+    assert zarr_store.rows_of_chunk(2**20, "float64") == 1

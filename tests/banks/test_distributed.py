@@ -18,9 +18,9 @@ from distributed import Client, LocalCluster
 
 import fsboundary as fsb
 from banks import oracle
-from fsboundary.banks import BankInfo, FeatureBank, cluster, layout, shards, workers
-from fsboundary.banks.disk import ZarrStore
+from fsboundary.banks import BankInfo, FeatureBank, cluster, workers, zarr_store
 from fsboundary.banks.writer import ChunkWriter
+from fsboundary.banks.zarr_store import ZarrStore
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.protocols import MeasuredPointSet
 
@@ -144,13 +144,13 @@ def test_it_can_be_saved_and_distributed_again(
 
 
 def test_shards_are_small_enough_and_cover_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "_NUMBERS", 30)
+    monkeypatch.setattr(cluster, "_NUMBERS", 30)
     bank = FeatureBank(oracle.normal(ROWS, 3))
-    found = shards.cut(bank._store, 3)
+    found = cluster.cut(bank._store, 3)
     assert max(len(shard.rows) for shard in found) <= 10
     assert torch.equal(torch.cat([shard.rows for shard in found]), torch.arange(ROWS))
     assert [
-        len(shard.rows) for shard in shards.cut(FeatureBank(oracle.normal(2, 3))._store, 3)
+        len(shard.rows) for shard in cluster.cut(FeatureBank(oracle.normal(2, 3))._store, 3)
     ] == [1, 1]
 
 
@@ -311,7 +311,7 @@ def test_another_client_may_be_the_current_one(client: Client) -> None:
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Yield a folder with a labelled bank `large`, written piece by piece."""
     path, pieces = tmp_path / "large", 16
-    layout.create(path, layout.Layout(WIDTH, "float32", 1024, True, BankInfo()))
+    zarr_store.create(path, zarr_store.Layout(WIDTH, "float32", 1024, True, BankInfo()))
     writing = ChunkWriter(path)
     for piece in range(pieces):
         ids = torch.arange(LARGE_ROWS // pieces) + piece * (LARGE_ROWS // pieces)

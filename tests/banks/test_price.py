@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from banks import oracle
-from fsboundary.banks import FeatureBank, memory, pricing
-from fsboundary.banks.smallest import smallest
+from fsboundary.banks import FeatureBank, memory, store
+from fsboundary.banks.store import smallest
 
 
 @pytest.fixture(params=[1, 3, 7, 64, 10_000])
 def _cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_ROWS", request.param)
-    monkeypatch.setattr(pricing, "_PRODUCTS", 5 * request.param)
+    monkeypatch.setattr(store, "_PRODUCTS", 5 * request.param)
 
 
 @pytest.mark.usefixtures("_cut")

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, Tens
 
 import fsboundary as fsb
 from banks.small import BATCH, CHUNK, ROWS, content, images, labels, loader, model, space
-from fsboundary.banks import FeatureBank, layout
+from fsboundary.banks import FeatureBank, zarr_store
 from fsboundary.core.errors import ArgumentError, DataError
 
 Loader = Iterable[Any]
@@ -34,7 +34,7 @@ def cut(batches: Loader, after: int) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "_ROWS", CHUNK)
+    monkeypatch.setattr(zarr_store, "_ROWS", CHUNK)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from banks import small
 from fsboundary import FsboundaryError, HeadMismatchError, PluginError, Status
-from fsboundary.banks import FeatureBank, layout
+from fsboundary.banks import FeatureBank, zarr_store
 from fsboundary.builtin.hull_solvers.nnls import Nnls
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
@@ -161,7 +161,7 @@ def test_a_damaged_chunk_is_named(
     change: Callable[[bytes], bytes],
     solver: str,
 ) -> None:
-    monkeypatch.setattr(layout, "_ROWS", 8)
+    monkeypatch.setattr(zarr_store, "_ROWS", 8)
     path = tmp_path / "bank"
     small.space().bank(small.loader(), path)
     chunk = path / "features" / "c" / "2" / "0"
