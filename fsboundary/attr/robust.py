@@ -13,7 +13,7 @@ from fsboundary.attr.methods.aim import aim_from, warn
 from fsboundary.attr.methods.arguments import Target, Tensors, like, opened
 from fsboundary.attr.methods.watched_features import pulled_back, watched_features
 from fsboundary.core.errors import ArgumentError
-from fsboundary.geometry.over_rows import over_rows
+from fsboundary.geometry.batching import over_rows
 from fsboundary.space import FeatureSpace, space_of
 
 

@@ -14,7 +14,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.status import Status
-from fsboundary.geometry.chunks import chunk_rows, chunks
+from fsboundary.geometry.batching import chunk_rows, chunks
 
 _ROWS = 4096
 """Rows of the reference in memory at a time."""

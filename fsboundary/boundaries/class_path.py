@@ -12,9 +12,8 @@ from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import ClassPath
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import dot_error
-from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.geometry.lengths import TINY, lengths
-from fsboundary.geometry.pairs import pair_norms
+from fsboundary.geometry.batching import chunk_rows, chunks
+from fsboundary.geometry.norms import TINY, lengths, pair_norms
 from fsboundary.geometry.upper_envelope import upper_envelope
 
 

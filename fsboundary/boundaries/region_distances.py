@@ -12,9 +12,9 @@ from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import RegionDistances
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL, absolute
-from fsboundary.geometry.flips.tie_answers import answer_ties
+from fsboundary.geometry.flips.solve import answer_ties
 from fsboundary.geometry.flips.tie_problems import TieProblems
-from fsboundary.geometry.lengths import lengths
+from fsboundary.geometry.norms import lengths
 
 
 def region_distances(

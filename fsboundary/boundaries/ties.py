@@ -13,7 +13,7 @@ from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import LargestTies, TiePoints
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
-from fsboundary.geometry.flips.tie_answers import answer_ties
+from fsboundary.geometry.flips.solve import answer_ties
 from fsboundary.geometry.flips.tie_problems import TieProblems, tie_problems
 
 

@@ -11,7 +11,7 @@ from fsboundary.core.checks import check_bank, check_bank_features, check_limits
 from fsboundary.core.results import AffineRank, AffineResiduals, FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import ATOL_SHARE, EPS
-from fsboundary.geometry.chunks import chunk_rows
+from fsboundary.geometry.batching import chunk_rows
 from fsboundary.geometry.hulls.affine import flat_of, spread_of
 
 

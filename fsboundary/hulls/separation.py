@@ -12,8 +12,7 @@ from fsboundary.core.checks import check_bank, check_labelled, check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import HullSeparation
 from fsboundary.core.status import Status
-from fsboundary.geometry.hulls.differences import Differences
-from fsboundary.geometry.hulls.separation import Side, separate
+from fsboundary.geometry.hulls.separation import Differences, Side, separate
 from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, class_part
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.hulls import project_and_grade

@@ -13,7 +13,7 @@ from fsboundary.core.status import Status
 from fsboundary.core.tolerance import ATOL_SHARE, EPS, absolute
 from fsboundary.geometry.hulls.affine import flat_of
 from fsboundary.geometry.hulls.certify import extent
-from fsboundary.geometry.hulls.extreme import margins
+from fsboundary.geometry.hulls.separation import margins
 from fsboundary.hulls.copies import Copies, copies_of
 from fsboundary.hulls.left_out import blocks, left_out
 from fsboundary.hulls.projection import MAX_STEPS

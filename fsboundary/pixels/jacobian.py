@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fsboundary.core.protocols import ModelView
-from fsboundary.geometry.over_rows import over_rows
+from fsboundary.geometry.batching import over_rows
 
 
 @final

@@ -13,8 +13,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import GuaranteedRegion
 from fsboundary.core.status import Status
-from fsboundary.geometry.flips.linf import linf_radii
-from fsboundary.geometry.flips.nearest import nearest_classes
+from fsboundary.geometry.flips.nearest import linf_radii, nearest_classes
 
 
 def guaranteed_balls(

@@ -10,8 +10,8 @@ from fsboundary.core.checks import check_features, check_head, rows_and_sources
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import GuaranteedBoxes
 from fsboundary.core.status import Status
-from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.geometry.regions.boxes import BoxProblems, certain, fair_reach
+from fsboundary.geometry.batching import chunk_rows, chunks
+from fsboundary.geometry.regions.guaranteed_sets import BoxProblems, certain, fair_reach
 
 
 def guaranteed_boxes(head: LinearHead, features: Float[Tensor, "B d"]) -> GuaranteedBoxes:

@@ -13,8 +13,8 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import Coverage, CoverageShares, FeatureBatch
 from fsboundary.core.status import Status
-from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.geometry.regions.covering import first_cover
+from fsboundary.geometry.batching import chunk_rows, chunks
+from fsboundary.geometry.regions.guaranteed_sets import first_cover
 from fsboundary.regions.balls import guaranteed_balls
 from fsboundary.regions.hulls import GuaranteedHulls, check_width, guaranteed_hulls
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from fsboundary.banks import FeatureBank
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
-from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.geometry.regions.half_spaces import depths
+from fsboundary.geometry.batching import chunk_rows, chunks
+from fsboundary.geometry.regions.guaranteed_sets import depths
 
 
 def check_enlarging(share: float, limit: float) -> None:

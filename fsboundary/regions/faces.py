@@ -10,8 +10,14 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import RegionFaces
 from fsboundary.core.status import Status
-from fsboundary.geometry.regions.cells import Cell, probe
-from fsboundary.geometry.regions.redundancy import NEEDED, OPEN, REDUNDANT, needed_constraints
+from fsboundary.geometry.regions.redundancy import (
+    NEEDED,
+    OPEN,
+    REDUNDANT,
+    Cell,
+    needed_constraints,
+    probe,
+)
 from fsboundary.regions.limits import common_limits
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsboundary.geometry.lengths import lengths
+from fsboundary.geometry.norms import lengths
 
 
 def pairwise_angles(rows: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Guaranteed hulls: the hull of a class's training features, and a ball around each of its points.
 
 Let V be training features strictly in the polyhedron of class i, and c (the clearance) the
-smallest half-space distance of any of them (:mod:`fsboundary.geometry.regions.half_spaces`). Every point
+smallest half-space distance of any of them (:mod:`fsboundary.geometry.regions.guaranteed_sets`). Every point
 p of the hull of V is at least c from every plane on which another class draws level, since these
 distances are linear. So a point z nearer than c to the hull lies strictly in region i: its exact
 class is i, and no other class's hull can hold it. One projection a row decides.
@@ -22,9 +22,9 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import CertifiedClasses, FeatureBatch
 from fsboundary.core.status import Status
-from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.geometry.pairs import pair_norms
-from fsboundary.geometry.regions.half_spaces import depths, hull_distance_bound
+from fsboundary.geometry.batching import chunk_rows, chunks
+from fsboundary.geometry.norms import pair_norms
+from fsboundary.geometry.regions.guaranteed_sets import depths, hull_distance_bound
 from fsboundary.hulls import project_on_hull
 from fsboundary.regions.enlarged import check_enlarging, enlarge
 

@@ -16,10 +16,10 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results.partition import Partition
 from fsboundary.core.status import Status
-from fsboundary.geometry.pairs import pair_norms
+from fsboundary.geometry.norms import pair_norms
 from fsboundary.geometry.regions.arrangement import Arrangement
 from fsboundary.geometry.regions.boundedness import has_common_ray
-from fsboundary.geometry.regions.facet_witnesses import width_bounds
+from fsboundary.geometry.regions.facets import width_bounds
 from fsboundary.regions.angles import weight_angles
 from fsboundary.regions.limits import (
     check_integer,

@@ -12,7 +12,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import RegionShares
 from fsboundary.core.status import Status
-from fsboundary.geometry.chunks import chunk_rows, chunks
+from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.regions.limits import common_limits
 
 

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsboundary.geometry.chunks import MEMORY_BYTES, chunks
-from fsboundary.geometry.lengths import lengths
+from fsboundary.geometry.batching import MEMORY_BYTES, chunks
 from fsboundary.geometry.linear_programs import Array
+from fsboundary.geometry.norms import lengths
 from fsboundary.geometry.regions.arrangement import Arrangement
-from fsboundary.geometry.regions.class_points import class_points, heights
-from fsboundary.geometry.regions.facet_witnesses import FacetTester
+from fsboundary.geometry.regions.facets import FacetTester, class_points, heights
 from fsboundary.geometry.upper_envelope import upper_envelope
 
 MARGIN = 0.01

@@ -52,7 +52,7 @@ def test_a_bank_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     bank = fsb.FeatureBank(make_problem(4, 5, "nonnegative", rows=300, seed=6)[1])
     want = fsb.ambiguity(head, z, reference=bank)
     monkeypatch.setattr("fsboundary.boundaries.ambiguous._ROWS", 64)
-    monkeypatch.setattr("fsboundary.geometry.chunks.CACHE_BYTES", 0)
+    monkeypatch.setattr("fsboundary.geometry.batching.CACHE_BYTES", 0)
     sizes: list[int] = []
     take = fsb.FeatureBank.take
 

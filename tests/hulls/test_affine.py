@@ -20,7 +20,7 @@ from fsboundary import (
     affine_residuals,
     project_on_hull,
 )
-from fsboundary.geometry import streaming
+from fsboundary.geometry import batching
 from hulls.oracles import clarabel_distances, cloud, rotation, squared_distance
 
 
@@ -120,7 +120,7 @@ def test_invariance(scale: float, shift: float) -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     points, queries = cloud(50, 3, 7) @ cloud(3, 6, 8), cloud(9, 6, 9)
     want = rank(points), affine_residuals(FeatureBank(points), queries)
-    monkeypatch.setattr(streaming, "chunk_rows", lambda *_: 4)
+    monkeypatch.setattr(batching, "chunk_rows", lambda *_: 4)
     found = rank(points), affine_residuals(FeatureBank(points), queries)
     assert int(found[0].rank) == int(want[0].rank) == 3
     torch.testing.assert_close(found[0].kept, want[0].kept, rtol=1e-9, atol=0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from fsboundary import ArgumentError, FeatureBank, HullSeparation, Status
 from fsboundary.builtin.hull_solvers.geometry_interior_point import shortest_weights
 from fsboundary.builtin.hull_solvers.interior_point import InteriorPoint
-from fsboundary.geometry.hulls.differences import Differences
+from fsboundary.geometry.hulls.separation import Differences
 from hulls.oracles import cloud, rotation
 from hulls.pairs import separation as by_default
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fsboundary import ArgumentError, FeatureBank, HullSeparation, Status, hull_separation
 from fsboundary.builtin.hull_solvers.nnls import Nnls
-from fsboundary.geometry.hulls.differences import Differences
+from fsboundary.geometry.hulls.separation import Differences
 from hulls.oracles import clarabel_distances, cloud, rotation, squared_distance
 from hulls.pairs import separation, two
 

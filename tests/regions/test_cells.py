@@ -14,7 +14,7 @@ from torch import Tensor
 
 import fsboundary as fsb
 from fsboundary import Status
-from fsboundary.geometry.regions.cells import Cell, probe
+from fsboundary.geometry.regions.redundancy import Cell, probe
 
 
 def cell_of(rows: list[list[float]], offset: list[float], low: float, high: float) -> Cell:

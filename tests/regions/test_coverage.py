@@ -5,8 +5,8 @@ import torch
 
 import fsboundary as fsb
 from fsboundary import ArgumentError, Status
-from fsboundary.geometry.regions import covering
-from fsboundary.geometry.regions.covering import first_cover
+from fsboundary.geometry.regions import guaranteed_sets
+from fsboundary.geometry.regions.guaranteed_sets import first_cover
 from geometry.oracles import make_problem
 
 KINDS = ["unbounded", "nonnegative", "box"]
@@ -38,7 +38,7 @@ def test_agrees_with_every_ball_and_every_hull(k: int, d: int, kind: str) -> Non
     ("scale", "shift"), [(1.0, 0.0), (1.0, 1e6), (1e-30, 0.0), (1e-160, 0.0), (1e140, 0.0)]
 )
 def test_balls_at_any_scale(scale: float, shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(covering, "_PAIRS", 300)
+    monkeypatch.setattr(guaranteed_sets, "_PAIRS", 300)
     g = torch.Generator().manual_seed(0)
     v = scale * torch.randn(80, 4, generator=g, dtype=torch.float64) + shift
     z = scale * torch.randn(50, 4, generator=g, dtype=torch.float64) + shift

@@ -9,7 +9,7 @@ import torch
 
 import fsboundary as fsb
 from fsboundary import ArgumentError, Status
-from fsboundary.geometry.regions.half_spaces import hull_distance_bound
+from fsboundary.geometry.regions.guaranteed_sets import hull_distance_bound
 from geometry.oracles import make_problem
 from regions.attacks import changed, wide
 

@@ -17,7 +17,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import OK_CODES, Status
 from fsboundary.core.tolerance import FLIP_RTOL
-from fsboundary.geometry.lengths import lengths
+from fsboundary.geometry.norms import lengths
 from fsboundary.space import FeatureSpace
 
 _KINK = "distance 0, a kink: the row lies on the boundary, and the subgradient 0 is used"

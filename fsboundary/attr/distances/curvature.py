@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
-from fsboundary.geometry.lengths import lengths
-from fsboundary.geometry.pairs import pair_norms
+from fsboundary.geometry.norms import lengths, pair_norms
 
 _TIED, _HELD = 1e-6, 1e-12
 """A class ties at a point, or a face of the domain holds it, that comes so near, as a share of the

@@ -18,7 +18,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import HullProjection
 from fsboundary.core.status import OK_CODES
-from fsboundary.geometry.lengths import lengths
+from fsboundary.geometry.norms import lengths
 from fsboundary.hulls import project_on_hull
 from fsboundary.hulls.projection import HULL_RTOL
 from fsboundary.space import FeatureSpace

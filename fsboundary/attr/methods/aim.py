@@ -13,7 +13,7 @@ from fsboundary.attr.distances.envelope import rows_in
 from fsboundary.boundaries import find_flip_points
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import Status
-from fsboundary.geometry.lengths import lengths
+from fsboundary.geometry.norms import lengths
 from fsboundary.space import FeatureSpace
 
 

@@ -30,7 +30,7 @@ from fsboundary.attr.methods.flip_baselines import (
 )
 from fsboundary.attr.methods.watched_features import pulled_back, watched_features
 from fsboundary.core.errors import ArgumentError
-from fsboundary.geometry.over_rows import over_rows
+from fsboundary.geometry.batching import over_rows
 from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace, space_of
 

@@ -13,7 +13,7 @@ from fsboundary.attr.methods.aim import Aim, warn
 from fsboundary.attr.methods.arguments import as_tuple
 from fsboundary.attr.methods.watched_features import watched_features
 from fsboundary.core.errors import ArgumentError
-from fsboundary.geometry.over_rows import over_rows
+from fsboundary.geometry.batching import over_rows
 from fsboundary.pixels import flip_images
 from fsboundary.space import FeatureSpace
 

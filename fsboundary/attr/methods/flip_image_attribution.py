@@ -19,7 +19,7 @@ from fsboundary.attr.methods.flip_baselines import (
     flips_of,
     given_flips,
 )
-from fsboundary.geometry.over_rows import over_rows
+from fsboundary.geometry.batching import over_rows
 from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace, space_of
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fsboundary.attr.methods.aim import aim_from, warn_of_zeros
 from fsboundary.attr.methods.arguments import Target, Tensors, opened, parts_of
 from fsboundary.core.errors import ArgumentError
-from fsboundary.geometry.over_rows import over_rows
+from fsboundary.geometry.batching import over_rows
 from fsboundary.space import FeatureSpace, space_of
 
 _FLAT = "the layer does not move the features along the direction to the flip point"

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FlipPoints
-from fsboundary.geometry.chunks import chunk_rows, chunks
-from fsboundary.geometry.flips.dual_search import Proofs, search
-from fsboundary.geometry.flips.problems import FlipProblems, compress
+from fsboundary.geometry.batching import chunk_rows, chunks
+from fsboundary.geometry.flips.dual_problems import FlipProblems, compress
 from fsboundary.geometry.flips.scalar_dual import flip_start
+from fsboundary.geometry.flips.solve import Proofs, search
 from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 
 

@@ -14,7 +14,7 @@ from fsboundary.builtin.boundary_finders.local_descent import descend
 from fsboundary.builtin.boundary_finders.ray_starts import ray_starts
 from fsboundary.core.heads import LinearHead, NonlinearHead
 from fsboundary.core.results import FlipPoints
-from fsboundary.geometry.chunks import MEMORY_BYTES, chunks
+from fsboundary.geometry.batching import MEMORY_BYTES, chunks
 from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 
 _ROUNDS = 2

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from fsboundary.core.domain import Domain
 from fsboundary.core.heads import LinearHead
-from fsboundary.geometry.flips.dual_search import Proofs, search
-from fsboundary.geometry.flips.problems import FlipProblems
+from fsboundary.geometry.flips.dual_problems import FlipProblems
 from fsboundary.geometry.flips.scalar_dual import flip_start
+from fsboundary.geometry.flips.solve import Proofs, search
 
 _RTOL, _STEPS = 1e-11, 60
 """Of the dual Newton method; far below what the boundary is met with."""

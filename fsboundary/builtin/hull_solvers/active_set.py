@@ -17,7 +17,7 @@ from fsboundary.builtin.hull_solvers.block import Block
 from fsboundary.builtin.hull_solvers.sample import Sample
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
-from fsboundary.geometry.chunks import chunks
+from fsboundary.geometry.batching import chunks
 from fsboundary.geometry.hulls.pricing import price_exact
 from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
 

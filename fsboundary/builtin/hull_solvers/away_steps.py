@@ -18,7 +18,7 @@ from torch import Tensor
 from fsboundary.builtin.hull_solvers.stopping import ON_HULL, SAFETY
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
-from fsboundary.geometry.chunks import chunk_rows, chunks
+from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.hulls.certify import extent
 from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
 

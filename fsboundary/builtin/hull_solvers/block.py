@@ -10,7 +10,7 @@ from torch import Tensor
 from fsboundary.builtin.hull_solvers.sample import Sample
 from fsboundary.builtin.hull_solvers.simplex import min_norm_weights, reduced
 from fsboundary.builtin.hull_solvers.stopping import ON_HULL, SAFETY
-from fsboundary.geometry.chunks import chunk_rows, chunks
+from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.hulls.pricing import Priced
 
 _TURNS = 60

@@ -17,8 +17,8 @@ from fsboundary.builtin.hull_solvers.whole import all_points, packed, row_by_row
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
-from fsboundary.geometry.hulls.differences import Differences
-from fsboundary.geometry.hulls.lent import Lent
+from fsboundary.geometry.hulls.point_sets import Lent
+from fsboundary.geometry.hulls.separation import Differences
 from fsboundary.plugins.interfaces import HullSolver
 
 

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from fsboundary.core.tolerance import EPS, dot_error
 from fsboundary.geometry.flips.constraints import ConstraintRows
-from fsboundary.geometry.flips.dual import DualProblems
-from fsboundary.geometry.flips.problems import FlipProblems
-from fsboundary.geometry.lengths import TINY, lengths
+from fsboundary.geometry.flips.dual_problems import DualProblems, FlipProblems
+from fsboundary.geometry.norms import TINY, lengths
 
 
 def rounding_terms(problems: DualProblems) -> float:

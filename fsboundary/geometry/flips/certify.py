@@ -12,9 +12,8 @@ from fsboundary.core.status import Status
 from fsboundary.core.tolerance import TOO_FAR, absolute, dot_error
 from fsboundary.geometry.flips.bounds import dual_bound, reach_bound
 from fsboundary.geometry.flips.constraints import ClassRows, ConstraintRows, ExplicitRows
-from fsboundary.geometry.flips.dual import DualProblems
-from fsboundary.geometry.flips.problems import FlipProblems, compress, expand
-from fsboundary.geometry.lengths import TINY, lengths
+from fsboundary.geometry.flips.dual_problems import DualProblems, FlipProblems, compress, expand
+from fsboundary.geometry.norms import TINY, lengths
 
 
 @final

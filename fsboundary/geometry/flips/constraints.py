@@ -13,10 +13,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.geometry.chunks import MEMORY_BYTES
-from fsboundary.geometry.flips.dual import DualProblems
-from fsboundary.geometry.lengths import lengths
-from fsboundary.geometry.pairs import pair_norms
+from fsboundary.geometry.batching import MEMORY_BYTES
+from fsboundary.geometry.flips.dual_problems import DualProblems
+from fsboundary.geometry.norms import lengths, pair_norms
 
 
 class ConstraintRows(ABC):

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.tolerance import EPS
-from fsboundary.geometry.flips.dual import empty_slots
-from fsboundary.geometry.flips.problems import FlipProblems
+from fsboundary.geometry.flips.dual_problems import FlipProblems, empty_slots
 
 MAX_PIECES = 60
 """Newton steps at most; each crosses at least one kink. Real rows need three to six."""

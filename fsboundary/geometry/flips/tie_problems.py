@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
-from fsboundary.geometry.flips.dual import DualProblems, empty_slots
-from fsboundary.geometry.flips.problems import FlipProblems
+from fsboundary.geometry.flips.dual_problems import DualProblems, FlipProblems, empty_slots
 from fsboundary.geometry.flips.scalar_dual import solve_tie
-from fsboundary.geometry.pairs import pair_norms
+from fsboundary.geometry.norms import pair_norms
 
 
 @final

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.tolerance import EPS, dot_error
-from fsboundary.geometry.lengths import TINY, lengths
-from fsboundary.geometry.streaming import streamed
+from fsboundary.geometry.batching import streamed
+from fsboundary.geometry.norms import TINY, lengths
 
 
 @final

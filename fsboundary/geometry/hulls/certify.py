@@ -18,12 +18,10 @@ from fsboundary.core.protocols import MeasuredPointSet, Moments, PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import ATOL_SHARE, EPS, dot_error
-from fsboundary.geometry.hulls.gathering import combined
-from fsboundary.geometry.hulls.lent import Lent
+from fsboundary.geometry.batching import over_rows, streamed
+from fsboundary.geometry.hulls.point_sets import Lent, combined
 from fsboundary.geometry.hulls.pricing import price_exact
-from fsboundary.geometry.lengths import TINY, lengths
-from fsboundary.geometry.over_rows import over_rows
-from fsboundary.geometry.streaming import streamed
+from fsboundary.geometry.norms import TINY, lengths
 
 INSIDE, OUTSIDE, UNDECIDED = 1, -1, 0
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.protocols import PointSet
-from fsboundary.geometry.hulls.gathering import gathered, products
-from fsboundary.geometry.hulls.lent import Lent
+from fsboundary.geometry.hulls.point_sets import Lent, gathered, products
 
 CANDIDATES = 8
 """Generators that the float32 pass keeps for each row, to be priced again in float64."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.tolerance import dot_error
 from fsboundary.geometry.linear_programs import Array
-from fsboundary.geometry.pairs import pair_norms
+from fsboundary.geometry.norms import pair_norms
 
 Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]

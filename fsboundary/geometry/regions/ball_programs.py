@@ -20,8 +20,8 @@ import torch
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import dot_error
 from fsboundary.geometry.exact_arithmetic import FEW, dependent_columns
-from fsboundary.geometry.lengths import lengths
 from fsboundary.geometry.linear_programs import Array
+from fsboundary.geometry.norms import lengths
 from fsboundary.geometry.regions.arrangement import Arrangement, Index, Mask
 
 PARALLEL = 1e-9

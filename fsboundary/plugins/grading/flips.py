@@ -11,9 +11,9 @@ from fsboundary.core.errors import PluginError
 from fsboundary.core.heads import LinearHead, NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.tolerance import FLIP_RTOL
-from fsboundary.geometry.chunks import chunk_rows, chunks
+from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.certify import Grade, Proposal, grade_flips
-from fsboundary.geometry.flips.problems import FlipProblems
+from fsboundary.geometry.flips.dual_problems import FlipProblems
 from fsboundary.plugins.interfaces import BoundaryFinder
 
 

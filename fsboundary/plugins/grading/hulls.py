@@ -11,7 +11,7 @@ from fsboundary.core.errors import DataError, PluginError
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.hulls.certify import extent, grade_hulls
-from fsboundary.geometry.hulls.lent import Lent
+from fsboundary.geometry.hulls.point_sets import Lent
 from fsboundary.plugins.interfaces import HullSolver
 
 _states: weakref.WeakKeyDictionary[PointSet, tuple[Lent, dict[str, Any]]] = (

@@ -8,7 +8,7 @@ from torch import Tensor
 from fsboundary.core.heads import NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
-from fsboundary.geometry.chunks import chunk_rows, chunks
+from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.plugins.grading.flips import ask
 from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 

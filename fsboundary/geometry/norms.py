@@ -3,12 +3,18 @@
 The sum of squares underflows to 0 for entries below 1e-162 and overflows above 1e154. A length of
 0 of a row that is not zero would make two classes "equal" and their boundary "unreachable", so
 every length behind a certificate comes from here.
+
+Norms of pairwise normals w_i - w_k.
 """
 
 from __future__ import annotations
 
+import weakref
+
 import torch
 from torch import Tensor
+
+from fsboundary.core.heads import LinearHead
 
 TINY = torch.finfo(torch.float64).tiny
 """The smallest normal number. ``dot_error(n) * TINY`` bounds what n products lose by underflow,
@@ -32,3 +38,25 @@ def lengths(x: Tensor) -> Tensor:
         scale = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
         plain[strange] = scale * torch.linalg.vector_norm(part / scale[..., None], dim=-1)
     return plain
+
+
+_norms: weakref.WeakKeyDictionary[LinearHead, dict[float, Tensor]] = weakref.WeakKeyDictionary()
+
+
+def pair_norms(head: LinearHead, p: float = 2.0) -> Tensor:
+    """Return |w_i - w_k|_p for all pairs, (K,K), float64; kept per head. p is 1 or 2.
+
+    The differences are formed explicitly: the expansion by a matrix product would lose all
+    digits of nearly equal rows. 0 stands for equal rows and nothing else.
+    """
+    kept = _norms.setdefault(head, {})
+    if p not in kept:
+        w = head.weight
+        norms = torch.cdist(w, w, p=p, compute_mode="donot_use_mm_for_euclid_dist")
+        if p == 2.0:
+            # squares may have underflowed or overflowed
+            strange = ~((norms > 1e-140) & (norms < 1e150)).fill_diagonal_(True)
+            for i in strange.any(dim=1).nonzero()[:, 0].tolist():
+                norms[i, strange[i]] = lengths(w[i] - w[strange[i]])
+        kept[p] = norms
+    return kept[p]

@@ -1,8 +1,18 @@
-"""How many problems fit in one piece of work."""
+"""How many problems fit in one piece of work.
+
+One value a row, beside arrays of any rank.
+
+All generators of a point set, one chunk in memory at a time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fsboundary.core.protocols import PointSet
 
 CACHE_BYTES = 1 << 20
 """One work array of a chunk should stay near the size of a core's cache: batched passes over
@@ -27,3 +37,14 @@ def chunks(total: int, rows: int) -> Iterator[slice]:
     """Yield consecutive slices of at most `rows` that cover ``range(total)``."""
     for start in range(0, total, rows):
         yield slice(start, min(start + rows, total))
+
+
+def over_rows(values: Tensor, like: Tensor) -> Tensor:
+    """Return `values` (B,) shaped to broadcast over the rows of `like` (B,...)."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def streamed(points: PointSet) -> Iterator[Tensor]:
+    """Yield the generators in order, (c,d) float64 each."""
+    for part in chunks(len(points), chunk_rows(points.num_features, 4096)):
+        yield points.take(torch.arange(part.start, part.stop)).to(torch.float64)
