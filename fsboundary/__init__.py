@@ -72,7 +72,7 @@ if TYPE_CHECKING:
         nearest_hulls,
         project_on_hull,
     )
-    from fsboundary.models.two_classes import two_class_head
+    from fsboundary.models.new_heads import two_class_head
     from fsboundary.plugins.hookspecs import hookimpl
     from fsboundary.plugins.interfaces import (
         BoundaryFinder,
@@ -106,7 +106,7 @@ _HOMES = {
         "region_distances",
         "tie_points",
     ),
-    "models.two_classes": ("two_class_head",),
+    "models.new_heads": ("two_class_head",),
     "core.domain": ("Domain",),
     "core.errors": (
         "ArgumentError",

@@ -14,10 +14,9 @@ from fsboundary.core.errors import ArgumentError, HeadError
 from fsboundary.core.heads import LinearHead
 from fsboundary.models.calling import answer, call, refuse_training, unwrap
 from fsboundary.models.head_errors import no_head, not_finite
+from fsboundary.models.head_search import KnownHead, find
 from fsboundary.models.hooks import watching
-from fsboundary.models.known_head import KnownHead
 from fsboundary.models.linear_maps import Reading
-from fsboundary.models.matching import find
 from fsboundary.models.nonnegativity import NonnegativityProver
 from fsboundary.plugins.interfaces import FeatureExtractor
 
@@ -30,7 +29,7 @@ class HeadInput(FeatureExtractor):
     whose output, directly, flattened or averaged over space, is the model's. A softmax or
     log-softmax after it is seen through. On every batch ``W z + b`` is then checked against the
     model's logits (the tolerance is stated in
-    :mod:`fsboundary.models.agreement`). The model is called as it is: nothing of it
+    :mod:`fsboundary.models.linear_maps`). The model is called as it is: nothing of it
     is moved or changed, and no hook stays on it.
 
     Parameters

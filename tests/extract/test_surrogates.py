@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import fsboundary as fsb
 from extract.nets import CLASSES, Net, images
-from fsboundary.models.regression import logistic_head
+from fsboundary.models.new_heads import logistic_head
 
 
 class Pixels(fsb.FeatureExtractor):

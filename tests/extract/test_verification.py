@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import fsboundary as fsb
 from extract.nets import CLASSES, WIDTH, Last, Net, images
-from fsboundary.models import agreement
+from fsboundary.models import linear_maps
 from fsboundary.models.linear_maps import Reading
 
 
@@ -119,15 +119,15 @@ def reading(width: int, dtype: torch.dtype, convolution: bool = False) -> Readin
 
 def test_the_tolerance_is_what_its_page_says() -> None:
     u32, u64 = 2.0**-24, 2.0**-53
-    assert agreement.share(reading(4, torch.float32)) == pytest.approx(8 * (u32 + u64))
+    assert linear_maps.share(reading(4, torch.float32)) == pytest.approx(8 * (u32 + u64))
     wide = 8 * 1025**0.5 * (u32 + u64)
-    assert agreement.share(reading(1023, torch.float32)) == pytest.approx(wide)
-    assert agreement.share(reading(4, torch.float64)) == pytest.approx(16 * u64)
+    assert linear_maps.share(reading(1023, torch.float32)) == pytest.approx(wide)
+    assert linear_maps.share(reading(4, torch.float64)) == pytest.approx(16 * u64)
     for half in (torch.bfloat16, torch.float16):
         added = 3 * torch.finfo(half).eps
-        assert agreement.share(reading(4, half)) == pytest.approx(8 * (u32 + u64) + added)
-        assert agreement.share(reading(4, torch.float32), half) > added
-    bound = agreement.allowed(
+        assert linear_maps.share(reading(4, half)) == pytest.approx(8 * (u32 + u64) + added)
+        assert linear_maps.share(reading(4, torch.float32), half) > added
+    bound = linear_maps.allowed(
         reading(4, torch.float64),
         -torch.ones(3, 4).double(),
         torch.ones(3).double(),
@@ -145,11 +145,11 @@ def default_precision() -> Iterator[None]:
 @pytest.mark.usefixtures("default_precision")
 @pytest.mark.parametrize(("precision", "eps"), [("high", 2.0**-10), ("medium", 2.0**-7)])
 def test_reduced_precision_of_products_is_allowed_for(precision: str, eps: float) -> None:
-    exact = agreement.share(reading(9, torch.float32))
-    double = agreement.share(reading(9, torch.float64))
+    exact = linear_maps.share(reading(9, torch.float32))
+    double = linear_maps.share(reading(9, torch.float64))
     torch.set_float32_matmul_precision(precision)
-    assert agreement.share(reading(9, torch.float32)) == pytest.approx(exact + 2 * eps)
-    assert agreement.share(reading(9, torch.float64)) == double
+    assert linear_maps.share(reading(9, torch.float32)) == pytest.approx(exact + 2 * eps)
+    assert linear_maps.share(reading(9, torch.float64)) == double
     space = fsb.FeatureSpace(Last(nn.Identity(), nn.Linear(512, 100)))
     assert space.extract(torch.randn(256, 512)).ok.all()
 
@@ -164,18 +164,18 @@ class Settings:
 @pytest.mark.parametrize("allow", [True, False])
 def test_the_settings_of_older_torch_are_read(monkeypatch: pytest.MonkeyPatch, allow: bool) -> None:
     monkeypatch.setattr(torch.backends.cuda, "matmul", Settings(allow))
-    assert agreement._product_precision("cuda", False) == ("tf32" if allow else "")
+    assert linear_maps._product_precision("cuda", False) == ("tf32" if allow else "")
     monkeypatch.setattr(torch.backends, "mkldnn", Settings(allow))
     monkeypatch.setattr(
         torch, "get_float32_matmul_precision", lambda: "medium" if allow else "highest"
     )
-    assert agreement._product_precision("cpu", False) == ("bf16" if allow else "")
+    assert linear_maps._product_precision("cpu", False) == ("bf16" if allow else "")
 
 
 def test_cudnn_rounds_convolutions_by_a_setting_of_its_own() -> None:
-    assert agreement._product_precision("cuda", True) == torch.backends.cudnn.conv.fp32_precision
+    assert linear_maps._product_precision("cuda", True) == torch.backends.cudnn.conv.fp32_precision
     plain = torch.backends.cuda.matmul.fp32_precision
-    assert agreement._product_precision("cuda", False) == plain
+    assert linear_maps._product_precision("cuda", False) == plain
 
 
 def test_verification_reads_rows_beside_those_that_are_not_finite() -> None:

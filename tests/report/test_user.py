@@ -125,7 +125,7 @@ def test_archive_with_everything(tmp_path: Path, archive: Archive, weights: Path
 SURROGATE = """
 import torch
 import fsboundary as fsb
-from fsboundary.models.regression import logistic_head
+from fsboundary.models.new_heads import logistic_head
 
 class Pixels(fsb.FeatureExtractor):
     surrogate = True

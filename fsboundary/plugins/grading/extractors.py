@@ -7,8 +7,7 @@ from torch import Tensor
 
 from fsboundary.core.errors import HeadMismatchError
 from fsboundary.core.heads import LinearHead
-from fsboundary.models.agreement import allowed
-from fsboundary.models.linear_maps import Reading
+from fsboundary.models.linear_maps import Reading, allowed
 from fsboundary.plugins.interfaces import FeatureExtractor
 
 
@@ -24,7 +23,7 @@ def verified(
     ------
     HeadMismatchError
         It differs by more than rounding explains
-        (:mod:`fsboundary.models.agreement`).
+        (:mod:`fsboundary.models.linear_maps`).
     """
     rows = len(features)
     if (features.shape, logits.shape) != ((rows, head.num_features), (rows, head.num_classes)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import fsboundary as fsb
 from fsboundary import plugins
-from fsboundary.models.regression import logistic_head
+from fsboundary.models.new_heads import logistic_head
 from fsboundary_transformers.processing import processed, settings
 
 Pooling = Literal["first", "mean", "patches"]

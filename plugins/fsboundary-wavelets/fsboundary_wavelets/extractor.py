@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import fsboundary as fsb
-from fsboundary.models.regression import logistic_head
+from fsboundary.models.new_heads import logistic_head
 from fsboundary_wavelets.transform import coefficients
 
 
