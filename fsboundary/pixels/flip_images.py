@@ -17,7 +17,7 @@ from fsboundary.pixels.checks import check_bounds, check_classes, check_pixels
 from fsboundary.pixels.classes import first_logits
 from fsboundary.pixels.inputs import check_labels, told_accuracy
 from fsboundary.plugins import create
-from fsboundary.plugins.grading.image_grading import find_and_grade_images
+from fsboundary.plugins.grading.images import find_and_grade_images
 from fsboundary.plugins.interfaces import ImageBoundaryFinder
 from fsboundary.space import FeatureSpace, space_of
 

@@ -11,7 +11,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import CrossedImages, FlipImages
 from fsboundary.core.status import Status
 from fsboundary.pixels.checks import check_bounds
-from fsboundary.plugins.grading.image_grading import pixel_distance
+from fsboundary.plugins.grading.images import pixel_distance
 from fsboundary.space import FeatureSpace, space_of
 
 _LEVELS = 255

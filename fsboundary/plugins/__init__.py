@@ -17,8 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from fsboundary.plugins.registry.identity import Identity, identify
-from fsboundary.plugins.registry.info import Kind, PluginInfo
-from fsboundary.plugins.registry.lazy import lazy
+from fsboundary.plugins.registry.info import Kind, PluginInfo, lazy
 from fsboundary.plugins.registry.selection import create as _create
 from fsboundary.plugins.registry.store import Registry
 

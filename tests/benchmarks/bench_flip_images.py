@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import fsboundary as fsb
 from fsboundary.demo import load_demo
 from fsboundary.demo.train import read_fashion_mnist
-from fsboundary.plugins.grading.counting import CountingView
+from fsboundary.plugins.grading.images import CountingView
 
 with warnings.catch_warnings():
     # foolbox 3.3 imports scipy.ndimage by a name that SciPy is to drop

@@ -14,7 +14,7 @@ from fsboundary.plugins import hookspecs
 from fsboundary.plugins.hookspecs import hookimpl
 from fsboundary.plugins.interfaces import Registration
 from fsboundary.plugins.registry import info, loading
-from fsboundary.plugins.registry.capture import captured_stdout
+from fsboundary.plugins.registry.loading import captured_stdout
 
 
 def module(**attributes: Any) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages
 from fsboundary.core.status import Status
-from fsboundary.plugins.grading.image_grading import tie_range
+from fsboundary.plugins.grading.images import tie_range
 
 Norm = Literal["l2", "linf"]
 

@@ -1,19 +1,64 @@
-"""Load one plugin: import, check its hooks, call each by itself, check what they return."""
+"""Keep what a plugin prints while it loads out of the program's output.
+
+Load one plugin: import, check its hooks, call each by itself, check what they return.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, TextIO, final
 
 import pluggy
 
 from fsboundary.plugins import hookspecs
 from fsboundary.plugins.interfaces import Registration
-from fsboundary.plugins.registry.capture import captured_stdout
 from fsboundary.plugins.registry.info import HOOKS, Kind
+
+
+@final
+class _Capture:
+    """Stands in for ``sys.stdout``; keeps the text of one thread, and passes on all other.
+
+    A plugin may keep the stream (a logging handler does), so it passes everything on once it is
+    closed.
+    """
+
+    def __init__(self, stream: TextIO, parts: list[str]) -> None:
+        self._stream, self._parts = stream, parts
+        self.owner: int | None = threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """Write as text streams do."""
+        if threading.get_ident() != self.owner:
+            return self._stream.write(text)
+        self._parts.append(text)
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Write as text streams do."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def captured_stdout(parts: list[str]) -> Iterator[None]:
+    """Append what this thread prints to `parts`, while other threads print as before."""
+    capture: Any = _Capture(sys.stdout, parts)
+    try:
+        with contextlib.redirect_stdout(capture):
+            yield
+    finally:
+        capture.owner = None
+
 
 SLOW = 2.0
 """A plugin that takes longer to load than this many seconds gets a remark."""
