@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import fsboundary as fsb
-from fsboundary.builtin.hull_solvers.least_squares import simplex_weights
-from fsboundary.builtin.hull_solvers.simplex import min_norm_weights
+from fsboundary.builtin.hull_solvers.min_norm_point import min_norm_weights, simplex_weights
 from hulls.oracles import cloud
 from hulls.sly import Sly
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fsboundary.builtin.hull_solvers.block import _groups_ahead, _leftmost
+from fsboundary.builtin.hull_solvers.active_set_block import _groups_ahead, _leftmost
 
 
 @pytest.mark.parametrize("width", [1, 15, 256, 257, 300, 1000, 2048])

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fsboundary import ArgumentError, FeatureBank, HullSeparation, Status
-from fsboundary.builtin.hull_solvers.geometry_interior_point import shortest_weights
-from fsboundary.builtin.hull_solvers.interior_point import InteriorPoint
+from fsboundary.builtin.hull_solvers.interior_point import InteriorPoint, shortest_weights
 from fsboundary.geometry.hulls.separation import Differences
 from hulls.oracles import cloud, rotation
 from hulls.pairs import separation as by_default

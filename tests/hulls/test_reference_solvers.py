@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fsboundary import ArgumentError, PluginError, Status
 from fsboundary.banks import FeatureBank
-from fsboundary.builtin.cvxpy_hull import CvxpyHull
+from fsboundary.builtin.cvxpy_reference import CvxpyHull
 from fsboundary.builtin.hull_solvers.away_steps import AwaySteps
 from fsboundary.builtin.hull_solvers.nnls import Nnls
 from fsboundary.hulls import project_on_hull

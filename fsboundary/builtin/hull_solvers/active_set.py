@@ -13,8 +13,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.hull_solvers.block import Block
-from fsboundary.builtin.hull_solvers.sample import Sample
+from fsboundary.builtin.hull_solvers.active_set_block import Block, Sample
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.batching import chunks

@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.builtin.hull_solvers.stopping import ON_HULL, SAFETY
+from fsboundary.builtin.hull_solvers.common import ON_HULL, SAFETY
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.batching import chunk_rows, chunks

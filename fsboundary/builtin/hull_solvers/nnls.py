@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fsboundary.builtin.hull_solvers.least_squares import Array, simplex_weights
-from fsboundary.builtin.hull_solvers.whole import all_points, row_by_row
+from fsboundary.builtin.hull_solvers.common import all_points, row_by_row
+from fsboundary.builtin.hull_solvers.min_norm_point import Array, simplex_weights
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.plugins.interfaces import HullSolver

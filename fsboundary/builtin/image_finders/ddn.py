@@ -8,7 +8,7 @@ from typing import Literal, final
 from torch import Tensor
 
 from fsboundary.builtin.boundary_finders.bracketing import bracket
-from fsboundary.builtin.image_finders.descent import descend
+from fsboundary.builtin.image_finders.norm_descent import descend
 from fsboundary.builtin.image_finders.search_state import ImageSearch
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages

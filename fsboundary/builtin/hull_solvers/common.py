@@ -1,4 +1,7 @@
-"""What hull solvers share that hold all points and answer one row at a time."""
+"""When a hull solver may stop, seen from how the core grades.
+
+What hull solvers share that hold all points and answer one row at a time.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fsboundary.builtin.hull_solvers.least_squares import Array
+from fsboundary.builtin.hull_solvers.min_norm_point import Array
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.plugins.interfaces import unsolved_hulls
+
+SAFETY = 0.5
+"""Rows stop at this share of the tolerance, so that grading, which subtracts its own rounding,
+does not fail for want of a digit."""
+
+ON_HULL = 1e-10
+"""Residuals below this share of the scale are inside: a tenth of what grading calls inside."""
 
 
 def all_points(points: PointSet, most: int) -> Array:

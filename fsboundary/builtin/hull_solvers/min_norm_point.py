@@ -1,4 +1,10 @@
-"""The point of smallest norm in the hull of few points, for many rows at once.
+"""The nearest point of the hull of few points, by nonnegative least squares.
+
+With y_i = v_i - q, the x >= 0 that minimises |Σ x_i y_i|² + s² (Σ x_i - 1)² is t a with t > 0 and a
+the weights of the hull's nearest point, whatever s > 0 is (Wolfe, "Finding the nearest point in a
+polytope", Math. Programming 11 (1976)).
+
+The point of smallest norm in the hull of few points, for many rows at once.
 
 min ½|Σ a_s y_s|² over the simplex. With G the Gram matrix and σ > 0, the affine minimiser on a
 passive set P is x / Σx with (G + σ 11ᵀ)_PP x = 1 (Wolfe, "Finding the nearest point in a polytope",
@@ -12,10 +18,35 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import optimize
 from torch import Tensor
 
-from fsboundary.builtin.hull_solvers.least_squares import simplex_weights
 from fsboundary.core.tolerance import EPS
+
+Array = NDArray[np.float64]
+
+
+def simplex_weights(points: Array, query: Array) -> Array:
+    """Return weights (n,) of the point of the hull of `points` (n,d) nearest to `query` (d,).
+
+    At most d + 1 are above zero; all are zero where scipy's routine gave up.
+    """
+    count, d = points.shape
+    lifted = np.ones((d + 1, count))
+    np.subtract(points.T, query[:, None], out=lifted[:d])
+    # the ones must be neither lost beside the coordinates nor drown them
+    size = np.abs(lifted[:d]).max(initial=0.0)
+    lifted[:d] /= size or 1.0
+    right = np.zeros(d + 1)
+    right[d] = 1.0
+    try:
+        weights, _ = optimize.nnls(lifted, right)
+    except RuntimeError:  # its limit of iterations, three for each point
+        return np.zeros(count)
+    total = float(weights.sum())
+    return np.asarray(weights / total) if total > 0 else np.zeros(count)
+
 
 _RIDGE = 1e-13
 """Added to the diagonal relative to the largest Gram entry: keeps affinely dependent points
