@@ -11,8 +11,7 @@ import torch
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.memory import MemoryStore
-from fsboundary.space.drawn import Drawn, batches, check_loader, refuse_shuffling
-from fsboundary.space.source import Source
+from fsboundary.space.loader import Drawn, Source, batches, check_loader, refuse_shuffling
 
 
 def build(
@@ -23,7 +22,7 @@ def build(
     if path is None:
         return _in_memory(source, batches(loader, show_progress))
     refuse_shuffling(loader)
-    from fsboundary.space.stream import stream  # here: banks in memory need no Zarr
+    from fsboundary.space.streaming import stream  # here: banks in memory need no Zarr
 
     stream(source, batches(loader, show_progress), Path(path))
     return FeatureBank.open(path)

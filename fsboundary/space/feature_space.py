@@ -25,7 +25,7 @@ from fsboundary.plugins.grading.extractors import verified
 from fsboundary.plugins.interfaces import FeatureExtractor
 from fsboundary.space.bank_builder import build
 from fsboundary.space.fidelity import Fidelity, fitted
-from fsboundary.space.source import Source
+from fsboundary.space.loader import Source
 
 
 @final

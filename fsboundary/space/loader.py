@@ -1,9 +1,12 @@
-"""What a loader gives: batches of images, perhaps with labels, in a known order."""
+"""What a loader gives: batches of images, perhaps with labels, in a known order.
+
+Where the features of images come from.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -12,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 from tqdm import tqdm
 
+from fsboundary.banks import BankInfo
 from fsboundary.banks.checks import checked_labels
-from fsboundary.core.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.models.images import check_images
 
 _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -112,3 +116,40 @@ def _parts(batch: object) -> tuple[Any, Any]:
         got += f" of {len(batch)}"
     fix = "wrap the loader in a generator function, or a class with __iter__, that yields these"
     raise ArgumentError("loader", got, "images, or (images, labels)", fix)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A feature space, as far as a bank needs it.
+
+    Attributes
+    ----------
+    extract : callable
+        Images (m, ...) to features (m,d), in one batch: the same images give the same bits only
+        in the same company.
+    about : callable
+        The space's BankInfo, once some features were extracted.
+    """
+
+    extract: Callable[[Tensor], Tensor]
+    about: Callable[[], BankInfo]
+
+    def features(self, batch: Drawn) -> Tensor:
+        """Return the features (m,d) of a batch, float32 or float64.
+
+        Raises
+        ------
+        DataError
+            Features are NaN or infinite; the message says which images'.
+        """
+        features = self.extract(batch.images)
+        bad = (~torch.isfinite(features).all(dim=1)).nonzero()[:, 0] + batch.start
+        if len(bad):
+            shown = ", ".join(map(str, bad[:20].tolist())) + (", .." if len(bad) > 20 else "")
+            raise DataError(
+                f"loader: NaN or infinite features of {len(bad)} images, at rows {shown} (counted "
+                "from 0). Leave these images out or mend them, and call again: on disk, whole "
+                "chunks before them are kept"
+            )
+        return features if features.dtype == torch.float64 else features.to(torch.float32)
