@@ -1,10 +1,9 @@
 """Where the decision boundaries are: the closest boundary points of features, ties and paths."""
 
-from fsboundary.boundaries.ambiguous import ambiguity
 from fsboundary.boundaries.class_path import class_path
 from fsboundary.boundaries.flip_points import find_flip_points
 from fsboundary.boundaries.region_distances import region_distances
-from fsboundary.boundaries.ties import largest_ties, tie_points
+from fsboundary.boundaries.ties import ambiguity, largest_ties, tie_points
 
 __all__ = [
     "ambiguity",

@@ -51,7 +51,7 @@ def test_a_bank_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     head, z = make_problem(4, 5, "nonnegative", rows=10, seed=5)
     bank = fsb.FeatureBank(make_problem(4, 5, "nonnegative", rows=300, seed=6)[1])
     want = fsb.ambiguity(head, z, reference=bank)
-    monkeypatch.setattr("fsboundary.boundaries.ambiguous._ROWS", 64)
+    monkeypatch.setattr("fsboundary.boundaries.ties._ROWS", 64)
     monkeypatch.setattr("fsboundary.geometry.batching.CACHE_BYTES", 0)
     sizes: list[int] = []
     take = fsb.FeatureBank.take
