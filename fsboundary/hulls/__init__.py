@@ -1,11 +1,11 @@
 """Questions about the convex hull of a bank: inside or outside, how far, supported by what."""
 
 from fsboundary.hulls.affine import affine_rank, affine_residuals
+from fsboundary.hulls.leave_one_out import extrapolation, leave_one_out_distances
 from fsboundary.hulls.nearest import nearest_hulls
 from fsboundary.hulls.projection import class_hull_distances, project_on_hull
 from fsboundary.hulls.separation import hull_separation
 from fsboundary.hulls.vertices import hull_vertices
-from fsboundary.hulls.yardstick import extrapolation, leave_one_out_distances
 
 __all__ = [
     "affine_rank",

@@ -1,9 +1,12 @@
-"""Inside or outside the convex hull of a bank, how far, and which points support the answer."""
+"""Which rows of a bank hold the same point.
+
+Inside or outside the convex hull of a bank, how far, and which points support the answer.
+"""
 
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
@@ -15,10 +18,53 @@ from fsboundary.core.checks import check_bank_features, check_labelled, check_li
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
 from fsboundary.core.status import Status
-from fsboundary.hulls.copies import copies_of
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.hulls import project_and_grade
 from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
+
+_kept: weakref.WeakKeyDictionary[FeatureBank, Copies] = weakref.WeakKeyDictionary()
+
+
+def copies_of(bank: FeatureBank) -> Copies:
+    """Return which rows of `bank` hold the same point; found once, from one pass."""
+    if bank not in _kept:
+        _kept[bank] = Copies(bank)
+    return _kept[bank]
+
+
+@final
+class Copies:
+    """The rows of a bank in order of their points, and where each point begins."""
+
+    def __init__(self, bank: FeatureBank) -> None:
+        digests = bank.digests()
+        order = digests[:, 1].argsort(stable=True)
+        self._rows = order[digests[order, 0].argsort(stable=True)]
+        digests = digests[self._rows]
+        first = torch.ones(len(digests), dtype=torch.bool)
+        first[1:] = (digests[1:] != digests[:-1]).any(dim=1)
+        self._begin = torch.cat([first.nonzero()[:, 0], torch.tensor([len(first)])])
+        self._point = torch.empty_like(self._rows)
+        self._point[self._rows] = first.cumsum(dim=0) - 1
+
+    @property
+    def first(self) -> Tensor:
+        """The lowest row (n,) that holds the same point as each row."""
+        return self._rows[self._begin[self._point]]
+
+    @property
+    def count(self) -> Tensor:
+        """How many rows (n,) hold the same point as each row, itself included."""
+        return self._begin.diff()[self._point]
+
+    def of(self, wanted: Tensor) -> Tensor:
+        """Return the rows that hold the same points as `wanted` (B,), itself included, (B,E)."""
+        point = self._point[wanted.clamp_min(0)]
+        counts = torch.where(wanted >= 0, self._begin[point + 1] - self._begin[point], 0)
+        column = torch.arange(max(counts.tolist(), default=0) or 1)
+        place = (self._begin[point, None] + column).clamp_max(len(self._rows) - 1)
+        return torch.where(column < counts[:, None], self._rows[place], -1)
+
 
 HULL_RTOL = 1e-6
 MAX_STEPS = 200

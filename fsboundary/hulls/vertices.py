@@ -14,9 +14,8 @@ from fsboundary.core.tolerance import ATOL_SHARE, EPS, absolute
 from fsboundary.geometry.hulls.affine import flat_of
 from fsboundary.geometry.hulls.certify import extent
 from fsboundary.geometry.hulls.separation import margins
-from fsboundary.hulls.copies import Copies, copies_of
-from fsboundary.hulls.left_out import blocks, left_out
-from fsboundary.hulls.projection import MAX_STEPS
+from fsboundary.hulls.leave_one_out import blocks, left_out
+from fsboundary.hulls.projection import MAX_STEPS, Copies, copies_of
 from fsboundary.plugins import create
 from fsboundary.plugins.interfaces import HullSolver
 

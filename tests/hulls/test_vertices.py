@@ -22,7 +22,7 @@ from fsboundary import (
     hull_vertices,
     leave_one_out_distances,
 )
-from fsboundary.hulls import left_out
+from fsboundary.hulls import leave_one_out
 from fsboundary.hulls import vertices as module
 from hulls.oracles import cloud, rotation, squared_distance
 
@@ -139,8 +139,8 @@ def test_invariance(scale: float, shift: float) -> None:
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     points = torch.cat([cloud(90, 3, 7), cloud(90, 3, 7)[:20].repeat_interleave(4, dim=0)])
     want = vertices(points)
-    monkeypatch.setattr(left_out, "_ROWS", 7)
-    monkeypatch.setattr(left_out, "_COPIES", 8)
+    monkeypatch.setattr(leave_one_out, "_ROWS", 7)
+    monkeypatch.setattr(leave_one_out, "_COPIES", 8)
     found = vertices(points)
     assert torch.equal(found.extreme, want.extreme)
     assert torch.equal(found.copy_of, want.copy_of)
