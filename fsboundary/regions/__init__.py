@@ -1,11 +1,10 @@
 """Regions of feature space: how a head divides it, and what is guaranteed to have one class."""
 
 from fsboundary.regions.angles import normal_angles
-from fsboundary.regions.balls import guaranteed_balls
-from fsboundary.regions.boxes import guaranteed_boxes
 from fsboundary.regions.coverage import coverage, coverage_shares
 from fsboundary.regions.faces import region_faces
-from fsboundary.regions.hulls import GuaranteedHulls, guaranteed_hulls
+from fsboundary.regions.guaranteed_balls import guaranteed_balls, guaranteed_boxes
+from fsboundary.regions.guaranteed_hulls import GuaranteedHulls, guaranteed_hulls
 from fsboundary.regions.partition import partition
 from fsboundary.regions.shares import feature_shares, region_shares
 

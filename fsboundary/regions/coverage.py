@@ -15,8 +15,8 @@ from fsboundary.core.results import Coverage, CoverageShares, FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.regions.guaranteed_sets import first_cover
-from fsboundary.regions.balls import guaranteed_balls
-from fsboundary.regions.hulls import GuaranteedHulls, check_width, guaranteed_hulls
+from fsboundary.regions.guaranteed_balls import guaranteed_balls
+from fsboundary.regions.guaranteed_hulls import GuaranteedHulls, check_width, guaranteed_hulls
 
 
 def coverage(

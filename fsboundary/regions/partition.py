@@ -27,8 +27,13 @@ from fsboundary.regions.limits import (
     check_path,
     common_limits,
 )
-from fsboundary.regions.program_journal import ProgramJournal, journal_key
-from fsboundary.regions.region_programs import Answer, Task, solve_all
+from fsboundary.regions.partition_programs import (
+    Answer,
+    ProgramJournal,
+    Task,
+    journal_key,
+    solve_all,
+)
 from fsboundary.regions.witnesses import FacetTable, find_witnesses
 
 FEW_CLASSES = 200

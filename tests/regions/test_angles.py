@@ -7,7 +7,7 @@ import torch
 
 import fsboundary as fsb
 from fsboundary import ArgumentError
-from fsboundary.regions.geometry_angles import pairwise_angles
+from fsboundary.regions.angles import pairwise_angles
 from geometry.oracles import make_problem
 
 
