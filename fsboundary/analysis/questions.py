@@ -12,7 +12,7 @@ from fsboundary.analysis.point_cloud import Points, between, mean, median, rank_
 from fsboundary.analysis.table import Measure
 from fsboundary.boundaries import class_path, find_flip_points
 from fsboundary.pixels import flip_images
-from fsboundary.pixels.jacobian import features_of
+from fsboundary.pixels.model_calls import features_of
 from fsboundary.space import FeatureSpace
 
 _RANKS = "rank correlation"

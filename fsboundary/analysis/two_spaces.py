@@ -27,8 +27,7 @@ from fsboundary.analysis.questions import (
 from fsboundary.analysis.table import Measure, TwoSpaces
 from fsboundary.core.errors import ArgumentError
 from fsboundary.models.images import check_batch_size
-from fsboundary.pixels.checks import check_bounds, check_pixels
-from fsboundary.pixels.inputs import check_labels, told_accuracy
+from fsboundary.pixels.checks import check_bounds, check_labels, check_pixels, told_accuracy
 from fsboundary.space import FeatureSpace, space_of
 
 

@@ -1,14 +1,20 @@
-"""Checks shared by the functions that a user calls with a model and images."""
+"""Checks shared by the functions that a user calls with a model and images.
+
+More checks of what a user passes to the functions about images.
+"""
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fsboundary.core.errors import ArgumentError
 from fsboundary.models.images import check_images
+from fsboundary.space import FeatureSpace, space_of
 
 
 def check_bounds(bounds: object) -> tuple[float, float]:
@@ -65,3 +71,87 @@ def check_classes(targets: object, rows: int, num_classes: int) -> Tensor | Lite
         got = f"classes from {int(targets.min())} to {int(targets.max())}"
         raise ArgumentError("targets", got, wanted, "count classes from 0")
     return targets.long()
+
+
+_NEAR_CHANCE = 1 / 3
+"""An accuracy below this share of the way from chance to perfect is near chance."""
+
+
+def check_count(name: str, value: object, least: int = 1) -> int:
+    """Return `value`, a whole number of at least `least`, or raise ArgumentError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ArgumentError(name, repr(value), f"a whole number, at least {least}", "leave it out")
+    return value
+
+
+def check_accuracy(
+    model: nn.Module | FeatureSpace, images: Tensor, labels: Tensor, *, batch_size: int = 256
+) -> float:
+    """Return the share of `images` that the model puts into the class of their label.
+
+    A model whose preprocessing was left outside still answers, for images it was not made for:
+    near chance. Then a UserWarning says so.
+
+    Parameters
+    ----------
+    model : nn.Module or FeatureSpace
+    images : Tensor (B, C, H, W)
+    labels : Tensor (B,)
+        Class numbers.
+    batch_size : int
+        Images at once.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN without images. Images that are not finite are left out.
+
+    Raises
+    ------
+    ArgumentError
+        Not one label for each image.
+    """
+    space = space_of(model)
+    check_labels(labels, len(images))
+    if len(images) == 0:
+        return math.nan
+    predicted = space.extract(images, batch_size=batch_size).predicted
+    return told_accuracy(predicted, labels, space.head.num_classes)
+
+
+def check_labels(labels: object, rows: int, name: str = "labels") -> None:
+    """Raise ArgumentError unless argument `name` is a tensor (rows,)."""
+    if not isinstance(labels, Tensor) or labels.shape != (rows,):
+        got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else repr(labels)
+        raise ArgumentError(name, got, f"shape ({rows},)", "pass a class number an image")
+
+
+def told_accuracy(predicted: Tensor, labels: Tensor, num_classes: int) -> float:
+    """Return the share of `predicted` (B,) that are `labels`, -1 left out; warn if near chance.
+
+    The warning points to the caller of the function that calls this one.
+    """
+    known = predicted >= 0
+    right = predicted[known] == labels.to(predicted.device)[known]
+    accuracy = float(right.double().mean())
+    chance = 1 / num_classes
+    enough = chance + _NEAR_CHANCE * (1 - chance)
+    if accuracy < enough:
+        warnings.warn(
+            f"labels: got {100 * accuracy:.1f} % of {len(right)} images put into the class of "
+            f"their label, where chance is {100 * chance:.1f} %; wanted at least "
+            f"{100 * enough:.1f} %. Is the model's preprocessing missing? Pass it as "
+            "FeatureSpace(model, preprocess=...), or leave labels out if these images were chosen "
+            "because the model is wrong about them.",
+            stacklevel=3,
+        )
+    return accuracy
+
+
+def spread_rows(images: Tensor, rows: Tensor, total: int) -> Tensor:
+    """Return `images` (F,...) at `rows` (F,) of `total` rows, NaN elsewhere."""
+    out = torch.full(
+        (total, *images.shape[1:]), torch.nan, dtype=images.dtype, device=images.device
+    )
+    out[rows] = images
+    return out

@@ -10,8 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from fsboundary.core.errors import ArgumentError
-from fsboundary.pixels.checks import check_bounds
-from fsboundary.pixels.inputs import check_count
+from fsboundary.pixels.checks import check_bounds, check_count
 
 _SHADES = 32
 """Colours in a frame of a GIF: fewer compress better, and so few still look smooth."""

@@ -13,9 +13,14 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FlipImages
 from fsboundary.core.status import Status
 from fsboundary.models.images import check_batch_size
-from fsboundary.pixels.checks import check_bounds, check_classes, check_pixels
-from fsboundary.pixels.classes import first_logits
-from fsboundary.pixels.inputs import check_labels, told_accuracy
+from fsboundary.pixels.checks import (
+    check_bounds,
+    check_classes,
+    check_labels,
+    check_pixels,
+    told_accuracy,
+)
+from fsboundary.pixels.model_calls import first_logits
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.images import find_and_grade_images
 from fsboundary.plugins.interfaces import ImageBoundaryFinder

@@ -13,12 +13,9 @@ from fsboundary.core.checks import check_features, row_status
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import InverseImages
 from fsboundary.core.status import Status
-from fsboundary.pixels.checks import check_bounds, check_pixels
-from fsboundary.pixels.classes import first_logits
-from fsboundary.pixels.descent import descend
-from fsboundary.pixels.gauss_newton import polish
-from fsboundary.pixels.inputs import check_count, spread_rows
-from fsboundary.pixels.jacobian import features_of, norms, per_image
+from fsboundary.pixels.checks import check_bounds, check_count, check_pixels, spread_rows
+from fsboundary.pixels.inversion_steps import descend, polish
+from fsboundary.pixels.model_calls import features_of, first_logits, norms, per_image
 from fsboundary.space import FeatureSpace, space_of
 
 MAX_STEPS = 800

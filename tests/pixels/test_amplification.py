@@ -10,7 +10,7 @@ import torch
 import fsboundary as fsb
 from fsboundary import ArgumentError, Status
 from fsboundary.demo import load_demo
-from fsboundary.pixels.moves import farthest_along
+from fsboundary.pixels.amplification import farthest_along
 from pixels.bodies import SHAPE, Constant, images, linear, matrix, smooth
 
 WIDE = (-100.0, 100.0)

@@ -1,8 +1,16 @@
-"""How far features move when an image moves a little."""
+"""Moves of an image of a given length within the bounds.
+
+Vulnerability class by class.
+
+The largest singular value of the features' Jacobian at an image, and its direction.
+
+How far features move when an image moves a little.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,15 +19,147 @@ from torch import Tensor, nn
 from fsboundary.boundaries import find_flip_points
 from fsboundary.core.checks import row_status
 from fsboundary.core.errors import ArgumentError
+from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import Amplification
 from fsboundary.core.status import Status
-from fsboundary.pixels.checks import check_bounds, check_pixels
-from fsboundary.pixels.classes import first_logits
-from fsboundary.pixels.inputs import check_count, check_labels, spread_rows, told_accuracy
-from fsboundary.pixels.jacobian import features_of, norms, per_image
-from fsboundary.pixels.moves import farthest_along
-from fsboundary.pixels.singular import top_singular
+from fsboundary.pixels.checks import (
+    check_bounds,
+    check_count,
+    check_labels,
+    check_pixels,
+    spread_rows,
+    told_accuracy,
+)
+from fsboundary.pixels.model_calls import Linearised, features_of, first_logits, norms, per_image
 from fsboundary.space import FeatureSpace, space_of
+
+_HALVINGS = 60
+"""Halvings of the logarithm of a bracket: its ends then agree to rounding."""
+
+
+def farthest_along(
+    x: Tensor, direction: Tensor, radius: float, bounds: tuple[float, float]
+) -> Tensor:
+    """Return the move of length `radius` that goes farthest along `direction` within `bounds`.
+
+    That is ``clip(x + s direction) - x`` for some s > 0 (the first-order condition of a linear
+    programme over a ball and a box). It is shorter where the box ends before, and 0 where the
+    direction is 0.
+
+    Parameters
+    ----------
+    x, direction : Tensor (B, C, H, W)
+    radius : float
+        Pixel units, L2.
+    bounds : (float, float)
+    """
+    size = direction.flatten(1).abs().amax(dim=1)
+    unit = direction / per_image(torch.where(size > 0, size, 1), x)
+
+    def move(s: Tensor) -> Tensor:
+        return (x + per_image(s, x) * unit).clamp(*bounds) - x
+
+    low = torch.full_like(size, radius / x[0].numel() ** 0.5 if len(x) else 1.0)
+    # a pixel that moves at 2^-40 of the fastest one's pace has then crossed the whole box
+    high = torch.full_like(size, 2.0**40 * max(radius, bounds[1] - bounds[0]))
+    for _ in range(_HALVINGS):
+        middle = (low * high).sqrt()
+        long = norms(move(middle)) > radius
+        low, high = torch.where(long, low, middle), torch.where(long, middle, high)
+    return move(low)
+
+
+def vulnerability_by_class(
+    found: Amplification, labels: Tensor | None = None
+) -> dict[int, dict[str, Any]]:
+    """Return how vulnerable the images of each class are, most vulnerable class first.
+
+    Parameters
+    ----------
+    found : Amplification
+    labels : Tensor (B,), optional
+        Class of each image; the predicted one if left out.
+
+    Returns
+    -------
+    dict
+        From class number to ``images`` (how many without failure), ``median`` and ``largest``
+        vulnerability, ``median_worst`` (feature units) and ``above_one`` (share of images whose
+        features a pixel move takes at least as far as the boundary is).
+
+    Raises
+    ------
+    ArgumentError
+        Not one label for each row.
+    """
+    if not isinstance(found, Amplification):
+        raise ArgumentError(
+            "found", f"a {type(found).__name__}", "an Amplification", "call amplification first"
+        )
+    group = found.predicted if labels is None else labels
+    if not isinstance(group, Tensor) or group.shape != found.status.shape:
+        got = f"shape {tuple(group.shape)}" if isinstance(group, Tensor) else repr(group)
+        raise ArgumentError("labels", got, f"shape {tuple(found.status.shape)}", "pass one a row")
+    fine = torch.isfinite(found.vulnerability)
+    table = {}
+    for k in group[fine].unique().tolist():
+        rows = fine & (group == k)
+        score = found.vulnerability[rows]
+        table[int(k)] = {
+            "images": int(rows.sum()),
+            "median": float(score.quantile(0.5)),
+            "largest": float(score.amax()),
+            "median_worst": float(found.worst[rows].quantile(0.5)),
+            "above_one": float((score >= 1).double().mean()),
+        }
+    return dict(sorted(table.items(), key=lambda item: -item[1]["median"]))
+
+
+def top_singular(
+    view: ModelView, images: Tensor, begin: Tensor, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Return the top singular value (B,), float64, and its unit direction in pixels (B,C,H,W).
+
+    Lanczos on J Jᵀ with every vector kept orthogonal: the products are those of power iteration,
+    one with J and one with Jᵀ a step, and the answer is the best of the whole Krylov space instead
+    of its last vector (Golub and Van Loan, Matrix Computations, 4th ed., section 10.1). The value
+    is a lower bound up to rounding, and exact after d steps.
+
+    Parameters
+    ----------
+    view : ModelView
+    images : Tensor (B, C, H, W)
+    begin : Tensor (d,)
+        Any vector that is not orthogonal to the answer, the same for every row.
+    steps : int
+    """
+    near = Linearised(view, images)
+    start = begin.to(torch.float64).expand(len(images), -1)
+    basis = [start / norms(start)[:, None]]
+    pulled, products = [], []
+    for step in range(min(steps, len(begin))):
+        pulled.append(near.back(basis[-1].to(near.features)))
+        product = near.along(pulled[-1]).to(torch.float64)
+        products.append(product)
+        if step + 1 == min(steps, len(begin)):
+            break
+        kept = torch.stack(basis, dim=1)
+        rest = product
+        for _ in range(2):  # once more, for what rounding left of the first time
+            rest = rest - torch.einsum("bkd,bk->bd", kept, torch.einsum("bkd,bd->bk", kept, rest))
+        size, scale = norms(rest), norms(product)
+        # nothing new: the space is closed under J Jᵀ and holds the answer
+        new = size > 1e-6 * scale  # below the rounding of products in float32
+        basis.append(torch.where(new[:, None], rest / torch.where(new, size, 1)[:, None], 0))
+    kept = torch.stack(basis, dim=1)
+    small = torch.einsum("bkd,bjd->bkj", kept, torch.stack(products, dim=1))
+    weights = torch.linalg.eigh(0.5 * (small + small.mT)).eigenvectors[..., -1]
+    direction = torch.einsum("bk,bkx->bx", weights.to(images), torch.stack(pulled, 1).flatten(2))
+    direction = direction.reshape(images.shape)
+    size = norms(direction)
+    direction = direction / per_image(torch.where(size > 0, size, 1), images)
+    return norms(near.along(direction).to(torch.float64)), direction
+
 
 MAX_STEPS = 20
 """Default steps, of the singular value and of the ascent."""

@@ -1,25 +1,89 @@
-"""From one image to another, or into a class, along a path of features."""
+"""What the model says of frames in a row: classes, where they change, jumps.
+
+From one image to another, or into a class, along a path of features.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fsboundary.boundaries import find_flip_points
+from fsboundary.boundaries import class_path, find_flip_points
 from fsboundary.core.checks import row_status
 from fsboundary.core.errors import ArgumentError
+from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import Morph
 from fsboundary.core.status import Status
-from fsboundary.pixels.checks import check_bounds, check_pixels
-from fsboundary.pixels.classes import first_logits
-from fsboundary.pixels.frames import feature_change, first_change, largest_jump
-from fsboundary.pixels.inputs import check_count, check_labels, told_accuracy
+from fsboundary.pixels.checks import (
+    check_bounds,
+    check_count,
+    check_labels,
+    check_pixels,
+    told_accuracy,
+)
 from fsboundary.pixels.inversion import find_images
-from fsboundary.pixels.jacobian import features_of
+from fsboundary.pixels.model_calls import features_of, first_logits, per_image
 from fsboundary.space import FeatureSpace, space_of
+
+WITHIN = 1e-4
+"""Crossings are located to this in t."""
+
+
+def first_change(
+    space: FeatureSpace, frames: Tensor, predicted: Tensor, times: Tensor, batch_size: int
+) -> Tensor:
+    """Return t (B,) at which frames (B,N,C,H,W) first leave the class of the first, or NaN.
+
+    Bisected on the straight line between the first two neighbours of different class.
+    """
+    other = predicted != predicted[:, :1]
+    out = torch.full_like(times[:, 0], torch.nan)
+    rows = other.any(dim=1).nonzero()[:, 0]
+    after = other[rows].long().argmax(dim=1)
+    first, second = frames[rows, after - 1], frames[rows, after]
+    low, high = times[rows, after - 1], times[rows, after]
+    begin, width = low, high - low
+    halvings = math.ceil(math.log2(max(1.0, float(width.max()) / WITHIN))) if len(rows) else 0
+    for _ in range(halvings):
+        middle = 0.5 * (low + high)
+        share = per_image((middle - begin) / width, first)
+        images = first + share * (second - first)
+        left = space.head.predict(features_of(space, images, batch_size)) != predicted[rows, 0]
+        low, high = torch.where(left, low, middle), torch.where(left, middle, high)
+    out[rows] = 0.5 * (low + high)
+    return out
+
+
+def feature_change(head: LinearHead, knots: Tensor, times: Tensor) -> Tensor:
+    """Return t (B,) at which polylines through `knots` (B,P,d) first leave the class of the first.
+
+    Computed, not sampled; NaN where they never do or where rounding hides it. `times` (P,).
+    """
+    out = torch.full_like(knots[:, 0, 0], torch.nan)
+    source = None
+    for leg in range(len(times) - 1):
+        path = class_path(head, knots[:, leg], knots[:, leg + 1])
+        source = path.classes[:, 0] if source is None else source
+        inside = torch.full_like(out, torch.nan)
+        if path.crossings.shape[1]:
+            inside = path.crossings[:, 0]
+        inside = torch.where(path.classes[:, 0] == source, inside, 0)
+        ok = (path.status == Status.CONVERGED) | (path.status == Status.UNDECIDED)
+        out = torch.where(
+            ok & torch.isnan(out), times[leg] + (times[leg + 1] - times[leg]) * inside, out
+        )
+    return out
+
+
+def largest_jump(frames: Tensor) -> Tensor:
+    """Return the largest distance between neighbours of frames (B,N,...), (B,), float64."""
+    flat = frames.flatten(2).to(torch.float64)
+    return (flat[:, 1:] - flat[:, :-1]).square().sum(dim=2).sqrt().amax(dim=1)
+
 
 MAX_STEPS = 400
 """Default gradients a frame, fewer than from noise: the plain blend is near."""
