@@ -1,7 +1,7 @@
 """Captum: distances that its methods can explain, and methods of our own."""
 
 from fsboundary.attr.comparison.compare import compare
-from fsboundary.attr.comparison.running import attribute_methods, compare_methods
+from fsboundary.attr.comparison.run_methods import attribute_methods, compare_methods
 from fsboundary.attr.comparison.visualization import draw_attributions
 from fsboundary.attr.concept import HullClassifier
 from fsboundary.attr.distances.boundary import BoundaryDistance

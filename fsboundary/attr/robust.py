@@ -9,9 +9,8 @@ from captum.robust import Perturbation
 from torch import Tensor, nn
 
 from fsboundary.attr.comparison.arguments import check_count
-from fsboundary.attr.methods.aim import aim_from, warn
 from fsboundary.attr.methods.arguments import Target, Tensors, like, opened
-from fsboundary.attr.methods.watched_features import pulled_back, watched_features
+from fsboundary.attr.methods.flip_direction import aim_from, pulled_back, warn, watched_features
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.batching import over_rows
 from fsboundary.space import FeatureSpace, space_of

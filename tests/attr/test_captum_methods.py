@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import fsboundary as fsb
 from benchmarks.completeness import FLIP, Case
 from fsboundary.attr import BoundaryDistance, ClassHullDistance, HullDistance
-from fsboundary.attr.distances.distance import Distance
+from fsboundary.attr.distances.base import Distance
 from fsboundary.demo import DemoData, load_demo
 
 ROWS, TARGET = 2, 0

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fsboundary.attr.comparison.intervals import bootstrap
-from fsboundary.attr.comparison.metrics import METRICS, all_pairs, metric
+from fsboundary.attr.comparison.metrics import METRICS, all_pairs, bootstrap, metric
 
 SHARE = 0.25
 

@@ -17,11 +17,13 @@ from fsboundary.attr.comparison.arguments import (
     check_attributions,
     check_image_batch,
 )
-from fsboundary.attr.comparison.deletion import deletion_curves
-from fsboundary.attr.comparison.intervals import bootstrap
-from fsboundary.attr.comparison.margins import Margins
-from fsboundary.attr.comparison.metrics import METRICS, all_pairs, metric
-from fsboundary.attr.comparison.reach import reach_curves, unit_directions
+from fsboundary.attr.comparison.curves import (
+    Margins,
+    deletion_curves,
+    reach_curves,
+    unit_directions,
+)
+from fsboundary.attr.comparison.metrics import METRICS, all_pairs, bootstrap, metric
 from fsboundary.core.results import Comparison, FlipImages
 from fsboundary.core.status import Status
 from fsboundary.pixels import flip_images

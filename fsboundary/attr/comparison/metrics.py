@@ -1,4 +1,9 @@
-"""How far two attributions of the same images agree: one number an image."""
+"""Bootstrap intervals of means over images.
+
+Structural similarity of two attributions (Wang et al. 2004, "Image quality assessment").
+
+How far two attributions of the same images agree: one number an image.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,76 @@ from typing import NamedTuple
 import torch
 from scipy.stats import kendalltau, rankdata
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-from fsboundary.attr.comparison.structure import similarity, to_unit_range
+
+def bootstrap(
+    per_image: Tensor, *, resamples: int, confidence: float, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean over the images and its percentile interval, each (Q,M,M).
+
+    Parameters
+    ----------
+    per_image : Tensor (Q, B, M, M), float64
+        NaN entries are left out, also from the resamples. The interval of fewer than two others
+        is NaN.
+    resamples : int
+        How often B images are drawn with replacement; the draws are the same for all entries.
+    confidence : float
+        Share of the resampled means inside the interval.
+    seed : int
+        Of a generator of its own.
+    """
+    count, rows, methods, _ = per_image.shape
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(max(rows, 1), (resamples, rows), generator=generator)
+    counts = torch.zeros(resamples, rows).scatter_add_(1, drawn, torch.ones(resamples, rows))
+    counts = counts.to(per_image)
+    edges = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2]).to(per_image)
+    low, high = per_image.new_empty(2, count, methods, methods)
+    for q, values in enumerate(per_image):
+        known = torch.isfinite(values)
+        total = torch.einsum("rb,bij->rij", counts, torch.where(known, values, 0.0))
+        means = total / torch.einsum("rb,bij->rij", counts, known.to(counts))
+        interval = torch.nanquantile(means, edges, dim=0)
+        # a single image says nothing of how images differ
+        low[q], high[q] = torch.where(known.sum(dim=0) > 1, interval, torch.nan)
+    return per_image.nanmean(dim=1), low, high
+
+
+WINDOW = 7
+"""Side of the square, uniform window; smaller images take the largest odd side that fits."""
+
+_RANGE = 2.0  # of values from -1 to 1
+_C1, _C2 = (0.01 * _RANGE) ** 2, (0.03 * _RANGE) ** 2  # the paper's K1 and K2
+
+
+def to_unit_range(a: Tensor) -> Tensor:
+    """Return each image of `a` (B,C,H,W) divided by the size of its largest entry."""
+    return a / a.abs().amax(dim=(1, 2, 3), keepdim=True)
+
+
+def similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Return the mean SSIM (B,) of images (B,C,H,W) with values from -1 to 1.
+
+    The mean runs over all windows that lie inside the image, and over the channels. Variances
+    are those of the window itself (divided by the number of its pixels).
+    """
+    side = min(WINDOW, a.shape[2], a.shape[3])
+    side -= 1 - side % 2
+
+    def mean(x: Tensor) -> Tensor:
+        return avg_pool2d(x, side, stride=1)
+
+    mean_a, mean_b = mean(a), mean(b)
+    # what rounding leaves of a variance may be below 0
+    var_a = (mean(a * a) - mean_a**2).clamp_min(0.0)
+    var_b = (mean(b * b) - mean_b**2).clamp_min(0.0)
+    covariance = mean(a * b) - mean_a * mean_b
+    light = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
+    shape = (2 * covariance + _C2) / (var_a + var_b + _C2)
+    return torch.mean(light * shape, dim=(1, 2, 3))
+
 
 METRICS = ("cosine", "spearman", "kendall", "top_k", "ssim", "sign")
 """Names of the metrics, in the order in which they are reported."""

@@ -8,8 +8,14 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from fsboundary.attr.distances.curvature import bent, boundary_normals
-from fsboundary.attr.distances.distance import Distance, check_class, checked_classes, left_out
+from fsboundary.attr.distances.base import (
+    Distance,
+    bent,
+    boundary_normals,
+    check_class,
+    checked_classes,
+    left_out,
+)
 from fsboundary.attr.distances.envelope import Answer
 from fsboundary.boundaries import region_distances, tie_points
 from fsboundary.core.checks import check_limits

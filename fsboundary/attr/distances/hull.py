@@ -9,8 +9,14 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from fsboundary.attr.distances.curvature import bent, spanned
-from fsboundary.attr.distances.distance import Distance, check_class, checked_classes, left_out
+from fsboundary.attr.distances.base import (
+    Distance,
+    bent,
+    check_class,
+    checked_classes,
+    left_out,
+    spanned,
+)
 from fsboundary.attr.distances.envelope import Answer
 from fsboundary.banks import FeatureBank
 from fsboundary.core.checks import check_bank, check_fingerprints, check_labelled, check_limits

@@ -10,7 +10,6 @@ from captum.attr import GradientAttribution, IntegratedGradients
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from fsboundary.attr.methods.aim import Aim, aim, aim_from, warn_of_zeros
 from fsboundary.attr.methods.arguments import (
     Target,
     Tensors,
@@ -28,7 +27,14 @@ from fsboundary.attr.methods.flip_baselines import (
     flips_of,
     given_flips,
 )
-from fsboundary.attr.methods.watched_features import pulled_back, watched_features
+from fsboundary.attr.methods.flip_direction import (
+    Aim,
+    aim,
+    aim_from,
+    pulled_back,
+    warn_of_zeros,
+    watched_features,
+)
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.batching import over_rows
 from fsboundary.pixels.checks import check_bounds

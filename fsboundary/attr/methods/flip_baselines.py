@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsboundary.attr.methods.aim import Aim, warn
 from fsboundary.attr.methods.arguments import as_tuple
-from fsboundary.attr.methods.watched_features import watched_features
+from fsboundary.attr.methods.flip_direction import Aim, warn, watched_features
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.batching import over_rows
 from fsboundary.pixels import flip_images

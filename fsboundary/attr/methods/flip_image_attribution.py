@@ -9,7 +9,6 @@ from captum.attr import PerturbationAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from fsboundary.attr.methods.aim import aim_from, warn_of_zeros
 from fsboundary.attr.methods.arguments import Target, Tensors, like, opened, parts_of
 from fsboundary.attr.methods.flip_baselines import (
     BATCH,
@@ -19,6 +18,7 @@ from fsboundary.attr.methods.flip_baselines import (
     flips_of,
     given_flips,
 )
+from fsboundary.attr.methods.flip_direction import aim_from, warn_of_zeros
 from fsboundary.geometry.batching import over_rows
 from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace, space_of

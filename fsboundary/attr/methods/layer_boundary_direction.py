@@ -9,8 +9,8 @@ from captum.attr import LayerAttribution, LayerGradientXActivation
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from fsboundary.attr.methods.aim import aim_from, warn_of_zeros
 from fsboundary.attr.methods.arguments import Target, Tensors, opened, parts_of
+from fsboundary.attr.methods.flip_direction import aim_from, warn_of_zeros
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.batching import over_rows
 from fsboundary.space import FeatureSpace, space_of

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from fsboundary.attr.comparison.intervals import bootstrap
+from fsboundary.attr.comparison.metrics import bootstrap
 from fsboundary.core.results import Comparison
 from fsboundary.report.measurements import SEED
 

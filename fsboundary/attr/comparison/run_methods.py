@@ -1,11 +1,16 @@
-"""Captum's methods, run on a model's logits and compared."""
+"""Random numbers for code that draws them from the global generators.
+
+Captum's methods, run on a model's logits and compared.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias, final
 
+import numpy as np
 import torch
 from captum.attr import Attribution
 from jaxtyping import Float, Int
@@ -14,13 +19,26 @@ from tqdm import tqdm
 
 from fsboundary.attr.comparison.arguments import check_image_batch
 from fsboundary.attr.comparison.compare import check_options, compare
-from fsboundary.attr.comparison.seeded import seeded
 from fsboundary.attr.methods.arguments import target_rows
 from fsboundary.attr.methods.boundary_direction import BoundaryDirection
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Comparison, FeatureBatch
 from fsboundary.models.images import check_batch_size
 from fsboundary.space import FeatureSpace, space_of
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators of torch and numpy, and put them back afterwards."""
+    before = np.random.get_state()
+    with torch.random.fork_rng([] if device.type == "cpu" else [device]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(before)
+
 
 Method: TypeAlias = Attribution | Callable[[nn.Module], Attribution]
 """A method of Captum's, or what makes one from a model: its class, say."""
