@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from fsboundary import plugins
 from fsboundary.report.clock import Clock
 from fsboundary.report.measurements import Subject
-from fsboundary.report.page import draw_figures, render, to_json
-from fsboundary.report.study import Study, run_study
+from fsboundary.report.page import Study, draw_figures, render, run_study, to_json
 from fsboundary.space import FeatureSpace
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")

@@ -15,12 +15,12 @@ import fsboundary as fsb
 from fsboundary.core.status import Status
 from fsboundary.report.clock import Clock
 from fsboundary.report.measurements import measure
+from fsboundary.report.page import Study
 from fsboundary.report.sections.attribution import measure as attribution_measure
-from fsboundary.report.sections.attribution.attribution_words import BANDS, band, side
 from fsboundary.report.sections.attribution.figures import SIDE, heat_map
 from fsboundary.report.sections.attribution.measure import choose_images, measure_attributions
 from fsboundary.report.sections.attribution.methods import LONGEST_ERROR, attempt, window_and_stride
-from fsboundary.report.study import Study
+from fsboundary.report.sections.attribution.numbers import BANDS, band, side
 from report.samples import Page, read, tiny_images, tiny_page, tiny_subject
 
 NAMES = ["boundary", "integrated_gradients", "saliency", "occlusion", "gradient_shap"]

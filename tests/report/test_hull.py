@@ -16,12 +16,10 @@ import fsboundary as fsb
 from fsboundary import plugins
 from fsboundary.plugins.interfaces import HullSolver
 from fsboundary.report.clock import Clock
-from fsboundary.report.page import to_json
-from fsboundary.report.pictures import thumbnail
-from fsboundary.report.sections.hull.hull_measure import NOISE
-from fsboundary.report.sections.hull.hull_sweep import MOST_STEPS, ladder
+from fsboundary.report.figures import thumbnail
+from fsboundary.report.page import run_study, to_json
+from fsboundary.report.sections.hull.measure import MOST_STEPS, NOISE, ladder
 from fsboundary.report.sections.hull.section import hull_measure
-from fsboundary.report.study import run_study
 from report.samples import NAMES, Page, tiny_images, tiny_model, tiny_page, tiny_subject
 
 

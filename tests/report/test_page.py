@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from fsboundary.core.errors import ArgumentError
-from fsboundary.report.formats import look_up
-from fsboundary.report.page import draw_figures, write_report
+from fsboundary.report.formatting import look_up
+from fsboundary.report.page import Study, draw_figures, write_report
 from fsboundary.report.sections import SECTIONS
-from fsboundary.report.study import Study
 from report.samples import Page, read, tiny_page, tiny_subject
 
 

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 import fsboundary as fsb
 from fsboundary.report.clock import Clock
-from fsboundary.report.page import to_json
-from fsboundary.report.pictures import picture_uri
+from fsboundary.report.figures import picture_uri
+from fsboundary.report.page import Study, run_study, to_json
 from fsboundary.report.sections.pixels import sizes
 from fsboundary.report.sections.pixels.flips import diverging
 from fsboundary.report.sections.pixels.sizes import Sizes, drawn, sizes_for, spread
 from fsboundary.report.sections.pixels.spaces import WORDS
-from fsboundary.report.study import Study, run_study
 from report.samples import NAMES, Page, read, tiny_images, tiny_model, tiny_page, tiny_subject
 
 

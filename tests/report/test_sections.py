@@ -20,8 +20,7 @@ from fsboundary.core.errors import PluginError
 from fsboundary.plugins.interfaces import BoundaryFinder
 from fsboundary.report import measurements
 from fsboundary.report.clock import Clock
-from fsboundary.report.drawing import class_colour
-from fsboundary.report.pictures import png_uri
+from fsboundary.report.figures import class_colour, png_uri
 from report.samples import NAMES, Page, tiny_images, tiny_page, tiny_subject
 
 

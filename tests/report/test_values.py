@@ -8,10 +8,8 @@ import math
 import pytest
 import torch
 
-from fsboundary.report.formats import number
-from fsboundary.report.heat import heat_style
+from fsboundary.report.formatting import heat_style, median, number, plain, quantile
 from fsboundary.report.page import to_json
-from fsboundary.report.values import median, plain, quantile
 
 
 def test_plain_is_strict_json() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from fsboundary.report.sections.attribution.section import Attribution
 from fsboundary.report.sections.base import Section
-from fsboundary.report.sections.distances import Distances
+from fsboundary.report.sections.distances import Distances, Pairs
 from fsboundary.report.sections.division.section import DivisionSection
 from fsboundary.report.sections.extremes import Extremes
 from fsboundary.report.sections.hull.section import Hull
 from fsboundary.report.sections.overview import Overview
-from fsboundary.report.sections.pairs import Pairs
 from fsboundary.report.sections.pixels.section import Pixels
 from fsboundary.report.sections.planes.section import Planes
 from fsboundary.report.sections.provenance import Provenance

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, final
 
+from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import Measurements
 from fsboundary.report.sections.base import Content, Section
-from fsboundary.report.values import plain
 
 SHOWN = 6
 

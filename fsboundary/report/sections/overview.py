@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.status import Status
+from fsboundary.report.formatting import median, plain, quantile
 from fsboundary.report.measurements import Measurements
 from fsboundary.report.sections.base import Content, Section
-from fsboundary.report.sections.distances import counts, histogram, shared_edges, tallest_bar
-from fsboundary.report.sections.pairs import pair_cells
-from fsboundary.report.values import median, plain, quantile
+from fsboundary.report.sections.distances import (
+    counts,
+    histogram,
+    pair_cells,
+    shared_edges,
+    tallest_bar,
+)
 
 ROWS_NAMED = 5
 """Of each failed status so many rows are named."""

@@ -9,9 +9,9 @@ import torch
 
 from fsboundary import plugins
 from fsboundary._version import __version__
+from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import SEED, Measurements
 from fsboundary.report.sections.base import Content, Section
-from fsboundary.report.values import plain
 
 
 @final

@@ -8,9 +8,8 @@ import torch
 from matplotlib import colormaps
 from torch import Tensor
 
-from fsboundary.report.drawing import LINE, MUTED, PALETTE, new_figure, svg_uri
-from fsboundary.report.pictures import thumbnail
-from fsboundary.report.values import quantile
+from fsboundary.report.figures import LINE, MUTED, PALETTE, new_figure, svg_uri, thumbnail
+from fsboundary.report.formatting import quantile
 
 SIDE = 64
 """Longer side of a heat map, pixels."""

@@ -19,7 +19,7 @@ from fsboundary.report.sections.attribution.methods import (
     methods_of,
     run_method,
 )
-from fsboundary.report.sections.hull.hull_measure import sample
+from fsboundary.report.sections.hull.measure import sample
 
 MOST_IMAGES = 16
 """So many images are compared at most; the curves alone are some 200 forward passes of each."""

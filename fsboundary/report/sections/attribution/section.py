@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, final
 
+from fsboundary.report.figures import thumbnail
+from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import Measurements
-from fsboundary.report.pictures import thumbnail
-from fsboundary.report.sections.attribution.attribution_numbers import compared_numbers
 from fsboundary.report.sections.attribution.figures import SIDE, curves, heat_map, key_of
 from fsboundary.report.sections.attribution.measure import Attributions, measure_attributions
 from fsboundary.report.sections.attribution.methods import DRAWS, window_and_stride
+from fsboundary.report.sections.attribution.numbers import compared_numbers
 from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.extremes import image_facts
-from fsboundary.report.values import plain
 
 
 @final

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib import colormaps
 
-from fsboundary.report.drawing import INK, class_colour, new_figure, svg_uri
+from fsboundary.report.figures import INK, class_colour, new_figure, svg_uri
 
 SIZE = (4.6, 2.75)
 """Width and height, inches."""

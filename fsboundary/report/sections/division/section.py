@@ -11,14 +11,14 @@ from torch import Tensor
 from fsboundary.boundaries.ties import top_classes
 from fsboundary.core.status import Status
 from fsboundary.regions import coverage_shares
+from fsboundary.report.figures import thumbnail
+from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import Measurements
-from fsboundary.report.pictures import thumbnail
 from fsboundary.report.sections.base import Content, Section
-from fsboundary.report.sections.division.division_measure import Division, measure_division
 from fsboundary.report.sections.division.figures import adjacency_graph
+from fsboundary.report.sections.division.measure import Division, measure_division
 from fsboundary.report.sections.division.tables import NEARLY, pair_cells, region_rows, summary
 from fsboundary.report.sections.extremes import image_facts
-from fsboundary.report.values import plain
 
 MOST_NODES = 20
 """With more classes a table takes the place of the graph."""

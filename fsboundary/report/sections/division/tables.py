@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fsboundary.core.results import Partition, RegionShares
 from fsboundary.core.status import Status
+from fsboundary.report.formatting import median
 from fsboundary.report.measurements import Measurements
-from fsboundary.report.sections.division.division_measure import Division
-from fsboundary.report.values import median
+from fsboundary.report.sections.division.measure import Division
 
 NEARLY = 0.99
 """A ball this close to as wide as the box lets it be counts as limited by the box."""

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fsboundary.report.formatting import median
 from fsboundary.report.measurements import Measurements
-from fsboundary.report.sections.hull.hull_measure import Hulls
-from fsboundary.report.values import median
+from fsboundary.report.sections.hull.measure import Hulls
 
 QUARTERS = ("nearest", "second", "third", "farthest")
 """Of the images outside, by their distance."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fsboundary.report.drawing import INK, LINE, MUTED, RIGHT, new_figure, svg_uri
+from fsboundary.report.figures import INK, LINE, MUTED, RIGHT, new_figure, svg_uri
 
 COLOURS = {"images": RIGHT, "left_out": "#59a14f", "noise": "#8d6cab"}
 """Of each group of rows."""

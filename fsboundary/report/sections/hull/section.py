@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from fsboundary.geometry.hulls.certify import INSIDE, OUTSIDE, UNDECIDED
+from fsboundary.report.figures import thumbnail
+from fsboundary.report.formatting import median, plain, quantile
 from fsboundary.report.measurements import Measurements
-from fsboundary.report.pictures import thumbnail
 from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.extremes import image_facts
 from fsboundary.report.sections.hull.errors import errors_by_distance, nearest_class
 from fsboundary.report.sections.hull.figures import distance_panel, sweep_curves
-from fsboundary.report.sections.hull.hull_measure import Hulls, Placed, measure_hulls
-from fsboundary.report.values import median, plain, quantile
+from fsboundary.report.sections.hull.measure import Hulls, Placed, measure_hulls
 
 BINS = 30
 

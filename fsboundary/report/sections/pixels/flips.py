@@ -11,11 +11,11 @@ from torch import Tensor
 from fsboundary.core.results import FlipImages
 from fsboundary.core.status import Status
 from fsboundary.pixels import flip_images
+from fsboundary.report.figures import thumbnail
+from fsboundary.report.formatting import median
 from fsboundary.report.measurements import Measurements
-from fsboundary.report.pictures import thumbnail
 from fsboundary.report.sections.extremes import image_facts
 from fsboundary.report.sections.pixels.sizes import Sizes
-from fsboundary.report.values import median
 
 SIDE = 96
 """Longer side of the images shown, pixels."""

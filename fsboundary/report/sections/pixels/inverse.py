@@ -11,8 +11,8 @@ from fsboundary.boundaries import find_flip_points
 from fsboundary.core.results import InverseImages
 from fsboundary.core.status import Status
 from fsboundary.pixels import invert
+from fsboundary.report.figures import thumbnail
 from fsboundary.report.measurements import SEED, Measurements
-from fsboundary.report.pictures import thumbnail
 from fsboundary.report.sections.extremes import image_facts
 from fsboundary.report.sections.pixels.flips import SIDE
 from fsboundary.report.sections.pixels.sizes import Sizes

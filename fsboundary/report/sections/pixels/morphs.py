@@ -10,8 +10,8 @@ from torch import Tensor
 from fsboundary.core.results import Morph
 from fsboundary.core.status import Status
 from fsboundary.pixels import morph
+from fsboundary.report.figures import thumbnail
 from fsboundary.report.measurements import Measurements
-from fsboundary.report.pictures import thumbnail
 from fsboundary.report.sections.extremes import image_facts
 from fsboundary.report.sections.pixels.sizes import Sizes, spread
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from fsboundary.core.results import Amplification, FlipImages
 from fsboundary.pixels import amplification, vulnerability_by_class
+from fsboundary.report.figures import thumbnail
+from fsboundary.report.formatting import median
 from fsboundary.report.measurements import SEED, Measurements
-from fsboundary.report.pictures import thumbnail
 from fsboundary.report.sections.extremes import image_facts
 from fsboundary.report.sections.pixels.flips import SIDE, failures
 from fsboundary.report.sections.pixels.sizes import Sizes
-from fsboundary.report.values import median
 
 SHOWN = 6
 """Images of each end of the ranking."""

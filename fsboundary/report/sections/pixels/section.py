@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, final
 
+from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import SEED, Measurements
 from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.pixels.flips import find_flips, flip_numbers, flip_pictures
@@ -16,7 +17,6 @@ from fsboundary.report.sections.pixels.morphs import find_morphs, morph_numbers,
 from fsboundary.report.sections.pixels.moves import find_moves, move_numbers, move_pictures
 from fsboundary.report.sections.pixels.sizes import drawn, passes_gradients, sizes_for, spread
 from fsboundary.report.sections.pixels.spaces import compare_spaces
-from fsboundary.report.values import plain
 
 
 @final

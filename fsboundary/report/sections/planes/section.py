@@ -18,12 +18,12 @@ from fsboundary.geometry.regions.slices import (
     polygon_sides,
     rectangle,
 )
-from fsboundary.report.drawing import PALETTE, class_colour
+from fsboundary.report.figures import PALETTE, class_colour
+from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import Measurements, certified_nearest_first
 from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.extremes import image_facts
-from fsboundary.report.sections.planes.plane_figure import draw_plane
-from fsboundary.report.values import plain
+from fsboundary.report.sections.planes.figure import draw_plane
 
 TITLES = ("The least robust image", "An image in the middle", "The most robust image")
 

@@ -1,4 +1,9 @@
-"""How numbers look in a page. Every number carries its full value and its place in the JSON."""
+"""How numbers look in a page. Every number carries its full value and its place in the JSON.
+
+Colours of a table's cells: the nearer, the darker.
+
+From tensors to plain Python numbers that strict JSON can hold.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,11 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
 from markupsafe import Markup
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+from torch import Tensor
 
 Kind = Literal["count", "share", "length", "times", "tiny", "seconds", "index"]
 
@@ -94,3 +103,55 @@ _FORMATS: dict[Kind, Callable[[Any], str | Markup]] = {
     "seconds": _seconds,
     "index": _index,
 }
+
+
+DARKEST = 0.85
+"""The colour map is used up to here: beyond it red turns to brown."""
+
+
+def heat_style(value: float, smallest: float, largest: float) -> str:
+    """Return the CSS of a cell, on a logarithmic scale from `smallest` to `largest` > 0."""
+    floor = max(smallest, largest * 1e-3, 1e-300)
+    span = math.log(max(largest, floor)) - math.log(floor)
+    nearness = 1 - (math.log(max(value, floor)) - math.log(floor)) / span if span > 0 else 0.0
+    red, green, blue, _ = colormaps["OrRd"](DARKEST * nearness)
+    brightness = 0.299 * red + 0.587 * green + 0.114 * blue
+    ink = "#1d2733" if brightness > 0.55 else "#ffffff"
+    return f"background:{to_hex((red, green, blue))};color:{ink}"
+
+
+def plain(value: Any) -> Any:
+    """Return `value` with tensors as lists and numbers, and NaN and infinity as None.
+
+    Where infinity is an answer (no other class can be reached) the caller says so beside it.
+    """
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+def quantile(values: Tensor, share: float) -> float:
+    """Return a quantile of a 1-D tensor by linear interpolation; NaN where it is empty.
+
+    Unlike :func:`torch.quantile` it allows +inf, which sorts last.
+    """
+    if len(values) == 0:
+        return math.nan
+    ordered = values.to(torch.float64).sort().values
+    place = share * (len(ordered) - 1)
+    low, high = float(ordered[math.floor(place)]), float(ordered[math.ceil(place)])
+    part = place - math.floor(place)
+    return low if part == 0 or low == high else low + part * (high - low)
+
+
+def median(values: Tensor) -> float:
+    """Return the median of a 1-D tensor, which may hold +inf; NaN where it is empty."""
+    return quantile(values, 0.5)

@@ -1,4 +1,7 @@
-"""How the head divides the space: what the section on it starts from."""
+"""Straight ways from image to image, and the classes met on them.
+
+How the head divides the space: what the section on it starts from.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,67 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from fsboundary.boundaries import ambiguity
+from fsboundary.boundaries import ambiguity, class_path
 from fsboundary.core.domain import Domain
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import Coverage, Partition, RegionShares
-from fsboundary.regions import (
-    coverage,
-    feature_shares,
-    guaranteed_hulls,
-    partition,
-    region_shares,
-)
+from fsboundary.core.status import Status
+from fsboundary.regions import coverage, feature_shares, guaranteed_hulls, partition, region_shares
 from fsboundary.regions.angles import weight_angles
 from fsboundary.report.measurements import MOST_CLASSES, SEED, Measurements
-from fsboundary.report.sections.division.division_path import Paths, find_paths
-from fsboundary.report.sections.hull.hull_measure import MOST_IMAGES, sample, training_bank
+from fsboundary.report.sections.hull.measure import MOST_IMAGES, sample, training_bank
+
+PAIRS = 500
+"""Random pairs of images."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Paths:
+    """Paths between random pairs of images of different classes.
+
+    Attributes
+    ----------
+    met : Tensor (N,)
+        How many classes each path meets, both ends included.
+    start, end : int
+        The images of the path that meets most classes, the first such.
+    classes : list of int
+        Those that it meets, in order.
+    crossings : list of float
+        Where they change, in (0, 1) from the start to the end.
+    """
+
+    met: Tensor
+    start: int
+    end: int
+    classes: list[int]
+    crossings: list[float]
+
+
+def find_paths(m: Measurements, generator: torch.Generator) -> Paths | None:
+    """Walk between random images predicted as different classes; None without a certain path."""
+    rows = m.batch.ok.nonzero()[:, 0]
+    if not len(rows):
+        return None
+    drawn = rows[torch.randint(len(rows), (PAIRS, 2), generator=generator)]
+    predicted = m.batch.predicted[drawn]
+    drawn = drawn[predicted[:, 0] != predicted[:, 1]]
+    found = class_path(m.head, m.batch.features[drawn[:, 0]], m.batch.features[drawn[:, 1]])
+    sure = found.status == Status.CONVERGED
+    met = (found.classes >= 0).sum(dim=1) * sure
+    if not bool(sure.any()):
+        return None
+    longest = int((met == met.max()).nonzero()[0, 0])
+    length = int(met[longest])
+    return Paths(
+        met=met[sure],
+        start=int(drawn[longest, 0]),
+        end=int(drawn[longest, 1]),
+        classes=found.classes[longest, :length].tolist(),
+        crossings=found.crossings[longest, : length - 1].tolist(),
+    )
+
 
 MOST_DIVIDED = 60
 """With more classes than this, regions are those among the shown classes alone: each takes a

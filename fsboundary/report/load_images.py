@@ -1,0 +1,259 @@
+"""A set of images and what is known of them.
+
+Images from an ``.npz`` file, without pickle.
+
+Images from a folder; its subfolders, if any, are the classes.
+
+Images from an ``.npz`` file or a folder.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from fsboundary.core.errors import DataError
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageSet:
+    """Images and what is known of them.
+
+    Attributes
+    ----------
+    images : Tensor (N, C, H, W), float32
+        Pixels in [0, 1].
+    labels : Tensor (N,), int64, or None
+    class_names : tuple of str or None
+    file_names : tuple of str or None
+        Of each image, where it came from a folder.
+    train_images, train_labels : Tensor or None
+        Like `images` and `labels`.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] | None = None
+    file_names: tuple[str, ...] | None = None
+    train_images: Tensor | None = None
+    train_labels: Tensor | None = None
+
+    def require_classes(self, classes: int, source: Path) -> None:
+        """Raise DataError unless labels and names fit a model of so many classes."""
+        if self.class_names is not None and len(self.class_names) != classes:
+            raise DataError(
+                f"{source}: {len(self.class_names)} class names ({', '.join(self.class_names[:5])}"
+                f", ...) for a model of {classes} classes. Give one name (one subfolder) a class, "
+                "in the model's order, or leave names and subfolders out"
+            )
+        for name, labels in (("labels", self.labels), ("train_labels", self.train_labels)):
+            if labels is not None and len(labels) and int(labels.max()) >= classes:
+                raise DataError(
+                    f"{source}: {name} go up to {int(labels.max())}, but the model has {classes} "
+                    f"classes. Number the classes from 0 to {classes - 1} in the model's order"
+                )
+
+
+KEYS = ("images", "labels", "class_names", "train_images", "train_labels")
+
+
+def read_archive(path: Path) -> ImageSet:
+    """Read an ``.npz`` file; :func:`~fsboundary.report.load_images.load_images` says how."""
+    arrays = _arrays(path)
+    if "images" not in arrays:
+        found = ", ".join(sorted(arrays)) or "nothing"
+        raise DataError(
+            f"{path}: holds {found}; wanted an array 'images'. Save it with "
+            "numpy.savez(path, images=...)"
+        )
+    images, labels = _pair(arrays, "", path)
+    assert images is not None  # its key is there
+    train_images, train_labels = _pair(arrays, "train_", path)
+    return ImageSet(
+        images=images,
+        labels=labels,
+        class_names=_names(arrays, path),
+        train_images=train_images,
+        train_labels=train_labels,
+    )
+
+
+def _pair(
+    arrays: dict[str, NDArray[Any]], prefix: str, path: Path
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return images and labels whose keys start with `prefix`, where they are there."""
+    images, labels = f"{prefix}images", f"{prefix}labels"
+    if images not in arrays:
+        return None, None
+    pixels = _images(arrays[images], f"{path}: {images}")
+    if labels not in arrays:
+        return pixels, None
+    return pixels, _labels(arrays[labels], len(pixels), f"{path}: {labels}")
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    if not zipfile.is_zipfile(path):
+        raise DataError(
+            f"{path}: not an .npz file. Wanted one, or a folder of images; save it with "
+            "numpy.savez(path, images=...)"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files if key in KEYS}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path}: cannot be read without pickle ({error}). Save plain arrays of numbers, and "
+            "class_names as an array of str"
+        ) from error
+
+
+def _images(array: NDArray[Any], where: str) -> Tensor:
+    if array.ndim == 3:
+        array = array[:, None]
+    if array.ndim != 4 or array.size == 0:
+        raise DataError(
+            f"{where} have the shape {array.shape}; wanted (N, C, H, W) or (N, H, W), not empty"
+        )
+    if array.shape[1] > 4 and array.shape[3] in (1, 3, 4):
+        raise DataError(
+            f"{where} have the shape {array.shape}, with channels last; wanted (N, C, H, W). "
+            "Save images.transpose(0, 3, 1, 2)"
+        )
+    if array.dtype == np.uint8:
+        return torch.from_numpy(array).float() / 255
+    if not np.issubdtype(array.dtype, np.floating):
+        raise DataError(
+            f"{where} have the type {array.dtype}; wanted uint8, or floating point in [0, 1]. "
+            "Convert them with images.astype('uint8') or divide them by their largest value"
+        )
+    low, high = float(np.nanmin(array)), float(np.nanmax(array))
+    if low < 0 or high > 1:
+        raise DataError(
+            f"{where} go from {low:.6g} to {high:.6g}; wanted pixels in [0, 1]. Undo the "
+            "normalisation (put it in the model), or divide by 255"
+        )
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _labels(array: NDArray[Any], rows: int, where: str) -> Tensor:
+    if array.shape != (rows,) or not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
+        lowest = f", the smallest {array.min()}" if array.size and array.dtype.kind in "if" else ""
+        raise DataError(
+            f"{where} have the shape {array.shape} and the type {array.dtype}{lowest}; wanted "
+            f"{rows} whole numbers from 0, one an image"
+        )
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _names(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[str, ...] | None:
+    names = arrays.get("class_names")
+    if names is None:
+        return None
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise DataError(
+            f"{path}: class_names have the shape {names.shape} and the type {names.dtype}; wanted "
+            "a list of str, one a class"
+        )
+    return tuple(str(name) for name in names)
+
+
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
+)
+
+GREY = frozenset({"1", "L"})
+DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L"})
+
+
+def read_folder(path: Path) -> ImageSet:
+    """Read a folder; :func:`~fsboundary.report.load_images.load_images` says how."""
+    own = _files(path)
+    classes = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    of_class = [_files(folder) for folder in classes]
+    if own and any(of_class):
+        raise DataError(
+            f"{path}: holds images and subfolders with images; wanted either. Move {own[0].name} "
+            "into the subfolder of its class"
+        )
+    files = own or [file for group in of_class for file in group]
+    if not files:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise DataError(f"{path}: holds no image. Wanted files that end in {kinds}")
+    names = tuple(str(file.relative_to(path)) for file in files)
+    if own:
+        return ImageSet(images=_read(files), file_names=names)
+    labels = [k for k, group in enumerate(of_class) for _ in group]
+    return ImageSet(
+        images=_read(files),
+        labels=torch.tensor(labels),
+        class_names=tuple(folder.name for folder in classes),
+        file_names=names,
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
+
+
+def _read(files: list[Path]) -> Tensor:
+    """Return all images (N, C, H, W): grey if all are, else red, green and blue."""
+    pictures = [_open(file) for file in files]
+    first = pictures[0].size
+    for file, picture in zip(files, pictures, strict=True):
+        if picture.size != first:
+            raise DataError(
+                f"{file}: is {picture.width} x {picture.height} pixels, but {files[0].name} is "
+                f"{first[0]} x {first[1]}; wanted one size. Resize or crop them first, as for "
+                "training"
+            )
+    mode = "L" if all(picture.mode in GREY for picture in pictures) else "RGB"
+    arrays = [np.asarray(picture.convert(mode)) for picture in pictures]
+    pixels = torch.from_numpy(np.stack(arrays)).float() / 255
+    return pixels[:, None] if mode == "L" else pixels.movedim(-1, 1).contiguous()
+
+
+def _open(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as picture:
+            picture.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{file}: cannot be read as an image ({error}). Mend or remove it"
+        ) from error
+    if picture.mode in DEEP:
+        raise DataError(
+            f"{file}: has more than 8 bits a pixel (mode {picture.mode}), which would be cut off. "
+            "Save it with 8 bits, or all of them as floating point in an .npz file"
+        )
+    return picture
+
+
+def load_images(path: Path) -> ImageSet:
+    """Read images.
+
+    Parameters
+    ----------
+    path : Path
+        An ``.npz`` file with ``images`` (N,C,H,W) or (N,H,W), uint8 or floating point in [0, 1],
+        and perhaps ``labels``, ``class_names``, ``train_images`` and ``train_labels``; or a folder
+        of image files of one size, in which subfolders, if any, are the classes in sorted order.
+
+    Raises
+    ------
+    DataError
+        The file or folder is not there or not as above; the message says what to mend.
+    """
+    if path.is_dir():
+        return read_folder(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder. Check the path")
+    return read_archive(path)
