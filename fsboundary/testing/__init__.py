@@ -9,10 +9,10 @@ One line in a plugin's own tests makes a parametrised pytest function, one case 
 
 from __future__ import annotations
 
-from fsboundary.testing.checking import check_plugin
 from fsboundary.testing.checks.captum import captum_attribution_tests
 from fsboundary.testing.functions import (
     boundary_finder_tests,
+    check_plugin,
     feature_extractor_tests,
     hull_solver_tests,
     image_finder_tests,

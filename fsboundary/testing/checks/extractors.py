@@ -13,10 +13,9 @@ from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import Status
 from fsboundary.plugins.interfaces import FeatureExtractor
 from fsboundary.space import FeatureSpace
-from fsboundary.testing.extractor_models import small_images, small_model
-from fsboundary.testing.options import check_repr, made_by
+from fsboundary.testing.invariants import check_repr, left_alone, made_by, model_left_alone
+from fsboundary.testing.problems import small_images, small_model
 from fsboundary.testing.suite import require
-from fsboundary.testing.untouched import left_alone, model_left_alone
 
 _ROWS = 5
 _FITTED = 60

@@ -14,7 +14,8 @@ from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.plugins.interfaces import BoundaryFinder
-from fsboundary.testing.flip_problems import (
+from fsboundary.testing.invariants import check_repr, left_alone, made_by
+from fsboundary.testing.problems import (
     FlipProblem,
     domains,
     ordinary,
@@ -22,9 +23,7 @@ from fsboundary.testing.flip_problems import (
     two_classes,
     unreachable,
 )
-from fsboundary.testing.options import check_repr, made_by
 from fsboundary.testing.suite import require
-from fsboundary.testing.untouched import left_alone
 
 STEPS = 500
 

@@ -15,10 +15,9 @@ from fsboundary.core.status import Status
 from fsboundary.geometry.hulls.certify import INSIDE
 from fsboundary.hulls.projection import HULL_RTOL, project_on_hull
 from fsboundary.plugins.interfaces import HullSolver
-from fsboundary.testing.hull_problems import HullProblem, cloud, known_hulls
-from fsboundary.testing.options import check_repr, made_by
+from fsboundary.testing.invariants import check_repr, left_alone, made_by
+from fsboundary.testing.problems import HullProblem, cloud, known_hulls
 from fsboundary.testing.suite import require
-from fsboundary.testing.untouched import left_alone
 
 STEPS = 2000
 """Enough for a method that converges slowly, on problems as small as these."""

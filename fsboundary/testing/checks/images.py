@@ -13,10 +13,9 @@ from fsboundary.core.status import Status
 from fsboundary.pixels import flip_images
 from fsboundary.plugins.interfaces import ImageBoundaryFinder
 from fsboundary.space import FeatureSpace
-from fsboundary.testing.extractor_models import redraw, small_images
-from fsboundary.testing.options import check_repr, made_by
+from fsboundary.testing.invariants import check_repr, left_alone, made_by, model_left_alone
+from fsboundary.testing.problems import redraw, small_images
 from fsboundary.testing.suite import require
-from fsboundary.testing.untouched import left_alone, model_left_alone
 
 _ROWS = 4
 _STEPS = 60

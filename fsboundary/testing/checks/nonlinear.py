@@ -13,12 +13,9 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
 from fsboundary.plugins.interfaces import BoundaryFinder
-from fsboundary.testing.extractor_models import redraw
-from fsboundary.testing.flip_problems import FlipProblem, third_classes, two_classes
-from fsboundary.testing.hull_problems import cloud
-from fsboundary.testing.options import check_repr, made_by
+from fsboundary.testing.invariants import check_repr, left_alone, made_by, model_left_alone
+from fsboundary.testing.problems import FlipProblem, cloud, redraw, third_classes, two_classes
 from fsboundary.testing.suite import require
-from fsboundary.testing.untouched import left_alone, model_left_alone
 
 _STEPS = 200
 _ATOL = 1e-6

@@ -1,16 +1,103 @@
-"""Flip points that are known in closed form."""
+"""The model and the images that extractors are checked with, unless they bring their own.
+
+Hulls whose nearest points are known in closed form.
+
+Flip points that are known in closed form.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fsboundary.core.domain import Domain
 from fsboundary.core.heads import LinearHead
-from fsboundary.testing.hull_problems import cloud
+
+WIDTH, CLASSES = 6, 4
+
+
+def small_model(seed: int) -> nn.Module:
+    """Return a network in eval mode; its last two hidden layers are equally wide."""
+    layers = [
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, WIDTH),
+        nn.ReLU(),
+        nn.Linear(WIDTH, WIDTH),
+        nn.ReLU(),
+        nn.Linear(WIDTH, CLASSES),
+    ]
+    model = nn.Sequential(*layers)
+    redraw(model, seed)
+    return model.eval()
+
+
+def redraw(model: nn.Module, seed: int) -> None:
+    """Replace every weight by a normal number, without touching the global generator."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            # wide enough that classes differ, small enough that deep sums stay of size 1
+            spread = p[0].numel() ** -0.5 if p.ndim > 1 else 0.3
+            p.copy_(1.4 * spread * torch.randn(p.shape, generator=generator))
+
+
+def small_images(rows: int, seed: int) -> Tensor:
+    """Return images (rows,3,8,8), in [0, 1]."""
+    return torch.rand(rows, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HullProblem:
+    """Generators (n,d), queries (B,d) and the queries' distances (B,) to the hull."""
+
+    name: str
+    points: Tensor
+    queries: Tensor
+    distance: Tensor
+
+
+def cloud(rows: int, width: int, seed: int) -> Tensor:
+    """Return normal float64 numbers (rows, width)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, width, generator=generator, dtype=torch.float64)
+
+
+def simplex_nearest(queries: Tensor) -> Tensor:
+    """Return the nearest points with coordinates >= 0 that sum to 1: cut at a common level."""
+    ordered = queries.sort(dim=1, descending=True).values
+    levels = (ordered.cumsum(dim=1) - 1) / torch.arange(1, queries.shape[1] + 1)
+    last = (ordered > levels).sum(dim=1, keepdim=True) - 1
+    return (queries - levels.gather(1, last)).clamp_min(0.0)
+
+
+def known_hulls() -> list[HullProblem]:
+    """Return a cube, a simplex, a segment, and one point, each with several queries."""
+    queries = 2 * cloud(6, 3, 0)
+    cube = torch.tensor(list(product((-1.0, 1.0), repeat=3)), dtype=torch.float64)
+    wide = 1.5 * cloud(6, 6, 1)
+    ends, around = cloud(2, 5, 2), 2 * cloud(6, 5, 3)
+    along = ends[1] - ends[0]
+    share = ((around - ends[0]) @ along / along.square().sum()).clamp(0, 1)[:, None]
+    one = cloud(1, 4, 4)
+    found = {
+        "a cube": (cube, queries, queries.clamp(-1, 1)),
+        "a simplex": (torch.eye(6, dtype=torch.float64), wide, simplex_nearest(wide)),
+        "a segment": (ends, around, ends[0] + share * along),
+        "one point": (one, cloud(3, 4, 5), one.expand(3, 4)),
+        "a cube, every vertex twice": (cube.repeat(2, 1), queries, queries.clamp(-1, 1)),
+    }
+    return [
+        HullProblem(name=name, points=v, queries=q, distance=torch.linalg.vector_norm(q - p, dim=1))
+        for name, (v, q, p) in found.items()
+    ]
 
 
 @final
