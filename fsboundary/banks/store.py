@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fsboundary.banks import store
 from fsboundary.core.protocols import Moments
 
 
@@ -133,20 +132,20 @@ class Store(ABC):
         """Return the store of `rows` (m,) alone, ascending."""
 
     def price(self, directions: Tensor, k: int, exclude: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the `k` smallest products of each direction, and their rows: `pricing.price`."""
-        return store.price(self, directions, k, exclude)
+        """Return the `k` smallest products of each direction, and their rows."""
+        return price(self, directions, k, exclude)
 
     def range(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest of each coordinate, (d,) and (d,), in float64."""
-        return store.range_of(self)
+        return range_of(self)
 
     def moments(self) -> Moments:
         """Return count, mean, squares about the mean and largest norm."""
-        return store.moments_of(self)
+        return moments_of(self)
 
     def digests(self) -> Tensor:
         """Return 128 bits of each row (n,2) int64, the same for rows that hold the same point."""
-        return store.digests_of(self)
+        return digests_of(self)
 
 
 _NUMBERS = 2**17

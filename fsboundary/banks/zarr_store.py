@@ -16,7 +16,6 @@ import zarr
 from torch import Tensor
 from zarr.codecs import Crc32cCodec
 
-from fsboundary.banks import zarr_store
 from fsboundary.banks.store import BankInfo, Store
 from fsboundary.core.errors import DataError
 
@@ -65,7 +64,7 @@ class ZarrStore(Store):
     def __init__(
         self, path: Path, rows: Tensor | None = None, committed: int | None = None
     ) -> None:
-        self._arrays, about, complete = zarr_store.open_arrays(path)
+        self._arrays, about, complete = open_arrays(path)
         self._path, self._rows = path, rows
         self._step, self.num_features, self.info = about.chunk_rows, about.num_features, about.info
         held = {name: array.shape[0] for name, array in self._arrays.items()}
@@ -150,7 +149,7 @@ class ZarrStore(Store):
             values = np.asarray(self._arrays[name][part])
         except Exception as error:  # codecs and file systems raise what they like
             raise DataError(f"{where} is damaged: {error}. {fix}") from error
-        nothing = zarr_store.NOTHING[name]
+        nothing = NOTHING[name]
         if np.all(np.isnan(values) if name == "features" else values == nothing):
             raise DataError(f"{where} is missing. {fix}")
         return values
@@ -200,21 +199,21 @@ def rows_of_chunk(num_features: int, dtype: str, batch: int = 1) -> int:
 
 def create(path: Path, layout: Layout) -> None:
     """Write an incomplete group without rows."""
-    about = {"version": VERSION, "complete": False, "labelled": zarr_store.labelled}
+    about = {"version": VERSION, "complete": False, "labelled": layout.labelled}
     group = zarr.create_group(
         store=str(path),
         zarr_format=3,
-        attributes={_ATTRIBUTES: about | {"dtype": zarr_store.dtype} | asdict(zarr_store.info)},
+        attributes={_ATTRIBUTES: about | {"dtype": layout.dtype} | asdict(layout.info)},
     )
-    kinds = {"features": zarr_store.dtype, "ids": "int64"}
-    if zarr_store.labelled:
+    kinds = {"features": layout.dtype, "ids": "int64"}
+    if layout.labelled:
         kinds["labels"] = "int64"
     for name, dtype in kinds.items():
-        wide = (zarr_store.num_features,) if name == "features" else ()
+        wide = (layout.num_features,) if name == "features" else ()
         group.create_array(
             name,
             shape=(0, *wide),
-            chunks=(zarr_store.chunk_rows, *wide),
+            chunks=(layout.chunk_rows, *wide),
             dtype=dtype,
             fill_value=NOTHING[name],
             compressors=[Crc32cCodec()],  # a checksum alone: features hardly compress
@@ -255,8 +254,8 @@ def open_arrays(path: Path, mode: Any = "r") -> tuple[dict[str, zarr.Array[Any]]
         arrays = {name: _array(group, name) for name in names}
         width = arrays["features"].shape[1]
         rows = arrays["features"].chunks[0]
-        zarr_store = Layout(width, about["dtype"], rows, about["labelled"], info)
-        return arrays, zarr_store, about["complete"]
+        layout = Layout(width, about["dtype"], rows, about["labelled"], info)
+        return arrays, layout, about["complete"]
     except Exception as error:  # as above
         raise DataError(f"{path}: a damaged feature bank ({error!r}). Make it again") from error
 
