@@ -1,4 +1,9 @@
-"""Inside or outside the hull of the training set, and how far."""
+"""What the place of an image, inside or outside, near or far, says of errors.
+
+Figures of the section on the hull of the training set.
+
+Inside or outside the hull of the training set, and how far.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +13,126 @@ import torch
 from torch import Tensor
 
 from fsboundary.geometry.hulls.certify import INSIDE, OUTSIDE, UNDECIDED
-from fsboundary.report.figures import thumbnail
+from fsboundary.report.figures import INK, LINE, MUTED, RIGHT, new_figure, svg_uri, thumbnail
 from fsboundary.report.formatting import median, plain, quantile
 from fsboundary.report.measurements import Measurements
 from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.extremes import image_facts
-from fsboundary.report.sections.hull.errors import errors_by_distance, nearest_class
-from fsboundary.report.sections.hull.figures import distance_panel, sweep_curves
 from fsboundary.report.sections.hull.measure import Hulls, Placed, measure_hulls
+
+QUARTERS = ("nearest", "second", "third", "farthest")
+"""Of the images outside, by their distance."""
+
+
+def errors_by_distance(m: Measurements, hulls: Hulls, scale: float) -> dict[str, Any] | None:
+    """Return the error rate inside the hull, and outside by quarters of the distance."""
+    if m.subject.labels is None:
+        return None
+    rows, distance = hulls.images.rows, hulls.images.distance / scale
+    wrong = m.batch.predicted[rows] != m.subject.labels[rows]
+    order = distance.argsort(stable=True)
+    inside = order[distance[order] == 0]
+    outside = order[distance[order] > 0]
+    parts = dict(zip(QUARTERS, outside.tensor_split(len(QUARTERS)), strict=True))
+    return {
+        "median_if_right": median(distance[~wrong & ~distance.isnan()]),
+        "median_if_wrong": median(distance[wrong & ~distance.isnan()]),
+        "quarters": [
+            {
+                "name": name,
+                "images": len(part),
+                "from": distance[part].min(),
+                "to": distance[part].max(),
+                **_mistakes(wrong[part]),
+            }
+            for name, part in ({"inside": inside} | parts).items()
+            if len(part)
+        ],
+    }
+
+
+def _mistakes(wrong: Tensor) -> dict[str, Any]:
+    rate = float(wrong.sum()) / len(wrong) if len(wrong) else None
+    return {"wrong": int(wrong.sum()), "error_rate": rate}
+
+
+def nearest_class(m: Measurements, hulls: Hulls) -> dict[str, Any] | None:
+    """Return how often the class with the nearest hull is the one that the model names."""
+    if hulls.class_distance is None:
+        return None
+    rows, labels = hulls.images.rows, m.subject.labels
+    judged = ~hulls.class_distance.isnan().any(dim=1)
+    rows, apart = rows[judged], hulls.class_distance[judged]
+    predicted = m.batch.predicted[rows]
+    own = predicted[:, None] == torch.tensor(hulls.classes)  # no column: no such training image
+    agrees = (own & (apart == apart.amin(dim=1, keepdim=True))).any(dim=1)
+    found = {
+        "judged": len(rows),
+        "agrees": int(agrees.sum()),
+        "share": float(agrees.sum()) / len(rows) if len(rows) else None,
+    }
+    if labels is None:
+        return found
+    wrong = predicted != labels[rows]
+    return found | {"if_agrees": _mistakes(wrong[agrees]), "if_not": _mistakes(wrong[~agrees])}
+
+
+COLOURS = {"images": RIGHT, "left_out": "#59a14f", "noise": "#8d6cab"}
+"""Of each group of rows."""
+
+PANEL = (3.3, 1.6)
+CURVES = (4.0, 3.0)
+"""Width and height, inches."""
+
+
+def distance_panel(name: str, group: dict[str, Any], edges: list[float], tallest: float) -> str:
+    """Draw the shares of a group by distance, and its median; return a data URI."""
+    figure, axes = new_figure(*PANEL)
+    width = edges[1] - edges[0]
+    axes.bar(
+        edges[:-1],
+        [100 * share for share in group["bins"]],
+        width,
+        align="edge",
+        color=COLOURS[name],
+        edgecolor="white",
+        linewidth=0.4,
+    )
+    if group["median"] is not None:
+        axes.axvline(group["median"], color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
+    axes.set_xlim(0, edges[-1])
+    axes.set_ylim(0, max(100 * tallest, 1) * 1.05)
+    axes.locator_params(axis="y", nbins=3)
+    axes.locator_params(axis="x", nbins=6)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g} %")
+    return svg_uri(figure)
+
+
+def sweep_curves(steps: list[dict[str, Any]]) -> str:
+    """Draw the share inside by the number of dimensions; return a data URI.
+
+    What is undecided is drawn as a band above the share inside.
+    """
+    figure, axes = new_figure(*CURVES)
+    dimensions = [step["dimensions"] for step in steps]
+    for name, line in (("left_out", (0, (4, 2))), ("images", "solid")):
+        entries = [step[name]["shares"] for step in steps]
+        if None in (entry["inside"] for entry in entries):
+            continue  # no rows to ask of
+        low = [100 * entry["inside"] for entry in entries]
+        high = [100 * (entry["inside"] + entry["undecided"]) for entry in entries]
+        axes.fill_between(dimensions, low, high, color=COLOURS[name], alpha=0.25, linewidth=0)
+        axes.plot(dimensions, low, color=COLOURS[name], linestyle=line, marker="o", markersize=4)
+    axes.set_xscale("log")
+    axes.set_xticks(dimensions, [str(p) for p in dimensions])
+    axes.minorticks_off()
+    axes.set_ylim(-2, 102)
+    axes.yaxis.set_major_formatter("{x:g} %")
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    axes.set_xlabel("dimensions", color=MUTED, fontsize=9)
+    return svg_uri(figure)
+
 
 BINS = 30
 

@@ -50,13 +50,14 @@ def inverse_numbers(
         "steps": sizes.inverse_steps,
         "reached": {kind: int((part.status == 0).sum()) for kind, part in found.items()},
         "shown": [
-            image_facts(m, row) | {kind: _entry(m, row, found[kind], place) for kind in KINDS}
+            image_facts(m, row)
+            | {kind: _inverse_entry(m, row, found[kind], place) for kind in KINDS}
             for place, row in enumerate(rows.tolist())
         ],
     }
 
 
-def _entry(m: Measurements, row: int, found: InverseImages, place: int) -> dict[str, Any]:
+def _inverse_entry(m: Measurements, row: int, found: InverseImages, place: int) -> dict[str, Any]:
     status = Status(int(found.status[place, 0]))
     apart = (found.images[place, 0] - m.subject.images[row]).flatten().double()
     return {

@@ -59,11 +59,15 @@ def morph_numbers(
     m: Measurements, pairs: Tensor, found: Morph | None, sizes: Sizes
 ) -> dict[str, Any]:
     """Return classes, crossings and jumps of each path."""
-    shown = [] if found is None else [_entry(m, found, k, *p) for k, p in enumerate(pairs.tolist())]
+    shown = (
+        []
+        if found is None
+        else [_morph_entry(m, found, k, *p) for k, p in enumerate(pairs.tolist())]
+    )
     return {"frames": sizes.frames, "steps": sizes.frame_steps, "shown": shown}
 
 
-def _entry(m: Measurements, found: Morph, place: int, start: int, end: int) -> dict[str, Any]:
+def _morph_entry(m: Measurements, found: Morph, place: int, start: int, end: int) -> dict[str, Any]:
     status = Status(int(found.status[place]))
     ways = {
         "images": (found.predicted, found.crossing, found.largest_jump),

@@ -70,14 +70,14 @@ def move_numbers(
         "over_random": median((worst / random)[known & (random > 0)]),
         "median": {name: median(v[~v.isnan()]) for name, v in finite.items()},
         "failed": failures(found.status[~known]),
-        "most": [_entry(m, int(rows[k]), found, k) for k in order[:SHOWN]],
-        "least": [_entry(m, int(rows[k]), found, k) for k in order[SHOWN:][-SHOWN:][::-1]],
+        "most": [_move_entry(m, int(rows[k]), found, k) for k in order[:SHOWN]],
+        "least": [_move_entry(m, int(rows[k]), found, k) for k in order[SHOWN:][-SHOWN:][::-1]],
         "classes": classes[:MOST_CLASSES],
         "omitted": len(classes[MOST_CLASSES:]),
     }
 
 
-def _entry(m: Measurements, row: int, found: Amplification, place: int) -> dict[str, Any]:
+def _move_entry(m: Measurements, row: int, found: Amplification, place: int) -> dict[str, Any]:
     return image_facts(m, row) | {
         "vulnerability": found.vulnerability[place],
         "on_boundary": bool(found.vulnerability[place].isinf()),

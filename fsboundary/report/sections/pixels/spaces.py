@@ -12,7 +12,7 @@ from fsboundary.analysis import TwoSpaces, two_spaces
 from fsboundary.report.measurements import SEED, Measurements
 from fsboundary.report.sections.pixels.sizes import Sizes
 
-MOST_CLASSES = 10
+MOST_HULLS = 10
 """Of more classes, those with the most training images are compared: pairs grow fast."""
 
 FEWEST = 3
@@ -79,7 +79,7 @@ def compare_spaces(m: Measurements, sizes: Sizes) -> dict[str, Any]:
 
 def _classes(labels: Tensor) -> Tensor:
     found, counts = labels.unique(return_counts=True)
-    chosen: Tensor = found[counts.argsort(descending=True, stable=True)[:MOST_CLASSES]]
+    chosen: Tensor = found[counts.argsort(descending=True, stable=True)[:MOST_HULLS]]
     return chosen
 
 
