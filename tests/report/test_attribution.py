@@ -17,10 +17,9 @@ from fsboundary.report.clock import Clock
 from fsboundary.report.measurements import measure
 from fsboundary.report.page import Study
 from fsboundary.report.sections.attribution import measure as attribution_measure
-from fsboundary.report.sections.attribution.figures import SIDE, heat_map
 from fsboundary.report.sections.attribution.measure import choose_images, measure_attributions
 from fsboundary.report.sections.attribution.methods import LONGEST_ERROR, attempt, window_and_stride
-from fsboundary.report.sections.attribution.numbers import BANDS, band, side
+from fsboundary.report.sections.attribution.section import BANDS, SIDE, band, heat_map, side
 from report.samples import Page, read, tiny_images, tiny_page, tiny_subject
 
 NAMES = ["boundary", "integrated_gradients", "saliency", "occlusion", "gradient_shap"]
