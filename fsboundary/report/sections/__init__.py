@@ -10,7 +10,7 @@ from fsboundary.report.sections.extremes import Extremes
 from fsboundary.report.sections.hull.section import Hull
 from fsboundary.report.sections.overview import Overview
 from fsboundary.report.sections.pixels.section import Pixels
-from fsboundary.report.sections.planes.section import Planes
+from fsboundary.report.sections.planes import Planes
 from fsboundary.report.sections.provenance import Provenance
 
 SECTIONS: tuple[Section, ...] = (

@@ -1,10 +1,19 @@
-"""Exact two-dimensional slices of the feature space."""
+"""Where names stand in the figure of a plane: in their region, in the window, on no mark.
+
+The picture of one window of a plane through feature space.
+
+Exact two-dimensional slices of the feature space.
+"""
 
 from __future__ import annotations
 
 from typing import Any, final
 
 import torch
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.patches import Circle, PathPatch, Polygon
+from matplotlib.path import Path
 from torch import Tensor
 
 from fsboundary.boundaries import find_flip_points
@@ -18,12 +27,158 @@ from fsboundary.geometry.regions.slices import (
     polygon_sides,
     rectangle,
 )
-from fsboundary.report.figures import PALETTE, class_colour
+from fsboundary.report.figures import INK, MUTED, PALETTE, class_colour, new_figure, svg_uri
 from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import Measurements, certified_nearest_first
 from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.extremes import image_facts
-from fsboundary.report.sections.planes.figure import draw_plane
+
+Box = tuple[float, float, float, float]
+"""Left, right, bottom and top, in shares of the window."""
+
+LETTER = 0.026
+"""Width of a letter."""
+
+HEIGHT = 0.05
+"""Height of a line."""
+
+MARK = 0.035
+"""Half the width of a mark."""
+
+SHIFTS = (0.0, 0.08, -0.08, 0.16, -0.16, 0.24, -0.24)
+"""How far up a name may move, in the order in which these are tried."""
+
+
+def shorten(name: str, longest: int) -> str:
+    """Return `name`, cut to at most `longest` letters."""
+    return name if len(name) <= longest else name[: longest - 1].rstrip() + "…"
+
+
+def place_label(
+    centre: tuple[float, float], letters: int, view: dict[str, Any]
+) -> tuple[float, float]:
+    """Return where to centre a name of so many letters, in the window's coordinates.
+
+    Parameters
+    ----------
+    centre : pair of float
+        Of its region.
+    letters : int
+    view : dict
+        With ``window`` and ``points``; the marks and the line from image to flip point are kept
+        free where a small shift is enough.
+    """
+    left, right, bottom, top = view["window"]
+    wide, high = right - left, top - bottom
+    half = min(letters * LETTER / 2, 0.5)
+    x = min(max((centre[0] - left) / wide, half), 1 - half)
+    y = (centre[1] - bottom) / high
+    marks = [((u - left) / wide, (v - bottom) / high) for u, v in view["points"].values()]
+    (first, level), (last, _) = marks[:2]  # the image and its flip point, at the same height
+    taken = [(u - MARK, u + MARK, v - MARK, v + MARK) for u, v in marks]
+    taken.append((first, last, level - MARK / 2, level + MARK / 2))
+    for shift in SHIFTS:
+        box = (x - half, x + half, y + shift - HEIGHT / 2, y + shift + HEIGHT / 2)
+        if box[2] >= 0 and box[3] <= 1 and not any(_meet(box, other) for other in taken):
+            return left + x * wide, bottom + (y + shift) * high
+    return left + x * wide, bottom + y * high
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
+
+
+NAMED = 0.03
+"""Regions that cover a smaller share of the window are coloured but not named."""
+
+WHOLE = 1 - 1e-9
+"""A domain that covers this share of the window has no edge in it."""
+
+LONGEST = 16
+"""Names in figures are cut to so many letters."""
+
+FLIP = "#c62828"
+
+
+def draw_plane(
+    view: dict[str, Any], radius: float | None, names: list[str], colours: dict[int, str]
+) -> str:
+    """Return the figure of one view of a slice as an SVG data URI.
+
+    Parameters
+    ----------
+    view : dict
+        One of the ``views`` that :class:`fsboundary.report.sections.planes.Planes` computes.
+    radius : float or None
+        Of the guaranteed ball around the image's feature.
+    names : list of str
+        The class names.
+    colours : dict of int to str
+        Of each class.
+    """
+    figure, axes = new_figure(3.5, 3.25, rectangle=(0.16, 0.09, 0.83, 0.89))
+    left, right, bottom, top = view["window"]
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+    axes.spines[["left", "bottom"]].set_visible(False)
+    for region in view["regions"]:
+        colour = colours[region["class"]]
+        axes.add_patch(Polygon(region["polygon"], fc=colour, alpha=0.45, ec="none", zorder=1))
+        axes.add_patch(Polygon(region["polygon"], fill=False, ec="white", lw=1.6, zorder=2))
+    _grey_outside(axes, view)
+    if radius is not None:
+        axes.add_patch(Circle((0, 0), radius, fc="white", alpha=0.3, ec="none", zorder=4))
+        axes.add_patch(Circle((0, 0), radius, fill=False, ec=INK, lw=1.1, ls=(0, (3, 2)), zorder=4))
+    _name_regions(axes, view, names)
+    _marks(axes, view["points"])
+    axes.locator_params(nbins=4)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    return svg_uri(figure)
+
+
+def _grey_outside(axes: Axes, view: dict[str, Any]) -> None:
+    """Cover what no image can reach: the window with the domain's polygon cut out."""
+    left, right, bottom, top = view["window"]
+    frame = [(left, bottom), (left, top), (right, top), (right, bottom)]  # clockwise: a hole's turn
+    paths = [_closed(frame)]
+    if view["domain"]:
+        paths.append(_closed(view["domain"]))
+    outside = Path.make_compound_path(*paths)
+    axes.add_patch(PathPatch(outside, fc="#eef0f3", alpha=0.72, ec="none", zorder=3))
+    axes.add_patch(PathPatch(outside, fill=False, hatch="////", ec="#c9d0d8", lw=0, zorder=3))
+    if view["domain"] and sum(region["share_in_domain"] for region in view["regions"]) < WHOLE:
+        axes.add_patch(Polygon(view["domain"], fill=False, ec=MUTED, lw=1.0, zorder=3.5))
+
+
+def _closed(corners: list[Any]) -> Path:
+    return Path([tuple(corner) for corner in [*corners, corners[0]]], closed=True)
+
+
+def _name_regions(axes: Axes, view: dict[str, Any], names: list[str]) -> None:
+    """Name each region where it lies in the domain, else, fainter, where it lies outside."""
+    halo = [patheffects.withStroke(linewidth=2.5, foreground="white", alpha=0.8)]
+    for region in view["regions"]:
+        if region["share_in_domain"] >= NAMED:
+            place, colour, size = region["centre_in_domain"], INK, 10
+        elif region["share_of_window"] >= NAMED:
+            place, colour, size = region["centre"], MUTED, 9
+        else:
+            continue
+        name = shorten(names[region["class"]], LONGEST)
+        x, y = place_label(place, len(name), view)
+        text = axes.text(x, y, name, color=colour, fontsize=size, zorder=5)
+        text.set(ha="center", va="center", path_effects=halo, parse_math=False, clip_on=True)
+
+
+def _marks(axes: Axes, points: dict[str, Any]) -> None:
+    image, flip, mean = points["image"], points["flip"], points.get("mean")
+    axes.plot(*zip(image, flip, strict=True), color=INK, lw=1.3, zorder=6)
+    marks = [(image, "o", INK, 8), (flip, "D", FLIP, 7)]
+    if mean is not None:
+        marks.insert(0, (mean, "*", INK, 14))
+    for (x, y), marker, colour, size in marks:
+        axes.plot(x, y, marker=marker, color=colour, ms=size, mec="white", mew=1.2, zorder=7)
+
 
 TITLES = ("The least robust image", "An image in the middle", "The most robust image")
 
