@@ -9,8 +9,7 @@ from torch import nn
 
 from fsboundary import plugins
 from fsboundary.core.errors import DataError, FsboundaryError
-from fsboundary.report.load_images import ImageSet, load_images
-from fsboundary.report.load_model import build_model, load_weights
+from fsboundary.report.loading import ImageSet, build_model, load_images, load_weights
 from fsboundary.report.measurements import Subject
 from fsboundary.report.page import require_folders, write_report
 from fsboundary.space import FeatureSpace
@@ -43,7 +42,7 @@ def run_report(
         Safetensors file; None leaves the model as the factory made it.
     data : Path
         Images: an ``.npz`` file or a folder
-        (:func:`fsboundary.report.load_images.load_images`).
+        (:func:`fsboundary.report.loading.load_images`).
     out : Path
         The HTML file.
     json_path : Path, optional

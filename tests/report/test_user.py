@@ -16,8 +16,7 @@ from safetensors.torch import save_file, save_model
 
 from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError, HeadError
-from fsboundary.report.load_images import load_images
-from fsboundary.report.load_model import build_model, load_weights
+from fsboundary.report.loading import build_model, load_images, load_weights
 from fsboundary.report.user import run_report
 from registry.samples import install
 from report.samples import NAMES, tiny_images, tiny_model
