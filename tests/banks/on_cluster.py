@@ -25,7 +25,7 @@ from distributed.utils import get_mp_context
 
 import fsboundary as fsb
 from banks.oracle import normal
-from fsboundary.banks.cluster import Cluster
+from fsboundary.banks.distributed import Cluster
 
 QUESTION = 4
 """At which a worker is killed: rows are measured, taken, then priced time and again."""

@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster
 
 import fsboundary as fsb
 from banks import oracle
-from fsboundary.banks import BankInfo, FeatureBank, cluster, workers, zarr_store
+from fsboundary.banks import BankInfo, FeatureBank, distributed, workers, zarr_store
 from fsboundary.banks.writer import ChunkWriter
 from fsboundary.banks.zarr_store import ZarrStore
 from fsboundary.core.errors import ArgumentError, DataError
@@ -144,13 +144,13 @@ def test_it_can_be_saved_and_distributed_again(
 
 
 def test_shards_are_small_enough_and_cover_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_NUMBERS", 30)
+    monkeypatch.setattr(distributed, "_NUMBERS", 30)
     bank = FeatureBank(oracle.normal(ROWS, 3))
-    found = cluster.cut(bank._store, 3)
+    found = distributed.cut(bank._store, 3)
     assert max(len(shard.rows) for shard in found) <= 10
     assert torch.equal(torch.cat([shard.rows for shard in found]), torch.arange(ROWS))
     assert [
-        len(shard.rows) for shard in cluster.cut(FeatureBank(oracle.normal(2, 3))._store, 3)
+        len(shard.rows) for shard in distributed.cut(FeatureBank(oracle.normal(2, 3))._store, 3)
     ] == [1, 1]
 
 
@@ -197,7 +197,7 @@ def test_no_worker_is_an_error_until_there_is_one(
         shared = bank.distribute(alone)
         local.scale(0)
         with monkeypatch.context() as impatient:
-            impatient.setattr(cluster, "PATIENCE", 0.2)
+            impatient.setattr(distributed, "PATIENCE", 0.2)
             with pytest.raises(DataError, match=r"no worker for 0.2 seconds. Start workers"):
                 shared.price(directions, 2)
             with pytest.raises(DataError, match=r"no worker for 0.2 seconds. Start workers"):
@@ -222,7 +222,7 @@ def test_workers_that_never_answer_are_an_error(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = FeatureBank(oracle.normal(ROWS, 3)).distribute(client)
-    monkeypatch.setattr(cluster.Cluster, "_collect", lambda *_: {})
+    monkeypatch.setattr(distributed.Cluster, "_collect", lambda *_: {})
     with pytest.raises(DataError, match="workers were lost in each of 10 attempts"):
         shared.range()
 
