@@ -16,7 +16,7 @@ from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.plugins import create
-from fsboundary.plugins.grading.nonlinear import find_and_grade_nonlinear
+from fsboundary.plugins.grading.flips import find_and_grade_nonlinear
 from fsboundary.plugins.interfaces import BoundaryFinder
 from fsboundary.plugins.registry.info import NONLINEAR_HEAD
 
