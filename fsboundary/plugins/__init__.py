@@ -18,8 +18,8 @@ from typing import Any
 
 from fsboundary.plugins.registry.identity import Identity, identify
 from fsboundary.plugins.registry.info import Kind, PluginInfo, lazy
+from fsboundary.plugins.registry.loading import Registry
 from fsboundary.plugins.registry.selection import create as _create
-from fsboundary.plugins.registry.store import Registry
 
 __all__ = ["Identity", "Kind", "PluginInfo", "create", "describe", "identify", "lazy", "reset"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from fsboundary.core.errors import ArgumentError, FsboundaryError, PluginError
 from fsboundary.plugins.registry import discovery, identity
 from fsboundary.plugins.registry.info import KINDS, Entry, Kind, interface_of, needs_pixels
-from fsboundary.plugins.registry.store import Registry
+from fsboundary.plugins.registry.loading import Registry
 
 
 def create(
