@@ -12,7 +12,7 @@ from scipy.optimize import lsq_linear
 import fsboundary as fsb
 from fsboundary import ArgumentError, Status
 from fsboundary.demo import load_demo
-from fsboundary.pixels.inversion_steps import total_variation
+from fsboundary.pixels.inversion import total_variation
 from pixels.bodies import SHAPE, Constant, images, linear, matrix, positive, smooth
 
 
