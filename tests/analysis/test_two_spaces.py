@@ -14,7 +14,7 @@ import fsboundary as fsb
 from fsboundary import ArgumentError
 from fsboundary.analysis import TwoSpaces
 from fsboundary.analysis.point_cloud import Points, between, rank_correlation
-from fsboundary.analysis.questions import Both, class_hulls, draw_pairs
+from fsboundary.analysis.two_spaces import Both, class_hulls, draw_pairs
 
 CLASSES = 3
 
