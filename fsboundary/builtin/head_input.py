@@ -17,8 +17,7 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError, HeadError
 from fsboundary.core.heads import LinearHead
 from fsboundary.models.calling import answer, call, refuse_training, unwrap
-from fsboundary.models.head_search import KnownHead, find
-from fsboundary.models.hooks import Sighting, Watched, watching
+from fsboundary.models.head_search import KnownHead, Sighting, Watched, find, watching
 from fsboundary.models.linear_maps import Reading
 from fsboundary.models.nonnegativity import NonnegativityProver
 from fsboundary.plugins.interfaces import FeatureExtractor
