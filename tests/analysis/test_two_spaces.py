@@ -13,8 +13,14 @@ from torch import Tensor, nn
 import fsboundary as fsb
 from fsboundary import ArgumentError
 from fsboundary.analysis import TwoSpaces
-from fsboundary.analysis.point_cloud import Points, between, rank_correlation
-from fsboundary.analysis.two_spaces import Both, class_hulls, draw_pairs
+from fsboundary.analysis.two_spaces import (
+    Both,
+    Points,
+    between,
+    class_hulls,
+    draw_pairs,
+    rank_correlation,
+)
 
 CLASSES = 3
 
