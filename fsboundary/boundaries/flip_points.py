@@ -1,4 +1,7 @@
-"""Flip points: the closest boundary points of a batch of features."""
+"""Boundary points of heads that are any differentiable function: on the boundary, not closest.
+
+Flip points: the closest boundary points of a batch of features.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,182 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from fsboundary.boundaries.nonlinear import find_on_nonlinear
 from fsboundary.boundaries.targets import all_targets, among_all, check_targets
 from fsboundary.core.checks import check_features, check_limits, rows_and_sources
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.heads import LinearHead
+from fsboundary.core.heads import LinearHead, NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.nearest import nearest_classes
 from fsboundary.plugins import create
-from fsboundary.plugins.grading.flips import find_and_grade
+from fsboundary.plugins.grading.flips import find_and_grade, find_and_grade_nonlinear
 from fsboundary.plugins.interfaces import BoundaryFinder
+from fsboundary.plugins.registry.info import NONLINEAR_HEAD
+
+_CHOICES = 9
+"""For the nearest class, the finder is asked for so many: those nearest by linearisation."""
+
+_REPEATS = 1e-3
+"""Share of the range of the logits by which rows may differ from the same rows in another order."""
+
+
+def find_on_nonlinear(
+    head: object,
+    features: Tensor,
+    targets: Literal["nearest", "all"] | Tensor,
+    *,
+    domain: Domain,
+    finder: str | BoundaryFinder,
+    tolerance: float | None,
+    max_steps: int,
+) -> FlipPoints:
+    """Do what :func:`fsboundary.find_flip_points` says for a `head` that is a callable."""
+    view = nonlinear_head(head, features, domain)
+    z = features.detach().to(torch.float64)
+    rtol = default_tolerance(view.dtype) if tolerance is None else tolerance
+    chosen = check_targets(view.num_classes, targets, len(z))
+    plugin = create("boundary_finder", finder, capability=NONLINEAR_HEAD)
+    status, source = rows_and_sources(view, z)
+    fine = (status == Status.CONVERGED).nonzero()[:, 0]
+    with torch.no_grad():
+        defined = torch.isfinite(view.logits(z[fine])).all(dim=1)
+    status[fine[~defined]] = int(Status.NOT_FINITE)
+    source[fine[~defined]] = -1
+    fine = fine[defined]
+    rows = z[fine]
+    source[fine] = view.predict(rows)
+    nearest = isinstance(chosen, str) and chosen == "nearest"
+    if isinstance(chosen, Tensor):
+        target = chosen.to(z.device)
+        asked = target[fine]
+    elif nearest:
+        target = torch.full((len(z), 1), -1, dtype=torch.int64, device=z.device)
+        asked = _candidates(view, rows, source[fine])
+    else:
+        target = all_targets(source, view.num_classes)
+        asked = target[fine]
+    # as for linear heads: a row's own class is solved for another one and blanked afterwards
+    own = asked == source[fine, None]
+    asked = torch.where(own, (asked + 1) % view.num_classes, asked)
+    graded = find_and_grade_nonlinear(
+        plugin, view, rows, source[fine], asked, tolerance=rtol, max_steps=max_steps
+    )
+    if nearest:
+        graded = _nearest(graded)
+        target[fine] = graded.target
+    return among_all(graded, z, source, target, status, fine)
+
+
+def default_tolerance(dtype: torch.dtype) -> float:
+    """Return the share of the range of the logits within which logits in `dtype` tie."""
+    return max(FLIP_RTOL, 100 * torch.finfo(dtype).eps)
+
+
+def nonlinear_head(head: object, features: Tensor, domain: Domain) -> NonlinearHead:
+    """Return `head` as the finders see it, or raise ArgumentError if it is no head."""
+    if not callable(head):
+        raise ArgumentError(
+            "head",
+            type(head).__name__,
+            "a LinearHead, or a callable from features to logits",
+            "pass space.head, or the layers after the one that gave the features",
+        )
+    if not isinstance(features, Tensor) or not features.is_floating_point() or features.ndim != 2:
+        got = (
+            f"shape {tuple(features.shape)}, {features.dtype}"
+            if isinstance(features, Tensor)
+            else type(features).__name__
+        )
+        fix = "flatten each row's features; a single row needs [None]"
+        raise ArgumentError("features", got, "a float tensor (B, d)", fix)
+    if not isinstance(domain, Domain):
+        raise ArgumentError(
+            "domain", type(domain).__name__, "a Domain", "pass Domain.nonnegative()"
+        )
+    domain.require_width(features.shape[1])
+    dtype = _dtype_of(head, features)
+    if torch.finfo(dtype).bits < 32:
+        fix = "call head.float(): half precision cannot tell on which side of a boundary a point is"
+        raise ArgumentError("head", f"it computes in {dtype}", "float32 or float64", fix)
+    z = features.detach().to(torch.float64)
+    sample = z[torch.isfinite(z).all(dim=1)][:8]
+    if len(sample) == 0:
+        sample = domain.clip(torch.zeros_like(z[:1] if len(z) else z.new_zeros(1, z.shape[1])))
+    logits = _called(head, sample.to(dtype))
+    view = NonlinearHead(head, z.shape[1], logits.shape[1], dtype, domain)
+    again = _called(head, sample.flip(0).to(dtype)).flip(0)
+    allowed = _REPEATS * (logits.amax(dim=1) - logits.amin(dim=1))[:, None]
+    if bool(((again - logits).abs() > allowed).any()):
+        raise ArgumentError(
+            "head",
+            "a callable that gives the same row other logits beside other rows",
+            "a function of each row",
+            "call head.eval(): dropout and batch normalisation are not",
+        )
+    varies = bool((logits != logits[:1]).any())
+    if varies and not logits.requires_grad:
+        fix = "take out torch.no_grad() and .detach()"
+        raise ArgumentError("head", "logits without a graph", "a differentiable callable", fix)
+    return view
+
+
+def _dtype_of(head: object, features: Tensor) -> torch.dtype:
+    """Return the dtype of a module's first weight, else that of the features."""
+    weights = [*head.parameters(), *head.buffers()] if isinstance(head, nn.Module) else []
+    return next((w.dtype for w in weights if w.is_floating_point()), features.dtype)
+
+
+def _called(head: object, z: Tensor) -> Tensor:
+    """Return the logits (B,K) of `z` (B,d), checked."""
+    assert callable(head)  # refused before
+    wanted, fix = f"logits ({len(z)}, K), K >= 2", "pass the layers after those of the features"
+    try:
+        with torch.enable_grad():
+            logits = head(z.clone().requires_grad_())
+    except Exception as error:
+        got = f"a callable that raised {type(error).__name__}: {error}"
+        raise ArgumentError("head", got, wanted, fix) from error
+    if not isinstance(logits, Tensor):
+        got = f"a callable that returns {type(logits).__name__}"
+        raise ArgumentError("head", got, wanted, "return the tensor of logits alone")
+    shape = tuple(logits.shape)
+    if len(shape) != 2 or shape[0] != len(z) or shape[1] < 2 or not logits.is_floating_point():
+        got = f"a callable that returns {logits.dtype} of shape {shape}"
+        raise ArgumentError("head", got, wanted, fix)
+    return logits
+
+
+def _candidates(head: NonlinearHead, z: Tensor, source: Tensor) -> Tensor:
+    """Return the classes (B,C) that the nearest is sought among."""
+    others = all_targets(source, head.num_classes)
+    if others.shape[1] <= _CHOICES:
+        return others
+    own = source[:, None]
+    with torch.no_grad():
+        logits = head.logits(z)
+    # gradients of the likeliest alone: a thousand classes would cost a thousand passes
+    near = logits.scatter(1, own, -torch.inf).topk(min(4 * _CHOICES, others.shape[1])).indices
+    logits, gradients = head.gradients(z, torch.cat([own, near], dim=1))
+    gaps = logits.gather(1, own) - logits.gather(1, near)
+    slopes = torch.linalg.vector_norm(gradients[:, :1] - gradients[:, 1:], dim=2)
+    ratio = torch.nan_to_num(gaps / slopes, nan=torch.inf, posinf=torch.inf)
+    return near.gather(1, ratio.topk(_CHOICES, largest=False).indices)
+
+
+def _nearest(graded: FlipPoints) -> FlipPoints:
+    """Return the nearest of the targets of each row, T = 1."""
+    best = torch.nan_to_num(graded.distance, nan=torch.inf).argmin(dim=1)
+    row = torch.arange(len(best), device=best.device)
+    fields = {
+        name: value if name == "source" else value[row, best][:, None]
+        for name, value in graded.to_dict().items()
+    }
+    return FlipPoints(**fields)
+
 
 MAX_STEPS = 200
 """Default limit of steps a problem; real heads need fewer than twenty."""
