@@ -23,9 +23,8 @@ from fsboundary.models.calling import refuse_chance
 from fsboundary.models.images import check_batch_size, check_images, device_of, rows_of
 from fsboundary.plugins.grading.extractors import verified
 from fsboundary.plugins.interfaces import FeatureExtractor
-from fsboundary.space.bank_builder import build
+from fsboundary.space.bank_builder import Source, build
 from fsboundary.space.fidelity import Fidelity, fitted
-from fsboundary.space.loader import Source
 
 
 @final
