@@ -9,14 +9,12 @@ One line in a plugin's own tests makes a parametrised pytest function, one case 
 
 from __future__ import annotations
 
+from fsboundary.testing.check_plugin import check_plugin
 from fsboundary.testing.checks.captum import captum_attribution_tests
-from fsboundary.testing.functions import (
-    boundary_finder_tests,
-    check_plugin,
-    feature_extractor_tests,
-    hull_solver_tests,
-    image_finder_tests,
-)
+from fsboundary.testing.checks.extractors import feature_extractor_tests
+from fsboundary.testing.checks.flips import boundary_finder_tests
+from fsboundary.testing.checks.hulls import hull_solver_tests
+from fsboundary.testing.checks.images import image_finder_tests
 from fsboundary.testing.suite import CheckFailure, Outcome, Suite
 
 __all__ = [

@@ -10,7 +10,7 @@ import pytest
 from fsboundary import cli, plugins
 from fsboundary.core.errors import ArgumentError
 from fsboundary.testing import check_plugin
-from fsboundary.testing.functions import hull_suite
+from fsboundary.testing.checks.hulls import hull_suite
 from fsboundary.testing.scaffold import KINDS, write_template
 
 

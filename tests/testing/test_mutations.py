@@ -11,7 +11,10 @@ import torch
 
 from fsboundary.core.errors import ArgumentError
 from fsboundary.testing import CheckFailure, Suite, hull_solver_tests
-from fsboundary.testing.functions import extractor_suite, flip_suite, hull_suite, image_suite
+from fsboundary.testing.checks.extractors import extractor_suite
+from fsboundary.testing.checks.flips import flip_suite
+from fsboundary.testing.checks.hulls import hull_suite
+from fsboundary.testing.checks.images import image_suite
 from testing.bad_plugins import (
     EXTRACTORS,
     FINDERS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import torch
@@ -15,7 +15,7 @@ from fsboundary.plugins.interfaces import FeatureExtractor
 from fsboundary.space import FeatureSpace
 from fsboundary.testing.invariants import check_repr, left_alone, made_by, model_left_alone
 from fsboundary.testing.problems import small_images, small_model
-from fsboundary.testing.suite import require
+from fsboundary.testing.suite import NONE, Suite, require
 
 _ROWS = 5
 _FITTED = 60
@@ -274,3 +274,38 @@ EXTRACTOR_CHECKS = (
     domain_is_respected,
     flip_points_are_certified,
 )
+
+
+def extractor_suite(
+    factory: Callable[[], FeatureExtractor], expected_failures: Mapping[str, str] = NONE
+) -> Suite[ExtractorSubject]:
+    """Return the checks of a feature extractor, to be run without pytest."""
+    return Suite(EXTRACTOR_CHECKS, lambda: ExtractorSubject(factory), expected_failures)
+
+
+def feature_extractor_tests(
+    factory: Callable[[], FeatureExtractor], expected_failures: Mapping[str, str] = NONE
+) -> Callable[[str], None]:
+    """Return a pytest function that holds a feature extractor to its contract.
+
+    The model and the images are the suite's own, a small network of convolutions, unless the
+    extractor offers others by :meth:`fsboundary.FeatureExtractor.example`.
+
+    Parameters
+    ----------
+    factory : callable
+        Makes the extractor, without arguments.
+    expected_failures : mapping of str to str
+        As in :func:`hull_solver_tests`.
+
+    Returns
+    -------
+    callable
+        As in :func:`hull_solver_tests`.
+
+    Raises
+    ------
+    ArgumentError
+        ``expected_failures`` names a check that there is not.
+    """
+    return extractor_suite(factory, expected_failures).pytest_function()

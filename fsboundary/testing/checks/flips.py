@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, final
 
 import torch
@@ -14,6 +14,7 @@ from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.plugins.interfaces import BoundaryFinder
+from fsboundary.testing.checks.nonlinear import nonlinear_suite
 from fsboundary.testing.invariants import check_repr, left_alone, made_by
 from fsboundary.testing.problems import (
     FlipProblem,
@@ -23,7 +24,7 @@ from fsboundary.testing.problems import (
     two_classes,
     unreachable,
 )
-from fsboundary.testing.suite import require
+from fsboundary.testing.suite import NONE, Suite, require
 
 STEPS = 500
 
@@ -311,3 +312,43 @@ FLIP_CHECKS = (
     claims_are_true,
     certificates_can_be_checked,
 )
+
+
+def flip_suite(
+    factory: Callable[[], BoundaryFinder], expected_failures: Mapping[str, str] = NONE
+) -> Suite[FlipSubject]:
+    """Return the checks of a boundary finder, to be run without pytest."""
+    return Suite(FLIP_CHECKS, lambda: FlipSubject(factory), expected_failures)
+
+
+def boundary_finder_tests(
+    factory: Callable[[], BoundaryFinder],
+    expected_failures: Mapping[str, str] = NONE,
+    *,
+    nonlinear_head: bool = False,
+) -> Callable[[str], None]:
+    """Return a pytest function that holds a boundary finder in feature space to its contract.
+
+    Parameters
+    ----------
+    factory : callable
+        Makes the finder, without arguments.
+    expected_failures : mapping of str to str
+        As in :func:`hull_solver_tests`.
+    nonlinear_head : bool
+        Whether it is held to the contract of the capability of that name, instead of that for
+        linear heads.
+
+    Returns
+    -------
+    callable
+        As in :func:`hull_solver_tests`.
+
+    Raises
+    ------
+    ArgumentError
+        ``expected_failures`` names a check that there is not.
+    """
+    if nonlinear_head:
+        return nonlinear_suite(factory, expected_failures).pytest_function()
+    return flip_suite(factory, expected_failures).pytest_function()

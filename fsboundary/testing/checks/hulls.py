@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import final
 
 import torch
@@ -17,7 +17,7 @@ from fsboundary.hulls.projection import HULL_RTOL, project_on_hull
 from fsboundary.plugins.interfaces import HullSolver
 from fsboundary.testing.invariants import check_repr, left_alone, made_by
 from fsboundary.testing.problems import HullProblem, cloud, known_hulls
-from fsboundary.testing.suite import require
+from fsboundary.testing.suite import NONE, Suite, require
 
 STEPS = 2000
 """Enough for a method that converges slowly, on problems as small as these."""
@@ -330,3 +330,37 @@ HULL_CHECKS = (
     claims_are_true,
     certificates_can_be_checked,
 )
+
+
+def hull_suite(
+    factory: Callable[[], HullSolver], expected_failures: Mapping[str, str] = NONE
+) -> Suite[HullSubject]:
+    """Return the checks of a hull solver, to be run without pytest."""
+    return Suite(HULL_CHECKS, lambda: HullSubject(factory), expected_failures)
+
+
+def hull_solver_tests(
+    factory: Callable[[], HullSolver], expected_failures: Mapping[str, str] = NONE
+) -> Callable[[str], None]:
+    """Return a pytest function that holds a hull solver to its contract.
+
+    Bind it to a name that pytest collects: ``test_my_solver = hull_solver_tests(MySolver)``.
+
+    Parameters
+    ----------
+    factory : callable
+        Makes the solver, without arguments: its class, or a function that passes options.
+    expected_failures : mapping of str to str
+        Check name to the reason why the solver fails it. Strict: a check listed here must fail.
+
+    Returns
+    -------
+    callable
+        Parametrised by the checks' names, which stay the same from version to version.
+
+    Raises
+    ------
+    ArgumentError
+        ``expected_failures`` names a check that there is not.
+    """
+    return hull_suite(factory, expected_failures).pytest_function()

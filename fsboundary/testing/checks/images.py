@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, final
 
 import torch
@@ -15,7 +15,7 @@ from fsboundary.plugins.interfaces import ImageBoundaryFinder
 from fsboundary.space import FeatureSpace
 from fsboundary.testing.invariants import check_repr, left_alone, made_by, model_left_alone
 from fsboundary.testing.problems import redraw, small_images
-from fsboundary.testing.suite import require
+from fsboundary.testing.suite import NONE, Suite, require
 
 _ROWS = 4
 _STEPS = 60
@@ -235,3 +235,36 @@ IMAGE_CHECKS = (
     an_image_that_is_not_finite_fails_alone,
     one_step_is_enough_to_answer,
 )
+
+
+def image_suite(
+    factory: Callable[[], ImageBoundaryFinder], expected_failures: Mapping[str, str] = NONE
+) -> Suite[ImageSubject]:
+    """Return the checks of a finder of images on a boundary, to be run without pytest."""
+    return Suite(IMAGE_CHECKS, lambda: ImageSubject(factory), expected_failures)
+
+
+def image_finder_tests(
+    factory: Callable[[], ImageBoundaryFinder], expected_failures: Mapping[str, str] = NONE
+) -> Callable[[str], None]:
+    """Return a pytest function that holds a finder of images on a boundary to its contract.
+
+    Parameters
+    ----------
+    factory : callable
+        Makes the finder (hook ``register_boundary_finders``, capability "pixels"), without
+        arguments.
+    expected_failures : mapping of str to str
+        As in :func:`hull_solver_tests`.
+
+    Returns
+    -------
+    callable
+        As in :func:`hull_solver_tests`.
+
+    Raises
+    ------
+    ArgumentError
+        ``expected_failures`` names a check that there is not.
+    """
+    return image_suite(factory, expected_failures).pytest_function()

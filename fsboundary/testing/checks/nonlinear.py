@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, final
 
 import torch
@@ -15,7 +15,7 @@ from fsboundary.core.status import Status
 from fsboundary.plugins.interfaces import BoundaryFinder
 from fsboundary.testing.invariants import check_repr, left_alone, made_by, model_left_alone
 from fsboundary.testing.problems import FlipProblem, cloud, redraw, third_classes, two_classes
-from fsboundary.testing.suite import require
+from fsboundary.testing.suite import NONE, Suite, require
 
 _STEPS = 200
 _ATOL = 1e-6
@@ -212,3 +212,10 @@ NONLINEAR_CHECKS = (
     inputs_and_process_are_left_alone,
     one_step_is_enough_to_answer,
 )
+
+
+def nonlinear_suite(
+    factory: Callable[[], BoundaryFinder], expected_failures: Mapping[str, str] = NONE
+) -> Suite[NonlinearSubject]:
+    """Return the checks of a finder for non-linear heads, to be run without pytest."""
+    return Suite(NONLINEAR_CHECKS, lambda: NonlinearSubject(factory), expected_failures)

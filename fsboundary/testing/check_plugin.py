@@ -1,0 +1,79 @@
+"""The conformance checks of a plugin that is selected by name, run without pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from fsboundary import plugins
+from fsboundary.core.errors import ArgumentError
+from fsboundary.plugins import Kind, PluginInfo
+from fsboundary.plugins.registry.info import NONLINEAR_HEAD, PIXELS
+from fsboundary.testing.checks.extractors import extractor_suite
+from fsboundary.testing.checks.flips import flip_suite
+from fsboundary.testing.checks.hulls import hull_suite
+from fsboundary.testing.checks.images import image_suite
+from fsboundary.testing.checks.nonlinear import nonlinear_suite
+from fsboundary.testing.suite import NONE, Outcome, Suite
+
+_SUITES: dict[Kind, Callable[..., Suite[Any]]] = {
+    "feature_extractor": extractor_suite,
+    "hull_solver": hull_suite,
+    "boundary_finder": flip_suite,
+}
+_SPECIAL: dict[str, Callable[..., Suite[Any]]] = {
+    PIXELS: image_suite,
+    NONLINEAR_HEAD: nonlinear_suite,
+}
+
+
+def check_plugin(
+    name: str,
+    *,
+    options: dict[str, Any] | None = None,
+    expected_failures: Mapping[str, str] = NONE,
+) -> Iterator[tuple[PluginInfo, Iterator[Outcome]]]:
+    """Run the conformance checks of every plugin called `name`.
+
+    Parameters
+    ----------
+    name : str
+        As ``fsboundary plugins`` lists it; plugins of different kinds may share it.
+    options : dict, optional
+        Constructor arguments.
+    expected_failures : mapping of str to str
+        Check name to the reason why the plugin fails it.
+
+    Yields
+    ------
+    (PluginInfo, iterator of Outcome)
+        The outcomes come one by one, as the checks run.
+
+    Raises
+    ------
+    ArgumentError
+        No plugin of that name is ready.
+    """
+    listed = [info for info in plugins.describe() if info.name == name]
+    ready = [info for info in listed if info.state == "ready"]
+    if not ready:
+        got = f"{name!r}, set aside: {listed[0].reason}" if listed else repr(name)
+        fix = "`fsboundary plugins` lists them, and why some were set aside"
+        raise ArgumentError("name", got, "a plugin that is ready", fix)
+    for info in ready:
+        yield info, _suite_of(info, options)(expected_failures).outcomes()
+
+
+def _suite_of(
+    info: PluginInfo, options: dict[str, Any] | None
+) -> Callable[[Mapping[str, str]], Suite[Any]]:
+    assert info.kind  # only plugins that were set aside may lack it
+    kind: Kind = info.kind
+    capability = next((name for name in _SPECIAL if name in info.capabilities), None)
+    suite = _SPECIAL[capability] if capability else _SUITES[kind]
+
+    def make() -> Any:
+        return plugins.create(kind, info.name, options=options, capability=capability)
+
+    return partial(suite, make)
