@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fsboundary.attr.comparison.arguments import check_count
 from fsboundary.attr.methods.arguments import as_tuple, extra
 from fsboundary.banks import FeatureBank
-from fsboundary.core.checks import check_bank
+from fsboundary.banks.arguments import check_bank
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import HullProjection
 from fsboundary.hulls import project_on_hull

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fsboundary.banks import FeatureBank
-from fsboundary.core.checks import check_bank, check_bank_features, check_limits
+from fsboundary.banks.arguments import check_bank, check_bank_features
+from fsboundary.core.checks import check_limits
 from fsboundary.core.results import AffineRank, AffineResiduals, FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import ATOL_SHARE, EPS

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fsboundary.banks import FeatureBank
-from fsboundary.core.checks import check_bank_features
+from fsboundary.banks.arguments import check_bank_features
 from fsboundary.core.results import FeatureBatch, NearestHulls
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import EPS

@@ -8,7 +8,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
-from fsboundary.core.checks import check_bank, check_labelled, check_limits
+from fsboundary.banks.arguments import check_bank, check_labelled
+from fsboundary.core.checks import check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import HullSeparation
 from fsboundary.core.status import Status

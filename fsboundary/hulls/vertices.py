@@ -7,7 +7,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
-from fsboundary.core.checks import check_bank, check_limits
+from fsboundary.banks.arguments import check_bank
+from fsboundary.core.checks import check_limits
 from fsboundary.core.results import HullVertices
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import ATOL_SHARE, EPS, absolute

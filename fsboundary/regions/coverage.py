@@ -7,8 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fsboundary.banks import FeatureBank
+from fsboundary.banks.arguments import check_bank_features
 from fsboundary.banks.checks import checked_labels
-from fsboundary.core.checks import check_bank_features, check_head, row_status
+from fsboundary.core.checks import check_head, row_status
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import Coverage, CoverageShares, FeatureBatch

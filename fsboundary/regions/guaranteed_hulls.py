@@ -20,7 +20,8 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from fsboundary.banks import FeatureBank
-from fsboundary.core.checks import check_bank, check_bank_features, check_head, rows_and_sources
+from fsboundary.banks.arguments import check_bank, check_bank_features
+from fsboundary.core.checks import check_head, rows_and_sources
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import CertifiedClasses, FeatureBatch

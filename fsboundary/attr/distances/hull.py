@@ -19,7 +19,8 @@ from fsboundary.attr.distances.base import (
 )
 from fsboundary.attr.distances.envelope import Answer
 from fsboundary.banks import FeatureBank
-from fsboundary.core.checks import check_bank, check_fingerprints, check_labelled, check_limits
+from fsboundary.banks.arguments import check_bank, check_fingerprints, check_labelled
+from fsboundary.core.checks import check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import HullProjection

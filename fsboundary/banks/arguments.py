@@ -1,0 +1,64 @@
+"""Argument checks shared by the functions that take a bank and features."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fsboundary.banks.bank import FeatureBank
+from fsboundary.core.checks import check_features
+from fsboundary.core.errors import ArgumentError, HeadMismatchError
+from fsboundary.core.results import FeatureBatch
+
+
+def check_bank(bank: object) -> FeatureBank:
+    """Return `bank`, or raise ArgumentError unless it is a FeatureBank."""
+    if not isinstance(bank, FeatureBank):
+        raise ArgumentError(
+            "bank", type(bank).__name__, "a FeatureBank", "pass FeatureBank(training_features)"
+        )
+    return bank
+
+
+def check_labelled(bank: FeatureBank) -> Tensor:
+    """Return the labels (n,) of `bank`, or raise ArgumentError where it has none."""
+    labels = bank.labels
+    if labels is None:
+        raise ArgumentError(
+            "labels", "a bank without labels", "a bank with labels", "make the bank with labels"
+        )
+    return labels
+
+
+def check_bank_features(bank: object, features: object) -> Tensor:
+    """Return `features` (B,d), of the bank's width, detached as float64.
+
+    Parameters
+    ----------
+    bank : FeatureBank
+    features : Tensor (B, d) or FeatureBatch
+        A batch says what it was extracted with, and so may a bank: where both do, they must
+        agree. Tensors are checked by their width.
+
+    Raises
+    ------
+    ArgumentError
+        No bank, or features of another type or shape.
+    HeadMismatchError
+        Both carry a fingerprint and these differ.
+    """
+    bank = check_bank(bank)
+    if not isinstance(features, FeatureBatch):
+        return check_features(bank.num_features, features)
+    check_fingerprints(bank, features.fingerprint)
+    return check_features(bank.num_features, features.features)
+
+
+def check_fingerprints(bank: FeatureBank, other: str) -> None:
+    """Raise HeadMismatchError where bank and features both say what made them and differ."""
+    own = bank.fingerprint
+    if own and other and own != other:
+        raise HeadMismatchError(
+            f"features: of another head, extractor or layer than the bank: their fingerprint is "
+            f"{other}, the bank's is {own}. Extract both with the same FeatureSpace, or, if you "
+            "know that they can be compared, pass batch.features"
+        )
