@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import fsboundary as fsb
-from attr_cases import LinearCase
 from fsboundary.demo import DemoData, load_demo
+from support.attr.cases import LinearCase
 
 
 @pytest.fixture

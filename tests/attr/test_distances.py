@@ -11,8 +11,8 @@ from captum.attr import InputXGradient, NoiseTunnel, Saliency
 from torch import Tensor, nn
 
 import fsboundary as fsb
-from attr.nets import bank, images, linear, positive, smooth
 from fsboundary.attr import BoundaryDistance, ClassHullDistance, HullDistance
+from support.attr.nets import bank, images, linear, positive, smooth
 
 SPACES = {
     "unbounded": lambda: fsb.FeatureSpace(smooth(), domain="unbounded"),

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import fsboundary as fsb
-from attr_cases import LinearCase
 from fsboundary.attr import HullInfluence
+from support.attr.cases import LinearCase
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import fsboundary as fsb
-from attr.nets import bank, images, linear, positive, smooth
 from fsboundary.attr import (
     BoundaryDirection,
     BoundaryDistance,
@@ -19,6 +18,7 @@ from fsboundary.attr import (
     HullDistance,
     LayerBoundaryDirection,
 )
+from support.attr.nets import bank, images, linear, positive, smooth
 
 
 def nudge(x: Tensor, target: Tensor) -> Tensor:

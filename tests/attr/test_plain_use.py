@@ -13,8 +13,6 @@ from captum.metrics import sensitivity_max
 from torch import Tensor
 
 import fsboundary as fsb
-from attr.nets import bank, images, positive, smooth
-from attr_cases import LinearCase
 from fsboundary.attr import (
     BoundaryDirection,
     BoundaryDistance,
@@ -27,6 +25,8 @@ from fsboundary.attr import (
     draw_attributions,
 )
 from fsboundary.demo import DemoData
+from support.attr.cases import LinearCase
+from support.attr.nets import bank, images, positive, smooth
 
 SEARCHING = {
     "flip image": FlipImageAttribution,

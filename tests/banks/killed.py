@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from banks.small import CHUNK, loader, space
 from fsboundary.banks import zarr_store
+from support.banks.small import CHUNK, loader, space
 
 _EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.truncate")
 

@@ -24,8 +24,8 @@ from distributed import Client, LocalCluster, Worker
 from distributed.utils import get_mp_context
 
 import fsboundary as fsb
-from banks.oracle import normal
 from fsboundary.banks.distributed import Cluster
+from support.banks.oracle import normal
 
 QUESTION = 4
 """At which a worker is killed: rows are measured, taken, then priced time and again."""

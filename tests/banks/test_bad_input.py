@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from banks.oracle import normal
 from fsboundary.banks import FeatureBank
 from fsboundary.core.errors import ArgumentError
+from support.banks.oracle import normal
 
 
 def _with_nan(*rows: int) -> Tensor:

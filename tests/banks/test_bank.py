@@ -9,10 +9,10 @@ import weakref
 import pytest
 import torch
 
-from banks.oracle import normal
 from fsboundary.banks import BankInfo, FeatureBank
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import PointSet
+from support.banks.oracle import normal
 
 
 def test_a_bank_is_a_point_set() -> None:

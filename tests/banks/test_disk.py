@@ -15,11 +15,11 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from banks import oracle
 from fsboundary.banks import BankInfo, FeatureBank, zarr_store
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.protocols import PointSet
+from support.banks import oracle
 
 ROWS = 50
 

@@ -17,12 +17,12 @@ import torch
 from distributed import Client, LocalCluster
 
 import fsboundary as fsb
-from banks import oracle
 from fsboundary.banks import BankInfo, FeatureBank, distributed, workers, zarr_store
 from fsboundary.banks.writer import ChunkWriter
 from fsboundary.banks.zarr_store import ZarrStore
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.protocols import MeasuredPointSet
+from support.banks import oracle
 
 ROWS = 70
 

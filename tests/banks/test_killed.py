@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from banks.small import ROWS, content, loader, space
 from fsboundary.banks import FeatureBank
+from support.banks.small import ROWS, content, loader, space
 
 TIMES = 20
 

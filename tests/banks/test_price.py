@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from banks import oracle
 from fsboundary.banks import FeatureBank, memory, store
 from fsboundary.banks.store import smallest
+from support.banks import oracle
 
 
 @pytest.fixture(params=[1, 3, 7, 64, 10_000])

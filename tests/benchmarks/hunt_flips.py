@@ -1,6 +1,6 @@
 """100,000 random and adversarial flip problems, each answer re-checked by independent routines.
 
-The families and the checker are those of ``tests/certificates``: extended precision, exact
+The families and the checker are those of ``tests/support``: extended precision, exact
 fractions where these decide, and nothing of ``fsboundary.geometry``. Every case also has its
 guaranteed balls checked and attacked; with ``--ties`` random classes are made to tie instead.
 Exits with 1 if any certificate is false.
@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from certificates.run_family import FAMILIES, draw, examine
-from certificates.tie_checker import examine_ties
+from support.flips.run_family import FAMILIES, draw, examine
+from support.flips.tie_checker import examine_ties
 
 FIRST_SEED = 1000
 """The tests use the seeds below."""

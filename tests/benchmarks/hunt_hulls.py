@@ -1,6 +1,6 @@
 """100,000 random and adversarial hull projections, each answer re-checked by independent routines.
 
-The families and the checker are those of ``tests/certificates``: extended precision, exact
+The families and the checker are those of ``tests/support``: extended precision, exact
 fractions where these decide, another solver where an answer does not prove itself, and nothing of
 ``fsboundary.geometry``. A share of the rows is answered by solvers that lie, to see that grading
 believes none of it. Exits with 1 if any statement is false.
@@ -17,9 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from certificates.hull_hostile import LIES, HostileHull
-from certificates.hull_run import HULL_FAMILIES, draw_hulls, examine_hulls
 from fsboundary.plugins.interfaces import HullSolver
+from support.hulls.hostile import LIES, HostileHull
+from support.hulls.run_family import HULL_FAMILIES, draw_hulls, examine_hulls
 
 FIRST_SEED = 1000
 """The tests use the seeds below."""

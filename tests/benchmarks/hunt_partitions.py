@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from regions.partition_hunt import examine
+from support.regions.partition_hunt import examine
 
 
 def main() -> None:

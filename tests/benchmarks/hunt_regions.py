@@ -1,8 +1,8 @@
 """A million points of guaranteed balls, boxes and hulls: does any of them change its class?
 
 On the demo's network with its real images, and on the random heads and domains of
-``tests/certificates``. Some points are sampled, the others are the worst of their set for a class,
-up to 1e-9 of the border (``tests/regions/attacks.py``). Classes are decided in extended precision
+``tests/support``. Some points are sampled, the others are the worst of their set for a class,
+up to 1e-9 of the border (``tests/support/regions/attacks.py``). Classes are decided in extended precision
 and, in doubt, in fractions. Prints one JSON object; exits with 1 if a class changed.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from regions.hunting import hunt_everywhere
+from support.regions.hunting import hunt_everywhere
 
 FIRST_SEED = 5000
 """The tests use the seeds below."""

@@ -5,7 +5,7 @@ import torch
 
 import fsboundary as fsb
 from fsboundary import ArgumentError
-from geometry.oracles import make_problem
+from support.flips.oracles import make_problem
 
 
 def slow(head: fsb.LinearHead, z: torch.Tensor, k: int) -> torch.Tensor:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fsboundary as fsb
-from boundaries.oracles import exact_class
 from fsboundary import ArgumentError, Status
-from geometry.oracles import make_problem
+from support.flips.oracles import make_problem
+from support.flips.tie_oracles import exact_class
 
 KINDS = ["unbounded", "nonnegative", "box"]
 

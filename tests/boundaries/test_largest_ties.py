@@ -5,7 +5,7 @@ import torch
 
 import fsboundary as fsb
 from fsboundary import Status
-from geometry.oracles import make_problem, tie_distance
+from support.flips.oracles import make_problem, tie_distance
 
 
 @pytest.mark.parametrize("kind", ["unbounded", "nonnegative", "box"])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import fsboundary as fsb
 from fsboundary import Status
-from geometry.oracles import constraints, make_domain, make_problem, tie_distance
+from support.flips.oracles import constraints, make_domain, make_problem, tie_distance
 
 KINDS = ["unbounded", "nonnegative", "box"]
 

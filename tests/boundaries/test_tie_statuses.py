@@ -5,7 +5,7 @@ import torch
 
 import fsboundary as fsb
 from fsboundary import ArgumentError, Status
-from geometry.oracles import make_problem
+from support.flips.oracles import make_problem
 
 
 def test_one_bad_row_fails_alone() -> None:

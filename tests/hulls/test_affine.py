@@ -21,7 +21,7 @@ from fsboundary import (
     project_on_hull,
 )
 from fsboundary.geometry import batching
-from hulls.oracles import clarabel_distances, cloud, rotation, squared_distance
+from support.hulls.oracles import clarabel_distances, cloud, rotation, squared_distance
 
 
 def rank(points: Tensor, **options: float) -> AffineRank:

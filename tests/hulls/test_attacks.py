@@ -10,8 +10,8 @@ import torch
 
 import fsboundary as fsb
 from fsboundary.builtin.hull_solvers.min_norm_point import min_norm_weights, simplex_weights
-from hulls.oracles import cloud
-from hulls.sly import Sly
+from support.hulls.oracles import cloud
+from support.hulls.sly import Sly
 
 
 @pytest.mark.parametrize("sly", [Sly(True, 0.0), Sly(True, 1e-7), Sly(False, 1e-7)])

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from banks import small
 from fsboundary import FsboundaryError, HeadMismatchError, PluginError, Status
 from fsboundary.banks import FeatureBank, zarr_store
 from fsboundary.builtin.hull_solvers.nnls import Nnls
@@ -19,7 +18,8 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
 from fsboundary.hulls import class_hull_distances, project_on_hull
 from fsboundary.plugins.interfaces import HullSolver
-from hulls.oracles import cloud
+from support.banks import small
+from support.hulls.oracles import cloud
 
 SOLVERS = ("active_set", "away_steps", "cvxpy", "interior_point", "nnls")
 

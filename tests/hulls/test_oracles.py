@@ -16,8 +16,8 @@ from fsboundary.banks import FeatureBank
 from fsboundary.core.results import HullProjection
 from fsboundary.hulls import class_hull_distances, project_on_hull
 from fsboundary.plugins import create
-from hulls import oracles
-from hulls.oracles import cloud, rotation
+from support.hulls import oracles
+from support.hulls.oracles import cloud, rotation
 
 SOLVERS = ("active_set", "away_steps", "cvxpy", "interior_point", "nnls")
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from fsboundary import ArgumentError, FeatureBank, HullSeparation, Status, hull_separation
 from fsboundary.builtin.hull_solvers.nnls import Nnls
 from fsboundary.geometry.hulls.separation import Differences
-from hulls.oracles import clarabel_distances, cloud, rotation, squared_distance
-from hulls.pairs import separation, two
+from support.hulls.oracles import clarabel_distances, cloud, rotation, squared_distance
+from support.hulls.pairs import separation, two
 
 SOLVERS = ["active_set", "interior_point"]
 """Those that are meant for pairs of hulls."""

@@ -24,7 +24,7 @@ from fsboundary import (
 )
 from fsboundary.hulls import leave_one_out
 from fsboundary.hulls import vertices as module
-from hulls.oracles import cloud, rotation, squared_distance
+from support.hulls.oracles import cloud, rotation, squared_distance
 
 
 def vertices(points: Tensor, **options: object) -> HullVertices:

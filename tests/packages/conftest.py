@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fsboundary.testing.scaffold import write_template
-from packages.environment import Environment
+from support.plugins.environment import Environment
 
 ROOT = Path(__file__).parents[2]
 TREES = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))

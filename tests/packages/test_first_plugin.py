@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fsboundary.cli import app
-from packages.environment import Environment
+from support.plugins.environment import Environment
 
 FENCE = re.compile(r"^```(\S.*?)\n(?::caption: (\S+)\n\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
 

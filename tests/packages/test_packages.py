@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from packages.conftest import TREES
-from packages.environment import Environment
+from support.plugins.environment import Environment
 
 NAMES = {
     "fsboundary-foolbox",

@@ -11,8 +11,8 @@ import torch
 import fsboundary as fsb
 from fsboundary import Status
 from fsboundary.demo import load_demo
-from pixels.bodies import Constant
-from pixels.models import Linear, pictures
+from support.pixels.bodies import Constant
+from support.pixels.models import Linear, pictures
 
 FINDERS = ["feature_guided", "ddn", "line_search"]
 

@@ -9,7 +9,7 @@ from torch import nn
 import fsboundary as fsb
 from fsboundary.builtin.image_finders.feature_guided import FeatureGuided
 from fsboundary.builtin.image_finders.line_search import LineSearch
-from pixels.models import Linear, kinked, pictures
+from support.pixels.models import Linear, kinked, pictures
 
 FINDERS = ["feature_guided", "ddn", "line_search"]
 FIELDS = ["images", "distance", "residual", "target", "status", "evaluations", "forwards"]

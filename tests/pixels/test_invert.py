@@ -13,7 +13,7 @@ import fsboundary as fsb
 from fsboundary import ArgumentError, Status
 from fsboundary.demo import load_demo
 from fsboundary.pixels.inversion import total_variation
-from pixels.bodies import SHAPE, Constant, images, linear, matrix, positive, smooth
+from support.pixels.bodies import SHAPE, Constant, images, linear, matrix, positive, smooth
 
 
 @pytest.mark.parametrize("features", [5, 20])

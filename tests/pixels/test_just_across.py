@@ -7,7 +7,7 @@ import torch
 
 import fsboundary as fsb
 from fsboundary.demo import load_demo
-from pixels.models import Linear, pictures
+from support.pixels.models import Linear, pictures
 
 
 def test_the_class_has_changed_after_rounding() -> None:

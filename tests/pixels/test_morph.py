@@ -11,7 +11,7 @@ from torch import Tensor
 import fsboundary as fsb
 from fsboundary import ArgumentError, Status
 from fsboundary.demo import load_demo
-from pixels.bodies import PIXELS, images, linear, positive, smooth
+from support.pixels.bodies import PIXELS, images, linear, positive, smooth
 
 
 def pair(space: fsb.FeatureSpace) -> tuple[Tensor, Tensor]:

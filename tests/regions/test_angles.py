@@ -8,7 +8,7 @@ import torch
 import fsboundary as fsb
 from fsboundary import ArgumentError
 from fsboundary.regions.angles import pairwise_angles
-from geometry.oracles import make_problem
+from support.flips.oracles import make_problem
 
 
 def test_angles_by_hand() -> None:

@@ -7,7 +7,7 @@ import fsboundary as fsb
 from fsboundary import ArgumentError, Status
 from fsboundary.geometry.regions import guaranteed_sets
 from fsboundary.geometry.regions.guaranteed_sets import first_cover
-from geometry.oracles import make_problem
+from support.flips.oracles import make_problem
 
 KINDS = ["unbounded", "nonnegative", "box"]
 

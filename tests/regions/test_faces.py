@@ -7,11 +7,11 @@ from scipy.optimize import linprog
 from scipy.spatial import HalfspaceIntersection
 
 import fsboundary as fsb
-from certificates.run_family import draw
 from fsboundary import ArgumentError, Status
-from geometry.oracles import make_problem
-from regions.attacks import changed, wide
-from regions.hunting import crowd
+from support.flips.oracles import make_problem
+from support.flips.run_family import draw
+from support.regions.attacks import changed, wide
+from support.regions.hunting import crowd
 
 KINDS = ["unbounded", "nonnegative", "box"]
 

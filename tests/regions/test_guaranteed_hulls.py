@@ -10,8 +10,8 @@ import torch
 import fsboundary as fsb
 from fsboundary import ArgumentError, Status
 from fsboundary.geometry.regions.guaranteed_sets import hull_distance_bound
-from geometry.oracles import make_problem
-from regions.attacks import changed, wide
+from support.flips.oracles import make_problem
+from support.regions.attacks import changed, wide
 
 KINDS = ["unbounded", "nonnegative", "box"]
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import fsboundary as fsb
 from fsboundary import Partition, Status
-from geometry.oracles import make_domain
-from regions.enumeration import exact_faults
-from regions.partition_hunt import examine
+from support.flips.oracles import make_domain
+from support.regions.enumeration import exact_faults
+from support.regions.partition_hunt import examine
 
 KINDS = ["unbounded", "nonnegative", "box"]
 

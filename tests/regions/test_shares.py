@@ -5,7 +5,7 @@ import torch
 
 import fsboundary as fsb
 from fsboundary import ArgumentError
-from geometry.oracles import make_problem
+from support.flips.oracles import make_problem
 
 # class 0 for x + y < 1, class 1 elsewhere
 CUT = fsb.LinearHead(torch.tensor([[-1.0, -1.0], [0.0, 0.0]]), torch.tensor([1.0, 0.0]))

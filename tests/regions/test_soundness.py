@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import fsboundary as fsb
-from geometry.oracles import make_problem
-from regions.attacks import ball_points, box_points, changed, hull_points
+from support.flips.oracles import make_problem
+from support.regions.attacks import ball_points, box_points, changed, hull_points
 
 
 def test_a_small_hunt_finds_no_point_of_another_class(

@@ -9,7 +9,7 @@ import pytest
 from fsboundary.demo import run_demo
 from fsboundary.report.sections.pixels import sizes
 from fsboundary.report.sections.pixels.sizes import Sizes
-from report.samples import Page, tiny_page
+from support.report import Page, tiny_page
 
 
 @pytest.fixture(autouse=True)

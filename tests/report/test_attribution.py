@@ -20,7 +20,7 @@ from fsboundary.report.sections.attribution import measure as attribution_measur
 from fsboundary.report.sections.attribution.measure import choose_images, measure_attributions
 from fsboundary.report.sections.attribution.methods import LONGEST_ERROR, attempt, window_and_stride
 from fsboundary.report.sections.attribution.section import BANDS, SIDE, band, heat_map, side
-from report.samples import Page, read, tiny_images, tiny_page, tiny_subject
+from support.report import Page, read, tiny_images, tiny_page, tiny_subject
 
 NAMES = ["boundary", "integrated_gradients", "saliency", "occlusion", "gradient_shap"]
 

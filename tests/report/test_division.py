@@ -16,12 +16,12 @@ from fsboundary.report import measurements as measure_module
 from fsboundary.report.clock import Clock
 from fsboundary.report.measurements import measure
 from fsboundary.report.page import to_json
+from fsboundary.report.sections.division import measure as division_measure
 from fsboundary.report.sections.division.section import (
     MOST_NODES,
     DivisionSection,
-    division_measure,
 )
-from report.samples import NAMES, Page, tiny_images, tiny_page, tiny_subject
+from support.report import NAMES, Page, tiny_images, tiny_page, tiny_subject
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from fsboundary.plugins.interfaces import HullSolver
 from fsboundary.report.clock import Clock
 from fsboundary.report.figures import thumbnail
 from fsboundary.report.page import run_study, to_json
+from fsboundary.report.sections.hull import measure as hull_measure
 from fsboundary.report.sections.hull.measure import MOST_STEPS, NOISE, ladder
-from fsboundary.report.sections.hull.section import hull_measure
-from report.samples import NAMES, Page, tiny_images, tiny_model, tiny_page, tiny_subject
+from support.report import NAMES, Page, tiny_images, tiny_model, tiny_page, tiny_subject
 
 
 def far_images(n: int = 40) -> Tensor:

@@ -14,7 +14,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.report.formatting import look_up
 from fsboundary.report.page import Study, draw_figures, write_report
 from fsboundary.report.sections import SECTIONS
-from report.samples import Page, read, tiny_page, tiny_subject
+from support.report import Page, read, tiny_page, tiny_subject
 
 
 def test_every_number_is_that_of_the_json(page: Page) -> None:

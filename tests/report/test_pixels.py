@@ -21,7 +21,7 @@ from fsboundary.report.page import Study, run_study, to_json
 from fsboundary.report.sections.pixels import sizes
 from fsboundary.report.sections.pixels.section import WORDS, diverging
 from fsboundary.report.sections.pixels.sizes import Sizes, drawn, sizes_for, spread
-from report.samples import NAMES, Page, read, tiny_images, tiny_model, tiny_page, tiny_subject
+from support.report import NAMES, Page, read, tiny_images, tiny_model, tiny_page, tiny_subject
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from fsboundary.plugins.interfaces import BoundaryFinder
 from fsboundary.report import measurements
 from fsboundary.report.clock import Clock
 from fsboundary.report.figures import class_colour, png_uri
-from report.samples import NAMES, Page, tiny_images, tiny_page, tiny_subject
+from support.report import NAMES, Page, tiny_images, tiny_page, tiny_subject
 
 
 @pytest.fixture(scope="module")

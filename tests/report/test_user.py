@@ -18,12 +18,12 @@ from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError, HeadError
 from fsboundary.report.loading import build_model, load_images, load_weights
 from fsboundary.report.user import run_report
-from registry.samples import install
-from report.samples import NAMES, tiny_images, tiny_model
+from support.plugins.samples import install
+from support.report import NAMES, tiny_images, tiny_model
 
 MODULE = """
 from torch import nn
-from report.samples import tiny_model
+from support.report import tiny_model
 
 made = tiny_model()
 number = 3

@@ -15,7 +15,7 @@ from fsboundary.testing.checks.extractors import extractor_suite
 from fsboundary.testing.checks.flips import flip_suite
 from fsboundary.testing.checks.hulls import hull_suite
 from fsboundary.testing.checks.images import image_suite
-from testing.bad_plugins import (
+from support.plugins.bad_plugins import (
     EXTRACTORS,
     FINDERS,
     HULLS,

@@ -1,0 +1,52 @@
+"""A binary head with one logit, turned into a two-class head."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import fsboundary as fsb
+from support.models.nets import WIDTH, Last, Net, images
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_it_decides_as_the_sign_of_the_logit_does(bias: bool, dtype: torch.dtype) -> None:
+    old = nn.Linear(WIDTH, 1, bias, dtype=dtype).eval()
+    new = fsb.two_class_head(old)
+    z = torch.randn(100, WIDTH).to(dtype)
+    assert torch.equal(new(z)[:, 0], torch.zeros(100, dtype=dtype))
+    torch.testing.assert_close(new(z)[:, 1], old(z)[:, 0])
+    torch.testing.assert_close(new(z).softmax(1)[:, 1], old(z)[:, 0].sigmoid())
+    assert (new.in_features, new.out_features) == (WIDTH, 2)
+    assert (new.bias is None) == (not bias)
+    assert new.weight.dtype == dtype
+    assert not new.training
+
+
+def test_it_leaves_the_old_layer_and_the_random_state_alone() -> None:
+    old = nn.Linear(WIDTH, 1).requires_grad_(False)
+    weight, state = old.weight.clone(), torch.get_rng_state()
+    new = fsb.two_class_head(old)
+    new.weight.add_(1)
+    assert torch.equal(old.weight, weight)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert new.training
+    assert not new.weight.requires_grad
+    assert fsb.two_class_head(nn.Linear(WIDTH, 1)).weight.requires_grad
+
+
+def test_a_model_with_it_is_studied_as_any_other() -> None:
+    model = Last(Net().body, nn.Linear(WIDTH, 1))
+    old = model(images())[:, 0]
+    model.head = fsb.two_class_head(model.head)
+    batch = fsb.FeatureSpace(model).extract(images())
+    assert torch.equal(batch.predicted, (old > 0).long())
+
+
+def test_other_layers_are_refused() -> None:
+    with pytest.raises(fsb.ArgumentError, match="a Linear with 3 outputs; wanted one output"):
+        fsb.two_class_head(nn.Linear(2, 3))
+    with pytest.raises(fsb.ArgumentError, match="linear: got a Conv2d"):
+        fsb.two_class_head(nn.Conv2d(2, 1, 1))

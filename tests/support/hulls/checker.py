@@ -1,0 +1,252 @@
+"""An independent checker of hull projections: raw inputs and the answer, nothing of the geometry.
+
+Everything is evaluated in longdouble first. What fails there is evaluated again with fractions,
+without any rounding, and only what fails then is a fault. A bound that its own weights do not
+prove is settled by another solver, in fractions where these are affordable.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from fsboundary import Status
+from support.flips.case import Array
+from support.flips.checker import ONE_ULP, TINY, Fault, U
+from support.hulls.case import HullCase
+from support.hulls.exact import nearest_weights, shifted
+from support.numbers import lift
+
+EXACT_NUMBERS = 2000
+"""Points times coordinates of hulls that are projected on in fractions."""
+
+NEARLY = 1e-9
+"""Relative error that is granted to a tolerance, which is no certificate itself."""
+
+
+class _Row:
+    """One query that is finite, its generators and what was answered."""
+
+    def __init__(self, case: HullCase, answer: dict[str, Array], row: int) -> None:
+        self.case, self.row = case, row
+        self.query = case.queries[row].astype(np.float64)
+        self.counts = case.counts(row)
+        self.said = {name: value[row] for name, value in answer.items()}
+        self.done = bool(self.said["status"] == Status.CONVERGED)
+        self.used = self.said["support"] >= 0
+        self.bound, self.distance = float(self.said["lower_bound"]), float(self.said["distance"])
+        self.inside, self.outside = self.said["membership"] == 1, self.said["membership"] == -1
+
+    @cached_property
+    def generators(self) -> Array:
+        return self.case.points[self.counts].astype(np.float64)
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest coordinate of the hull's points, those left out included."""
+        return float(abs(self.case.points[self.case.same_class(self.row)]).max())
+
+    @cached_property
+    def held(self) -> Array:
+        return self.case.points[self.said["support"][self.used]].astype(np.float64)
+
+    @cached_property
+    def atol(self) -> np.longdouble:
+        """1e-9 of the RMS norm of the hull's points about their mean, one ulp of the numbers."""
+        v = lift(self.case.points[self.case.same_class(self.row)], False)
+        scale = np.sqrt(((v - v.mean(axis=0)) ** 2).sum(axis=1).mean())
+        largest = np.sqrt((v * v).sum(axis=1)).max()
+        query = np.sqrt((lift(self.query, False) ** 2).sum())
+        ulp = 2 * np.longdouble(U) * (query + 3 * largest)
+        return np.longdouble(max(scale / 10**9, ulp, np.longdouble(TINY)))
+
+    def combination(self, exact: bool) -> Array:
+        """Return q - Σ a v / Σ a (d,): `points` without its rounding."""
+        weights = lift(self.said["weights"][self.used], exact)
+        held = lift(self.held, exact)
+        return np.asarray(
+            lift(self.query, exact) - (weights[:, None] * held).sum(axis=0) / weights.sum()
+        )
+
+    def slack(self, exact: bool) -> Array:
+        """Return the rounding (d,) of a weighted sum of the held points in float64."""
+        share = (2 * len(self.held) + 8) * U
+        largest = np.maximum(abs(self.held).max(axis=0), abs(self.query))
+        return np.asarray(
+            lift(largest, exact) * lift(np.array(share), exact) + lift(np.array(TINY), exact)
+        )
+
+
+def check_hulls(case: HullCase, answer: dict[str, Array], reduced: bool = True) -> list[Fault]:
+    """Return every false statement of `answer` about `case`.
+
+    With `reduced`, supports must also be as small as Carathéodory promises.
+    """
+    faults: list[Fault] = []
+    for number in range(len(case.queries)):
+        if not np.isfinite(case.queries[number].astype(np.float64)).all():
+            if not _says_nothing(answer, number):
+                faults.append(Fault("bad row", number, 0, str(answer["status"][number])))
+            continue
+        row = _Row(case, answer, number)
+        kinds = [kind for kind, wrong in _layout(row, reduced).items() if wrong]
+        readable = not {"unknown", "nan"} & set(kinds)
+        if readable:
+            checks = (_point, _distance, _converged, _membership, _plane, _recheckable)
+            kinds += [c.__name__[1:] for c in checks if c(row, False) and c(row, True)]
+        if 0 < row.bound < np.inf and not (readable and _proved(row)):
+            kinds += _settle(row)
+        for kind in kinds:
+            faults.append(Fault(kind, number, 0, _detail(row)))
+    return faults
+
+
+def _detail(row: _Row) -> str:
+    said = row.said
+    return (
+        f"status={said['status']} membership={said['membership']} distance={row.distance!r} "
+        f"lower_bound={row.bound!r} gap={said['gap']!r} atol={float(row.atol)!r}"
+    )
+
+
+def _says_nothing(answer: dict[str, Array], row: int) -> bool:
+    """Whether a row that is not finite has NaN, no support and the bound 0."""
+    said = {name: value[row] for name, value in answer.items()}
+    nan = all(np.isnan(said[n]).all() for n in ("points", "distance", "gap", "normal", "offset"))
+    empty = (said["support"] == -1).all() and (said["weights"] == 0).all()
+    neutral = said["lower_bound"] == 0 and said["membership"] == 0
+    return bool(nan and empty and neutral and said["status"] == Status.NOT_FINITE)
+
+
+def _layout(row: _Row, reduced: bool) -> dict[str, bool]:
+    """What can be seen without arithmetic, by kind of fault."""
+    said, used = row.said, row.used
+    support, weights = said["support"], said["weights"]
+    finite = {n: np.isfinite(said[n]).all() for n in ("points", "distance", "gap", "normal")}
+    nan = {n: np.isnan(said[n]).all() for n in ("points", "distance", "gap", "normal", "offset")}
+    expected = finite if row.done else nan
+    bad = not all(expected[n] for n in ("points", "distance", "gap"))
+    bad |= not (finite["normal"] and np.isfinite(said["offset"]) if row.outside else nan["normal"])
+    bad |= not row.outside and not nan["offset"]
+    bad |= not (np.isfinite(row.bound) and row.bound >= 0)
+    known = bool((support < len(row.case.points)).all() and (support >= -1).all())
+    shares = bool((weights[used] > 0).all() and (weights[~used] == 0).all())
+    total = lift(weights, False).sum()
+    shares &= bool(abs(total - 1) <= 1e-12) if used.any() else not row.done
+    few = len(row.query) + (not row.outside)
+    return {
+        "unknown": not known or ((used.any() or row.done) and not 0 < total < np.inf),
+        "status": said["status"] not in (Status.CONVERGED, Status.MAX_STEPS, Status.INACCURATE),
+        "nan": bad,
+        "weights": not shares,
+        "repeated": len(np.unique(support[used])) != used.sum(),
+        "excluded": known and not row.counts[support[used]].all(),
+        "inside undone": bool(row.inside) and not row.done,
+        "reduced": reduced and row.done and int(used.sum()) > few,
+    }
+
+
+def _point(row: _Row, exact: bool) -> bool:
+    """Whether `points` misses the weighted sum of the support by more than its rounding."""
+    if not row.done:
+        return False
+    off = abs(lift(row.query, exact) - lift(row.said["points"], exact) - row.combination(exact))
+    return bool((off > row.slack(exact)).any())
+
+
+def _distance(row: _Row, exact: bool) -> bool:
+    """Whether `distance` is not |q - points|, or below the distance of the weighted sum."""
+    if not row.done:
+        return False
+    digits = 1 + lift(np.array((2 * len(row.query) + 8) * U), exact)
+    # squares of what is far smaller than the numbers vanish from a norm
+    least = max(TINY, U * U * max(abs(row.query).max(), row.largest))
+    value, tiny = lift(np.array(row.distance), exact), lift(np.array(least), exact)
+    away = lift(row.query, exact) - lift(row.said["points"], exact)
+    length = (away * away).sum()
+    bad = length > (value * digits + tiny) ** 2
+    bad |= value > tiny and length * digits**2 < (value - tiny) ** 2
+    away = row.combination(exact)
+    return bool(bad or (away * away).sum() > (value * digits + tiny + row.slack(exact).sum()) ** 2)
+
+
+def _converged(row: _Row, exact: bool) -> bool:
+    """Whether the gap is not the difference of the bounds, or above the tolerance."""
+    if not row.done:
+        return False
+    distance, gap = (lift(np.array(row.said[n]), exact) for n in ("distance", "gap"))
+    bound = lift(np.array(row.bound), exact)
+    allowed = max(row.atol, np.longdouble(row.case.tolerance) * np.longdouble(row.distance))
+    bad = bound > distance or abs(distance - bound - gap) > distance * lift(
+        np.array(ONE_ULP), exact
+    )
+    return bool(bad or np.longdouble(row.said["gap"]) > allowed * (1 + NEARLY))
+
+
+def _membership(row: _Row, exact: bool) -> bool:
+    """Whether inside, outside or undecided is not what the distances say."""
+    low, high = row.atol * (1 - NEARLY), row.atol * (1 + NEARLY)
+    if row.outside:
+        return bool(row.bound <= low)
+    if row.inside:
+        away = row.combination(exact)
+        limit = lift(np.array(float(high) * (1 + ONE_ULP)), exact)
+        return bool((away * away).sum() > (limit + row.slack(exact).sum()) ** 2)
+    return bool(row.bound > high or (row.done and row.distance < low))
+
+
+def _plane(row: _Row, exact: bool) -> bool:
+    """Whether the hyperplane is not a unit one, or does not have the hull and q on two sides."""
+    if not row.outside:
+        return False
+    normal, offset = lift(row.said["normal"], exact), lift(np.array(row.said["offset"]), exact)
+    length = (normal * normal).sum()
+    bad = abs(length - 1) > (2 * len(normal) + 16) * U
+    bad |= bool(((lift(row.generators, exact) * normal).sum(axis=1) > offset).any())
+    return bool(bad or (normal * lift(row.query, exact)).sum() <= offset)
+
+
+def _proves(row: _Row, away: Array, exact: bool) -> bool:
+    """Whether no generator comes nearer than `lower_bound` along the direction `away` (d,)."""
+    least = -(shifted(row.generators, row.query, exact) * away).sum(axis=1).max()
+    bound = lift(np.array(row.bound), exact)
+    return bool(least > 0 and least * least >= bound * bound * (away * away).sum())
+
+
+def _recheckable(row: _Row, exact: bool) -> bool:
+    """Whether the bound of a converged row is above what its point and its normal prove."""
+    return row.done and row.bound > 0 and not _shown(row, exact)
+
+
+def _shown(row: _Row, exact: bool) -> bool:
+    """Whether q - points or the normal proves the bound."""
+    ways = [lift(row.said["normal"], exact)] if row.outside else []
+    ways += [lift(row.query, exact) - lift(row.said["points"], exact)] if row.done else []
+    return any(_proves(row, away, exact) for away in ways)
+
+
+def _proved(row: _Row) -> bool:
+    """Whether any direction that the answer holds proves the bound."""
+    return any(
+        _shown(row, exact) or (row.used.any() and _proves(row, row.combination(exact), exact))
+        for exact in (False, True)
+    )
+
+
+def _settle(row: _Row) -> list[str]:
+    """Return ["bound"] if the bound is false, ["unproved"] if nothing settles it, else []."""
+    for exact in (False, True):
+        if exact and row.generators.size > EXACT_NUMBERS:
+            break
+        points = shifted(row.generators, row.query, exact)
+        size = abs(points).max()
+        weights = nearest_weights(points / size if size > 0 else points)
+        weights = lift(weights.astype(np.float64), True) if not exact else weights
+        exactly = shifted(row.generators, row.query, True)
+        away = -(weights[:, None] * exactly).sum(axis=0) / weights.sum()
+        if _proves(row, away, True):
+            return []
+        if (away * away).sum() < lift(np.array(row.bound), True) ** 2:
+            return ["bound"]
+    return ["unproved"]

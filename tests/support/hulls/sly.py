@@ -1,0 +1,48 @@
+"""A hull solver whose passes over the generators are not what grading would take them for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import fsboundary as fsb
+from fsboundary.core.protocols import PointSet
+from fsboundary.geometry.hulls.pricing import price_exact
+from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
+from support.hulls.oracles import cloud
+
+
+@dataclass(frozen=True)
+class Sly(HullSolver):
+    """Name one generator, after a pass that leaves out the others or looks a little askew.
+
+    Every pass is told that no generator has a length.
+    """
+
+    leave_out_others: bool = False
+    askew: float = 0.0
+
+    def prepare(self, points: PointSet) -> PointSet:
+        return points
+
+    def project(
+        self,
+        state: PointSet,
+        queries: Tensor,
+        *,
+        exclude: Tensor | None = None,
+        tolerance: float,
+        max_steps: int,
+    ) -> fsb.HullProjection:
+        fields = unsolved_hulls(queries)
+        fields["support"] = torch.zeros((len(queries), 1), dtype=torch.int64)
+        fields["weights"] = torch.ones((len(queries), 1), dtype=torch.float64)
+        away = queries - state.take(fields["support"][:, 0])
+        size = torch.linalg.vector_norm(away, dim=1, keepdim=True)
+        fields["normal"] = away + self.askew * size * cloud(len(away), away.shape[1], 5)
+        rest = torch.arange(1, len(state)).expand(len(queries), -1)
+        skip = rest if self.leave_out_others else exclude
+        price_exact(state, -fields["normal"], torch.tensor(0.0).double(), skip)
+        return fsb.HullProjection(**fields)
