@@ -177,7 +177,7 @@ images = torch.rand(6, 1, 8, 8, generator=generator)
 model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 4)).eval()
 space = fsb.FeatureSpace(model)
 batch = space.extract(images)
-flips = fsb.find_flip_points(space.head, batch.features, "all")
+flips = fsb.flip_points(space.head, batch.features, "all")
 balls = fsb.guaranteed_balls(space.head, batch.features, norm="linf")
 print(tuple(flips.points.shape), tuple(balls.radius.shape))
 try:

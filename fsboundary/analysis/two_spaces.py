@@ -24,13 +24,13 @@ from tqdm import tqdm
 
 from fsboundary.analysis.table import Measure, TwoSpaces
 from fsboundary.banks import FeatureBank
-from fsboundary.boundaries import class_path, find_flip_points
+from fsboundary.boundaries import class_path, flip_points
 from fsboundary.core.errors import ArgumentError
 from fsboundary.hulls import (
     extrapolation,
+    hull_projection,
     hull_separation,
     leave_one_out_distances,
-    project_on_hull,
 )
 from fsboundary.models.images import check_batch_size
 from fsboundary.pixels import flip_images
@@ -74,10 +74,10 @@ class Points:
         apart = self.train[pairs[:, 0]] - self.train[pairs[:, 1]]
         return median(torch.linalg.vector_norm(apart, dim=1))
 
-    def hull(self, yardstick: int, seed: int) -> tuple[Tensor, float]:
+    def hull(self, reference: int, seed: int) -> tuple[Tensor, float]:
         """Return hull distances over the mean leave-one-out distance (B,), and the share inside."""
-        found = project_on_hull(self.bank, self._hull_rows)
-        own = leave_one_out_distances(self.bank, yardstick, seed=seed)
+        found = hull_projection(self.bank, self._hull_rows)
+        own = leave_one_out_distances(self.bank, reference, seed=seed)
         if not bool((torch.isfinite(own.distance) & (own.distance > 0)).any()):
             return torch.full_like(found.distance, torch.nan), mean(found.membership == 1)
         return extrapolation(found, own).ratio, mean(found.membership == 1)
@@ -174,9 +174,9 @@ def draw_pairs(total: int, count: int, generator: torch.Generator) -> Tensor:
     return torch.stack([first, (first + step) % total], dim=1)
 
 
-def hulls(both: Both, yardstick: int, seed: int) -> list[Measure]:
+def hulls(both: Both, reference: int, seed: int) -> list[Measure]:
     """Return whether rows lie in the hull of the training points, and how far from it."""
-    (p, inside_p), (f, inside_f) = (s.hull(yardstick, seed) for s in (both.pixels, both.features))
+    (p, inside_p), (f, inside_f) = (s.hull(reference, seed) for s in (both.pixels, both.features))
     return [
         Measure(
             name="inside",
@@ -245,7 +245,7 @@ def boundaries(
     """Return how far the nearest boundary is and in which direction."""
     z = both.features.rows[: len(images)]
     flips = flip_images(space, images, bounds=bounds)
-    corners = find_flip_points(space.head, z)
+    corners = flip_points(space.head, z)
     p = (flips.images - images).flatten(1).double()
     f = corners.points[:, 0] - z
     moved = features_of(space, flips.images.nan_to_num(), 256) - z

@@ -15,7 +15,7 @@ from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import HullProjection
-from fsboundary.hulls import project_on_hull
+from fsboundary.hulls import hull_projection
 from fsboundary.space import FeatureSpace, space_of
 
 
@@ -91,7 +91,7 @@ class HullInfluence(DataInfluence):  # type: ignore[misc]  # Captum ships no typ
             self._check(k)
         parts = as_tuple("inputs", inputs)
         batch = self._space.extract(*parts, *extra(additional_forward_args))
-        found = project_on_hull(self._bank, batch, labels=labels, leave_out=leave_out)
+        found = hull_projection(self._bank, batch, labels=labels, leave_out=leave_out)
         widest = int((found.weights > 0).sum(dim=1).max()) if len(found.weights) else 0
         return _largest(found, max(widest, 1) if k is None else k)
 

@@ -1,14 +1,14 @@
 """Where the decision boundaries are: the closest boundary points of features, ties and paths."""
 
 from fsboundary.boundaries.class_path import class_path
-from fsboundary.boundaries.flip_points import find_flip_points
+from fsboundary.boundaries.flip_points import flip_points
 from fsboundary.boundaries.region_distances import region_distances
 from fsboundary.boundaries.ties import ambiguity, largest_ties, tie_points
 
 __all__ = [
     "ambiguity",
     "class_path",
-    "find_flip_points",
+    "flip_points",
     "largest_ties",
     "region_distances",
     "tie_points",

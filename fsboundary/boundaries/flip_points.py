@@ -114,7 +114,7 @@ def find_on_nonlinear(
     tolerance: float | None,
     max_steps: int,
 ) -> FlipPoints:
-    """Do what :func:`fsboundary.find_flip_points` says for a `head` that is a callable."""
+    """Do what :func:`fsboundary.flip_points` says for a `head` that is a callable."""
     view = nonlinear_head(head, features, domain)
     z = features.detach().to(torch.float64)
     rtol = default_tolerance(view.dtype) if tolerance is None else tolerance
@@ -262,7 +262,7 @@ MAX_STEPS = 200
 """Default limit of steps a problem; real heads need fewer than twenty."""
 
 
-def find_flip_points(
+def flip_points(
     head: LinearHead | Callable[[Tensor], Tensor],
     features: Float[Tensor, "B d"],
     targets: Literal["nearest", "all"] | Int[Tensor, "B ..."] = "nearest",

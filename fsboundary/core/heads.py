@@ -122,7 +122,7 @@ class LinearHead:
 class NonlinearHead:
     """Features z (B,d) to logits (B,K) by a callable, with what :class:`LinearHead` offers too.
 
-    Finders with the capability "nonlinear_head" get one; :func:`fsboundary.find_flip_points`
+    Finders with the capability "nonlinear_head" get one; :func:`fsboundary.flip_points`
     makes it from the user's callable.
 
     Parameters

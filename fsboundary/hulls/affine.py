@@ -67,7 +67,7 @@ def affine_residuals(
     ----------
     bank : FeatureBank
     features : Tensor (B, d) or FeatureBatch
-        As in :func:`project_on_hull`.
+        As in :func:`hull_projection`.
     tolerance : float, optional
         As in :func:`affine_rank`.
 

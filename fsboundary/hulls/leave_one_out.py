@@ -18,7 +18,7 @@ from fsboundary.core.checks import check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Extrapolation, HullProjection, LeaveOneOutDistances
 from fsboundary.core.status import Status
-from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, copies_of, project_on_hull
+from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, copies_of, hull_projection
 from fsboundary.plugins import create
 from fsboundary.plugins.interfaces import HullSolver
 
@@ -63,7 +63,7 @@ def left_out(
     others = _has_others(bank, labels)[rows].nonzero()[:, 0]
     with tqdm(total=len(others), unit="row", disable=not show_progress) as bar:
         for some in blocks(others, copies_of(bank).count[rows[others]]):
-            answer = project_on_hull(
+            answer = hull_projection(
                 bank,
                 bank.take(rows[some]),
                 labels=None if labels is None else labels[rows[some]],
@@ -155,14 +155,14 @@ def leave_one_out_distances(
     return LeaveOneOutDistances(rows=rows, **found)
 
 
-def extrapolation(projection: HullProjection, yardstick: LeaveOneOutDistances) -> Extrapolation:
+def extrapolation(projection: HullProjection, reference: LeaveOneOutDistances) -> Extrapolation:
     """Return how far rows lie outside, told against the training set's own distances.
 
     Parameters
     ----------
     projection : HullProjection
         Of the rows in question, on the hull of the whole bank.
-    yardstick : LeaveOneOutDistances
+    reference : LeaveOneOutDistances
         Of the same bank. Rows without a finite distance do not count.
 
     Returns
@@ -172,26 +172,26 @@ def extrapolation(projection: HullProjection, yardstick: LeaveOneOutDistances) -
     Raises
     ------
     ArgumentError
-        Wrong types, or a yardstick without a finite distance.
+        Wrong types, or a reference without a finite distance.
     """
     for name, value, kind in (
         ("projection", projection, HullProjection),
-        ("yardstick", yardstick, LeaveOneOutDistances),
+        ("reference", reference, LeaveOneOutDistances),
     ):
         if not isinstance(value, kind):
-            fix = "pass what project_on_hull and leave_one_out_distances return, in this order"
+            fix = "pass what hull_projection and leave_one_out_distances return, in this order"
             raise ArgumentError(name, type(value).__name__, f"a {kind.__name__}", fix)
-    own = torch.where(yardstick.membership == 1, 0.0, yardstick.distance)
+    own = torch.where(reference.membership == 1, 0.0, reference.distance)
     own = own[torch.isfinite(own)].to(projection.distance.device).sort().values
     if len(own) == 0:
         fix = "measure more rows, of a bank with two different points at least"
-        raise ArgumentError("yardstick", "no finite distance", "one at least", fix)
+        raise ArgumentError("reference", "no finite distance", "one at least", fix)
     nearer = torch.searchsorted(own, projection.lower_bound.contiguous())
     distance = torch.where(projection.membership == 1, 0.0, projection.distance)
     return Extrapolation(
         distance=distance,
         ratio=torch.where(distance == 0, 0.0, distance / own.mean()),
-        share=torch.where(projection.ok, nearer.to(torch.float64) / len(own), torch.nan),
+        fraction_below=torch.where(projection.ok, nearer.to(torch.float64) / len(own), torch.nan),
         status=projection.status,
     )
 

@@ -32,7 +32,7 @@ def nearest_hulls(
     bank : FeatureBank
         With labels.
     features : Tensor (B, d) or FeatureBatch
-        As in :func:`project_on_hull`.
+        As in :func:`hull_projection`.
     solver : str or HullSolver
     tolerance : float, optional
         Relative tolerance of the distances, default 1e-6.
@@ -74,15 +74,15 @@ def nearest_hulls(
     above = distance_above(distance, z, extent(bank).largest.to(z.device), width)
     others = lower_bounds.scatter(1, column, torch.inf).amin(dim=1)
     # the factor covers the rounding of the subtraction, which leaves the sign as it is
-    margin = (others - above) * (1 - EPS)
-    sure = margin > 0
+    runner_up_gap = (others - above) * (1 - EPS)
+    sure = runner_up_gap > 0
     failed = next(iter(found.values())).status
     failed = torch.where(failed == Status.NOT_FINITE, failed, int(Status.UNDECIDED))
     return NearestHulls(
         label=torch.where(torch.isfinite(distance), classes[column[:, 0]], -1),
         distance=distance,
         lower_bound=lower_bound,
-        margin=margin,
+        runner_up_gap=runner_up_gap,
         classes=classes.expand(len(z), -1),
         distances=distances,
         lower_bounds=lower_bounds,

@@ -80,7 +80,7 @@ _subsets: weakref.WeakKeyDictionary[FeatureBank, dict[int, tuple[FeatureBank, Te
 )
 
 
-def project_on_hull(
+def hull_projection(
     bank: FeatureBank,
     features: Float[Tensor, "B d"] | FeatureBatch,
     *,
@@ -179,7 +179,7 @@ def by_class(
     found = {}
     for k in check_labelled(bank).unique().tolist():
         labels = torch.full((len(z),), k, dtype=torch.int64, device=z.device)
-        found[k] = project_on_hull(bank, z, labels=labels, **options)
+        found[k] = hull_projection(bank, z, labels=labels, **options)
     return found
 
 

@@ -2,19 +2,19 @@
 
 from fsboundary.pixels.amplification import amplification, vulnerability_by_class
 from fsboundary.pixels.checks import check_accuracy
+from fsboundary.pixels.crossed_images import crossed_images
 from fsboundary.pixels.film import film_strip, write_gif
 from fsboundary.pixels.flip_images import flip_images
-from fsboundary.pixels.inversion import invert
-from fsboundary.pixels.just_across import just_across
+from fsboundary.pixels.inversion import inverse_images
 from fsboundary.pixels.morph import morph
 
 __all__ = [
     "amplification",
     "check_accuracy",
+    "crossed_images",
     "film_strip",
     "flip_images",
-    "invert",
-    "just_across",
+    "inverse_images",
     "morph",
     "vulnerability_by_class",
     "write_gif",

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fsboundary.boundaries import find_flip_points
+from fsboundary.boundaries import flip_points
 from fsboundary.core.checks import row_status
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import ModelView
@@ -84,7 +84,7 @@ def vulnerability_by_class(
     -------
     dict
         From class number to ``images`` (how many without failure), ``median`` and ``largest``
-        vulnerability, ``median_worst`` (feature units) and ``above_one`` (share of images whose
+        vulnerability, ``median_max_displacement`` (feature units) and ``above_one`` (share of images whose
         features a pixel move takes at least as far as the boundary is).
 
     Raises
@@ -109,7 +109,7 @@ def vulnerability_by_class(
             "images": int(rows.sum()),
             "median": float(score.quantile(0.5)),
             "largest": float(score.amax()),
-            "median_worst": float(found.worst[rows].quantile(0.5)),
+            "median_max_displacement": float(found.max_displacement[rows].quantile(0.5)),
             "above_one": float((score >= 1).double().mean()),
         }
     return dict(sorted(table.items(), key=lambda item: -item[1]["median"]))
@@ -247,23 +247,23 @@ def amplification(
     found = {
         name: spread_rows(torch.cat([part[name] for part in parts]), fine, len(x))
         if parts
-        else torch.full_like(x if name == "worst_direction" else z[:, 0], torch.nan)
+        else torch.full_like(x if name == "max_direction" else z[:, 0], torch.nan)
         for name in _MEASURED
     }
-    near = find_flip_points(model.head, z)
+    near = flip_points(model.head, z)
     status = torch.where(status == Status.CONVERGED, near.status[:, 0], status)
     return Amplification(
         **found,
         boundary_distance=near.distance[:, 0],
-        vulnerability=found["worst"] / near.distance[:, 0],
+        vulnerability=found["max_displacement"] / near.distance[:, 0],
         predicted=near.source,
         status=status,
     )
 
 
 _MEASURED = (
-    "worst",
-    "worst_direction",
+    "max_displacement",
+    "max_direction",
     "random_mean",
     "random_max",
     "towards_flip",
@@ -304,8 +304,8 @@ def _measure(
     move, towards = moved((ends - x).nan_to_num())
     best, worst = _better(best, worst, move, towards)
     return {
-        "worst": worst,
-        "worst_direction": best / per_image(norms(best), x),
+        "max_displacement": worst,
+        "max_direction": best / per_image(norms(best), x),
         "random_mean": torch.stack(random).mean(dim=0),
         "random_max": torch.stack(random).amax(dim=0),
         "towards_flip": torch.where(torch.isnan(ends).flatten(1).any(dim=1), torch.nan, towards),

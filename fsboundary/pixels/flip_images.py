@@ -132,7 +132,7 @@ def flip_images(
                     norm=norm,
                     max_steps=limit,
                 ).to_dict()
-                graded["forwards"] = graded["forwards"] + fields["forwards"][rows]
+                graded["num_forwards"] = graded["num_forwards"] + fields["num_forwards"][rows]
                 for name, values in graded.items():
                     fields[name][rows] = values
                 bar.update(len(rows))
@@ -167,7 +167,7 @@ def _unsolved(
         "source": source,
         "target": torch.where(tie, wanted, target),
         "status": status,
-        "evaluations": torch.zeros_like(source),
+        "num_backwards": torch.zeros_like(source),
         # the pass that found the classes
-        "forwards": finite.long(),
+        "num_forwards": finite.long(),
     }

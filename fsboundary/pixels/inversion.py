@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fsboundary.boundaries import find_flip_points
+from fsboundary.boundaries import flip_points
 from fsboundary.core.checks import check_features, row_status
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import ModelView
@@ -226,7 +226,7 @@ NEAR = 1e-2
 """A relative residual that counts as having the features."""
 
 
-def invert(
+def inverse_images(
     space: nn.Module | FeatureSpace,
     features: Float[Tensor, "B d"],
     start: Tensor | tuple[int, int, int, int],
@@ -343,7 +343,7 @@ def _measured(
     blank = torch.where(failed, torch.nan, 0.0)
     images = images + per_image(blank, images)
     z, residual, relative = z + blank[:, None], residual + blank, relative + blank
-    flips = find_flip_points(space.head, z)
+    flips = flip_points(space.head, z)
     predicted = torch.where(failed, -1, flips.source)
     together = images.reshape(*shape, *images.shape[1:])
     return InverseImages(

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fsboundary.boundaries import class_path, find_flip_points
+from fsboundary.boundaries import class_path, flip_points
 from fsboundary.core.checks import row_status
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
@@ -229,7 +229,7 @@ def _knots(
         if via == "straight":
             return torch.stack([z, behind], dim=1), status
     assert target is not None  # one of both is given
-    flips = find_flip_points(space.head, z, target)
+    flips = flip_points(space.head, z, target)
     status = torch.where(status == Status.CONVERGED, flips.status[:, 0], status)
     between = flips.points[:, 0]
     if behind is None:

@@ -12,7 +12,7 @@ from fsboundary.banks.checks import checked_labels
 from fsboundary.core.checks import check_head, row_status
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
-from fsboundary.core.results import Coverage, CoverageShares, FeatureBatch
+from fsboundary.core.results import Coverage, CoverageFractions, FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.regions.guaranteed_sets import first_cover
@@ -35,7 +35,7 @@ def coverage(
 
     That a covered row has the class of the set that holds it is a **theorem** about the head: it
     would be true of any network, trained or not, and is no evidence of anything. Evidence is in
-    the true labels: :func:`coverage_shares` sets the accuracy of the predictions among the
+    the true labels: :func:`coverage_fractions` sets the accuracy of the predictions among the
     covered rows beside that among the others.
 
     Parameters
@@ -48,7 +48,7 @@ def coverage(
     labels : Tensor (B,), optional
         True classes.
     hulls : GuaranteedHulls, optional
-        To be used instead of ``guaranteed_hulls(head, bank)``, such as enlarged ones.
+        To be used instead of ``guaranteed_hulls(head, bank)``, such as inflated ones.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def coverage(
     )
 
 
-def coverage_shares(rows: Coverage) -> CoverageShares:
+def coverage_fractions(rows: Coverage) -> CoverageFractions:
     """Return shares of covered rows and the accuracy inside and outside.
 
     Parameters
@@ -88,7 +88,7 @@ def coverage_shares(rows: Coverage) -> CoverageShares:
 
     Returns
     -------
-    CoverageShares
+    CoverageFractions
     """
     hull, ball = rows.hull >= 0, rows.ball >= 0
     kinds = {"hull": hull, "ball": ball, "both": hull & ball, "either": hull | ball}
@@ -101,10 +101,10 @@ def coverage_shares(rows: Coverage) -> CoverageShares:
         return (counted @ right) / counted.sum(dim=1)
 
     count = covered.sum(dim=1)
-    return CoverageShares(
+    return CoverageFractions(
         kinds=tuple(kinds),
         covered=count,
-        share=count.to(torch.float64) / len(hull),
+        fraction=count.to(torch.float64) / len(hull),
         accuracy_covered=accuracy(covered),
         accuracy_uncovered=accuracy(~covered),
     )
@@ -116,7 +116,7 @@ def _check_hulls(head: LinearHead, hulls: object) -> None:
             "hulls",
             type(hulls).__name__,
             "GuaranteedHulls",
-            "pass guaranteed_hulls(head, bank).enlarged(), say",
+            "pass guaranteed_hulls(head, bank).inflated(), say",
         )
     if hulls.head.fingerprint != head.fingerprint or hulls.head.domain != head.domain:
         raise ArgumentError(

@@ -14,7 +14,7 @@ from torch import Tensor
 from fsboundary.core.checks import check_features, check_head, row_status, rows_and_sources
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
-from fsboundary.core.results import GuaranteedBoxes, GuaranteedRegion
+from fsboundary.core.results import GuaranteedBalls, GuaranteedBoxes
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.nearest import linf_radii, nearest_classes
@@ -23,7 +23,7 @@ from fsboundary.geometry.regions.guaranteed_sets import BoxProblems, certain, fa
 
 def guaranteed_balls(
     head: LinearHead, features: Float[Tensor, "B d"], norm: Literal["l2", "linf"] = "l2"
-) -> GuaranteedRegion:
+) -> GuaranteedBalls:
     """Return the open ball around each feature, within the domain, that keeps its class.
 
     The radius is a lower bound, not an estimate: the smallest certified lower bound of the
@@ -39,7 +39,7 @@ def guaranteed_balls(
 
     Returns
     -------
-    GuaranteedRegion
+    GuaranteedBalls
         Radius in feature units; +inf and UNBOUNDED where no other class can be reached; NaN with
         OUTSIDE_DOMAIN or NOT_FINITE where the row has no guarantee.
 
@@ -68,7 +68,7 @@ def guaranteed_balls(
     active[fine] = torch.where(none, -1, found.target)
     status[fine] = torch.where(none, int(Status.UNBOUNDED), int(Status.CONVERGED))
     centre = torch.where(torch.isfinite(z), z, torch.nan)
-    return GuaranteedRegion(
+    return GuaranteedBalls(
         centre=centre, radius=radius, norm=norm, active_class=active, status=status
     )
 

@@ -29,25 +29,25 @@ from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.norms import pair_norms
 from fsboundary.geometry.regions.guaranteed_sets import depths, hull_distance_bound
-from fsboundary.hulls import project_on_hull
+from fsboundary.hulls import hull_projection
 
 
-def check_enlarging(share: float, limit: float) -> None:
+def check_inflation(fraction: float, limit: float) -> None:
     """Raise ArgumentError unless both numbers are in their range."""
-    if not 0 <= share < 1:
-        raise ArgumentError("share", str(share), "a number in [0, 1)", "pass 0.9, say")
+    if not 0 <= fraction < 1:
+        raise ArgumentError("fraction", str(fraction), "a number in [0, 1)", "pass 0.9, say")
     if not 1 <= limit < math.inf:
         raise ArgumentError("limit", str(limit), "a finite number, at least 1", "pass 10, say")
 
 
-def enlarge(
-    head: LinearHead, source: int, bank: FeatureBank, share: float, limit: float
+def inflate(
+    head: LinearHead, source: int, bank: FeatureBank, fraction: float, limit: float
 ) -> tuple[FeatureBank, Tensor]:
     """Return the moved generators and their clearance, ().
 
     A generator v goes to ``c + t (v - c)`` with c the mean, which is in the region for it is
     convex. At the border t is T, the smallest root of the K - 1 margins, which are linear in t;
-    here t = 1 + share (T - 1). A margin that is not negative at T is at least (1 - share) times
+    here t = 1 + fraction (T - 1). A margin that is not negative at T is at least (1 - fraction) times
     its value at v. Whatever rounding does on the way, every moved generator is measured again as
     it is stored, and one that has lost more than half of what it should have left stays at v.
 
@@ -57,8 +57,8 @@ def enlarge(
     source : int
         The class whose generators `bank` holds.
     bank : FeatureBank
-    share, limit : float
-        As checked by :func:`check_enlarging`.
+    fraction, limit : float
+        As checked by :func:`check_inflation`.
     """
     step = chunk_rows(bank.num_features, 4096)
     rows = [torch.arange(p.start, p.stop) for p in chunks(len(bank), step)]
@@ -72,14 +72,14 @@ def enlarge(
         v = bank.take(index).to(centre.device)
         fall = at_centre - _margins(head, source, v)
         root = torch.where(fall > 0, at_centre / fall, torch.inf).amin(dim=1)
-        factor = 1 + share * (root.clamp(1.0, limit) - 1)
+        factor = 1 + fraction * (root.clamp(1.0, limit) - 1)
         end = centre + factor[:, None] * (v - centre)
         # rows that were float32 stay so: half the memory, and the same speed as before
         if torch.equal(v.to(torch.float32).to(v.dtype), v):
             end = end.to(torch.float32).to(v.dtype)
         own = torch.full_like(index, source, device=v.device)
         before, after = depths(head, v, own), depths(head, end, own)
-        stays = ~(after >= (1 - share) / 2 * before)
+        stays = ~(after >= (1 - fraction) / 2 * before)
         moved.append(torch.where(stays[:, None], v, end))
         depth.append(torch.where(stays, before, after))
     points = torch.cat(moved)
@@ -179,17 +179,17 @@ class GuaranteedHulls:
             status=torch.where(open_, int(Status.UNDECIDED), status),
         )
 
-    def enlarged(self, share: float = 0.9, *, limit: float = 10.0) -> GuaranteedHulls:
+    def inflated(self, fraction: float = 0.9, *, limit: float = 10.0) -> GuaranteedHulls:
         """Return hulls of the same generators, moved outwards towards the border of their region.
 
         Each generator moves along the ray from the mean of its class. The new hulls hold the old
-        ones up to rounding, and their clearance is about ``1 - share`` of the old one: the larger
+        ones up to rounding, and their clearance is about ``1 - fraction`` of the old one: the larger
         the hull, the thinner the layer around it. Generators may leave the domain, which does no
         harm: only rows of the domain are certified.
 
         Parameters
         ----------
-        share : float
+        fraction : float
             How much of the way to the border, at least 0 and below 1.
         limit : float
             A generator moves to at most this many times its distance from the mean; at least 1.
@@ -203,13 +203,13 @@ class GuaranteedHulls:
         Raises
         ------
         ArgumentError
-            `share` or `limit` out of range.
+            `fraction` or `limit` out of range.
         """
-        check_enlarging(share, limit)
+        check_inflation(fraction, limit)
         banks, clearance = list(self.generators), self.clearance.clone()
         for k, bank in enumerate(banks):
             if bank is not None:
-                banks[k], clearance[k] = enlarge(self.head, k, bank, share, limit)
+                banks[k], clearance[k] = inflate(self.head, k, bank, fraction, limit)
         return GuaranteedHulls(
             head=self.head,
             bank=self.bank,
@@ -303,7 +303,7 @@ def _distances(bank: FeatureBank, z: Tensor, clearance: float) -> tuple[Tensor, 
     lower = torch.zeros_like(upper)
     open_ = torch.arange(len(z), device=z.device)
     for limit in (_FEW_STEPS, None):
-        found = project_on_hull(bank, z[open_], max_steps=limit)
+        found = hull_projection(bank, z[open_], max_steps=limit)
         for part in chunks(len(open_), chunk_rows(found.support.shape[1] * z.shape[1])):
             generators = bank.take(found.support[part].clamp_min(0)).to(z.device)
             bound = hull_distance_bound(generators, found.weights[part], z[open_[part]])

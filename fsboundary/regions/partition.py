@@ -409,5 +409,5 @@ def _assemble(
         bounded_status=bounded_status,
         status=status,
         witnessed=witnessed,
-        programs=sum(a.ball.programs for a in [*regions, *facets.values()]),
+        num_programs=sum(a.ball.programs for a in [*regions, *facets.values()]),
     )

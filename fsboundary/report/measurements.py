@@ -9,9 +9,9 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from fsboundary.boundaries import find_flip_points
+from fsboundary.boundaries import flip_points
 from fsboundary.core.heads import LinearHead
-from fsboundary.core.results import FeatureBatch, FlipPoints, GuaranteedRegion
+from fsboundary.core.results import FeatureBatch, FlipPoints, GuaranteedBalls
 from fsboundary.core.status import OK_CODES, Status
 from fsboundary.core.tolerance import absolute
 from fsboundary.plugins.interfaces import BoundaryFinder, HullSolver
@@ -117,7 +117,7 @@ class Measurements:
         To all classes where there are at most MOST_CLASSES, else to the `shown` ones.
     nearest : Flips
         To the nearest class, T = 1.
-    balls : GuaranteedRegion
+    balls : GuaranteedBalls
     shown : list of int
         The classes that tables and small multiples show.
     means : Tensor (K, d), float64
@@ -131,7 +131,7 @@ class Measurements:
     train: FeatureBatch | None
     flips: Flips
     nearest: Flips
-    balls: GuaranteedRegion
+    balls: GuaranteedBalls
     shown: list[int]
     means: Tensor
 
@@ -200,7 +200,7 @@ def _flips(
     parts = []
     for z in features.split(rows):
         wanted = targets if isinstance(targets, str) else torch.tensor([targets] * len(z))
-        parts.append(_without_points(z, find_flip_points(head, z, wanted, finder=finder)))
+        parts.append(_without_points(z, flip_points(head, z, wanted, finder=finder)))
     names = [field.name for field in dataclasses.fields(Flips)]
     return Flips(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 

@@ -243,7 +243,7 @@ def test_comparison_of_captums_methods_on_the_demo(
     assert bool(found.ok.all())
     place = found.metrics.index("cosine")
     # the gradient of the class's own logit and of the way to the boundary have much in common
-    assert float(found.low[place, 0, 2]) > 0
+    assert float(found.ci_low[place, 0, 2]) > 0
     assert bool((found.deletion[:, :, 0] == 1).all())
     assert bool((found.reach[:, :, 0] == 1).all())
     assert bool((found.crossing > 0).all())

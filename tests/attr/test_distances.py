@@ -47,7 +47,7 @@ def test_values_are_those_of_the_certified_functions() -> None:
     batch = space.extract(x)
     regions = fsb.region_distances(space.head, batch.features)
     assert torch.equal(BoundaryDistance(space)(x), regions.distance)
-    hull = fsb.project_on_hull(points, batch.features).distance[:, None]
+    hull = fsb.hull_projection(points, batch.features).distance[:, None]
     torch.testing.assert_close(HullDistance(space, points)(x), hull, rtol=0, atol=1e-12)
     classes = fsb.class_hull_distances(points, batch.features)
     torch.testing.assert_close(ClassHullDistance(space, points)(x), classes, rtol=0, atol=1e-12)
@@ -57,7 +57,7 @@ def test_source_gives_flip_points() -> None:
     space = SPACES["nonnegative"]()
     x = images(12)
     batch = space.extract(x)
-    flips = fsb.find_flip_points(space.head, batch.features, "all")
+    flips = fsb.flip_points(space.head, batch.features, "all")
     for source in batch.predicted.unique().tolist():
         rows = batch.predicted == source
         found = BoundaryDistance(space, source=source)(x[rows])
@@ -71,7 +71,7 @@ def test_closed_form_on_a_linear_body() -> None:
     space = fsb.FeatureSpace(model, domain="unbounded")
     x = images(8)
     batch = space.extract(x)
-    flips = fsb.find_flip_points(space.head, batch.features)
+    flips = fsb.flip_points(space.head, batch.features)
     target, source = flips.target[:, 0], flips.source
     # unbounded: the nearest boundary is a hyperplane, and the direction its normal
     normal = space.head.weight[source] - space.head.weight[target]

@@ -23,7 +23,7 @@ def test_weights_are_those_of_the_projection_largest_first(
 ) -> None:
     found = HullInfluence(linear.space, bank).influence(linear.images)
     features = linear.space.extract(linear.images).features
-    expected = fsb.project_on_hull(bank, features)
+    expected = fsb.hull_projection(bank, features)
     assert found.indices.shape == found.weights.shape
     assert found.weights.shape[1] == int((expected.weights > 0).sum(dim=1).max())
     assert bool((found.weights.diff(dim=1) <= 0).all())

@@ -33,7 +33,7 @@ def test_integrated_sums_to_the_way_of_the_features() -> None:
     assert float(delta.abs().max()) <= 1e-9
     assert method.has_convergence_delta()
     features = space.extract(x).features
-    ends = nudge(x, fsb.find_flip_points(space.head, features).target[:, 0])
+    ends = nudge(x, fsb.flip_points(space.head, features).target[:, 0])
     again = method.compute_convergence_delta(found, x, ends)
     torch.testing.assert_close(again, delta, rtol=0, atol=1e-9)
     given = BoundaryDirection(space, "integrated").attribute(x, baselines=ends)
@@ -47,7 +47,7 @@ def test_on_a_linear_body_the_flip_image_is_reached_exactly() -> None:
     space = fsb.FeatureSpace(model, domain="unbounded")
     x = images()
     features = space.extract(x).features
-    flips = fsb.find_flip_points(space.head, features)
+    flips = fsb.flip_points(space.head, features)
     ends = torch.linalg.solve(body, flips.points[:, 0].T).T.view_as(x)
     found = BoundaryDirection(space, "integrated").attribute(x, baselines=ends)
     torch.testing.assert_close(found.flatten(1).sum(dim=1), flips.distance[:, 0])
@@ -64,12 +64,12 @@ def test_layer_direction_at_the_head_is_the_direction_itself() -> None:
     space = fsb.FeatureSpace(model, domain="nonnegative")
     x = images()
     features = space.extract(x).features
-    flips = fsb.find_flip_points(space.head, features)
+    flips = fsb.flip_points(space.head, features)
     unit = (flips.points[:, 0] - features) / flips.distance
     method = LayerBoundaryDirection(space, model[3])
     torch.testing.assert_close(method.attribute(x, attribute_to_layer_input=True), unit)
     torch.testing.assert_close(LayerBoundaryDirection(space, model[2]).attribute(x), unit)
-    share = LayerBoundaryDirection(space, model[3], "share")
+    share = LayerBoundaryDirection(space, model[3], "fraction")
     shares = share.attribute(x, attribute_to_layer_input=True, internal_batch_size=2)
     torch.testing.assert_close(shares, unit.square())
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(5, dtype=torch.float64))
@@ -169,7 +169,7 @@ def test_flip_images_are_sought_where_none_are_given(monkeypatch: pytest.MonkeyP
     found = FlipImageAttribution(space).attribute(x, perturbations_per_eval=3)
     torch.testing.assert_close(found, FlipImageAttribution(space, nudge).attribute(x))
     batch = space.extract(x)
-    nearest = fsb.find_flip_points(space.head, batch.features).target[:, 0]
+    nearest = fsb.flip_points(space.head, batch.features).target[:, 0]
     assert len(asked) == len(x)
     for model, row, k, (low, high) in asked:
         place = next(i for i in range(len(x)) if torch.equal(x[i], row))

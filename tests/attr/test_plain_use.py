@@ -92,7 +92,7 @@ def test_pixels_on_the_edge_of_the_range_do_not_leave_it(linear: LinearCase) -> 
     x[:, :, 0] = 0.8
     way = FlipImageAttribution(space, bounds=(0, 0.8))
     found = way.attribute(x)
-    targets = fsb.find_flip_points(space.head, space.extract(x).features).target[:, 0]
+    targets = fsb.flip_points(space.head, space.extract(x).features).target[:, 0]
     ends = fsb.pixels.flip_images(space, x, targets, bounds=(0, 0.8)).images
     torch.testing.assert_close(found, way.attribute(x, baselines=ends))
     # rounding of a normalisation is put back

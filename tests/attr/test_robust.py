@@ -13,7 +13,7 @@ from support.attr.cases import LinearCase
 
 def straight(case: LinearCase, target: list[int]) -> Tensor:
     """Return the unit pixel directions towards the flip points with the targets."""
-    flips = fsb.find_flip_points(
+    flips = fsb.flip_points(
         case.space.head, case.space.extract(case.images).features, torch.tensor(target)
     )
     way = flips.points[:, 0] - case.space.features(case.images).detach()
@@ -37,7 +37,7 @@ def test_on_a_linear_body_the_way_is_straight(linear: LinearCase, amount: float)
 
 def test_nearest_is_the_default_and_the_class_changes_at_the_distance(linear: LinearCase) -> None:
     features = linear.space.extract(linear.images).features
-    nearest = fsb.find_flip_points(linear.space.head, features).target[:, 0]
+    nearest = fsb.flip_points(linear.space.head, features).target[:, 0]
     push = BoundaryPush(linear.space)
     assert torch.equal(
         push(linear.images, amount=0.5), push(linear.images, amount=0.5, target=nearest)

@@ -57,7 +57,7 @@ def answers(folder: Path) -> dict[str, Any]:
         Client(cluster) as client,
     ):
         points = fsb.FeatureBank(normal(3000, 12), torch.arange(3000) % 3)
-        fsb.project_on_hull(points.distribute(client), normal(2, 12))  # loads what it needs
+        fsb.hull_projection(points.distribute(client), normal(2, 12))  # loads what it needs
         report = {"large": streamed(folder / "large", client)}
         return report | compared(points, folder / "bank", client)
 
@@ -73,8 +73,8 @@ def compared(points: fsb.FeatureBank, path: Path, client: Client) -> dict[str, A
     with killed_worker(client) as killed:
         differences = {
             f"{kind}, {name}": difference(
-                fsb.project_on_hull(bank, queries, labels=labels),
-                fsb.project_on_hull(points, queries, labels=labels),
+                fsb.hull_projection(bank, queries, labels=labels),
+                fsb.hull_projection(points, queries, labels=labels),
             )
             for name, labels in {"all": None, "class": torch.full((12,), 1)}.items()
             for kind, bank in {"sent": sent, "read": read}.items()
@@ -117,7 +117,7 @@ def streamed(path: Path, client: Client) -> dict[str, Any]:
     bank = fsb.FeatureBank.open(path).distribute(client)
     bank.range()
     queries = normal(4, bank.num_features, seed=1)
-    found = fsb.project_on_hull(bank, queries, leave_out=torch.tensor([0, 1, -1, -1]))
+    found = fsb.hull_projection(bank, queries, leave_out=torch.tensor([0, 1, -1, -1]))
     return {
         "rows": len(bank),
         "held": sorted(client.run(rows_held, bank.num_features).values()),

@@ -164,8 +164,8 @@ def test_hulls_are_those_of_the_bank_in_memory(client: Client, options: dict[str
         "leave_out": torch.arange(12).where(torch.arange(12) < 6, -1),
     }
     chosen = {name: given[name] for name in options}
-    found = fsb.project_on_hull(bank.distribute(client), queries, **chosen)
-    wanted = fsb.project_on_hull(bank, queries, **chosen)
+    found = fsb.hull_projection(bank.distribute(client), queries, **chosen)
+    wanted = fsb.hull_projection(bank, queries, **chosen)
     assert torch.equal(found.support, wanted.support)
     assert torch.equal(found.status, wanted.status)
     for name in ("distance", "lower_bound", "weights", "points"):

@@ -4,7 +4,7 @@ Correctly classified test images of Fashion-MNIST (the package's own where the f
 installed): fsboundary's default finder, foolbox's DDN with 100 steps and DeepFool on all, DDN with
 1,000 steps on the first 200. Ratios of L2 distances are an image's own, to DDN-1000, on those 200.
 Passes are counted at the model for all alike: a pass that a gradient comes back for counts as a
-gradient, others as forwards. "Margin left" is the top logit minus the second.
+gradient, others as forward passes. "Margin left" is the top logit minus the second.
 """
 
 from __future__ import annotations
@@ -81,14 +81,14 @@ def by_foolbox(
     """Run an attack of foolbox in batches of 100."""
     model = foolbox.PyTorchModel(counted, bounds=(0, 1), device="cpu")
     counts = counted.counts
-    before = counts.gradients, counts.forwards
+    before = counts.gradients, counts.num_forwards
     parts = [
         attack(model, images[i : i + 100], labels[i : i + 100], epsilons=None)
         for i in range(0, len(images), 100)
     ]
     passes = [
         (now - then) / len(images)
-        for now, then in zip((counts.gradients, counts.forwards), before, strict=True)
+        for now, then in zip((counts.gradients, counts.num_forwards), before, strict=True)
     ]
     found = torch.cat([p[1] for p in parts])
     with torch.no_grad():
@@ -102,11 +102,11 @@ def by_fsboundary(
     """Run flip_images."""
     flips = fsb.pixels.flip_images(space, images, **options)
     shown = torch.where(flips.ok[:, None, None, None], flips.images, images)
-    passes = [float(t.double().mean()) for t in (flips.evaluations, flips.forwards)]
+    passes = [float(t.double().mean()) for t in (flips.num_backwards, flips.num_forwards)]
     logits = space.extract(shown).logits
     row, distance = measured(name, shown, images, flips.ok, logits, passes)
-    row["most_gradients"] = int(flips.evaluations.max())
-    row["most_forwards"] = int(flips.forwards.max())
+    row["most_gradients"] = int(flips.num_backwards.max())
+    row["most_forwards"] = int(flips.num_forwards.max())
     row["largest_residual"] = float(flips.residual[flips.ok].max())
     return row, distance
 

@@ -168,7 +168,7 @@ def report(
 def small_row(folder: Path) -> dict[str, Any]:
     """10,000 real rows x 9 targets, d = 64, nonnegative domain."""
     head, z = real_features(folder, 10_000)
-    seconds, flips = timed(lambda: fsb.find_flip_points(head, z, "all"), 5)
+    seconds, flips = timed(lambda: fsb.flip_points(head, z, "all"), 5)
     peers = {}
     for name, solve, count in (("proxqp", proxqp, 4000), ("clarabel", clarabel_direct, 2000)):
         problems, ours = sample(head, z, flips, count)
@@ -191,7 +191,7 @@ def large_row() -> dict[str, Any]:
     draws[torch.arange(rows), source] = 2.0
     targets = draws.argsort(dim=1)[:, :width]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds, flips = timed(lambda: fsb.find_flip_points(head, z, targets), 1)
+    seconds, flips = timed(lambda: fsb.flip_points(head, z, targets), 1)
     above = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
     # Clarabel's supernodal, threaded factorisation: with the default one, a problem of this
     # size took 87 s

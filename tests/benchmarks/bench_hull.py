@@ -93,7 +93,7 @@ def main() -> None:
         # a bank of its own, so that nothing prepared is there yet
         bank = fsb.FeatureBank(points, data["train_labels"])
         start = time.perf_counter()
-        found = fsb.project_on_hull(bank, queries)
+        found = fsb.hull_projection(bank, queries)
         turns.append(time.perf_counter() - start)
     seconds = float(np.median(turns))
     above = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20

@@ -83,7 +83,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     queries = space_of(args.width).extract(images_of(args.data)[2][: args.queries].float() / 255)
     stored = fsb.FeatureBank.open(args.bank)
     # what the first call of all costs, whatever the bank
-    fsb.project_on_hull(fsb.FeatureBank(queries.features[:8]), queries.features)
+    fsb.hull_projection(fsb.FeatureBank(queries.features[:8]), queries.features)
     if args.where == "memory":
         bank = fsb.FeatureBank(stored.take(torch.arange(args.count)).float())
     else:
@@ -91,7 +91,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     assert len(bank) == args.count, "a bank on disk is used whole"
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
     before = memory_mib("VmRSS")
-    found, seconds, asked = counted(lambda: fsb.project_on_hull(bank, queries.features))
+    found, seconds, asked = counted(lambda: fsb.hull_projection(bank, queries.features))
     above = memory_mib("VmHWM") - before
     start = time.perf_counter()
     bank.price(queries.features.float(), 1)

@@ -54,7 +54,7 @@ def measure(k: int, d: int, n_jobs: int, resume: str | None) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "cpu_in_programs_of_a_region": round(cpu / unit, 1) if n_jobs == 1 else None,
         "peak_mib": round(memory_mib("VmHWM") - before),
-        "programs": found.programs,
+        "programs": found.num_programs,
         "nonempty": int(found.nonempty.sum()),
         "facets": len(found.facet_pairs) / pairs,
         "witnessed": found.share_witnessed,

@@ -26,7 +26,7 @@ def spread(values: Tensor) -> dict[str, float]:
 
 def inversion(space: fsb.FeatureSpace, z: Tensor, starts: int, **options: Any) -> dict[str, Any]:
     begin = time.process_time()
-    found = fsb.pixels.invert(space, z, (starts, 1, 28, 28), **options)
+    found = fsb.pixels.inverse_images(space, z, (starts, 1, 28, 28), **options)
     best = found.best()
     return {
         "relative_residual": spread(found.relative_residual.flatten()),
@@ -69,8 +69,8 @@ def amplification(space: fsb.FeatureSpace, x: Tensor, radius: float) -> dict[str
         "share_of_the_exact_singular_value": float(
             (found.singular_value / torch.stack(exact)).min()
         ),
-        "worst_over_random_max": spread(found.worst / found.random_max),
-        "worst_over_linear": spread(found.worst / (radius * found.singular_value)),
+        "worst_over_random_max": spread(found.max_displacement / found.random_max),
+        "worst_over_linear": spread(found.max_displacement / (radius * found.singular_value)),
         "vulnerability": spread(found.vulnerability),
         "cpu_seconds": used,
     }
@@ -90,7 +90,7 @@ def main() -> None:
     order = torch.randperm(len(demo.test_images), generator=torch.Generator().manual_seed(0))
     x = demo.test_images[order[: args.images]]
     z = space.extract(x).features
-    flips = fsb.find_flip_points(space.head, z).points[:, 0]
+    flips = fsb.flip_points(space.head, z).points[:, 0]
     a, b = x[: args.morphs], x.flip(0)[: args.morphs]
     results = {
         "images": len(x),

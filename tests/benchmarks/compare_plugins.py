@@ -77,7 +77,7 @@ def hulls(points: int, queries: int, width: int) -> list[dict[str, Any]]:
     for name in names("hull_solver"):
         solver = fsb.plugins.create("hull_solver", name)
         graded, seconds = timed(
-            lambda s=solver: fsb.project_on_hull(bank, asked, solver=s, max_steps=MAX_STEPS)
+            lambda s=solver: fsb.hull_projection(bank, asked, solver=s, max_steps=MAX_STEPS)
         )
         said = solver.project(
             solver.prepare(bank), asked.clone(), tolerance=1e-6, max_steps=MAX_STEPS
@@ -96,9 +96,7 @@ def flips(rows: int, classes: int, width: int) -> list[dict[str, Any]]:
     for name in names("boundary_finder"):
         finder = fsb.plugins.create("boundary_finder", name)
         graded, seconds = timed(
-            lambda f=finder: fsb.find_flip_points(
-                head, features, "all", finder=f, max_steps=MAX_STEPS
-            )
+            lambda f=finder: fsb.flip_points(head, features, "all", finder=f, max_steps=MAX_STEPS)
         )
         said = finder.find(
             head,
@@ -116,7 +114,7 @@ def nonlinear(rows: int) -> list[dict[str, Any]]:
     head, features = _network(8), torch.rand(rows, 8, generator=torch.Generator().manual_seed(2))
     found = []
     for name in names("boundary_finder", "nonlinear_head"):
-        graded, seconds = timed(lambda n=name: fsb.find_flip_points(head, features, finder=n))
+        graded, seconds = timed(lambda n=name: fsb.flip_points(head, features, finder=n))
         found.append(row("boundary finder, non-linear", name, seconds, None, graded))
     return found
 

@@ -80,7 +80,7 @@ class Case:
     def nearest(self) -> Tensor:
         """Return the class of each image's nearest flip point in feature space (B,)."""
         features = self.space.extract(self.images).features
-        return fsb.find_flip_points(self.space.head, features).target[:, 0]
+        return fsb.flip_points(self.space.head, features).target[:, 0]
 
     def columns(self, name: str, ends: Tensor) -> Tensor:
         """Return the class of each image's own, the nearest other, or that of its baseline (B,).

@@ -68,25 +68,25 @@ def covered(
     labels: torch.Tensor,
     shares: list[float],
 ) -> dict[str, Any]:
-    """Return shares and accuracies for hulls, balls, both and either, and for enlarged hulls."""
+    """Return shares and accuracies for hulls, balls, both and either, and for inflated hulls."""
     hulls = fsb.guaranteed_hulls(head, bank)
     rows = fsb.coverage(head, bank, test, labels, hulls=hulls)
     entries = counted(rows, ("hull", "ball", "both", "either"), "{}")
     for share in shares:
-        held = hulls.enlarged(share).certify(test)
+        held = hulls.inflated(share).certify(test)
         rows = dataclasses.replace(rows, hull=held)
-        entries += counted(rows, ("hull",), f"{{}}, enlarged by {share:g} of the way to the border")
+        entries += counted(rows, ("hull",), f"{{}}, inflated by {share:g} of the way to the border")
     clearance = hulls.clearance[hulls.clearance.isfinite()]
     return {"clearance": spread(clearance), "coverage": entries}
 
 
 def counted(rows: fsb.Coverage, kinds: tuple[str, ...], name: str) -> list[dict[str, Any]]:
     """Return one entry for each of `kinds`."""
-    found = fsb.coverage_shares(rows)
+    found = fsb.coverage_fractions(rows)
     return [
         {
             "set": name.format(kind),
-            "share": float(found.share[place]),
+            "fraction": float(found.fraction[place]),
             "accuracy covered": float(found.accuracy_covered[place]),
             "accuracy uncovered": float(found.accuracy_uncovered[place]),
         }
@@ -129,12 +129,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of the files of all of Fashion-MNIST")
     parser.add_argument(
-        "--enlarged",
+        "--inflated",
         type=float,
         nargs="*",
         default=[],
         metavar="SHARE",
-        help="also of hulls enlarged so much of the way to the border, which takes far longer",
+        help="also of hulls inflated so much of the way to the border, which takes far longer",
     )
     parser.add_argument("--json", action="store_true", help="print every figure as JSON")
     args = parser.parse_args()
@@ -152,7 +152,7 @@ def main() -> None:
         "half of the box's narrowest side": float((high - low)[high > low].min()) / 2,
         "whole domain": divided(head, None),
         "observed box": divided(head, box),
-        **covered(head, bank, test, labels, args.enlarged),
+        **covered(head, bank, test, labels, args.inflated),
     }
     print(json.dumps(figures, indent=1) if args.json else markdown(figures))
 

@@ -33,7 +33,7 @@ def test_it_is_the_tie_distance_over_the_median(k: int) -> None:
 def test_two_top_classes_are_the_nearest_flip_without_a_domain_mostly() -> None:
     head, z = make_problem(3, 9, "unbounded", rows=50, seed=3)
     second = head.logits(z).argsort(dim=1, descending=True)[:, 1]
-    flips = fsb.find_flip_points(head, z, second).distance[:, 0]
+    flips = fsb.flip_points(head, z, second).distance[:, 0]
     got = fsb.ambiguity(head, z, 2)
     torch.testing.assert_close(got, flips / flips.quantile(0.5), rtol=1e-9, atol=1e-12)
 

@@ -36,14 +36,14 @@ def rows(count: int, width: int, seed: int) -> Tensor:
 
 
 def find(head: Any, features: Tensor, targets: Any = "nearest", **options: Any) -> fsb.FlipPoints:
-    return fsb.find_flip_points(head, features, targets, **{"finder": "linearised"} | options)
+    return fsb.flip_points(head, features, targets, **{"finder": "linearised"} | options)
 
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda d: d.kind)
 def test_linear_callable_gets_the_exact_answer(domain: Domain) -> None:
     head = fsb.LinearHead(rows(6, 8, 0), rows(1, 6, 1)[0], domain)
     z = domain.clip(rows(6, 8, 2).abs())
-    exact = fsb.find_flip_points(head, z, "all")
+    exact = fsb.flip_points(head, z, "all")
     found = find(lambda x: x @ head.weight.T + head.bias, z, "all", domain=domain)
     assert torch.equal(found.target, exact.target)
     reached = exact.status == Status.CONVERGED
@@ -119,13 +119,13 @@ def test_two_classes() -> None:
     head = nn.Linear(4, 2).double()
     z = rows(5, 4, 7)
     found = find(head, z)
-    exact = fsb.find_flip_points(fsb.LinearHead(head.weight, head.bias), z)
+    exact = fsb.flip_points(fsb.LinearHead(head.weight, head.bias), z)
     torch.testing.assert_close(found.distance, exact.distance, rtol=0, atol=1e-6)
 
 
 def test_many_classes_nearest_is_the_smallest_of_all() -> None:
     head, z = nn.Linear(6, 40).double(), rows(4, 6, 8)
-    exact = fsb.find_flip_points(fsb.LinearHead(head.weight, head.bias), z)
+    exact = fsb.flip_points(fsb.LinearHead(head.weight, head.bias), z)
     found = find(head, z)
     assert torch.equal(found.target, exact.target)
     torch.testing.assert_close(found.distance, exact.distance, rtol=0, atol=1e-6)
@@ -160,7 +160,7 @@ def test_what_a_finder_says_is_not_believed() -> None:
 def test_finder_must_be_able_to() -> None:
     head, z = perceptron(0, nn.Tanh), rows(2, 2, 9)
     with pytest.raises(ArgumentError, match=r"'dual_newton', which lacks it; .*: linearised"):
-        fsb.find_flip_points(head, z)
+        fsb.flip_points(head, z)
     with pytest.raises(PluginError, match="DualNewton raised"):
         find(head, z, finder=fsb.plugins.create("boundary_finder", "dual_newton"))
 
@@ -190,7 +190,7 @@ def test_malformed_heads_are_refused(head: Any, words: str) -> None:
 def test_domain_belongs_to_callables() -> None:
     linear = fsb.LinearHead(torch.eye(3), None)
     with pytest.raises(ArgumentError, match="None with a LinearHead"):
-        fsb.find_flip_points(linear, rows(2, 3, 11), domain=Domain.nonnegative())
+        fsb.flip_points(linear, rows(2, 3, 11), domain=Domain.nonnegative())
     with pytest.raises(ArgumentError, match="a box of width 8"):
         find(nn.Linear(3, 3).double(), rows(2, 3, 11), domain=DOMAINS[2])
     with pytest.raises(ArgumentError, match="a Domain"):

@@ -33,7 +33,7 @@ def test_agrees_with_clarabel(k: int, d: int, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_own_column_is_the_nearest_flip_point(kind: str) -> None:
     head, z = make_problem(10, 16, kind, rows=100, seed=2)
-    found, flips = fsb.region_distances(head, z), fsb.find_flip_points(head, z)
+    found, flips = fsb.region_distances(head, z), fsb.flip_points(head, z)
     own = found.source[:, None]
     torch.testing.assert_close(found.distance.gather(1, own), flips.distance)
     # the other columns are those of a tie of one class, and at most the flip distance
@@ -44,7 +44,7 @@ def test_the_own_column_is_the_nearest_flip_point(kind: str) -> None:
             -found.distance[others, c], ties.distance[others], rtol=1e-9, atol=1e-12
         )
         to = torch.full((100,), c)
-        flip = fsb.find_flip_points(head, z, to).distance[others, 0]
+        flip = fsb.flip_points(head, z, to).distance[others, 0]
         assert (-found.distance[others, c] <= flip * (1 + 1e-8)).all()
 
 

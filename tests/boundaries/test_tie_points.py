@@ -37,7 +37,7 @@ def test_agrees_with_clarabel(k: int, d: int, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_classes_one_of_them_the_own_give_the_flip_point(kind: str) -> None:
     head, z = make_problem(8, 6, kind, rows=40, seed=2)
-    flips = fsb.find_flip_points(head, z, "all")
+    flips = fsb.flip_points(head, z, "all")
     for column in range(7):
         pair = torch.stack([flips.source, flips.target[:, column]], dim=1)
         ties = fsb.tie_points(head, z, pair)

@@ -10,8 +10,8 @@ import fsboundary as fsb
 from fsboundary import ArgumentError, Status, StatusError
 
 
-def balls() -> fsb.GuaranteedRegion:
-    return fsb.GuaranteedRegion(
+def balls() -> fsb.GuaranteedBalls:
+    return fsb.GuaranteedBalls(
         centre=torch.zeros(3, 2, dtype=torch.float64),
         radius=torch.tensor([1.0, torch.inf, torch.nan], dtype=torch.float64),
         norm="l2",

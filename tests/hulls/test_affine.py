@@ -18,7 +18,7 @@ from fsboundary import (
     Status,
     affine_rank,
     affine_residuals,
-    project_on_hull,
+    hull_projection,
 )
 from fsboundary.geometry import batching
 from support.hulls.oracles import clarabel_distances, cloud, rotation, squared_distance
@@ -161,7 +161,7 @@ def test_residuals(thick: float) -> None:
     slack = float(affine_rank(bank, tolerance=0.05).thickness)
     assert (found.lower_bound[fine] >= want - slack - 1e-9).all()
     assert found.lower_bound[8:].min() > 0
-    graded = project_on_hull(bank, queries[fine])
+    graded = hull_projection(bank, queries[fine])
     assert (found.lower_bound[fine] <= graded.distance * (1 + 1e-9) + 1e-12).all()
 
 

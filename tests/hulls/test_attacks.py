@@ -19,8 +19,8 @@ def test_a_pass_stands_in_for_no_other_than_itself(sly: Sly) -> None:
     points, queries = cloud(30, 4, 1), 3 * cloud(200, 4, 2)
     bank = fsb.FeatureBank(points)
     # a loose tolerance, so that a pass nearly in the row's direction is taken for it
-    found = fsb.project_on_hull(bank, queries, solver=sly, tolerance=0.5)
-    exact = fsb.project_on_hull(bank, queries)
+    found = fsb.hull_projection(bank, queries, solver=sly, tolerance=0.5)
+    exact = fsb.hull_projection(bank, queries)
     assert exact.ok.all()
     assert (found.lower_bound <= exact.distance).all()
     beyond = (queries - points[0]) @ points.T - found.offset[:, None] * torch.linalg.vector_norm(
@@ -50,7 +50,7 @@ def test_threads_of_torch_are_left_as_they_were() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        fsb.project_on_hull(fsb.FeatureBank(cloud(50, 3, 1)), cloud(5, 3, 2))
+        fsb.hull_projection(fsb.FeatureBank(cloud(50, 3, 1)), cloud(5, 3, 2))
         assert (torch.get_num_threads(), ask()) == (2, 2)
     finally:
         torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""What project_on_hull refuses, by which message, and which rows fail alone."""
+"""What hull_projection refuses, by which message, and which rows fail alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fsboundary.banks import FeatureBank, zarr_store
 from fsboundary.builtin.hull_solvers.nnls import Nnls
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
-from fsboundary.hulls import class_hull_distances, project_on_hull
+from fsboundary.hulls import class_hull_distances, hull_projection
 from fsboundary.plugins.interfaces import HullSolver
 from support.banks import small
 from support.hulls.oracles import cloud
@@ -28,7 +28,7 @@ def _project(bank: object = None, features: object = None, **options: Any) -> Hu
     """Project two rows on the hull of five, or what the case puts in their place."""
     own = FeatureBank(cloud(5, 3, 0), [0, 0, 1, 1, 2]) if bank is None else bank
     z = cloud(2, 3, 1) if features is None else features
-    return project_on_hull(own, z, **options)  # type: ignore[arg-type]  # the wrong type is what is tested
+    return hull_projection(own, z, **options)  # type: ignore[arg-type]  # the wrong type is what is tested
 
 
 def _whole(*values: int) -> Tensor:
@@ -87,9 +87,9 @@ def test_malformed_arguments(call: Callable[[], object], message: str) -> None:
 )
 def test_rows_that_are_not_finite_fail_alone(solver: str, options: dict[str, Tensor]) -> None:
     bank, queries = FeatureBank(cloud(12, 3, 0), [0, 1] * 6), 3 * cloud(4, 3, 1)
-    want = project_on_hull(bank, queries, solver=solver, **options)
+    want = hull_projection(bank, queries, solver=solver, **options)
     queries[1, 0], queries[2, 2] = torch.nan, -torch.inf
-    found = project_on_hull(bank, queries, solver=solver, **options)
+    found = hull_projection(bank, queries, solver=solver, **options)
     assert found.status.tolist() == [0, Status.NOT_FINITE, Status.NOT_FINITE, 0]
     bad = found.take([1, 2])
     for value in (bad.points, bad.distance, bad.gap, bad.normal, bad.offset):
@@ -104,10 +104,10 @@ def test_rows_that_are_not_finite_fail_alone(solver: str, options: dict[str, Ten
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_no_rows_and_only_bad_rows(solver: str) -> None:
     bank = FeatureBank(cloud(5, 3, 0))
-    none = project_on_hull(bank, torch.zeros(0, 3), solver=solver)
+    none = hull_projection(bank, torch.zeros(0, 3), solver=solver)
     assert none.points.shape == (0, 3)
     assert none.support.shape == none.weights.shape == (0, 1)
-    bad = project_on_hull(bank, torch.full((2, 3), torch.nan), solver=solver)
+    bad = hull_projection(bank, torch.full((2, 3), torch.nan), solver=solver)
     assert (bad.status == Status.NOT_FINITE).all()
 
 
@@ -118,7 +118,7 @@ def _mismatched() -> tuple[FeatureBank, FeatureBatch]:
     return bank, other.extract(small.images(3))
 
 
-@pytest.mark.parametrize("ask", [project_on_hull, class_hull_distances])
+@pytest.mark.parametrize("ask", [hull_projection, class_hull_distances])
 def test_a_bank_of_another_head_is_refused(ask: Callable[[FeatureBank, object], object]) -> None:
     bank, batch = _mismatched()
     message = (
@@ -132,21 +132,21 @@ def test_a_bank_of_another_head_is_refused_after_a_round_trip(tmp_path: Path) ->
     bank, batch = _mismatched()
     bank.save(tmp_path / "bank")
     with pytest.raises(HeadMismatchError, match="another head"):
-        project_on_hull(FeatureBank.open(tmp_path / "bank"), batch)
+        hull_projection(FeatureBank.open(tmp_path / "bank"), batch)
 
 
 def test_where_one_side_carries_no_fingerprint_the_width_decides() -> None:
     bank, batch = _mismatched()
-    want = project_on_hull(bank, batch.features)
+    want = hull_projection(bank, batch.features)
     for own, features in (
         (FeatureBank(bank.features), batch),
         (bank, replace(batch, fingerprint="")),
         (bank, replace(batch, fingerprint=bank.fingerprint)),
     ):
-        found = project_on_hull(own, features)
+        found = hull_projection(own, features)
         torch.testing.assert_close(found.distance, want.distance, rtol=1e-9, atol=1e-12)
     with pytest.raises(ArgumentError, match=r"features: got shape \(3, 4\); wanted.*\(B, 2\)"):
-        project_on_hull(FeatureBank(cloud(5, 2, 0)), batch)
+        hull_projection(FeatureBank(cloud(5, 2, 0)), batch)
 
 
 @pytest.mark.parametrize("solver", ["active_set", "away_steps", "nnls"])
@@ -166,12 +166,12 @@ def test_a_damaged_chunk_is_named(
     small.space().bank(small.loader(), path)
     chunk = path / "features" / "c" / "2" / "0"
     bank, queries = FeatureBank.open(path), cloud(2, 4, 1)
-    project_on_hull(bank, queries, solver=solver)
+    hull_projection(bank, queries, solver=solver)
     chunk.write_bytes(change(chunk.read_bytes()))
     wanted = r"array 'features', chunk 2 \(rows 16 to 23\) is damaged.*Restore it from a copy"
     for damaged in (bank, FeatureBank.open(path)):
         with pytest.raises(FsboundaryError, match=wanted):
-            project_on_hull(damaged, queries, solver=solver)
+            hull_projection(damaged, queries, solver=solver)
 
 
 class _Failing(HullSolver):

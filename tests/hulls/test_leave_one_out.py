@@ -17,9 +17,9 @@ from fsboundary import (
     Status,
     class_hull_distances,
     extrapolation,
+    hull_projection,
     leave_one_out_distances,
     nearest_hulls,
-    project_on_hull,
 )
 from support.hulls.oracles import clarabel_distances, cloud, rotation
 
@@ -77,19 +77,21 @@ def test_a_sample_is_drawn_by_seed_alone() -> None:
 def test_extrapolation_is_told_against_the_yardstick() -> None:
     points = cloud(80, 3, 3)
     bank = FeatureBank(points)
-    yardstick = leave_one_out_distances(bank)
+    reference = leave_one_out_distances(bank)
     queries = torch.cat([points.mean(dim=0)[None], 1.3 * points[:20], 50 * points[:1]])
     queries[5] = torch.nan
-    projection = project_on_hull(bank, queries)
-    found = extrapolation(projection, yardstick)
+    projection = hull_projection(bank, queries)
+    found = extrapolation(projection, reference)
     assert found.status.tolist() == projection.status.tolist()
-    assert float(found.distance[0]) == float(found.ratio[0]) == float(found.share[0]) == 0
-    assert torch.isnan(torch.stack([found.distance[5], found.ratio[5], found.share[5]])).all()
-    assert float(found.share[-1]) == 1
-    own = torch.where(yardstick.membership == 1, 0.0, yardstick.distance)
+    assert float(found.distance[0]) == float(found.ratio[0]) == float(found.fraction_below[0]) == 0
+    assert torch.isnan(
+        torch.stack([found.distance[5], found.ratio[5], found.fraction_below[5]])
+    ).all()
+    assert float(found.fraction_below[-1]) == 1
+    own = torch.where(reference.membership == 1, 0.0, reference.distance)
     for row in [1, 2, 3, 4, *range(6, 22)]:
         nearer = (own < projection.lower_bound[row]).double().mean()
-        assert float(found.share[row]) == pytest.approx(float(nearer), rel=1e-12)
+        assert float(found.fraction_below[row]) == pytest.approx(float(nearer), rel=1e-12)
         ratio = 0 if projection.membership[row] == 1 else projection.distance[row] / own.mean()
         assert float(found.ratio[row]) == pytest.approx(float(ratio), rel=1e-12)
 
@@ -98,11 +100,11 @@ def test_extrapolation_where_every_training_row_is_inside() -> None:
     # the middle of a square, and corners which are there twice, almost
     corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]).double()
     bank = FeatureBank(torch.cat([corners, 0.5 * corners + 0.25]))
-    yardstick = leave_one_out_distances(bank, torch.arange(4, 8))
-    assert (yardstick.membership == 1).all()
-    found = extrapolation(project_on_hull(bank, torch.tensor([[0.5, 0.5], [2.0, 0.5]])), yardstick)
+    reference = leave_one_out_distances(bank, torch.arange(4, 8))
+    assert (reference.membership == 1).all()
+    found = extrapolation(hull_projection(bank, torch.tensor([[0.5, 0.5], [2.0, 0.5]])), reference)
     assert found.ratio.tolist() == [0.0, torch.inf]
-    assert found.share.tolist() == [0.0, 1.0]
+    assert found.fraction_below.tolist() == [0.0, 1.0]
 
 
 NEAR = {"rtol": 2e-6, "atol": 2e-8}  # each distance is within its tolerance, 1e-6, of the true one
@@ -118,7 +120,7 @@ def test_invariance(scale: float, shift: float) -> None:
     def ask(x: Tensor, z: Tensor) -> tuple[LeaveOneOutDistances, NearestHulls, Extrapolation]:
         bank = FeatureBank(x, labels)
         own = leave_one_out_distances(bank)
-        return own, nearest_hulls(bank, z), extrapolation(project_on_hull(bank, z), own)
+        return own, nearest_hulls(bank, z), extrapolation(hull_projection(bank, z), own)
 
     want = ask(points, queries)
     found = ask((points @ turn) * scale + shift, (queries @ turn) * scale + shift)
@@ -139,7 +141,7 @@ def test_the_nearest_hull() -> None:
     torch.testing.assert_close(found.distances, table, equal_nan=True)
     assert found.status[3] == Status.NOT_FINITE
     assert found.label[3] == -1
-    assert torch.isnan(torch.stack([found.distance[3], found.margin[3]])).all()
+    assert torch.isnan(torch.stack([found.distance[3], found.runner_up_gap[3]])).all()
     fine = torch.arange(25) != 3
     assert torch.equal(found.label[fine], table[fine].argmin(dim=1) * 2)
     for row in fine.nonzero()[:, 0].tolist():
@@ -150,7 +152,7 @@ def test_the_nearest_hull() -> None:
             float(exact.values[0]), rel=1e-6, abs=1e-7
         )
         margin = float(exact.values[1] - exact.values[0])
-        assert float(found.margin[row]) == pytest.approx(margin, rel=1e-4, abs=1e-6)
+        assert float(found.runner_up_gap[row]) == pytest.approx(margin, rel=1e-4, abs=1e-6)
         assert found.status[row] == Status.CONVERGED
         assert found.label[row] == 2 * exact.indices[0]
         alone = nearest_hulls(bank, queries[row][None])
@@ -163,17 +165,17 @@ def test_a_row_in_two_hulls_or_between_them_is_not_certified() -> None:
     bank = FeatureBank(points, [0] * 4 + [1] * 4 + [2] * 4)
     found = nearest_hulls(bank, torch.tensor([[1.5, 1.5], [0.5, 0.5], [4.0, 1.5], [9.0, 1.0]]))
     assert found.status.tolist() == [Status.UNDECIDED, 0, Status.UNDECIDED, 0]
-    assert (found.margin[[0, 2]] <= 0).all()
+    assert (found.runner_up_gap[[0, 2]] <= 0).all()
     assert found.label[[0, 1, 3]].tolist() == [0, 0, 2]
     assert found.label[2] in (1, 2)
-    assert float(found.margin[3]) == pytest.approx(4.0, rel=1e-6)
+    assert float(found.runner_up_gap[3]) == pytest.approx(4.0, rel=1e-6)
 
 
 def test_a_sole_class_is_the_nearest() -> None:
     found = nearest_hulls(FeatureBank(cloud(5, 2, 10), [7] * 5), cloud(3, 2, 11))
     assert found.label.tolist() == [7, 7, 7]
     assert found.ok.all()
-    assert torch.isinf(found.margin).all()
+    assert torch.isinf(found.runner_up_gap).all()
     none = nearest_hulls(FeatureBank(cloud(5, 2, 10), [7] * 5), torch.zeros(0, 2))
     assert none.distances.shape == (0, 1)
 
@@ -217,8 +219,8 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
         "projection: got LeaveOneOutDistances; wanted a HullProjection",
     ),
     (
-        lambda: extrapolation(project_on_hull(BANK, cloud(1, 2, 1)), OWN),
-        "yardstick: got no finite distance",
+        lambda: extrapolation(hull_projection(BANK, cloud(1, 2, 1)), OWN),
+        "reference: got no finite distance",
     ),
     (lambda: nearest_hulls(BANK, cloud(1, 2, 1)), "labels: got a bank without labels"),
     (lambda: nearest_hulls(BANK, cloud(1, 3, 1)), r"features: got shape \(1, 3\)"),

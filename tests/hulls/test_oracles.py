@@ -14,7 +14,7 @@ from torch import Tensor
 from fsboundary import Status
 from fsboundary.banks import FeatureBank
 from fsboundary.core.results import HullProjection
-from fsboundary.hulls import class_hull_distances, project_on_hull
+from fsboundary.hulls import class_hull_distances, hull_projection
 from fsboundary.plugins import create
 from support.hulls import oracles
 from support.hulls.oracles import cloud, rotation
@@ -62,7 +62,7 @@ def test_closed_forms(shape: str, solver: str) -> None:
     points, nearest = CLOSED_FORMS[shape]
     d = points.shape[1]
     queries = torch.cat([1.5 * cloud(8, d, 0), 0.1 * cloud(3, d, 1), 30 * cloud(3, d, 2)])
-    found = project_on_hull(FeatureBank(points), queries, solver=solver)
+    found = hull_projection(FeatureBank(points), queries, solver=solver)
     want = nearest(queries)
     assert_right(found, (queries - want).norm(dim=1), solver)
     # |p - p*|² <= distance² - distance*², so half of the digits of the distance
@@ -74,7 +74,7 @@ def test_closed_forms(shape: str, solver: str) -> None:
 @pytest.mark.parametrize(("n", "d"), [(1, 3), (2, 1), (3, 6), (12, 12), (40, 3), (60, 10)])
 def test_agrees_with_clarabel(n: int, d: int, solver: str) -> None:
     points, queries = cloud(n, d, n + d), 1.5 * cloud(8, d, 1)
-    found = project_on_hull(FeatureBank(points), queries, solver=solver)
+    found = hull_projection(FeatureBank(points), queries, solver=solver)
     assert_right(found, oracles.clarabel_distances(points, queries), solver, scale=d**0.5)
     if solver != "away_steps":  # it keeps what carries little weight too
         used = (found.support >= 0).sum(dim=1)
@@ -106,7 +106,7 @@ def test_degenerate_hulls_and_queries_on_them(kind: str, solver: str) -> None:
     points = _degenerate(kind)
     vertex, edge = points[:2], (0.3 * points[0] + 0.7 * points[1])[None]
     queries = torch.cat([cloud(6, 4, 5), vertex, edge, points.mean(dim=0, keepdim=True)])
-    found = project_on_hull(FeatureBank(points), queries, solver=solver)
+    found = hull_projection(FeatureBank(points), queries, solver=solver)
     want = torch.cat([oracles.clarabel_distances(points, queries[:6]), torch.zeros(4)])
     assert_right(found, want, solver)
     assert (found.membership[6:][found.ok[6:]] == 1).all()
@@ -117,10 +117,10 @@ def test_degenerate_hulls_and_queries_on_them(kind: str, solver: str) -> None:
 def test_a_batch_equals_a_loop_and_any_order_of_generators(solver: str) -> None:
     points, queries = cloud(40, 5, 6), 2 * cloud(8, 5, 7)
     bank = FeatureBank(points)
-    together = project_on_hull(bank, queries, solver=solver)
+    together = hull_projection(bank, queries, solver=solver)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
-    permuted = project_on_hull(FeatureBank(points[order]), queries, solver=solver)
-    rows = [project_on_hull(bank, q[None], solver=solver).distance for q in queries]
+    permuted = hull_projection(FeatureBank(points[order]), queries, solver=solver)
+    rows = [hull_projection(bank, q[None], solver=solver).distance for q in queries]
     # each is within the tolerance of the true distance
     torch.testing.assert_close(torch.cat(rows), together.distance, rtol=2 * RTOL, atol=ATOL)
     torch.testing.assert_close(permuted.distance, together.distance, rtol=2 * RTOL, atol=ATOL)
@@ -131,10 +131,10 @@ def test_a_batch_equals_a_loop_and_any_order_of_generators(solver: str) -> None:
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_rotation_translation_and_scale(scale: float, solver: str) -> None:
     points, queries = cloud(30, 5, 8), 2 * cloud(6, 5, 9)
-    want = project_on_hull(FeatureBank(points), queries, solver=solver)
+    want = hull_projection(FeatureBank(points), queries, solver=solver)
     turn, shift = rotation(5, 10), 3 * cloud(1, 5, 11)
     moved = scale * (points @ turn + shift), scale * (queries @ turn + shift)
-    found = project_on_hull(FeatureBank(moved[0]), moved[1], solver=solver)
+    found = hull_projection(FeatureBank(moved[0]), moved[1], solver=solver)
     assert torch.equal(found.membership, want.membership)
     torch.testing.assert_close(
         found.distance, scale * want.distance, rtol=2 * RTOL, atol=ATOL * scale
@@ -144,8 +144,8 @@ def test_rotation_translation_and_scale(scale: float, solver: str) -> None:
 @each_solver
 def test_far_from_the_origin(solver: str) -> None:
     points, queries = cloud(30, 4, 8), 3 * cloud(6, 4, 9)
-    want = project_on_hull(FeatureBank(points), queries)
-    found = project_on_hull(FeatureBank(points + 1e6), queries + 1e6, solver=solver)
+    want = hull_projection(FeatureBank(points), queries)
+    found = hull_projection(FeatureBank(points + 1e6), queries + 1e6, solver=solver)
     # coordinates of 1e6 hold distances to 1e-10, and bounds pay some hundred times that
     assert (found.lower_bound <= want.distance + 1e-8).all()
     assert (found.distance >= want.lower_bound - 1e-8)[found.ok].all()
@@ -158,9 +158,9 @@ def test_leave_out_and_labels(solver: str) -> None:
     points[20:] = points[:4]  # copies are left out together
     labels = torch.arange(24) % 4 % 3
     bank, rows = FeatureBank(points, labels), torch.arange(4)
-    alone = project_on_hull(bank, points[:4], leave_out=rows, solver=solver)
-    within = project_on_hull(bank, points[:4], labels=labels[:4], leave_out=rows, solver=solver)
-    other = project_on_hull(bank, points[:4], labels=(labels[:4] + 1) % 3, solver=solver)
+    alone = hull_projection(bank, points[:4], leave_out=rows, solver=solver)
+    within = hull_projection(bank, points[:4], labels=labels[:4], leave_out=rows, solver=solver)
+    other = hull_projection(bank, points[:4], labels=(labels[:4] + 1) % 3, solver=solver)
     for row in range(4):
         rest = (points != points[row]).any(dim=1)
         same = rest & (labels == labels[row])
@@ -185,7 +185,7 @@ def test_class_distances_are_those_of_each_class() -> None:
 def test_one_step_keeps_valid_bounds(solver: str) -> None:
     points, queries = cloud(3000, 30, 16), 1.5 * cloud(4, 30, 17)
     want = oracles.clarabel_distances(points, queries)
-    hurried = project_on_hull(FeatureBank(points), queries, solver=solver, max_steps=1)
+    hurried = hull_projection(FeatureBank(points), queries, solver=solver, max_steps=1)
     assert (hurried.lower_bound <= want + ATOL).all()
     assert (hurried.distance >= want - ATOL)[hurried.ok].all()
     if solver != "nnls":  # one call of scipy's routine is one step, and the whole answer
@@ -202,7 +202,7 @@ def test_answers_repeat_and_nothing_is_changed(solver: str) -> None:
     state = torch.get_rng_state()
     bank = FeatureBank(points)
     results = [
-        project_on_hull(FeatureBank(points), queries, leave_out=rows, solver=create(*choice))
+        hull_projection(FeatureBank(points), queries, leave_out=rows, solver=create(*choice))
         for choice in [("hull_solver", solver)] * 2
     ]
     for name, value in results[0].to_dict().items():
@@ -232,7 +232,7 @@ def test_brackets_hold_the_exact_distance(problem: tuple[Tensor, Tensor]) -> Non
     bank = FeatureBank(points)
     size = float(points.abs().max() + queries.abs().max())
     for solver in SOLVERS:
-        found = project_on_hull(bank, queries, solver=solver)
+        found = hull_projection(bank, queries, solver=solver)
         for row, square in enumerate(exact):
             assert Fraction(float(found.lower_bound[row])) ** 2 <= square
             if found.ok[row]:

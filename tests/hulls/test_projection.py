@@ -7,7 +7,7 @@ from scipy.optimize import nnls
 
 from fsboundary import ArgumentError, Status
 from fsboundary.banks import FeatureBank
-from fsboundary.hulls import class_hull_distances, project_on_hull
+from fsboundary.hulls import class_hull_distances, hull_projection
 
 
 def nnls_distance(points: torch.Tensor, query: torch.Tensor) -> float:
@@ -33,7 +33,7 @@ def cloud(n: int, d: int, seed: int) -> torch.Tensor:
 )
 def test_agrees_with_nnls(n: int, d: int) -> None:
     points, queries = cloud(n, d, n + d), 1.5 * cloud(20, d, 1)
-    found = project_on_hull(FeatureBank(points), queries)
+    found = hull_projection(FeatureBank(points), queries)
     assert (found.status == Status.CONVERGED).all()
     for row in range(20):
         want = nnls_distance(points, queries[row])
@@ -48,7 +48,7 @@ def test_agrees_with_nnls(n: int, d: int) -> None:
 
 def test_the_supporting_hyperplane_holds_for_every_generator() -> None:
     points, queries = cloud(300, 6, 0), 4 * cloud(50, 6, 1)
-    found = project_on_hull(FeatureBank(points), queries)
+    found = hull_projection(FeatureBank(points), queries)
     out = found.membership == -1
     assert out.all()
     assert (found.normal @ points.T <= found.offset[:, None]).all()
@@ -60,7 +60,7 @@ def test_the_supporting_hyperplane_holds_for_every_generator() -> None:
 def test_membership_in_three_values() -> None:
     square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     queries = torch.tensor([[0.25, 0.75], [1.0, 1.0], [2.0, 0.5], [0.5, 0.0]])
-    found = project_on_hull(FeatureBank(square), queries)
+    found = hull_projection(FeatureBank(square), queries)
     assert found.membership.tolist() == [1, 1, -1, 1]
     assert found.distance.tolist() == pytest.approx([0.0, 0.0, 1.0, 0.0], abs=1e-9)
     assert found.points[2].tolist() == pytest.approx([1.0, 0.5])
@@ -81,7 +81,7 @@ def test_degenerate_hulls(kind: str) -> None:
     if kind == "one point repeated":
         points = points[:1].repeat(30, 1)
     queries = torch.cat([cloud(10, 5, 5), points[:3], points.mean(dim=0, keepdim=True)])
-    found = project_on_hull(FeatureBank(points), queries)
+    found = hull_projection(FeatureBank(points), queries)
     assert found.ok.all()
     for row in range(len(queries)):
         want = nnls_distance(points, queries[row])
@@ -91,12 +91,12 @@ def test_degenerate_hulls(kind: str) -> None:
 
 def test_batch_equals_loop_and_permutation() -> None:
     points, queries = cloud(200, 7, 6), 2 * cloud(30, 7, 7)
-    together = project_on_hull(FeatureBank(points), queries)
+    together = hull_projection(FeatureBank(points), queries)
     order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
-    other = project_on_hull(FeatureBank(points[order]), queries)
+    other = hull_projection(FeatureBank(points[order]), queries)
     torch.testing.assert_close(other.distance, together.distance, rtol=1e-9, atol=1e-12)
     for row in range(30):
-        alone = project_on_hull(FeatureBank(points), queries[row : row + 1])
+        alone = hull_projection(FeatureBank(points), queries[row : row + 1])
         torch.testing.assert_close(
             alone.distance, together.distance[row : row + 1], rtol=1e-9, atol=1e-12
         )
@@ -105,9 +105,9 @@ def test_batch_equals_loop_and_permutation() -> None:
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e3, 1e6])
 def test_scale_and_translation(scale: float) -> None:
     points, queries = cloud(100, 6, 8), 2 * cloud(20, 6, 9)
-    want = project_on_hull(FeatureBank(points), queries)
+    want = hull_projection(FeatureBank(points), queries)
     shift = 3 * cloud(1, 6, 10)
-    got = project_on_hull(FeatureBank((points + shift) * scale), (queries + shift) * scale)
+    got = hull_projection(FeatureBank((points + shift) * scale), (queries + shift) * scale)
     assert torch.equal(got.membership, want.membership)
     torch.testing.assert_close(got.distance, want.distance * scale, rtol=1e-6, atol=1e-9 * scale)
 
@@ -116,11 +116,11 @@ def test_labels_and_class_distances() -> None:
     points, labels = cloud(90, 4, 11), torch.arange(90) % 3 * 2
     bank, queries = FeatureBank(points, labels), 2 * cloud(12, 4, 12)
     asked = torch.arange(12) % 3 * 2
-    found = project_on_hull(bank, queries, labels=asked)
+    found = hull_projection(bank, queries, labels=asked)
     table = class_hull_distances(bank, queries)
     assert table.shape == (12, 3)
     for row in range(12):
-        alone = project_on_hull(FeatureBank(points[labels == asked[row]]), queries[row : row + 1])
+        alone = hull_projection(FeatureBank(points[labels == asked[row]]), queries[row : row + 1])
         assert float(found.distance[row]) == pytest.approx(float(alone.distance), rel=1e-9)
         assert float(table[row, asked[row] // 2]) == pytest.approx(float(alone.distance), rel=1e-9)
         used = found.support[row][found.support[row] >= 0]
@@ -131,7 +131,7 @@ def test_leave_out_counts_copies_as_one_point() -> None:
     points = cloud(40, 3, 13)
     points = torch.cat([points, points[:5]])
     rows = torch.arange(45)
-    found = project_on_hull(FeatureBank(points), points, leave_out=rows)
+    found = hull_projection(FeatureBank(points), points, leave_out=rows)
     for row in range(45):
         others = points[(points != points[row]).any(dim=1)]
         want = nnls_distance(others, points[row])
@@ -142,7 +142,7 @@ def test_leave_out_counts_copies_as_one_point() -> None:
 def test_one_bad_row_fails_alone() -> None:
     points, queries = cloud(50, 3, 14), cloud(4, 3, 15)
     queries[2, 1] = torch.nan
-    found = project_on_hull(FeatureBank(points), queries)
+    found = hull_projection(FeatureBank(points), queries)
     assert found.status.tolist() == [0, 0, Status.NOT_FINITE, 0]
     assert torch.isnan(found.distance[2])
     assert found.lower_bound[2] == 0
@@ -150,8 +150,8 @@ def test_one_bad_row_fails_alone() -> None:
 
 def test_few_steps_keep_valid_bounds() -> None:
     points, queries = cloud(2000, 10, 16), 2 * cloud(40, 10, 17)
-    exact = project_on_hull(FeatureBank(points), queries)
-    hurried = project_on_hull(FeatureBank(points), queries, max_steps=1)
+    exact = hull_projection(FeatureBank(points), queries)
+    hurried = hull_projection(FeatureBank(points), queries, max_steps=1)
     assert (hurried.lower_bound <= exact.distance).all()
     assert (hurried.status[~hurried.ok] == Status.MAX_STEPS).all()
 
@@ -160,15 +160,15 @@ def test_bad_arguments() -> None:
     bank, queries = FeatureBank(cloud(5, 3, 0)), cloud(2, 3, 1)
     labelled = FeatureBank(cloud(2, 3, 0), torch.tensor([0, 1]))
     with pytest.raises(ArgumentError, match=r"shape \(2, 2\)"):
-        project_on_hull(bank, queries[:, :2])
+        hull_projection(bank, queries[:, :2])
     with pytest.raises(ArgumentError, match="bank without labels"):
-        project_on_hull(bank, queries, labels=torch.zeros(2).long())
+        hull_projection(bank, queries, labels=torch.zeros(2).long())
     with pytest.raises(ArgumentError, match="which no row has"):
-        project_on_hull(labelled, queries, labels=torch.tensor([0, 7]))
+        hull_projection(labelled, queries, labels=torch.tensor([0, 7]))
     own = torch.tensor([0, 1])
     with pytest.raises(ArgumentError, match="at least one generator left"):
-        project_on_hull(labelled, queries, labels=own, leave_out=own)
+        hull_projection(labelled, queries, labels=own, leave_out=own)
     with pytest.raises(ArgumentError, match="-1 to 4"):
-        project_on_hull(bank, queries, leave_out=torch.tensor([0, 5]))
+        hull_projection(bank, queries, leave_out=torch.tensor([0, 5]))
     with pytest.raises(ArgumentError, match="active_set"):
-        project_on_hull(bank, queries, solver="active_sett")
+        hull_projection(bank, queries, solver="active_sett")

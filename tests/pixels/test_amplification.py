@@ -23,14 +23,14 @@ def test_on_a_linear_body_the_worst_move_is_the_singular_one(features: int) -> N
     _, values, right = torch.linalg.svd(matrix(space)[0], full_matrices=False)
     top = values[0].expand(4)
     torch.testing.assert_close(found.singular_value, top)
-    torch.testing.assert_close(found.worst, 0.3 * top)
-    cosine = (found.worst_direction.flatten(1) @ right[0]).abs()
+    torch.testing.assert_close(found.max_displacement, 0.3 * top)
+    cosine = (found.max_direction.flatten(1) @ right[0]).abs()
     torch.testing.assert_close(cosine, torch.ones_like(cosine))
-    near = fsb.find_flip_points(space.head, space.extract(x).features).distance[:, 0]
+    near = fsb.flip_points(space.head, space.extract(x).features).distance[:, 0]
     torch.testing.assert_close(found.boundary_distance, near)
-    torch.testing.assert_close(found.vulnerability, found.worst / near)
+    torch.testing.assert_close(found.vulnerability, found.max_displacement / near)
     assert bool((found.random_mean < found.random_max).all())
-    assert bool((found.random_max <= found.worst).all())
+    assert bool((found.random_max <= found.max_displacement).all())
     assert bool(torch.isnan(found.towards_flip).all())
 
 
@@ -43,16 +43,20 @@ def test_rank_one_and_repeated_singular_values() -> None:
     ):
         layer.weight.data.copy_(weight)
         found = fsb.pixels.amplification(space, x, radius=0.1, bounds=WIDE)
-        torch.testing.assert_close(found.singular_value, torch.full_like(found.worst, top))
-        torch.testing.assert_close(found.worst, torch.full_like(found.worst, 0.1 * top))
+        torch.testing.assert_close(
+            found.singular_value, torch.full_like(found.max_displacement, top)
+        )
+        torch.testing.assert_close(
+            found.max_displacement, torch.full_like(found.max_displacement, 0.1 * top)
+        )
 
 
 def test_worst_is_reached_within_the_box() -> None:
     space, x = smooth(), images(5).round()  # every pixel at a bound
     found = fsb.pixels.amplification(space, x, radius=0.5)
-    move = farthest_along(x, found.worst_direction, 0.5, (0, 1))
+    move = farthest_along(x, found.max_direction, 0.5, (0, 1))
     far = space.extract((x + move).clamp(0, 1)).features - space.extract(x).features
-    torch.testing.assert_close(far.norm(dim=1), found.worst)
+    torch.testing.assert_close(far.norm(dim=1), found.max_displacement)
     torch.testing.assert_close(move.flatten(1).norm(dim=1), torch.full((5,), 0.5).double())
 
 
@@ -93,18 +97,18 @@ def test_rows_do_not_depend_on_each_other_and_bad_ones_fail_alone() -> None:
     whole = fsb.pixels.amplification(space, x, radius=0.3)
     for row in range(5):
         alone = fsb.pixels.amplification(space, x[row : row + 1], radius=0.3)
-        torch.testing.assert_close(alone.worst, whole.worst[row : row + 1])
+        torch.testing.assert_close(alone.max_displacement, whole.max_displacement[row : row + 1])
         torch.testing.assert_close(alone.random_max, whole.random_max[row : row + 1])
     small = fsb.pixels.amplification(space, x, radius=0.3, batch_size=2)
-    torch.testing.assert_close(small.worst, whole.worst)
+    torch.testing.assert_close(small.max_displacement, whole.max_displacement)
     x = x.clone()
     x[1, 0, 0, 0] = torch.nan
     found = fsb.pixels.amplification(space, x, radius=0.3)
     assert found.status[1] == Status.NOT_FINITE
-    assert bool(torch.isnan(found.worst[1]))
+    assert bool(torch.isnan(found.max_displacement[1]))
     assert found.predicted[1] == -1
     kept = [0, 2, 3, 4]
-    torch.testing.assert_close(found.worst[kept], whole.worst[kept])
+    torch.testing.assert_close(found.max_displacement[kept], whole.max_displacement[kept])
     assert found.ranking().tolist()[-1] == 1
     scores = found.vulnerability[found.ranking()[:-1]]
     assert bool((scores[:-1] >= scores[1:]).all())
@@ -140,9 +144,9 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone() -> None:
 
 def test_a_constant_body_moves_nowhere() -> None:
     found = fsb.pixels.amplification(Constant(), images(2).float(), radius=0.3)
-    assert found.worst.tolist() == [0, 0]
+    assert found.max_displacement.tolist() == [0, 0]
     assert found.singular_value.tolist() == [0, 0]
-    assert bool(torch.isnan(found.worst_direction).all())
+    assert bool(torch.isnan(found.max_direction).all())
     assert found.boundary_distance.tolist() == pytest.approx([0.5**0.5] * 2)
 
 
@@ -150,8 +154,8 @@ def test_no_rows() -> None:
     space = linear()
     space.extract(images(1))
     found = fsb.pixels.amplification(space, images(1)[:0], radius=1.0)
-    assert found.worst.shape == (0,)
-    assert found.worst_direction.shape == (0, *SHAPE)
+    assert found.max_displacement.shape == (0,)
+    assert found.max_direction.shape == (0, *SHAPE)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_one_step_is_an_answer_or_a_status(finder: str) -> None:
     assert set(flips.status.tolist()) <= {Status.CONVERGED, Status.MAX_STEPS}
     assert torch.equal(flips.ok, torch.isfinite(flips.distance))
     assert torch.equal(flips.ok, torch.isfinite(flips.images).flatten(1).all(dim=1))
-    assert int(flips.evaluations.max()) <= 1
+    assert int(flips.num_backwards.max()) <= 1
 
 
 @pytest.mark.parametrize("finder", FINDERS)
@@ -116,7 +116,7 @@ def test_a_constant_model_has_no_flip_images(finder: str, targets: object) -> No
 
 def test_a_constant_model_leads_nowhere() -> None:
     x = pictures(2, 1, 3, 4).float()
-    crossed = fsb.pixels.just_across(
+    crossed = fsb.pixels.crossed_images(
         Constant(), fsb.pixels.flip_images(Constant(), x, max_steps=4), margin=0.0
     )
     assert bool(torch.isnan(crossed.images).all())

@@ -12,14 +12,14 @@ from fsboundary.builtin.image_finders.line_search import LineSearch
 from support.pixels.models import Linear, kinked, pictures
 
 FINDERS = ["feature_guided", "ddn", "line_search"]
-FIELDS = ["images", "distance", "residual", "target", "status", "evaluations", "forwards"]
+FIELDS = ["images", "distance", "residual", "target", "status", "num_backwards", "num_forwards"]
 
 
 # two logits have no range where they tie
 @pytest.mark.parametrize(("seed", "classes"), [(0, 8), (1, 8), (2, 8), (3, 2)])
 def test_linear_body_is_the_exact_program(seed: int, classes: int) -> None:
     model, images = Linear(seed, classes), pictures(30, 1, 4, 4, seed=seed)
-    exact = fsb.find_flip_points(model.composed(), images.flatten(1))
+    exact = fsb.flip_points(model.composed(), images.flatten(1))
     flips = fsb.pixels.flip_images(model, images)
     assert bool(flips.ok.all())
     torch.testing.assert_close(flips.target, exact.target[:, 0])
@@ -30,7 +30,7 @@ def test_linear_body_is_the_exact_program(seed: int, classes: int) -> None:
 def test_linear_body_with_targets() -> None:
     model, images = Linear(), pictures(30, 1, 4, 4)
     targets = (model(images).argmax(dim=1) + 1) % 8
-    exact = fsb.find_flip_points(model.composed(), images.flatten(1), targets)
+    exact = fsb.flip_points(model.composed(), images.flatten(1), targets)
     flips = fsb.pixels.flip_images(model, images, targets)
     torch.testing.assert_close(flips.target, targets)
     ratio = (flips.distance / exact.distance[:, 0])[flips.ok]
@@ -114,7 +114,7 @@ def test_one_row_at_a_time_is_the_batch(finder: str) -> None:
             for name in FIELDS:
                 got, want = getattr(alone, name), getattr(whole, name)[part]
                 # a last bit that depends on the batch may end a search a step or two sooner
-                atol = 12 if name in ("evaluations", "forwards") else 1e-9
+                atol = 12 if name in ("num_backwards", "num_forwards") else 1e-9
                 torch.testing.assert_close(got, want, equal_nan=True, rtol=1e-6, atol=atol)
 
 
@@ -154,15 +154,15 @@ def test_counts_are_those_of_the_model() -> None:
     flips = fsb.pixels.flip_images(
         Watched().eval(), images, finder=FeatureGuided(choices=1), max_steps=30
     )
-    assert int(flips.evaluations.sum()) == seen["backward"]
-    assert int((flips.evaluations + flips.forwards).sum()) == seen["forward"]
-    assert int(flips.evaluations.max()) <= 30
+    assert int(flips.num_backwards.sum()) == seen["backward"]
+    assert int((flips.num_backwards + flips.num_forwards).sum()) == seen["forward"]
+    assert int(flips.num_backwards.max()) <= 30
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_few_steps(steps: int) -> None:
     flips = fsb.pixels.flip_images(Linear(), pictures(10, 1, 4, 4), max_steps=steps)
-    assert int(flips.evaluations.max()) <= steps
+    assert int(flips.num_backwards.max()) <= steps
     assert bool(flips.ok.any())
     assert bool((torch.isnan(flips.distance) == ~flips.ok).all())
 
@@ -232,4 +232,4 @@ def test_gradients_are_as_many_as_asked_at_most(rounds: tuple[float, ...]) -> No
     finder = FeatureGuided(rounds=rounds)
     for steps in (1, 2, 3, 4, 5, 7, 8, 11, 12, 13):
         flips = fsb.pixels.flip_images(model, images, finder=finder, max_steps=steps)
-        assert int(flips.evaluations.max()) <= steps
+        assert int(flips.num_backwards.max()) <= steps

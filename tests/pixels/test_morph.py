@@ -76,8 +76,8 @@ def test_the_flip_point_is_met_half_way(steps: int) -> None:
     x = images(4) * 0.1 + 0.45
     z = space.extract(x).features
     # the way to the flip point of any other target may lead through a third class first
-    target = fsb.find_flip_points(space.head, z).target[:, 0]
-    flips = fsb.find_flip_points(space.head, z, target)
+    target = fsb.flip_points(space.head, z).target[:, 0]
+    flips = fsb.flip_points(space.head, z, target)
     bounds = (-50.0, 50.0)
     found = fsb.pixels.morph(
         space, x, target, steps=steps, via="flip_point", bounds=bounds, max_steps=150

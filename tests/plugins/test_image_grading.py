@@ -77,9 +77,9 @@ def test_rounding_counts() -> None:
 
 def test_passes_are_counted_whatever_is_claimed() -> None:
     flips = flips_of(Proposes(lambda x: x * torch.nan, passes=3, gradients=2))
-    assert flips.evaluations.tolist() == [2] * 4
+    assert flips.num_backwards.tolist() == [2] * 4
     # and one pass for the class, one for the grade
-    assert flips.forwards.tolist() == [5] * 4
+    assert flips.num_forwards.tolist() == [5] * 4
     assert flips.status.tolist() == [fsb.Status.MAX_STEPS] * 4
 
 
@@ -99,8 +99,8 @@ def test_batched_gradients_are_refused() -> None:
 def test_wrong_answers_name_the_finder() -> None:
     with pytest.raises(fsb.PluginError, match=r"Proposes: images has shape \(2, 1, 4, 4\)"):
         flips_of(Proposes(lambda x: x[:2]))
-    with pytest.raises(fsb.PluginError, match="Proposes: evaluations"):
-        flips_of(Proposes(lambda x: x, evaluations=torch.zeros(2)))
+    with pytest.raises(fsb.PluginError, match="Proposes: num_backwards"):
+        flips_of(Proposes(lambda x: x, num_backwards=torch.zeros(2)))
     with pytest.raises(fsb.PluginError, match="Proposes raised ZeroDivisionError"):
         flips_of(Proposes(lambda x: x / (1 // 0)))
 

@@ -157,7 +157,7 @@ import fsboundary as fsb, torch
 head = fsb.LinearHead(torch.eye(2), torch.zeros(2))
 z = torch.tensor([[2.0, 1.0], [0.0, 4.0]], dtype=torch.float64)
 for finder in ("good", "liar"):
-    flips = fsb.find_flip_points(head, z, "nearest", finder=finder)
+    flips = fsb.flip_points(head, z, "nearest", finder=finder)
     print(*(f"{x:.6f}" for x in flips.distance.flatten().tolist()))
     print(*(fsb.Status(x).name for x in flips.status.flatten().tolist()))
     print(bool((flips.lower_bound.flatten() <= (z[:, 0] - z[:, 1]).abs() / 2**0.5 + 1e-9).all()))

@@ -29,7 +29,7 @@ def test_agrees_with_every_ball_and_every_hull(k: int, d: int, kind: str) -> Non
     assert torch.equal(found.hull, fsb.guaranteed_hulls(head, bank).certify(z))
     assert (found.labels == -1).all()
     assert 0 < int(held.sum()) <= 60
-    larger = fsb.guaranteed_hulls(head, bank).enlarged(0.5)
+    larger = fsb.guaranteed_hulls(head, bank).inflated(0.5)
     again = fsb.coverage(head, bank, z, hulls=larger)
     assert torch.equal(again.hull, larger.certify(z))
 
@@ -74,14 +74,14 @@ def test_shares_by_hand() -> None:
     assert found.ball.tolist() == [1, 1, 1, -1, 2, -1]
     assert found.predicted.tolist() == [0, 0, 0, 0, 1, 1]
     assert found.labels.tolist() == labels.tolist()
-    shares = fsb.coverage_shares(found)
+    shares = fsb.coverage_fractions(found)
     assert shares.kinds == ("hull", "ball", "both", "either")
     assert shares.covered.tolist() == [3, 4, 3, 4]
-    assert shares.share.tolist() == pytest.approx([3 / 6, 4 / 6, 3 / 6, 4 / 6])
+    assert shares.fraction.tolist() == pytest.approx([3 / 6, 4 / 6, 3 / 6, 4 / 6])
     assert shares.accuracy_covered.tolist() == pytest.approx([2 / 3, 3 / 4, 2 / 3, 3 / 4])
     # the row without a label counts nowhere
     assert shares.accuracy_uncovered.tolist() == pytest.approx([1 / 2, 0, 1 / 2, 0])
-    none = fsb.coverage_shares(fsb.coverage(head, bank, z[:0]))
+    none = fsb.coverage_fractions(fsb.coverage(head, bank, z[:0]))
     assert torch.isnan(none.accuracy_covered).all()
 
 

@@ -15,7 +15,7 @@ KINDS = ["unbounded", "nonnegative", "box"]
 def test_l2_radius_is_the_smallest_flip_distance(k: int, d: int, kind: str) -> None:
     head, z = make_problem(k, d, kind, rows=60, seed=k + d)
     balls = fsb.guaranteed_balls(head, z)
-    every = fsb.find_flip_points(head, z, "all")
+    every = fsb.flip_points(head, z, "all")
     want = every.distance.amin(dim=1)
     assert (balls.radius <= want).all()
     torch.testing.assert_close(balls.radius, want, rtol=1e-9, atol=1e-11)
@@ -52,7 +52,7 @@ def test_no_sampled_point_changes_class(kind: str, norm: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_points_just_inside_and_just_outside(kind: str) -> None:
     head, z = make_problem(8, 6, kind, rows=80, seed=4)
-    flips, balls = fsb.find_flip_points(head, z), fsb.guaranteed_balls(head, z)
+    flips, balls = fsb.flip_points(head, z), fsb.guaranteed_balls(head, z)
     reached = torch.isfinite(balls.radius)
     away = (flips.points[:, 0] - z)[reached] / flips.distance[reached]
     for share, keeps in ((1 - 1e-6, True), (1 + 1e-6, False)):

@@ -60,7 +60,7 @@ def test_certify_agrees_with_projecting_on_every_hull(k: int, d: int, n: int, ki
     want = torch.full_like(certified, -1)
     for i, part in enumerate(hulls.generators):
         if part is not None:
-            holds = fsb.project_on_hull(part, z).distance < hulls.clearance[i] * (1 - 1e-6)
+            holds = fsb.hull_projection(part, z).distance < hulls.clearance[i] * (1 - 1e-6)
             # no row is held twice
             assert (want[holds] == -1).all()
             want[holds] = i
@@ -200,7 +200,7 @@ def test_bad_arguments() -> None:
         hulls.certify(z[:, :3])
     for share, limit in ((1.0, 2.0), (-0.1, 2.0), (0.5, 0.9), (0.5, np.inf), (np.nan, 2.0)):
         with pytest.raises(ArgumentError, match="number"):
-            hulls.enlarged(share, limit=limit)
+            hulls.inflated(share, limit=limit)
 
 
 def test_distance_bound_is_above_the_exact_distance() -> None:
@@ -233,7 +233,7 @@ def test_distance_bound_is_above_the_exact_distance() -> None:
 def test_enlarged_hulls(kind: str, share: float) -> None:
     head, bank, z = make(4, 3, kind, 80, seed=7)
     hulls = fsb.guaranteed_hulls(head, bank)
-    larger = hulls.enlarged(share)
+    larger = hulls.inflated(share)
     held = hulls.counts > 0
     assert (larger.clearance >= (1 - share) * hulls.clearance * (1 - 1e-9))[held].all()
     assert torch.isnan(larger.clearance[~held]).all()
@@ -241,7 +241,7 @@ def test_enlarged_hulls(kind: str, share: float) -> None:
         if old is None or new is None:
             assert old is new
             continue
-        assert (fsb.project_on_hull(new, old.features).distance < 1e-8).all()
+        assert (fsb.hull_projection(new, old.features).distance < 1e-8).all()
         source = np.full(len(new), k)
         assert not changed(head, wide(new.features), source, strict=True).any()
         if share == 0:
@@ -256,12 +256,12 @@ def test_enlarging_keeps_the_width_of_the_numbers_and_stops_at_the_limit() -> No
     # class 0 wins for x > 0, so rays to the right never meet a border
     head = fsb.LinearHead(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), None)
     hulls = fsb.guaranteed_hulls(head, fsb.FeatureBank(torch.tensor([[1.0, 0.0], [3.0, 0.0]])))
-    larger = hulls.enlarged(0.5, limit=5).generators[0]
+    larger = hulls.inflated(0.5, limit=5).generators[0]
     assert larger is not None
     assert larger.features.dtype == torch.float32
     # to the left half of the way from 1 to 0, to the right half of the way to the limit, 7
     assert larger.features.tolist() == [[0.5, 0.0], [5.0, 0.0]]
     single = fsb.guaranteed_hulls(head, fsb.FeatureBank(torch.tensor([[1.0, 0.0]])))
-    only = single.enlarged().generators[0]
+    only = single.inflated().generators[0]
     assert only is not None
     assert only.features.tolist() == [[1.0, 0.0]]

@@ -26,7 +26,7 @@ def test_a_small_hunt_finds_no_point_of_another_class(
     found = json.loads(capsys.readouterr().out)
     assert found["first"] == []
     assert found["changed"] == end.value.code == 0
-    kinds = {"l2 balls", "linf balls", "boxes", "hulls", "enlarged hulls", "certified by hulls"}
+    kinds = {"l2 balls", "linf balls", "boxes", "hulls", "inflated hulls", "certified by hulls"}
     for where, counts in found["points"].items():
         assert kinds <= set(counts)
         # of the few features of the demo's network, enlarged hulls certify next to none

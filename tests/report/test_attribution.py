@@ -70,10 +70,10 @@ def test_matrix(a: dict[str, Any], direct: fsb.Comparison) -> None:
     for i in range(4):
         for j in range(4):
             cell = compared["matrix"][i][j]
-            for key in ("mean", "low", "high"):
+            for key in ("mean", "ci_low", "ci_high"):
                 expected = float(getattr(direct, key)[shown, i, j])
                 assert cell[key] == pytest.approx(expected, abs=1e-4)
-            assert cell["low"] - 1e-9 <= cell["mean"] <= cell["high"] + 1e-9
+            assert cell["ci_low"] - 1e-9 <= cell["mean"] <= cell["ci_high"] + 1e-9
     pairs = {
         frozenset((NAMES[i], NAMES[j])): compared["matrix"][i][j]["mean"]
         for i in range(5)
@@ -118,8 +118,8 @@ def test_curves(a: dict[str, Any], direct: fsb.Comparison) -> None:
         assert entry["kept"]["mean"] == pytest.approx(float(difference), abs=1e-4)
         for key, middle in (("kept", 0.0), ("nearer", 0.5)):
             found = entry[key]
-            assert found["low"] <= found["mean"] <= found["high"]
-            assert found["word"] == side(found["low"], found["high"], middle)
+            assert found["ci_low"] <= found["mean"] <= found["ci_high"]
+            assert found["word"] == side(found["ci_low"], found["ci_high"], middle)
 
 
 def test_chosen_images(page: Page, a: dict[str, Any]) -> None:

@@ -103,7 +103,7 @@ def test_box_and_words(page: Page, n: dict[str, Any], direct: dict[str, Any]) ->
 
 
 def test_cells(n: dict[str, Any], direct: dict[str, Any]) -> None:
-    nearest = fsb.find_flip_points(direct["head"], direct["batch"].features)
+    nearest = fsb.flip_points(direct["head"], direct["batch"].features)
     p, w = direct["boxed"], direct["head"].weight
     w = w - w.mean(dim=0)
     assert [c["pair"] for c in n["cells"]] == [list(pair) for pair in combinations(range(5), 2)]
@@ -135,14 +135,14 @@ def test_thin_and_narrow(n: dict[str, Any], direct: dict[str, Any]) -> None:
 def test_sizes(n: dict[str, Any], direct: dict[str, Any]) -> None:
     head = direct["head"]
     expected = {
-        "drawn": fsb.region_shares(head, direct["box"]),
-        "training": fsb.feature_shares(head, direct["z"]),
-        "images": fsb.feature_shares(head, direct["batch"].features),
+        "drawn": fsb.region_fractions(head, direct["box"]),
+        "training": fsb.feature_fractions(head, direct["z"]),
+        "images": fsb.feature_fractions(head, direct["batch"].features),
     }
     hulls = fsb.guaranteed_hulls(head, direct["bank"])
     assert n["samples"] == 100_000
     for key, found in expected.items():
-        assert [r[key] for r in n["regions"]] == pytest.approx(found.shares.tolist())
+        assert [r[key] for r in n["regions"]] == pytest.approx(found.fractions.tolist())
     errors = expected["drawn"].standard_error.tolist()
     assert [r["error"] for r in n["regions"]] == pytest.approx(errors)
     for row, clearance in zip(n["regions"], hulls.clearance.tolist(), strict=True):
@@ -152,12 +152,12 @@ def test_sizes(n: dict[str, Any], direct: dict[str, Any]) -> None:
 
 def test_covered(n: dict[str, Any], direct: dict[str, Any]) -> None:
     held = fsb.coverage(direct["head"], direct["bank"], direct["batch"].features, direct["labels"])
-    found = fsb.coverage_shares(held)
+    found = fsb.coverage_fractions(held)
     assert n["coverage"]["images"] == 40
     for place, kind in enumerate(("hull", "ball", "both", "either")):
         entry = n["coverage"]["kinds"][kind]
         assert entry["covered"] == int(found.covered[place])
-        assert entry["share"] == entry["covered"] / 40
+        assert entry["fraction"] == entry["covered"] / 40
         accuracy = float(found.accuracy_uncovered[place])
         assert entry["accuracy_uncovered"] == (None if math.isnan(accuracy) else accuracy)
     assert n["coverage"]["kinds"]["ball"]["covered"] > 0
@@ -284,7 +284,7 @@ def test_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "graph of" not in page.html.lower()
     subject = tiny_subject(model=Wide(32))
     z = subject.space.extract(subject.images).features
-    sizes = fsb.feature_shares(subject.space.head, z).shares
+    sizes = fsb.feature_fractions(subject.space.head, z).fractions
     shown = [float(sizes[k]) for k in n["classes"]]
     assert [r["images"] for r in n["regions"]] == pytest.approx(shown)
 

@@ -61,9 +61,9 @@ def direct() -> dict[str, Any]:
         "bank": bank,
         "wrong": batch.predicted != subject.labels,
         "predicted": batch.predicted,
-        "images": fsb.project_on_hull(bank, batch.features),
-        "left_out": fsb.project_on_hull(bank, z, leave_out=torch.arange(TRAIN)),
-        "noise": fsb.project_on_hull(bank, subject.space.extract(noise).features),
+        "images": fsb.hull_projection(bank, batch.features),
+        "left_out": fsb.hull_projection(bank, z, leave_out=torch.arange(TRAIN)),
+        "noise": fsb.hull_projection(bank, subject.space.extract(noise).features),
         "classes": fsb.class_hull_distances(bank, batch.features),
     }
 
@@ -88,7 +88,7 @@ def test_groups(name: str, h: dict[str, Any], direct: dict[str, Any]) -> None:
     for state, code in (("inside", 1), ("outside", -1), ("undecided", 0)):
         assert group[state] == int((expected.membership == code).sum())
         assert group["shares"][state] == group[state] / group["rows"]
-    told = [d / h["yardstick"] for d in distances(expected)]
+    told = [d / h["reference"] for d in distances(expected)]
     assert group["median"] == pytest.approx(median(told), rel=1e-6)
     assert group["largest"] == pytest.approx(max(told), rel=1e-6)
     assert group["uncertified"] == 0
@@ -96,7 +96,7 @@ def test_groups(name: str, h: dict[str, Any], direct: dict[str, Any]) -> None:
 
 def test_yardstick(h: dict[str, Any], direct: dict[str, Any]) -> None:
     assert h["relative"]
-    assert h["yardstick"] == pytest.approx(median(distances(direct["left_out"])), rel=1e-6)
+    assert h["reference"] == pytest.approx(median(distances(direct["left_out"])), rel=1e-6)
     # distances are divided by the median before theirs is taken: a rounding or two
     assert h["groups"]["left_out"]["median"] == pytest.approx(1.0, rel=1e-12)
     gap = (direct["images"].gap / direct["images"].distance)[direct["images"].membership == -1]
@@ -129,7 +129,7 @@ def test_farthest(page: Page, h: dict[str, Any], direct: dict[str, Any]) -> None
     for entry in h["farthest"]:
         row = entry["row"]
         assert entry["to_hull"] == pytest.approx(float(found.distance[row]), rel=1e-6)
-        assert entry["told"] == pytest.approx(entry["to_hull"] / h["yardstick"])
+        assert entry["relative_distance"] == pytest.approx(entry["to_hull"] / h["reference"])
         weights = sorted(found.weights[row].tolist(), reverse=True)
         assert [s["weight"] for s in entry["supporters"]] == pytest.approx(
             [w for w in weights[:3] if w > 0], abs=1e-4
@@ -150,8 +150,8 @@ def test_errors_by_distance(h: dict[str, Any], direct: dict[str, Any]) -> None:
     order = sorted(range(40), key=lambda row: told[row])[inside["images"] :]
     for quarter in quarters:
         mine, order = order[: quarter["images"]], order[quarter["images"] :]
-        assert quarter["from"] == pytest.approx(told[mine[0]] / h["yardstick"], rel=1e-6)
-        assert quarter["to"] == pytest.approx(told[mine[-1]] / h["yardstick"], rel=1e-6)
+        assert quarter["from"] == pytest.approx(told[mine[0]] / h["reference"], rel=1e-6)
+        assert quarter["to"] == pytest.approx(told[mine[-1]] / h["reference"], rel=1e-6)
         assert quarter["wrong"] == sum(wrong[row] for row in mine)
         assert quarter["error_rate"] == quarter["wrong"] / quarter["images"]
     assert order == []
@@ -186,8 +186,8 @@ def test_sweep_against_direct_calls(h: dict[str, Any], direct: dict[str, Any]) -
     subject = tiny_subject(**changes())
     queries = subject.space.extract(subject.images).features.double() - z.mean(dim=0)
     bank = fsb.FeatureBank((z - z.mean(dim=0)) @ axes[:3].T)
-    found = fsb.project_on_hull(bank, queries @ axes[:3].T)
-    out = fsb.project_on_hull(bank, bank.features, leave_out=torch.arange(TRAIN))
+    found = fsb.hull_projection(bank, queries @ axes[:3].T)
+    out = fsb.hull_projection(bank, bank.features, leave_out=torch.arange(TRAIN))
     (step,) = [step for step in h["sweep"]["steps"] if step["dimensions"] == 3]
     assert step["images"]["inside"] == int((found.membership == 1).sum())
     assert step["left_out"]["inside"] == int((out.membership == 1).sum())
@@ -203,7 +203,7 @@ def test_ladder(width: int) -> None:
 
 def test_words(page: Page) -> None:
     text = page.text["hull"]
-    for words in ("extrapolates", "yardstick", "farther out", "In fewer dimensions", NAMES[0]):
+    for words in ("extrapolates", "reference", "farther out", "In fewer dimensions", NAMES[0]):
         assert words in text
     assert "No certified distance" not in text
     assert "undecided" in text
@@ -283,7 +283,7 @@ def test_training_set_of_one_point(copies: int) -> None:
     page = tiny_page(train_images=train, train_labels=torch.zeros(copies, dtype=torch.int64))
     h = page.numbers["hull"]
     assert h["groups"]["left_out"]["rows"] == 0
-    assert (h["yardstick"], h["relative"]) == (None, False)
+    assert (h["reference"], h["relative"]) == (None, False)
     assert "All training images have the same feature" in page.text["hull"]
     z = tiny_subject().space
     here = z.extract(tiny_images(40)).features.double()
@@ -298,7 +298,7 @@ def test_most_left_out_inside_gives_no_yardstick() -> None:
     )
     h = page.numbers["hull"]
     assert h["groups"]["left_out"]["shares"]["inside"] > 0.5
-    assert (h["yardstick"], h["relative"]) == (0.0, False)
+    assert (h["reference"], h["relative"]) == (0.0, False)
     assert "they give no yardstick" in page.text["hull"]
     assert [step["dimensions"] for step in h["sweep"]["steps"]] == [2]
 

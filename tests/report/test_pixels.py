@@ -51,7 +51,7 @@ def test_flips(study: Study, p: dict[str, Any]) -> None:
     rows = rows_of(shown)
     flips = fsb.pixels.flip_images(subject.space, subject.images[rows])
     features = subject.space.extract(subject.images[rows]).features
-    nearest = fsb.find_flip_points(subject.space.head, features)
+    nearest = fsb.flip_points(subject.space.head, features)
     assert len(set(rows)) == p["flips"]["asked"] == p["flips"]["found"] == 6
     middle = median(flips.distance.tolist())
     assert p["flips"]["median_distance"] == pytest.approx(middle, rel=1e-4)  # as below
@@ -80,7 +80,7 @@ def test_inverses(study: Study, p: dict[str, Any]) -> None:
     for entry in shown:
         image = subject.images[entry["row"]]
         z = subject.space.extract(image[None]).features.double()
-        flip = fsb.find_flip_points(subject.space.head, z).points[:, 0]
+        flip = fsb.flip_points(subject.space.head, z).points[:, 0]
         for kind, wanted in (("own", z), ("flip", flip)):
             made = study.pictures["pixels"][f"inverse-{kind}-{entry['row']}"]
             got = subject.space.extract(made[None]).features.double()
@@ -127,15 +127,15 @@ def test_moves(p: dict[str, Any]) -> None:
     scores = [entry["vulnerability"] for entry in moves["most"] + moves["least"][::-1]]
     assert scores == sorted(scores, reverse=True)
     features = subject.space.extract(subject.images[rows]).features
-    near = fsb.find_flip_points(subject.space.head, features).distance[:, 0].tolist()
+    near = fsb.flip_points(subject.space.head, features).distance[:, 0].tolist()
     for entry, distance in zip(moves["most"] + moves["least"], near, strict=True):
         assert entry["to_boundary"] == pytest.approx(distance)
-        assert entry["vulnerability"] == pytest.approx(entry["worst"] / distance)
+        assert entry["vulnerability"] == pytest.approx(entry["max_displacement"] / distance)
     assert sum(entry["images"] for entry in moves["classes"]) == moves["ranked"] == 40
     medians = [entry["median"] for entry in moves["classes"]]
     assert medians == sorted(medians, reverse=True)
     means = moves["median"]
-    assert means["random_mean"] <= means["random_max"] <= means["worst"]
+    assert means["random_mean"] <= means["random_max"] <= means["max_displacement"]
     assert moves["over_random"] > 1
 
 

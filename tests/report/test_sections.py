@@ -33,8 +33,8 @@ def found() -> dict[str, Any]:
     return {
         "batch": batch,
         "head": head,
-        "all": fsb.find_flip_points(head, batch.features, "all"),
-        "nearest": fsb.find_flip_points(head, batch.features),
+        "all": fsb.flip_points(head, batch.features, "all"),
+        "nearest": fsb.flip_points(head, batch.features),
         "labels": subject.labels,
     }
 
@@ -226,7 +226,7 @@ def test_many_classes_show_the_most_predicted() -> None:
     predicted = space.extract(tiny_images(40)).predicted
     counts = torch.bincount(predicted, minlength=40)
     assert int(counts[shown].min()) >= int(counts[[k for k in range(40) if k not in shown]].max())
-    nearest = fsb.find_flip_points(space.head, space.extract(tiny_images(40)).features)
+    nearest = fsb.flip_points(space.head, space.extract(tiny_images(40)).features)
     assert page.numbers["overview"]["distance"]["median"] == pytest.approx(
         median(nearest.distance[:, 0].tolist())
     )

@@ -319,11 +319,11 @@ def compare(
         metrics=asked.metrics,
         reference=asked.reference,
         mean=mean,
-        low=low,
-        high=high,
+        ci_low=low,
+        ci_high=high,
         per_image=values,
-        moved=grid,
-        travelled=FARTHEST * grid,
+        fraction_perturbed=grid,
+        path_position=FARTHEST * grid,
         **curves,
     )
 

@@ -26,11 +26,11 @@ from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import HullProjection
 from fsboundary.core.status import OK_CODES
 from fsboundary.geometry.norms import lengths
-from fsboundary.hulls import project_on_hull
+from fsboundary.hulls import hull_projection
 from fsboundary.hulls.projection import HULL_RTOL
 from fsboundary.space import FeatureSpace
 
-_FAILED = "no certified distance: value and gradient are NaN; see fsboundary.project_on_hull"
+_FAILED = "no certified distance: value and gradient are NaN; see fsboundary.hull_projection"
 _UNDECIDED = "inside or outside is not decided, so the direction may be that of rounding"
 
 
@@ -119,7 +119,7 @@ class HullDistance(_ToHulls):
     bank : FeatureBank
         The generators, of the space's own features.
     tolerance : float, optional
-        As for :func:`fsboundary.project_on_hull`. The direction is off by at most the square root
+        As for :func:`fsboundary.hull_projection`. The direction is off by at most the square root
         of twice the relative gap, and by far less where the solver ends exactly.
 
     Raises
@@ -141,7 +141,7 @@ class HullDistance(_ToHulls):
         self._check_early()
 
     def _answer(self, head: LinearHead, z: Tensor) -> Answer:
-        found = project_on_hull(self.bank, z, tolerance=self.tolerance)
+        found = hull_projection(self.bank, z, tolerance=self.tolerance)
         return self._columns([found], [0], z, left_out(None, 1, z.device))
 
 
@@ -207,5 +207,5 @@ class ClassHullDistance(_ToHulls):
         found = []
         for k in columns:
             labels = torch.full((len(z),), k, dtype=torch.int64, device=z.device)
-            found.append(project_on_hull(self.bank, z, labels=labels, tolerance=self.tolerance))
+            found.append(hull_projection(self.bank, z, labels=labels, tolerance=self.tolerance))
         return self._columns(found, columns, z, left_out(columns, head.num_classes, z.device))

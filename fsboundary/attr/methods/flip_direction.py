@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.attr.distances.envelope import rows_in
-from fsboundary.boundaries import find_flip_points
+from fsboundary.boundaries import flip_points
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import Status
@@ -66,12 +66,12 @@ def aim(head: LinearHead, features: Tensor, target: Tensor | None, *, quiet: boo
     """
     z = features.detach().double()
     head = head.to(z.device)
-    flips = find_flip_points(head, z, "nearest" if target is None else target.to(z.device))
+    flips = flip_points(head, z, "nearest" if target is None else target.to(z.device))
     points, distance = flips.points[:, 0].clone(), flips.distance[:, 0].clone()
     across, status = flips.target[:, 0].clone(), flips.status[:, 0].clone()
     own = status == Status.TARGET_IS_SOURCE
     if bool(own.any()):
-        nearest = find_flip_points(head, z[own])
+        nearest = flip_points(head, z[own])
         points[own], distance[own] = nearest.points[:, 0], nearest.distance[:, 0]
         across[own], status[own] = nearest.target[:, 0], nearest.status[:, 0]
     moved = points - z

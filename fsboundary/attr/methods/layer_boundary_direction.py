@@ -33,7 +33,7 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
     layer : nn.Module
         A layer of the model, before the head or the head itself; for the head, attribute to its
         input. For another layer the direction is pulled back through what lies between.
-    kind : "direction" or "share"
+    kind : "direction" or "fraction"
         The gradient, or its squares divided by their sum over the layer.
 
     Raises
@@ -46,11 +46,11 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
         self,
         model: nn.Module | FeatureSpace,
         layer: nn.Module,
-        kind: Literal["direction", "share"] = "direction",
+        kind: Literal["direction", "fraction"] = "direction",
     ) -> None:
-        if kind not in ("direction", "share"):
+        if kind not in ("direction", "fraction"):
             fix = "choose one of the two"
-            raise ArgumentError("kind", repr(kind), '"direction" or "share"', fix)
+            raise ArgumentError("kind", repr(kind), '"direction" or "fraction"', fix)
         self.space = space_of(model)
         super().__init__(self.space.logits, layer)
         self.kind = kind
@@ -108,7 +108,7 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
             several = isinstance(found, tuple)
             pieces = found if isinstance(found, tuple) else (found,)
             warn_of_zeros(pieces, torch.isfinite(goal.distance) & (goal.distance > 0), _FLAT)
-            done.append(_shares(pieces) if self.kind == "share" else pieces)
+            done.append(_shares(pieces) if self.kind == "fraction" else pieces)
         out = tuple(torch.cat(pieces) for pieces in zip(*done, strict=True))
         return out if several else out[0]
 

@@ -42,7 +42,7 @@ def pulled_back(search: ImageSearch, choices: int) -> Tensor:
         features = tied(search.view.features(shown), shown)
         ways = _ways_to_flip(search, features.detach().double(), choices)
         columns = ways.shape[1]
-        search.evaluations[rows] += columns
+        search.num_backwards[rows] += columns
         for column in range(columns):
             aim = (features * ways[:, column].to(features)).sum()
             (raw,) = torch.autograd.grad(aim, shown, retain_graph=column + 1 < columns)
@@ -142,10 +142,10 @@ class FeatureGuided(ImageBoundaryFinder):
         search = ImageSearch(view, images, targets, bounds, norm)
         choices = max(1, min(self.choices, max_steps // 10))
         start = pulled_back(search, choices)
-        if max_steps > int(search.evaluations.max()):
+        if max_steps > int(search.num_backwards.max()):
             # where the body is linear this is the answer already
             settle(search, search.all_rows, start, search.slope(search.all_rows, start))
-        rest = max_steps - int(search.evaluations.max())
+        rest = max_steps - int(search.num_backwards.max())
         last = math.ceil(self.last * rest)
         telling = 0 if search.target is None else last // 4
         low, high = search.box

@@ -107,8 +107,8 @@ class ImageSearch:
         self.clean = images.flatten(1).to(torch.promote_types(images.dtype, torch.float32))
         self.target = targets if isinstance(targets, Tensor) else None
         count = len(images)
-        self.evaluations = torch.zeros(count, dtype=torch.int64, device=images.device)
-        self.forwards = self.evaluations.clone()
+        self.num_backwards = torch.zeros(count, dtype=torch.int64, device=images.device)
+        self.num_forwards = self.num_backwards.clone()
         self.all_rows = torch.arange(count, device=images.device)
         self.best = self.clean.clone()
         self.distance = torch.full_like(self.clean[:, 0], torch.inf)
@@ -120,7 +120,7 @@ class ImageSearch:
 
     def logits(self, rows: Tensor, x: Tensor) -> Tensor:
         """Return logits (R,K) of images `x` (R,n) of `rows`, without a graph."""
-        self.forwards[rows] += 1
+        self.num_forwards[rows] += 1
         with torch.no_grad():
             return self.view.logits(self.shown(x)).to(x)
 
@@ -187,7 +187,7 @@ class ImageSearch:
         self, rows: Tensor, x: Tensor, aim: Callable[[Tensor, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Return the logits (R,K) at images `x` (R,n) and the gradient (R,n) of `aim` of them."""
-        self.evaluations[rows] += 1
+        self.num_backwards[rows] += 1
         with torch.enable_grad():
             shown = self.shown(x).requires_grad_()
             logits = tied(self.view.logits(shown), shown).to(x)
@@ -245,6 +245,6 @@ class ImageSearch:
             source=self.source,
             target=target,
             status=torch.full_like(self.source, int(Status.UNDECIDED)),
-            evaluations=self.evaluations,
-            forwards=self.forwards,
+            num_backwards=self.num_backwards,
+            num_forwards=self.num_forwards,
         )

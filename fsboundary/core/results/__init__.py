@@ -31,11 +31,11 @@ from fsboundary.core.results.pixels import (
 from fsboundary.core.results.regions import (
     CertifiedClasses,
     Coverage,
-    CoverageShares,
+    CoverageFractions,
+    GuaranteedBalls,
     GuaranteedBoxes,
-    GuaranteedRegion,
     RegionFaces,
-    RegionShares,
+    RegionFractions,
 )
 
 __all__ = [
@@ -46,14 +46,14 @@ __all__ = [
     "ClassPath",
     "Comparison",
     "Coverage",
-    "CoverageShares",
+    "CoverageFractions",
     "CrossedImages",
     "Extrapolation",
     "FeatureBatch",
     "FlipImages",
     "FlipPoints",
+    "GuaranteedBalls",
     "GuaranteedBoxes",
-    "GuaranteedRegion",
     "HullProjection",
     "HullSeparation",
     "HullVertices",
@@ -65,7 +65,7 @@ __all__ = [
     "Partition",
     "RegionDistances",
     "RegionFaces",
-    "RegionShares",
+    "RegionFractions",
     "Result",
     "TiePoints",
 ]

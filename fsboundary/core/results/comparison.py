@@ -62,7 +62,7 @@ def _table(axes: Axes, values: dict[str, Tensor]) -> Columns:
 
 def _pairs(c: Comparison) -> Columns:
     axes: Axes = {"metric": c.metrics, "method": c.methods, "other": c.methods}
-    return _table(axes, {"mean": c.mean, "low": c.low, "high": c.high})
+    return _table(axes, {"mean": c.mean, "ci_low": c.ci_low, "ci_high": c.ci_high})
 
 
 def _reference(c: Comparison) -> Columns:
@@ -72,7 +72,7 @@ def _reference(c: Comparison) -> Columns:
         raise ArgumentError("table='reference'", got, wanted, fix)
     place = c.methods.index(c.reference)
     axes: Axes = {"metric": c.metrics, "method": c.methods}
-    values = {"mean": c.mean, "low": c.low, "high": c.high}
+    values = {"mean": c.mean, "ci_low": c.ci_low, "ci_high": c.ci_high}
     return _table(axes, {name: value[:, place] for name, value in values.items()})
 
 
@@ -85,7 +85,10 @@ def _images(c: Comparison) -> Columns:
 def _curves(c: Comparison) -> Columns:
     images = range(c.status.shape[1])
     parts = []
-    for name, at, values in (("deletion", c.moved, c.deletion), ("reach", c.travelled, c.reach)):
+    for name, at, values in (
+        ("deletion", c.fraction_perturbed, c.deletion),
+        ("reach", c.path_position, c.reach),
+    ):
         axes: Axes = {
             "curve": [name],
             "method": c.methods,
@@ -127,7 +130,7 @@ class Comparison(Result):
         The attribution that the others are told against; "" where it is not among `methods`.
     mean : Tensor (Q, M, M), float64
         Of ``per_image`` over the images that have a value; NaN where none has.
-    low, high : Tensor (Q, M, M), float64
+    ci_low, ci_high : Tensor (Q, M, M), float64
         Bootstrap interval of ``mean`` over the images.
     per_image : Tensor (Q, B, M, M), float64
         Symmetric. NaN where a metric has no value for an image.
@@ -138,13 +141,13 @@ class Comparison(Result):
     reach : Tensor (M, B, T), float64
         The same quotient along the line of the attribution, in the sense in which the boundary is
         nearer, or else the margin ends smaller.
-    moved : Tensor (T,), float64
+    fraction_perturbed : Tensor (T,), float64
         Share of the pixels moved at each step of ``deletion``.
-    travelled : Tensor (T,), float64
+    path_position : Tensor (T,), float64
         How far each step of ``reach`` lies from the image, in units of ``flip_distance``.
     crossing : Tensor (M, B), float64
         Where ``reach`` first meets the boundary, in units of ``flip_distance``: 1 is as near as
-        the flip image. +inf where it does not by the last of ``travelled``.
+        the flip image. +inf where it does not by the last of ``path_position``.
     flip_distance : Tensor (B,), float64
         Distance of the flip image in pixel units; NaN where there is none, and then ``reach`` and
         ``crossing`` are too.
@@ -159,13 +162,13 @@ class Comparison(Result):
     metrics: tuple[str, ...]
     reference: str
     mean: Float64[Tensor, "Q M M"]
-    low: Float64[Tensor, "Q M M"]
-    high: Float64[Tensor, "Q M M"]
+    ci_low: Float64[Tensor, "Q M M"]
+    ci_high: Float64[Tensor, "Q M M"]
     per_image: Float64[Tensor, "Q B M M"]
     deletion: Float64[Tensor, "M B T"]
     reach: Float64[Tensor, "M B T"]
-    moved: Float64[Tensor, " T"]
-    travelled: Float64[Tensor, " T"]
+    fraction_perturbed: Float64[Tensor, " T"]
+    path_position: Float64[Tensor, " T"]
     crossing: Float64[Tensor, "M B"]
     flip_distance: Float64[Tensor, " B"]
     status: Int[Tensor, "M B"]
@@ -188,8 +191,8 @@ class Comparison(Result):
         Parameters
         ----------
         table : str
-            "pairs": metric, method, other, mean, low, high. "reference": metric, method, mean,
-            low, high, each method against the reference. "images": metric, image, method, other,
+            "pairs": metric, method, other, mean, ci_low, ci_high. "reference": metric, method, mean,
+            ci_low, ci_high, each method against the reference. "images": metric, image, method, other,
             value. "curves": curve, method, image, position, margin. "crossings": method,
             image, crossing, flip_distance, status.
 

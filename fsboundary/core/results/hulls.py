@@ -123,7 +123,7 @@ class NearestHulls(Result):
         no class has a certified distance.
     distance, lower_bound : Tensor (B,), float64
         Upper and lower bound of the distance to its hull. Feature units.
-    margin : Tensor (B,), float64
+    runner_up_gap : Tensor (B,), float64
         Every other hull is farther by at least this, where it is positive; +inf where there is no
         other. Not positive where two hulls hold the row, or rounding or a solver that failed
         leaves open which is nearer. Feature units.
@@ -133,13 +133,13 @@ class NearestHulls(Result):
         Upper and lower bound of the distance to the hull of each class; distances are NaN where
         there is no certified answer.
     status : Tensor (B,)
-        CONVERGED where ``margin`` is positive, NOT_FINITE, or UNDECIDED.
+        CONVERGED where ``runner_up_gap`` is positive, NOT_FINITE, or UNDECIDED.
     """
 
     label: Int[Tensor, " B"]
     distance: Float64[Tensor, " B"]
     lower_bound: Float64[Tensor, " B"]
-    margin: Float64[Tensor, " B"]
+    runner_up_gap: Float64[Tensor, " B"]
     classes: Int[Tensor, "B K"]
     distances: Float64[Tensor, "B K"]
     lower_bounds: Float64[Tensor, "B K"]
@@ -280,7 +280,7 @@ class Extrapolation(Result):
         certified answer.
     ratio : Tensor (B,), float64
         Distance over the mean leave-one-out distance; +inf where all of these are 0.
-    share : Tensor (B,), float64
+    fraction_below : Tensor (B,), float64
         Share of the leave-one-out distances that lie below the row's lower bound: 0 no farther
         out than any training row, 1 farther out than every one.
     status : Tensor (B,)
@@ -289,5 +289,5 @@ class Extrapolation(Result):
 
     distance: Float64[Tensor, " B"]
     ratio: Float64[Tensor, " B"]
-    share: Float64[Tensor, " B"]
+    fraction_below: Float64[Tensor, " B"]
     status: Int[Tensor, " B"]

@@ -65,7 +65,7 @@ class Partition(Result):
         linear program was run) or UNDECIDED (neither a facet nor its absence is proved).
     witnessed : Tensor (K, K), bool
         A point proved the facet before any linear program of the pair.
-    programs : int
+    num_programs : int
         Linear programs solved for this answer, those from a resumed file included.
     """
 
@@ -85,7 +85,7 @@ class Partition(Result):
     bounded_status: Int[Tensor, " K"]
     status: Int[Tensor, "K K"]
     witnessed: Bool[Tensor, "K K"]
-    programs: int
+    num_programs: int
 
     @property
     def share_witnessed(self) -> float:
@@ -134,7 +134,7 @@ class Partition(Result):
         inside = (pairs >= 0).all(dim=1)
         values = self._values()
         for name, value in values.items():
-            if name in ("facet_pairs", "programs"):
+            if name in ("facet_pairs", "num_programs"):
                 continue
             if name == "facet_centre":
                 values[name] = value[inside]

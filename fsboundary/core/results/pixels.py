@@ -26,9 +26,9 @@ class Amplification(Result):
 
     Attributes
     ----------
-    worst : Tensor (B,), float64
+    max_displacement : Tensor (B,), float64
         The longest move that was found.
-    worst_direction : Tensor (B, C, H, W)
+    max_direction : Tensor (B, C, H, W)
         The pixel move that made it, scaled to length 1; NaN where no move moves the features.
     random_mean, random_max : Tensor (B,), float64
         Mean and longest move over random directions.
@@ -48,8 +48,8 @@ class Amplification(Result):
         CONVERGED, INFEASIBLE where there is no boundary (distance +inf), or why the row failed.
     """
 
-    worst: Float64[Tensor, " B"]
-    worst_direction: Float[Tensor, "B C H W"]
+    max_displacement: Float64[Tensor, " B"]
+    max_direction: Float[Tensor, "B C H W"]
     random_mean: Float64[Tensor, " B"]
     random_max: Float64[Tensor, " B"]
     towards_flip: Float64[Tensor, " B"]
@@ -80,7 +80,7 @@ class FlipImages(Result):
         over their difference at the row itself.
     source, target, status : Tensor (B,)
         Classes and :class:`fsboundary.Status` codes.
-    evaluations, forwards : Tensor (B,)
+    num_backwards, num_forwards : Tensor (B,)
         Gradients and other forward passes spent.
     """
 
@@ -90,8 +90,8 @@ class FlipImages(Result):
     source: Int[Tensor, " B"]
     target: Int[Tensor, " B"]
     status: Int[Tensor, " B"]
-    evaluations: Int[Tensor, " B"]
-    forwards: Int[Tensor, " B"]
+    num_backwards: Int[Tensor, " B"]
+    num_forwards: Int[Tensor, " B"]
 
 
 @final

@@ -76,7 +76,7 @@ class Coverage(Result):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CoverageShares:
+class CoverageFractions:
     """How much is covered, and how often the prediction is right there and elsewhere.
 
     Attributes
@@ -85,7 +85,7 @@ class CoverageShares:
         "hull", "ball", "both", "either": what each entry of the tensors counts.
     covered : Tensor (4,)
         Covered rows.
-    share : Tensor (4,), float64
+    fraction : Tensor (4,), float64
         Of all rows.
     accuracy_covered, accuracy_uncovered : Tensor (4,), float64
         Share of predictions that equal the true label, among the covered rows with a label and
@@ -94,7 +94,7 @@ class CoverageShares:
 
     kinds: tuple[str, ...]
     covered: Int[Tensor, " kinds"]
-    share: Float64[Tensor, " kinds"]
+    fraction: Float64[Tensor, " kinds"]
     accuracy_covered: Float64[Tensor, " kinds"]
     accuracy_uncovered: Float64[Tensor, " kinds"]
 
@@ -176,7 +176,7 @@ class CertifiedClasses(Result):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class GuaranteedRegion(Result):
+class GuaranteedBalls(Result):
     """Open balls, intersected with the domain, in which the class cannot change.
 
     Attributes
@@ -202,12 +202,12 @@ class GuaranteedRegion(Result):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RegionShares:
+class RegionFractions:
     """Which share of a sample lies in each of K regions.
 
     Attributes
     ----------
-    shares : Tensor (K,), float64
+    fractions : Tensor (K,), float64
         They sum to 1; NaN where no row counted. 0 does not say that a region is empty: of n
         independent draws none falls, with a probability of 5 %, in a region as large as 3/n.
     standard_error : Tensor (K,), float64
@@ -216,6 +216,6 @@ class RegionShares:
         Rows that counted.
     """
 
-    shares: Float64[Tensor, " K"]
+    fractions: Float64[Tensor, " K"]
     standard_error: Float64[Tensor, " K"]
     samples: int

@@ -56,7 +56,7 @@ class CountingView(ModelView):
         return self._view.domain
 
     @property
-    def forwards(self) -> int:
+    def num_forwards(self) -> int:
         """Images that went forward and no gradient came back for."""
         return self.passes - self.used
 
@@ -140,9 +140,9 @@ def find_and_grade_images(
     _check(name, answer, images)
     found = answer.images.detach().to(images.device, images.dtype)
     spent = (
-        _shares(answer.evaluations, counted.gradients, images.device),
+        _shares(answer.num_backwards, counted.gradients, images.device),
         # and the grading's own pass over each image
-        _shares(answer.forwards, counted.forwards, images.device) + 1,
+        _shares(answer.num_forwards, counted.num_forwards, images.device) + 1,
     )
     return _grade(view, images, found, logits.to(torch.float64), targets, bounds, norm, spent)
 
@@ -171,7 +171,7 @@ def _check(name: str, answer: object, images: Tensor) -> None:
             f"image boundary finder {name} returned {type(answer).__name__}; wanted FlipImages"
         )
     rows = (len(images),)
-    wanted = {"images": tuple(images.shape), "evaluations": rows, "forwards": rows}
+    wanted = {"images": tuple(images.shape), "num_backwards": rows, "num_forwards": rows}
     for field, want in wanted.items():
         got = tuple(getattr(answer, field).shape)
         if got != want:
@@ -230,6 +230,6 @@ def _grade(
         source=source,
         target=target,
         status=status,
-        evaluations=spent[0],
-        forwards=spent[1],
+        num_backwards=spent[0],
+        num_forwards=spent[1],
     )

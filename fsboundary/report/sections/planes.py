@@ -16,7 +16,7 @@ from matplotlib.patches import Circle, PathPatch, Polygon
 from matplotlib.path import Path
 from torch import Tensor
 
-from fsboundary.boundaries import find_flip_points
+from fsboundary.boundaries import flip_points
 from fsboundary.geometry.regions.slices import (
     Window,
     clip_polygon,
@@ -250,7 +250,7 @@ def _means_of(m: Measurements) -> str:
 def _slice(m: Measurements, title: str, row: int) -> dict[str, Any]:
     z = m.batch.features[row : row + 1].to(torch.float64)
     target = m.nearest.target[row : row + 1]
-    flip = find_flip_points(m.head, z, target, finder=m.subject.finder).points[0, 0]
+    flip = flip_points(m.head, z, target, finder=m.subject.finder).points[0, 0]
     across, after = int(target), _next_class(m, row)
     views = [_view(m, "across", z[0], flip, across)]
     if after is not None:

@@ -8,7 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from fsboundary.boundaries import find_flip_points
+from fsboundary.boundaries import flip_points
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import Status
 from fsboundary.plugins.interfaces import FeatureExtractor
@@ -251,7 +251,7 @@ def flip_points_are_certified(subject: ExtractorSubject) -> None:
     model, images = subject.example()
     space = subject.space(model)
     features = space.extract(images).features
-    found = find_flip_points(space.head, features)
+    found = flip_points(space.head, features)
     require(bool(found.ok.all()), f"statuses {found.status.tolist()}")
 
 

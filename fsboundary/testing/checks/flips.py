@@ -8,7 +8,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from fsboundary.boundaries import find_flip_points
+from fsboundary.boundaries import flip_points
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
@@ -65,7 +65,7 @@ class FlipSubject:
         max_steps: int = STEPS,
     ) -> FlipPoints:
         """Return what the core makes of it."""
-        return find_flip_points(head, features, targets, finder=self.new(), max_steps=max_steps)
+        return flip_points(head, features, targets, finder=self.new(), max_steps=max_steps)
 
     def solve(self, problem: FlipProblem, max_steps: int = STEPS) -> FlipPoints:
         """Return the core's grade of a problem's answer."""

@@ -13,7 +13,7 @@ from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.core.status import Status
 from fsboundary.geometry.hulls.certify import INSIDE
-from fsboundary.hulls.projection import HULL_RTOL, project_on_hull
+from fsboundary.hulls.projection import HULL_RTOL, hull_projection
 from fsboundary.plugins.interfaces import HullSolver
 from fsboundary.testing.invariants import check_repr, left_alone, made_by
 from fsboundary.testing.problems import HullProblem, cloud, known_hulls
@@ -59,7 +59,7 @@ class HullSubject:
         self, points: Tensor, queries: Tensor, leave_out: Tensor | None = None, steps: int = STEPS
     ) -> HullProjection:
         """Return what the core makes of it."""
-        return project_on_hull(
+        return hull_projection(
             FeatureBank(points), queries, leave_out=leave_out, solver=self.new(), max_steps=steps
         )
 

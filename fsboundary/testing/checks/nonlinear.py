@@ -8,7 +8,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from fsboundary.boundaries import find_flip_points
+from fsboundary.boundaries import flip_points
 from fsboundary.core.domain import Domain
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
@@ -49,7 +49,7 @@ class NonlinearSubject:
     ) -> FlipPoints:
         """Return what the core makes of a finder's answer."""
         finder = finder or self.new()
-        return find_flip_points(
+        return flip_points(
             head, features, targets, finder=finder, max_steps=max_steps, domain=domain
         )
 

@@ -58,6 +58,6 @@ class Foolbox(attacks.Attacking, fsb.ImageBoundaryFinder):
             target=targets if isinstance(targets, Tensor) else torch.full_like(source, -1),
             status=torch.full_like(source, int(fsb.Status.UNDECIDED)),
             # the core counts the passes itself
-            evaluations=torch.zeros_like(source),
-            forwards=passes * rows,
+            num_backwards=torch.zeros_like(source),
+            num_forwards=passes * rows,
         )

@@ -39,7 +39,7 @@ def test_without_gradients() -> None:
     finder = plugins.create("boundary_finder", "foolbox", options=options, capability="pixels")
     found = fsb.pixels.flip_images(model, images, finder=finder, max_steps=3)
     assert found.ok.any()
-    assert (found.evaluations == 0).all()
+    assert (found.num_backwards == 0).all()
 
 
 def test_features_of_a_head_that_is_not_linear() -> None:
@@ -50,7 +50,7 @@ def test_features_of_a_head_that_is_not_linear() -> None:
         "finder": "foolbox_features",
         "domain": fsb.Domain.box(torch.zeros(48), torch.ones(48)),
     }
-    found = fsb.find_flip_points(head, features, **options)
+    found = fsb.flip_points(head, features, **options)
     assert (found.status == fsb.Status.ON_BOUNDARY).all()
     assert (found.lower_bound == 0).all()
     top = head(found.points[:, 0]).topk(2).values

@@ -22,15 +22,15 @@ def test_every_solver_comes_to_the_same_answers(solver: str) -> None:
     head = fsb.LinearHead(torch.randn(5, 6, generator=draw), torch.randn(5, generator=draw))
     # first-order methods give few digits: the certificate is asked for as many
     loose = 1e-3 if solver in ("osqp", "scs", "highs") else None
-    hulls = fsb.project_on_hull(bank, queries, solver=QpHull(solver, 1e-9), tolerance=loose)
+    hulls = fsb.hull_projection(bank, queries, solver=QpHull(solver, 1e-9), tolerance=loose)
     assert hulls.ok.all()
-    exact = fsb.project_on_hull(bank, queries)
+    exact = fsb.hull_projection(bank, queries)
     torch.testing.assert_close(hulls.distance, exact.distance, rtol=loose or 1e-6, atol=1e-9)
-    flips = fsb.find_flip_points(
+    flips = fsb.flip_points(
         head, queries, finder=QpFinder(solver), tolerance=loose, max_steps=10**5
     )
     assert flips.ok.all()
-    nearest = fsb.find_flip_points(head, queries).distance
+    nearest = fsb.flip_points(head, queries).distance
     torch.testing.assert_close(flips.distance, nearest, rtol=loose or 1e-6, atol=1e-9)
 
 

@@ -42,7 +42,7 @@ def test_own_pixels_go_through_the_processor() -> None:
     [slope] = torch.autograd.grad(space.features(large).sum(), large)
     assert slope.shape == large.shape
     assert slope.abs().sum() > 0
-    flips = fsb.find_flip_points(space.head, batch.features)
+    flips = fsb.flip_points(space.head, batch.features)
     assert flips.ok.all()
 
 

@@ -33,7 +33,7 @@ def test_a_linear_rule_is_found_and_its_flip_points_cross_the_models_boundary() 
     assert space.notes()["fidelity"].startswith(f"{space.fidelity:.4g}: share of ")
     batch = space.extract(images(20, 1))
     assert int(batch.disagrees.sum()) <= 2
-    flips = fsb.find_flip_points(space.head, batch.features)
+    flips = fsb.flip_points(space.head, batch.features)
     assert flips.ok.all()
     # the transform is orthogonal, so a step in features is a step of pixels: twice as far flips
     crossed = batch.features + 3 * (flips.points[:, 0].float() - batch.features)

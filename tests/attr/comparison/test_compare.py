@@ -36,14 +36,14 @@ def test_without_a_model_the_curves_are_nan_and_all_shapes_the_same(linear: Line
         if isinstance(value, Tensor):
             assert value.shape == full.to_dict()[name].shape
     assert bare.per_image.shape == (6, 5, 3, 3)
-    assert bare.mean.shape == bare.low.shape == bare.high.shape == (6, 3, 3)
+    assert bare.mean.shape == bare.ci_low.shape == bare.ci_high.shape == (6, 3, 3)
     for name in ("deletion", "reach", "crossing", "flip_distance"):
         assert bool(getattr(bare, name).isnan().all())
         assert not bool(getattr(full, name).isnan().any())
     assert torch.equal(bare.per_image, full.per_image)
     torch.testing.assert_close(bare.mean, bare.per_image.mean(dim=1))
-    assert bool((bare.low <= bare.mean + 1e-12).all())
-    assert bool((bare.mean <= bare.high + 1e-12).all())
+    assert bool((bare.ci_low <= bare.mean + 1e-12).all())
+    assert bool((bare.mean <= bare.ci_high + 1e-12).all())
     assert bool(bare.ok.all())
 
 
@@ -108,7 +108,7 @@ def test_reach_is_the_closed_form_on_a_linear_model(linear: LinearCase) -> None:
     opposite = compare(linear.images, {"a": -given["a"]}, space=linear.space)
     torch.testing.assert_close(opposite.reach[0], found.reach[0])
     unit = given["a"] / given["a"].flatten(1).norm(dim=1)[:, None, None, None]
-    step = found.travelled[1] * found.flip_distance[:, None, None, None] * unit
+    step = found.path_position[1] * found.flip_distance[:, None, None, None] * unit
     ends = [linear.margins(linear.images + sense * step) / start for sense in (1, -1)]
     for row in range(5):
         assert any(abs(float(found.reach[0, row, 1] - end[row])) < 1e-9 for end in ends)
@@ -190,8 +190,8 @@ def test_a_missing_flip_image_leaves_the_rest(linear: LinearCase) -> None:
         source=count,
         target=count,
         status=count,
-        evaluations=count,
-        forwards=count,
+        num_backwards=count,
+        num_forwards=count,
     )
     found = compare(linear.images, given, space=linear.space, flips=lost)
     assert found.status.tolist() == [[0, int(Status.INACCURATE), 0, 0, 0]] * 2
@@ -284,7 +284,7 @@ def test_no_number_depends_on_the_batch_size_or_the_global_generator(linear: Lin
     one = compare(linear.images[:1], {n: a[:1] for n, a in given.items()}, space=linear.space)
     torch.testing.assert_close(one.crossing, whole.crossing[:, :1])
     # one image says nothing of how images differ
-    assert torch.isnan(one.low).all()
+    assert torch.isnan(one.ci_low).all()
 
 
 def test_take_keeps_the_images_asked_for(linear: LinearCase) -> None:

@@ -44,7 +44,7 @@ def test_the_boundary_has_the_sign_of_evidence_for_the_class(linear: LinearCase)
         before = torch.softmax(linear.logits(linear.images), dim=1)
         after = torch.softmax(linear.logits(linear.images + step), dim=1)
         rows = torch.arange(5)
-        nearest = fsb.find_flip_points(
+        nearest = fsb.flip_points(
             linear.space.head,
             linear.space.extract(linear.images).features,
             "nearest" if target is None or torch.equal(asked, predicted) else asked,

@@ -13,7 +13,7 @@ from fsboundary.banks import FeatureBank
 from fsboundary.builtin.cvxpy_reference import CvxpyHull
 from fsboundary.builtin.hull_solvers.away_steps import AwaySteps
 from fsboundary.builtin.hull_solvers.nnls import Nnls
-from fsboundary.hulls import project_on_hull
+from fsboundary.hulls import hull_projection
 from fsboundary.plugins.interfaces import HullSolver
 from support.hulls import oracles
 from support.hulls.oracles import cloud
@@ -91,7 +91,7 @@ def test_more_points_than_fit_are_refused_unread(solver: HullSolver) -> None:
     assert points.taken == 0
     message = r'ArgumentError: bank: got 20 points.*Fix: use solver="active_set" or "away_steps"'
     with pytest.raises(PluginError, match=message):
-        project_on_hull(FeatureBank(cloud(20, 3, 0)), cloud(1, 3, 1), solver=solver)
+        hull_projection(FeatureBank(cloud(20, 3, 0)), cloud(1, 3, 1), solver=solver)
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e150])
@@ -108,7 +108,7 @@ def test_nnls_has_no_use_for_squares_of_coordinates(scale: float) -> None:
 
 def test_another_solver_of_cvxpy() -> None:
     points, queries = cloud(20, 3, 4), 3 * cloud(4, 3, 5)
-    found = project_on_hull(
+    found = hull_projection(
         FeatureBank(points), queries, solver=CvxpyHull(solver="SCS"), tolerance=1e-2
     )
     # SCS is a first-order method: two digits by its own default
@@ -119,7 +119,7 @@ def test_another_solver_of_cvxpy() -> None:
 
 def test_cvxpy_says_nothing_where_its_solver_cannot() -> None:
     """SciPy's solvers are for linear programs."""
-    found = project_on_hull(
+    found = hull_projection(
         FeatureBank(cloud(20, 3, 4)), cloud(2, 3, 5), solver=CvxpyHull(solver="SCIPY")
     )
     assert (found.status == Status.INACCURATE).all()
@@ -134,7 +134,7 @@ def test_a_solver_that_cvxpy_does_not_have_is_refused() -> None:
 
 def test_cvxpy_answers_inside_with_few_points() -> None:
     """An interior point method gives every point some weight, all of which would be kept."""
-    found = project_on_hull(FeatureBank(cloud(300, 4, 6)), 0.1 * cloud(3, 4, 7), solver="cvxpy")
+    found = hull_projection(FeatureBank(cloud(300, 4, 6)), 0.1 * cloud(3, 4, 7), solver="cvxpy")
     assert (found.membership == 1).all()
     assert found.support.shape[1] <= 5
 
@@ -154,10 +154,10 @@ def test_away_steps_makes_no_more_passes_than_it_may(limit: int) -> None:
 
 def test_away_steps_stops_sooner_for_less() -> None:
     bank, queries = FeatureBank(cloud(500, 8, 10)), 3 * cloud(6, 8, 11)
-    exact = project_on_hull(bank, queries)
+    exact = hull_projection(bank, queries)
     steps = []
     for tolerance in (1e-1, 1e-3, 1e-6):
-        found = project_on_hull(bank, queries, solver="away_steps", tolerance=tolerance)
+        found = hull_projection(bank, queries, solver="away_steps", tolerance=tolerance)
         assert found.ok.all()
         assert (found.distance - exact.lower_bound <= 1.1 * tolerance * found.distance).all()
         steps.append(int(found.steps.max()))
@@ -170,7 +170,7 @@ def test_away_steps_answers_from_a_bank_on_disk(tmp_path: Path) -> None:
     bank = FeatureBank(points)
     bank.save(tmp_path / "bank")
     found, want = (
-        project_on_hull(b, queries, solver="away_steps", leave_out=torch.tensor([0, -1, 2, 3]))
+        hull_projection(b, queries, solver="away_steps", leave_out=torch.tensor([0, -1, 2, 3]))
         for b in (FeatureBank.open(tmp_path / "bank"), bank)
     )
     assert found.ok.all()

@@ -29,7 +29,7 @@ def test_agrees_with_clarabel(k: int, d: int, kind: str) -> None:
     head, z = make_problem(k, d, kind, rows=2 if k * d > 5000 else 4, seed=k + d)
     source = head.predict(z)
     targets = torch.stack([(source + 1) % k, (source + k - 1) % k], dim=1)
-    flips = fsb.find_flip_points(head, z, targets)
+    flips = fsb.flip_points(head, z, targets)
     assert flips.ok.all()
     for row in range(len(z)):
         for column in range(2):
@@ -43,7 +43,7 @@ def test_agrees_with_clarabel(k: int, d: int, kind: str) -> None:
 @pytest.mark.parametrize(("k", "d"), SIZES)
 def test_nearest_on_an_unbounded_domain_is_the_closed_form(k: int, d: int) -> None:
     head, z = make_problem(k, d, "unbounded", rows=50, seed=1)
-    flips = fsb.find_flip_points(head, z)
+    flips = fsb.flip_points(head, z)
     logits = z @ head.weight.T + head.bias
     source = logits.argmax(dim=1)
     norms = (head.weight[source][:, None] - head.weight).norm(dim=2)
@@ -57,7 +57,7 @@ def test_nearest_on_an_unbounded_domain_is_the_closed_form(k: int, d: int) -> No
 @pytest.mark.parametrize("kind", KINDS)
 def test_nearest_is_the_smallest_of_all(kind: str) -> None:
     head, z = make_problem(10, 16, kind, rows=200, seed=2)
-    nearest, every = fsb.find_flip_points(head, z), fsb.find_flip_points(head, z, "all")
+    nearest, every = fsb.flip_points(head, z), fsb.flip_points(head, z, "all")
     assert nearest.ok.all()
     assert every.ok.all()
     torch.testing.assert_close(nearest.distance[:, 0], every.distance.amin(dim=1))
@@ -68,9 +68,9 @@ def test_nearest_is_the_smallest_of_all(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_batch_equals_loop(kind: str) -> None:
     head, z = make_problem(7, 5, kind, rows=40, seed=3)
-    together = fsb.find_flip_points(head, z, "all")
+    together = fsb.flip_points(head, z, "all")
     for row in range(len(z)):
-        alone = fsb.find_flip_points(head, z[row : row + 1], "all")
+        alone = fsb.flip_points(head, z[row : row + 1], "all")
         assert torch.equal(alone.status, together.status[row : row + 1])
         torch.testing.assert_close(
             alone.distance, together.distance[row : row + 1], rtol=1e-9, atol=1e-12
@@ -82,14 +82,14 @@ def test_batch_equals_loop(kind: str) -> None:
 
 def test_translation_and_rotation_leave_distances_alone() -> None:
     head, z = make_problem(6, 9, "unbounded", rows=30, seed=4)
-    want = fsb.find_flip_points(head, z, "all").distance
+    want = fsb.flip_points(head, z, "all").distance
     g = torch.Generator().manual_seed(0)
     shift = torch.randn(9, generator=g, dtype=torch.float64)
     turn, _ = torch.linalg.qr(torch.randn(9, 9, generator=g, dtype=torch.float64))
     moved = fsb.LinearHead(head.weight, head.bias - head.weight @ shift)
     turned = fsb.LinearHead(head.weight @ turn, head.bias)
     for other, rows in ((moved, z + shift), (turned, z @ turn)):
-        got = fsb.find_flip_points(other, rows, "all").distance
+        got = fsb.flip_points(other, rows, "all").distance
         torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-10)
 
 
@@ -97,22 +97,22 @@ def test_translation_and_rotation_leave_distances_alone() -> None:
 @pytest.mark.parametrize("kind", ["unbounded", "nonnegative"])
 def test_scale(scale: float, kind: str) -> None:
     head, z = make_problem(6, 9, kind, rows=30, seed=5)
-    want = fsb.find_flip_points(head, z, "all")
+    want = fsb.flip_points(head, z, "all")
     features = fsb.LinearHead(head.weight, head.bias * scale, head.domain)
     logits = fsb.LinearHead(head.weight * scale, head.bias * scale, head.domain)
     for other, factor in ((features, scale), (logits, 1.0)):
-        got = fsb.find_flip_points(other, z * factor, "all")
+        got = fsb.flip_points(other, z * factor, "all")
         assert torch.equal(got.status, want.status)
         torch.testing.assert_close(got.distance, want.distance * factor, rtol=1e-7, atol=0.0)
 
 
 def test_permuting_classes_and_features_permutes_the_answer() -> None:
     head, z = make_problem(6, 9, "nonnegative", rows=30, seed=6)
-    want = fsb.find_flip_points(head, z)
+    want = fsb.flip_points(head, z)
     classes = torch.tensor([3, 1, 5, 0, 2, 4])
     columns = torch.randperm(9, generator=torch.Generator().manual_seed(0))
     other = fsb.LinearHead(head.weight[classes][:, columns], head.bias[classes], head.domain)
-    got = fsb.find_flip_points(other, z[:, columns])
+    got = fsb.flip_points(other, z[:, columns])
     torch.testing.assert_close(got.distance, want.distance, rtol=1e-9, atol=1e-12)
     assert torch.equal(classes[got.target], want.target)
     torch.testing.assert_close(got.points, want.points[..., columns], rtol=1e-8, atol=1e-9)
@@ -120,8 +120,8 @@ def test_permuting_classes_and_features_permutes_the_answer() -> None:
 
 def test_the_reference_finder_agrees() -> None:
     head, z = make_problem(5, 6, "nonnegative", rows=8, seed=7)
-    fast = fsb.find_flip_points(head, z, "all", tolerance=1e-6)
-    slow = fsb.find_flip_points(head, z, "all", finder="cvxpy", tolerance=1e-6)
+    fast = fsb.flip_points(head, z, "all", tolerance=1e-6)
+    slow = fsb.flip_points(head, z, "all", finder="cvxpy", tolerance=1e-6)
     finite = torch.isfinite(fast.distance)
     assert (slow.status[finite] == Status.CONVERGED).all()
     torch.testing.assert_close(slow.distance[finite], fast.distance[finite], rtol=1e-6, atol=1e-8)
@@ -129,10 +129,10 @@ def test_the_reference_finder_agrees() -> None:
 
 def test_the_closed_form_finder_is_exact_without_a_domain_and_graded_with_one() -> None:
     head, z = make_problem(5, 6, "unbounded", rows=20, seed=8)
-    assert (fsb.find_flip_points(head, z, finder="closed_form").status == 0).all()
+    assert (fsb.flip_points(head, z, finder="closed_form").status == 0).all()
     head, z = make_problem(5, 6, "nonnegative", rows=20, seed=8)
-    exact = fsb.find_flip_points(head, z, "all")
-    rough = fsb.find_flip_points(head, z, "all", finder="closed_form")
+    exact = fsb.flip_points(head, z, "all")
+    rough = fsb.flip_points(head, z, "all", finder="closed_form")
     wrong = rough.status == Status.INACCURATE
     assert wrong.any()
     assert torch.isnan(rough.distance[wrong]).all()
@@ -143,8 +143,8 @@ def test_the_closed_form_finder_is_exact_without_a_domain_and_graded_with_one() 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_few_steps_keep_valid_bounds(steps: int) -> None:
     head, z = make_problem(10, 16, "nonnegative", rows=60, seed=9)
-    exact = fsb.find_flip_points(head, z, "all")
-    hurried = fsb.find_flip_points(head, z, "all", max_steps=steps)
+    exact = fsb.flip_points(head, z, "all")
+    hurried = fsb.flip_points(head, z, "all", max_steps=steps)
     assert (hurried.lower_bound <= exact.distance * (1 + 1e-12)).all()
     unfinished = hurried.status == Status.MAX_STEPS
     if steps == 1:
@@ -154,7 +154,7 @@ def test_few_steps_keep_valid_bounds(steps: int) -> None:
 
 def test_points_can_be_rechecked_by_hand() -> None:
     head, z = make_problem(10, 16, "nonnegative", rows=20, seed=10)
-    flips = fsb.find_flip_points(head, z, "all")
+    flips = fsb.flip_points(head, z, "all")
     logits = flips.points @ head.weight.T + head.bias
     i = flips.source[:, None, None].expand(-1, 9, 1)
     at_source = logits.gather(2, i)[..., 0]
@@ -169,7 +169,7 @@ def test_points_can_be_rechecked_by_hand() -> None:
 
 def test_memory_is_streamed_for_many_classes() -> None:
     head, z = make_problem(300, 20, "nonnegative", rows=3, seed=11)
-    flips = fsb.find_flip_points(head, z)
+    flips = fsb.flip_points(head, z)
     brute = min(
         flip_distance(head, z[0].numpy(), int(flips.source[0]), j)
         for j in range(300)
@@ -181,8 +181,8 @@ def test_memory_is_streamed_for_many_classes() -> None:
 def test_float32_features_are_solved_exactly() -> None:
     head, z = make_problem(5, 6, "nonnegative", rows=20, seed=12)
     narrow = z.float()
-    flips = fsb.find_flip_points(head, narrow)
+    flips = fsb.flip_points(head, narrow)
     assert flips.points.dtype == torch.float64
-    want = fsb.find_flip_points(head, narrow.double())
+    want = fsb.flip_points(head, narrow.double())
     assert torch.equal(flips.distance, want.distance)
     assert np.isfinite(flips.gap.numpy()).all()

@@ -10,9 +10,9 @@ from support.flips.oracles import make_problem
 
 def test_one_bad_row_fails_alone() -> None:
     head, z = make_problem(5, 6, "nonnegative", rows=6, seed=0)
-    want = fsb.find_flip_points(head, z, "all")
+    want = fsb.flip_points(head, z, "all")
     z[1, 2], z[3, 0], z[4, 4] = torch.nan, -0.25, torch.inf
-    got = fsb.find_flip_points(head, z, "all")
+    got = fsb.flip_points(head, z, "all")
     assert (got.status[1] == Status.NOT_FINITE).all()
     assert (got.status[3] == Status.OUTSIDE_DOMAIN).all()
     assert (got.status[4] == Status.NOT_FINITE).all()
@@ -30,7 +30,7 @@ def test_target_equal_to_the_source() -> None:
     head, z = make_problem(4, 3, "unbounded", rows=5, seed=1)
     source = head.predict(z)
     targets = torch.stack([source, (source + 1) % 4], dim=1)
-    flips = fsb.find_flip_points(head, z, targets)
+    flips = fsb.flip_points(head, z, targets)
     assert (flips.status[:, 0] == Status.TARGET_IS_SOURCE).all()
     assert torch.isnan(flips.distance[:, 0]).all()
     assert flips.ok[:, 1].all()
@@ -41,7 +41,7 @@ def test_an_empty_region_is_infeasible_and_says_so() -> None:
     # class 2 is the mean of the others less 1: never the largest
     head = fsb.LinearHead(weight, torch.tensor([0.0, 0.0, -1.0]))
     z = torch.tensor([[2.0, 1.0], [0.0, 3.0]])
-    flips = fsb.find_flip_points(head, z, torch.tensor([2, 2]))
+    flips = fsb.flip_points(head, z, torch.tensor([2, 2]))
     assert (flips.status == Status.INFEASIBLE).all()
     assert torch.isinf(flips.distance).all()
     assert torch.isnan(flips.points).all()
@@ -52,29 +52,29 @@ def test_unreachable_in_the_domain_only() -> None:
     # class 1 needs a negative second feature
     head_free = fsb.LinearHead(torch.tensor([[0.0, 1.0], [0.0, 0.0]]), torch.tensor([1.0, 0.0]))
     z = torch.tensor([[0.5, 0.5]])
-    assert float(fsb.find_flip_points(head_free, z).distance) == pytest.approx(1.5)
+    assert float(fsb.flip_points(head_free, z).distance) == pytest.approx(1.5)
     head = fsb.LinearHead(head_free.weight, head_free.bias, fsb.Domain.nonnegative())
-    flips = fsb.find_flip_points(head, z)
+    flips = fsb.flip_points(head, z)
     assert flips.status.item() == Status.INFEASIBLE
     assert torch.isinf(flips.lower_bound).all()
     assert flips.gap.item() == 0
     box = fsb.Domain.box(torch.zeros(2), torch.tensor([torch.inf, 1.0]))
     head = fsb.LinearHead(-head_free.weight, torch.tensor([2.0, 0.0]), box)
-    assert torch.isinf(fsb.find_flip_points(head, z).distance).all()
+    assert torch.isinf(fsb.flip_points(head, z).distance).all()
 
 
 def test_equal_rows() -> None:
     weight = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     z = torch.tensor([[2.0, 1.0]])
     tied = fsb.LinearHead(weight, torch.zeros(3))
-    flips = fsb.find_flip_points(tied, z, "all")
+    flips = fsb.flip_points(tied, z, "all")
     assert flips.source.item() == 0
     assert flips.distance[0].tolist() == [0.0, pytest.approx(0.5**0.5)]
     apart = fsb.LinearHead(weight, torch.tensor([0.5, 0.0, 0.0]))
-    flips = fsb.find_flip_points(apart, z, "all")
+    flips = fsb.flip_points(apart, z, "all")
     assert flips.status[0].tolist() == [Status.INFEASIBLE, Status.CONVERGED]
     # class 1 can never beat class 0, so its own boundary with class 2 does not exist
-    flips = fsb.find_flip_points(apart, torch.tensor([[0.0, 5.0]]), torch.tensor([1]))
+    flips = fsb.flip_points(apart, torch.tensor([[0.0, 5.0]]), torch.tensor([1]))
     assert flips.status.item() == Status.INFEASIBLE
 
 
@@ -84,12 +84,12 @@ def test_nearly_equal_rows_are_certified() -> None:
     weight[1] = weight[0] + 1e-9 * torch.randn(8, generator=g, dtype=torch.float64)
     head = fsb.LinearHead(weight, torch.zeros(5))
     z = torch.randn(20, 8, generator=g, dtype=torch.float64)
-    assert fsb.find_flip_points(head, z, "all").ok.all()
+    assert fsb.flip_points(head, z, "all").ok.all()
 
 
 def test_a_row_on_the_tie_is_at_distance_zero() -> None:
     head = fsb.LinearHead(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.zeros(2))
-    flips = fsb.find_flip_points(head, torch.tensor([[1.0, 1.0]]))
+    flips = fsb.flip_points(head, torch.tensor([[1.0, 1.0]]))
     assert flips.source.item() == 0
     assert flips.distance.item() == 0
     assert flips.ok.all()
@@ -97,9 +97,9 @@ def test_a_row_on_the_tie_is_at_distance_zero() -> None:
 
 def test_empty_batch_and_no_targets() -> None:
     head, z = make_problem(4, 3, "box", rows=3, seed=2)
-    none = fsb.find_flip_points(head, z[:0], "all")
+    none = fsb.flip_points(head, z[:0], "all")
     assert none.points.shape == (0, 3, 3)
-    empty = fsb.find_flip_points(head, z, torch.zeros((3, 0), dtype=torch.int64))
+    empty = fsb.flip_points(head, z, torch.zeros((3, 0), dtype=torch.int64))
     assert empty.distance.shape == (3, 0)
 
 
@@ -125,12 +125,12 @@ def test_malformed_arguments(change: dict[str, object], message: str) -> None:
     head, _ = make_problem(4, 3, "unbounded", rows=1, seed=2)
     arguments = {"head": head, "features": torch.zeros(2, 3), "targets": "all", **change}
     with pytest.raises(ArgumentError, match=message):
-        fsb.find_flip_points(**arguments)  # type: ignore[arg-type]  # wrong on purpose
+        fsb.flip_points(**arguments)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_no_class_can_be_reached() -> None:
     head = fsb.LinearHead(torch.ones(3, 2), torch.tensor([2.0, 1.0, 0.0]))
-    flips = fsb.find_flip_points(head, torch.ones(2, 2))
+    flips = fsb.flip_points(head, torch.ones(2, 2))
     assert (flips.status == Status.INFEASIBLE).all()
     assert (flips.target != flips.source[:, None]).all()
     assert torch.isinf(flips.lower_bound).all()

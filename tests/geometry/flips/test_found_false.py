@@ -172,7 +172,7 @@ def test_no_rows_and_no_targets(width: int, finder: str) -> None:
     head = fsb.LinearHead(torch.eye(3), None)
     for rows in (0, 2):
         targets = torch.zeros((rows, width), dtype=torch.int64)
-        found = fsb.find_flip_points(head, torch.zeros(rows, 3), targets, finder=finder)
+        found = fsb.flip_points(head, torch.zeros(rows, 3), targets, finder=finder)
         assert found.points.shape == (rows, width, 3)
 
 

@@ -58,7 +58,7 @@ class Case:
     def flips(self, **options: Any) -> dict[str, Array]:
         """Return fsboundary's flip points as arrays."""
         targets = self.targets if isinstance(self.targets, str) else torch.tensor(self.targets)
-        found = fsb.find_flip_points(
+        found = fsb.flip_points(
             self.head(), torch.tensor(self.features), targets, tolerance=self.tolerance, **options
         )
         return arrays(found)

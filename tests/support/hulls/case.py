@@ -54,7 +54,7 @@ class HullCase:
         bank = fsb.FeatureBank(
             torch.tensor(self.points), None if self.labels is None else torch.tensor(self.labels)
         )
-        found = fsb.project_on_hull(
+        found = fsb.hull_projection(
             bank,
             torch.tensor(self.queries),
             labels=None if self.wanted is None else torch.tensor(self.wanted),

@@ -77,7 +77,7 @@ class Proposes(ImageBoundaryFinder):
             "source": code,
             "target": code,
             "status": code + int(Status.CONVERGED),
-            "evaluations": code,
-            "forwards": code,
+            "num_backwards": code,
+            "num_forwards": code,
         }
         return FlipImages(**fields | self.claims)

@@ -55,7 +55,7 @@ def changed(head: fsb.LinearHead, points: Array, source: Array, *, strict: bool)
 
 
 def ball_points(
-    head: fsb.LinearHead, balls: fsb.GuaranteedRegion, count: int, g: Generator
+    head: fsb.LinearHead, balls: fsb.GuaranteedBalls, count: int, g: Generator
 ) -> tuple[Array, Array]:
     """Return points (P,d) of balls, and the ball (P,) of each: `count` random ones, K - 1 worst."""
     rows = np.flatnonzero((balls.radius > 0).numpy())

@@ -57,7 +57,7 @@ def hunt(
     points, rows = box_points(head, boxes, count, g)
     judge("boxes", points, boxes.source.numpy()[rows], rows, True)
     hulls = fsb.guaranteed_hulls(head, bank)
-    for kind, each in (("hulls", hulls), ("enlarged hulls", hulls.enlarged(g.uniform(0, 1)))):
+    for kind, each in (("hulls", hulls), ("inflated hulls", hulls.inflated(g.uniform(0, 1)))):
         points, classes = hull_points(each, 64 * count, g)
         judge(kind, points, classes, classes, True)
         asked = torch.cat([query_points(each, 4 * count, g), z.double()])

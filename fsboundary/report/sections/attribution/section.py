@@ -171,7 +171,7 @@ def compared_numbers(c: Comparison) -> dict[str, Any]:
 
 
 def _interval(c: Comparison, q: int, i: int, j: int) -> dict[str, Tensor]:
-    return {"mean": c.mean[q, i, j], "low": c.low[q, i, j], "high": c.high[q, i, j]}
+    return {"mean": c.mean[q, i, j], "ci_low": c.ci_low[q, i, j], "ci_high": c.ci_high[q, i, j]}
 
 
 def _extreme_pairs(c: Comparison, mean: Tensor) -> dict[str, Any] | None:
@@ -196,12 +196,12 @@ def _curves(c: Comparison) -> dict[str, Any]:
     deletion, reach = kept_margin(c.deletion), kept_margin(c.reach)
     rows = range(len(c.methods))
     return {
-        "steps": len(c.moved),
+        "steps": len(c.fraction_perturbed),
         "images": int(c.deletion.isfinite().all(dim=2).any(dim=0).sum()),
         "found": int(c.flip_distance.isfinite().sum()),
-        "moved": c.moved,
-        "travelled": c.travelled,
-        "farthest": c.travelled[-1],
+        "fraction_perturbed": c.fraction_perturbed,
+        "path_position": c.path_position,
+        "farthest": c.path_position[-1],
         "distance": median(c.flip_distance[c.flip_distance.isfinite()]),
         "lines": {
             c.methods[k]: {
@@ -253,7 +253,7 @@ def _against(c: Comparison, mean: Tensor, curves: bool) -> list[dict[str, Any]]:
             if found is not None:
                 of, low, high = (float(part[ours, k]) for part in found)
                 word = side(low, high, middle)
-                entry[key] = {"mean": of, "low": low, "high": high, "word": word}
+                entry[key] = {"mean": of, "ci_low": low, "ci_high": high, "word": word}
         entries.append(entry)
     return entries
 
@@ -307,10 +307,12 @@ class Attribution(Section):
             kind: [drawn["lines"].get(m["name"], {}).get(kind) for m in made]
             for kind in ("deletion", "reach")
         }
-        moved = [100 * share for share in drawn["moved"]]
+        moved = [100 * share for share in drawn["fraction_perturbed"]]
         return {
             "deletion": curves(moved, lines["deletion"], "pixels moved to black", " %"),
-            "reach": curves(drawn["travelled"], lines["reach"], "distances of the flip image", ""),
+            "reach": curves(
+                drawn["path_position"], lines["reach"], "distances of the flip image", ""
+            ),
         }
 
 

@@ -14,9 +14,15 @@ from torch import Tensor
 from fsboundary.boundaries import ambiguity, class_path
 from fsboundary.core.domain import Domain
 from fsboundary.core.heads import LinearHead
-from fsboundary.core.results import Coverage, Partition, RegionShares
+from fsboundary.core.results import Coverage, Partition, RegionFractions
 from fsboundary.core.status import Status
-from fsboundary.regions import coverage, feature_shares, guaranteed_hulls, partition, region_shares
+from fsboundary.regions import (
+    coverage,
+    feature_fractions,
+    guaranteed_hulls,
+    partition,
+    region_fractions,
+)
 from fsboundary.regions.angles import weight_angles
 from fsboundary.report.measurements import MOST_CLASSES, SEED, Measurements
 from fsboundary.report.sections.hull.measure import MOST_IMAGES, sample, training_bank
@@ -107,7 +113,7 @@ class Division:
         Over the whole domain, and in the box (the same as over the whole domain without a box).
     angles : Tensor (K, K), float64
         Between the weights of all classes less their mean, radians.
-    drawn, training, images : RegionShares or None
+    drawn, training, images : RegionFractions or None
         Of all K classes: of a uniform sample of the box, of the training images, of the images.
     clearance : Tensor (K,) or None
         Of the guaranteed hulls.
@@ -127,9 +133,9 @@ class Division:
     whole: Partition
     boxed: Partition
     angles: Tensor
-    drawn: RegionShares | None
-    training: RegionShares | None
-    images: RegionShares
+    drawn: RegionFractions | None
+    training: RegionFractions | None
+    images: RegionFractions
     clearance: Tensor | None
     covered: Coverage | None
     rows: Tensor
@@ -162,9 +168,9 @@ def measure_division(m: Measurements) -> Division:
         drawn = None
         if box is not None:
             most = PRODUCTS // (head.num_classes * head.num_features)
-            drawn = region_shares(head, box, samples=max(1, min(SAMPLES, most)), seed=SEED)
-        training = None if bank is None else feature_shares(head, bank.features)
-        images = feature_shares(head, m.batch.features)
+            drawn = region_fractions(head, box, samples=max(1, min(SAMPLES, most)), seed=SEED)
+        training = None if bank is None else feature_fractions(head, bank.features)
+        images = feature_fractions(head, m.batch.features)
     rows = sample(m.batch.ok.nonzero()[:, 0], MOST_IMAGES, generator)
     z = m.batch.features[rows]
     with stage("guaranteed hulls"):

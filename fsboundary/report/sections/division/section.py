@@ -16,9 +16,9 @@ from matplotlib import colormaps
 from torch import Tensor
 
 from fsboundary.boundaries.ties import top_classes
-from fsboundary.core.results import Partition, RegionShares
+from fsboundary.core.results import Partition, RegionFractions
 from fsboundary.core.status import Status
-from fsboundary.regions import coverage_shares
+from fsboundary.regions import coverage_fractions
 from fsboundary.report.figures import INK, class_colour, new_figure, svg_uri, thumbnail
 from fsboundary.report.formatting import median, plain
 from fsboundary.report.measurements import Measurements
@@ -203,8 +203,8 @@ def region_rows(m: Measurements, d: Division) -> list[dict[str, Any]]:
     return rows
 
 
-def _share(found: RegionShares | None, k: int) -> Tensor | None:
-    return None if found is None else found.shares[k]
+def _share(found: RegionFractions | None, k: int) -> Tensor | None:
+    return None if found is None else found.fractions[k]
 
 
 MOST_NODES = 20
@@ -337,7 +337,7 @@ def _path(m: Measurements, d: Division) -> dict[str, Any] | None:
 def _covered(m: Measurements, d: Division) -> dict[str, Any] | None:
     if d.covered is None or not len(d.rows):
         return None
-    found, clearance = coverage_shares(d.covered), d.clearance
+    found, clearance = coverage_fractions(d.covered), d.clearance
     assert clearance is not None  # it comes with the coverage
     known = clearance[clearance.isfinite()]
     return {
@@ -348,7 +348,7 @@ def _covered(m: Measurements, d: Division) -> dict[str, Any] | None:
         "kinds": {
             kind: {
                 "covered": found.covered[place],
-                "share": found.share[place],
+                "fraction": found.fraction[place],
                 "accuracy_covered": found.accuracy_covered[place],
                 "accuracy_uncovered": found.accuracy_uncovered[place],
             }

@@ -14,7 +14,7 @@ from torch import Tensor
 from fsboundary.banks import FeatureBank
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.hulls.certify import INSIDE
-from fsboundary.hulls import project_on_hull
+from fsboundary.hulls import hull_projection
 from fsboundary.plugins.interfaces import HullSolver
 from fsboundary.report.measurements import MOST_CLASSES, SEED, Measurements
 
@@ -73,7 +73,7 @@ def sweep(bank: FeatureBank, z: Tensor, left_out: Tensor, solver: HullSolver) ->
     for p in ladder(bank.num_features)[:-1]:
         part = FeatureBank((points - mean) @ axes[:, :p])
         seen = (queries - mean) @ axes[:, :p]
-        found = project_on_hull(part, seen, leave_out=skip, solver=solver).membership
+        found = hull_projection(part, seen, leave_out=skip, solver=solver).membership
         steps.append(Step(dimensions=p, images=found[: len(z)], left_out=found[len(z) :]))
     return steps
 
@@ -168,12 +168,12 @@ def measure_hulls(m: Measurements) -> Hulls | None:
     with stage("hull of the training set"):
         rows = sample(m.batch.ok.nonzero()[:, 0], MOST_IMAGES, generator)
         z = m.batch.features[rows]
-        images = Placed(rows=rows, hull=project_on_hull(bank, z, solver=solver))
+        images = Placed(rows=rows, hull=hull_projection(bank, z, solver=solver))
         rows = sample(_can_be_left_out(bank), LEFT_OUT, generator)
-        others = project_on_hull(bank, bank.take(rows), leave_out=rows, solver=solver)
+        others = hull_projection(bank, bank.take(rows), leave_out=rows, solver=solver)
         left_out = Placed(rows=rows, hull=others)
         rows = drawn.ok.nonzero()[:, 0]
-        noise = Placed(rows=rows, hull=project_on_hull(bank, drawn.features[rows], solver=solver))
+        noise = Placed(rows=rows, hull=hull_projection(bank, drawn.features[rows], solver=solver))
     assert bank.labels is not None  # every bank of a report has labels
     classes = bank.labels.unique().tolist()
     with stage("hulls of the classes"):
@@ -233,4 +233,4 @@ def _can_be_left_out(bank: FeatureBank) -> Tensor:
 
 def _to_class(bank: FeatureBank, z: Tensor, k: int, solver: HullSolver) -> Tensor:
     """Return the distance (B,) to the hull of class `k`."""
-    return _distance(project_on_hull(bank, z, labels=torch.full((len(z),), k), solver=solver))
+    return _distance(hull_projection(bank, z, labels=torch.full((len(z),), k), solver=solver))

@@ -171,7 +171,7 @@ class Hull(Section):
         edges = shared_edges([known(part) / scale for part in parts.values()])
         farthest = _farthest(measured, hulls, scale)
         numbers |= {
-            "yardstick": unit,
+            "reference": unit,
             "relative": told,
             "sampled_from": int(measured.batch.ok.sum()),
             "edges": edges,
@@ -273,7 +273,7 @@ def _farthest(m: Measurements, hulls: Hulls, scale: float) -> list[dict[str, Any
             {
                 **image_facts(m, int(images.rows[place])),
                 "to_hull": images.distance[place],
-                "told": images.distance[place] / scale,
+                "relative_distance": images.distance[place] / scale,
                 "support": int((weights > 0).sum()),
                 "supporters": [
                     {"row": row, "class": label, "weight": weight}

@@ -22,10 +22,16 @@ from matplotlib import colormaps
 from torch import Tensor
 
 from fsboundary.analysis import TwoSpaces, two_spaces
-from fsboundary.boundaries import find_flip_points
+from fsboundary.boundaries import flip_points
 from fsboundary.core.results import Amplification, FlipImages, InverseImages, Morph
 from fsboundary.core.status import Status
-from fsboundary.pixels import amplification, flip_images, invert, morph, vulnerability_by_class
+from fsboundary.pixels import (
+    amplification,
+    flip_images,
+    inverse_images,
+    morph,
+    vulnerability_by_class,
+)
 from fsboundary.report.figures import thumbnail
 from fsboundary.report.formatting import median, plain
 from fsboundary.report.measurements import SEED, Measurements
@@ -65,7 +71,7 @@ def flip_numbers(m: Measurements, rows: Tensor, flips: FlipImages) -> dict[str, 
         "same_class": int((same & found).sum()),
         "median_distance": median(flips.distance[found]),
         "largest_residual": flips.residual[found].max() if found.any() else None,
-        "gradients": flips.evaluations.max(),
+        "gradients": flips.num_backwards.max(),
         "failed": failures(flips.status[~found]),
         "shown": [_entry(m, int(row), flips, place) for place, row in enumerate(rows)],
     }
@@ -125,11 +131,11 @@ def find_inverses(m: Measurements, rows: Tensor, sizes: Sizes) -> dict[str, Inve
     """Return what was found for `rows`, of each of the KINDS."""
     with m.clock.stage("inverse images"):
         images, z = m.subject.images[rows], m.batch.features[rows]
-        points = find_flip_points(m.head, z, finder=m.subject.finder).points[:, 0]
+        points = flip_points(m.head, z, finder=m.subject.finder).points[:, 0]
         starts: dict[str, Any] = {"own": (1, *images.shape[1:]), "flip": images}
         wanted = {"own": z, "flip": points}
         return {
-            kind: invert(
+            kind: inverse_images(
                 m.subject.space,
                 wanted[kind].to(torch.float64),
                 starts[kind],
@@ -315,9 +321,9 @@ def move_numbers(
     known = ~score.isnan()
     order = found.ranking()[: int(known.sum())].tolist()
     classes = [{"class": k, **entry} for k, entry in vulnerability_by_class(found).items()]
-    medians = ("worst", "random_mean", "random_max", "towards_flip", "boundary_distance")
+    medians = ("max_displacement", "random_mean", "random_max", "towards_flip", "boundary_distance")
     finite = {name: getattr(found, name) for name in medians}
-    worst, random = finite["worst"], finite["random_mean"]
+    worst, random = finite["max_displacement"], finite["random_mean"]
     return {
         "images": len(rows),
         "ranked": len(order),
@@ -337,7 +343,7 @@ def _move_entry(m: Measurements, row: int, found: Amplification, place: int) -> 
     return image_facts(m, row) | {
         "vulnerability": found.vulnerability[place],
         "on_boundary": bool(found.vulnerability[place].isinf()),
-        "worst": found.worst[place],
+        "max_displacement": found.max_displacement[place],
         "to_boundary": found.boundary_distance[place],
     }
 

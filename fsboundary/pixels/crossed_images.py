@@ -23,7 +23,7 @@ each so much longer than the one before."""
 _HALVINGS = 8
 
 
-def just_across(
+def crossed_images(
     model: nn.Module | FeatureSpace,
     flips: FlipImages,
     *,

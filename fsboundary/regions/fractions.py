@@ -10,15 +10,15 @@ from fsboundary.core.checks import check_features, check_head, rows_and_sources
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
-from fsboundary.core.results import RegionShares
+from fsboundary.core.results import RegionFractions
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.regions.limits import common_limits
 
 
-def region_shares(
+def region_fractions(
     head: LinearHead, within: Domain | None = None, *, samples: int = 100_000, seed: int = 0
-) -> RegionShares:
+) -> RegionFractions:
     """Return the relative sizes of the regions in a box, from a uniform sample.
 
     Parameters
@@ -33,7 +33,7 @@ def region_shares(
 
     Returns
     -------
-    RegionShares
+    RegionFractions
 
     Raises
     ------
@@ -60,10 +60,10 @@ def region_shares(
         drawn = torch.rand(shape, generator=generator, dtype=torch.float64)
         points = (lower + drawn * (upper - lower)).to(count.device)
         count += head.predict(points).bincount(minlength=head.num_classes)
-    return _shares(count)
+    return _fractions(count)
 
 
-def feature_shares(head: LinearHead, features: Float[Tensor, "B d"]) -> RegionShares:
+def feature_fractions(head: LinearHead, features: Float[Tensor, "B d"]) -> RegionFractions:
     """Return which share of `features` lies in each region, for example of training features.
 
     Parameters
@@ -74,7 +74,7 @@ def feature_shares(head: LinearHead, features: Float[Tensor, "B d"]) -> RegionSh
 
     Returns
     -------
-    RegionShares
+    RegionFractions
         The standard errors take the rows as independent draws.
 
     Raises
@@ -85,11 +85,11 @@ def feature_shares(head: LinearHead, features: Float[Tensor, "B d"]) -> RegionSh
     check_head(head)
     z = check_features(head.num_features, features)
     status, source = rows_and_sources(head.to(z.device), z)
-    return _shares(source[status == Status.CONVERGED].bincount(minlength=head.num_classes))
+    return _fractions(source[status == Status.CONVERGED].bincount(minlength=head.num_classes))
 
 
-def _shares(count: Tensor) -> RegionShares:
+def _fractions(count: Tensor) -> RegionFractions:
     samples = int(count.sum())
-    shares = count.to(torch.float64) / samples
-    error = (shares * (1 - shares) / samples).sqrt()
-    return RegionShares(shares=shares, standard_error=error, samples=samples)
+    fractions = count.to(torch.float64) / samples
+    error = (fractions * (1 - fractions) / samples).sqrt()
+    return RegionFractions(fractions=fractions, standard_error=error, samples=samples)

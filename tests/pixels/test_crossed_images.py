@@ -16,7 +16,7 @@ def test_the_class_has_changed_after_rounding() -> None:
     images = demo.test_images[:6]
     flips = fsb.pixels.flip_images(space, images, max_steps=20)
     for margin in (0.0, 1.0):
-        crossed = fsb.pixels.just_across(space, flips, margin=margin)
+        crossed = fsb.pixels.crossed_images(space, flips, margin=margin)
         assert bool(crossed.ok.all())
         saved = crossed.images.mul(255).round().to(torch.uint8)
         read = saved.float() / 255
@@ -35,7 +35,7 @@ def test_margins_out_of_reach_and_rows_without_an_image() -> None:
     images = pictures(4, 1, 4, 4)
     images[1, 0, 0, 0] = torch.nan
     flips = fsb.pixels.flip_images(Linear(), images)
-    crossed = fsb.pixels.just_across(Linear(), flips, margin=1e6)
+    crossed = fsb.pixels.crossed_images(Linear(), flips, margin=1e6)
     wanted = [fsb.Status.MAX_STEPS] * 4
     wanted[1] = fsb.Status.NOT_FINITE
     assert crossed.status.tolist() == wanted
@@ -47,9 +47,9 @@ def test_margins_out_of_reach_and_rows_without_an_image() -> None:
 def test_malformed_margins(margin: float) -> None:
     flips = fsb.pixels.flip_images(Linear(), pictures(2, 1, 4, 4), max_steps=2)
     with pytest.raises(fsb.ArgumentError, match="margin: got"):
-        fsb.pixels.just_across(Linear(), flips, margin=margin)
+        fsb.pixels.crossed_images(Linear(), flips, margin=margin)
 
 
 def test_only_flip_images_are_taken() -> None:
     with pytest.raises(fsb.ArgumentError, match="flips: got a Tensor"):
-        fsb.pixels.just_across(Linear(), pictures(2, 1, 4, 4), margin=0.0)
+        fsb.pixels.crossed_images(Linear(), pictures(2, 1, 4, 4), margin=0.0)

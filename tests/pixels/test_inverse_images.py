@@ -20,7 +20,7 @@ from support.pixels.bodies import SHAPE, Constant, images, linear, matrix, posit
 def test_a_linear_body_is_inverted_exactly(features: int) -> None:
     space, x = linear(features), images(6)
     z = space.extract(x).features
-    found = fsb.pixels.invert(space, z, (2, *SHAPE), max_steps=100)
+    found = fsb.pixels.inverse_images(space, z, (2, *SHAPE), max_steps=100)
     assert found.images.shape == (6, 2, *SHAPE)
     assert bool((found.relative_residual < 1e-9).all())
     assert bool(found.ok.all())
@@ -37,7 +37,7 @@ def test_features_out_of_reach_are_missed_by_as_little_as_the_box_allows(feature
     space = linear(features)
     z = space.extract(images(6)).features
     z = z + 3 * torch.randn(z.shape, generator=torch.Generator().manual_seed(2), dtype=z.dtype)
-    found = fsb.pixels.invert(space, z, images(6, seed=3), max_steps=100)
+    found = fsb.pixels.inverse_images(space, z, images(6, seed=3), max_steps=100)
     weight, bias = matrix(space)
     for row in range(6):
         target = (z[row] - bias).numpy()
@@ -51,13 +51,13 @@ def test_features_out_of_reach_are_missed_by_as_little_as_the_box_allows(feature
 def test_what_is_reported_is_what_the_images_have() -> None:
     space = smooth()
     z = space.extract(images(4)).features
-    found = fsb.pixels.invert(space, z, images(4, seed=2), max_steps=5)
+    found = fsb.pixels.inverse_images(space, z, images(4, seed=2), max_steps=5)
     again = space.extract(found.images[:, 0]).features
     torch.testing.assert_close(again, found.features[:, 0])
     torch.testing.assert_close((again - z).norm(dim=1), found.residual[:, 0])
     torch.testing.assert_close(found.residual[:, 0] / z.norm(dim=1), found.relative_residual[:, 0])
     assert torch.equal(found.predicted[:, 0], space.head.predict(again))
-    near = fsb.find_flip_points(space.head, again).distance
+    near = fsb.flip_points(space.head, again).distance
     torch.testing.assert_close(near, found.boundary_distance)
 
 
@@ -65,8 +65,8 @@ def test_images_of_flip_points_are_on_the_boundary_of_a_linear_body() -> None:
     space, x = linear(), images(5) * 0.2 + 0.4
     bounds = (-20.0, 20.0)
     z = space.extract(x).features
-    flips = fsb.find_flip_points(space.head, z)
-    found = fsb.pixels.invert(space, flips.points[:, 0], x, bounds=bounds, max_steps=100)
+    flips = fsb.flip_points(space.head, z)
+    found = fsb.pixels.inverse_images(space, flips.points[:, 0], x, bounds=bounds, max_steps=100)
     assert bool((found.boundary_distance < 1e-6).all())
     assert bool((flips.distance > 1e-3).all())
 
@@ -74,12 +74,12 @@ def test_images_of_flip_points_are_on_the_boundary_of_a_linear_body() -> None:
 def test_rows_do_not_depend_on_each_other() -> None:
     space = smooth()
     z, start = space.extract(images(5)).features, images(5, seed=2)
-    whole = fsb.pixels.invert(space, z, start, max_steps=30)
+    whole = fsb.pixels.inverse_images(space, z, start, max_steps=30)
     for row in range(5):
         part = slice(row, row + 1)
-        alone = fsb.pixels.invert(space, z[part], start[part], max_steps=30)
+        alone = fsb.pixels.inverse_images(space, z[part], start[part], max_steps=30)
         torch.testing.assert_close(alone.images, whole.images[part], atol=1e-7, rtol=0)
-    small = fsb.pixels.invert(space, z, start, max_steps=30, batch_size=2)
+    small = fsb.pixels.inverse_images(space, z, start, max_steps=30, batch_size=2)
     torch.testing.assert_close(small.images, whole.images, atol=1e-7, rtol=0)
 
 
@@ -88,7 +88,7 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone() -> None:
     z = space.extract(images(2)).features
     before = torch.random.get_rng_state()
     one, two, other = (
-        fsb.pixels.invert(space, z, (2, *SHAPE), max_steps=5, seed=seed).images
+        fsb.pixels.inverse_images(space, z, (2, *SHAPE), max_steps=5, seed=seed).images
         for seed in (0, 0, 1)
     )
     assert torch.equal(before, torch.random.get_rng_state())
@@ -100,9 +100,9 @@ def test_several_starts_and_the_best() -> None:
     space = smooth()
     z = space.extract(images(3)).features
     starts = torch.stack([images(3, seed=4), images(3, seed=5)])
-    found = fsb.pixels.invert(space, z, starts, max_steps=3)
+    found = fsb.pixels.inverse_images(space, z, starts, max_steps=3)
     for s in (0, 1):
-        alone = fsb.pixels.invert(space, z, starts[s], max_steps=3)
+        alone = fsb.pixels.inverse_images(space, z, starts[s], max_steps=3)
         torch.testing.assert_close(alone.images[:, 0], found.images[:, s])
         assert bool(torch.isnan(alone.spread).all())
     best = found.best()
@@ -114,10 +114,10 @@ def test_several_starts_and_the_best() -> None:
 def test_bad_rows_fail_alone() -> None:
     space = positive()
     z, start = space.extract(images(5)).features, images(5, seed=2)
-    good = fsb.pixels.invert(space, z, start, max_steps=10)
+    good = fsb.pixels.inverse_images(space, z, start, max_steps=10)
     bad, begin = z.clone(), start.clone()
     bad[1, 0], bad[2, 0], begin[3, 0, 0, 0] = torch.nan, -1, torch.nan
-    found = fsb.pixels.invert(space, bad, begin, max_steps=10)
+    found = fsb.pixels.inverse_images(space, bad, begin, max_steps=10)
     wanted = [Status.NOT_FINITE, Status.OUTSIDE_DOMAIN, Status.NOT_FINITE]
     assert found.status[1:4, 0].tolist() == wanted
     assert bool(torch.isnan(found.images[1:4]).all())
@@ -129,7 +129,7 @@ def test_bad_rows_fail_alone() -> None:
 
 
 def test_a_constant_body_gives_no_image() -> None:
-    found = fsb.pixels.invert(Constant(), torch.ones(2, 3), images(2).float(), max_steps=20)
+    found = fsb.pixels.inverse_images(Constant(), torch.ones(2, 3), images(2).float(), max_steps=20)
     assert found.status.tolist() == [[Status.INACCURATE]] * 2
     assert bool(torch.isnan(found.images).all())
 
@@ -137,14 +137,16 @@ def test_a_constant_body_gives_no_image() -> None:
 def test_no_rows() -> None:
     space = linear()
     space.extract(images(1))
-    found = fsb.pixels.invert(space, torch.zeros(0, 5), (2, *SHAPE))
+    found = fsb.pixels.inverse_images(space, torch.zeros(0, 5), (2, *SHAPE))
     assert found.images.shape == (0, 2, *SHAPE)
     assert found.spread.shape == (0,)
 
 
 def test_one_step_has_the_same_shape() -> None:
     space = smooth()
-    found = fsb.pixels.invert(space, space.extract(images(2)).features, images(2, 3), max_steps=1)
+    found = fsb.pixels.inverse_images(
+        space, space.extract(images(2)).features, images(2, 3), max_steps=1
+    )
     assert found.images.shape == (2, 1, *SHAPE)
     assert bool(torch.isfinite(found.residual).all())
 
@@ -153,7 +155,7 @@ def test_the_prior_makes_images_smoother() -> None:
     space = linear(3)
     z = space.extract(images(6)).features
     plain, smoother = (
-        fsb.pixels.invert(space, z, (1, *SHAPE), prior=prior, max_steps=200).images[:, 0]
+        fsb.pixels.inverse_images(space, z, (1, *SHAPE), prior=prior, max_steps=200).images[:, 0]
         for prior in (None, "tv")
     )
     assert float(total_variation(smoother).mean()) < 0.95 * float(total_variation(plain).mean())
@@ -178,7 +180,7 @@ def test_the_prior_makes_images_smoother() -> None:
 def test_bad_arguments(change: dict[str, Any], name: str) -> None:
     good: dict[str, Any] = {"space": linear(), "features": torch.zeros(2, 5), "start": images(2)}
     with pytest.raises(ArgumentError) as error:
-        fsb.pixels.invert(**(good | change))
+        fsb.pixels.inverse_images(**(good | change))
     assert error.value.name == name
 
 
@@ -186,7 +188,7 @@ def test_features_of_real_images_from_noise() -> None:
     demo = load_demo()
     space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
     z = space.extract(demo.test_images[5:500:83]).features
-    found = fsb.pixels.invert(space, z, (1, 1, 28, 28))
+    found = fsb.pixels.inverse_images(space, z, (1, 1, 28, 28))
     relative = found.relative_residual[:, 0]
     print(
         f"relative residual: median {float(relative.median()):.2e}, max {float(relative.max()):.2e}"
