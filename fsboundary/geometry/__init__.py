@@ -1,1 +1,1 @@
-"""Pure float64 tensor mathematics: it never sees a model, an image or a file."""
+"""Pure float64 tensor mathematics, independent of models, images and files."""

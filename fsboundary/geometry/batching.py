@@ -1,15 +1,11 @@
-"""How many problems fit in one piece of work.
-
-One value a row, beside arrays of any rank.
-
-All generators of a point set, one chunk in memory at a time.
-"""
+"""Batches of rows and generators that fit in the cache or in a memory budget."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import torch
+from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from fsboundary.core.protocols import PointSet
@@ -26,7 +22,7 @@ def chunk_rows(width: int, minimum: int = 64) -> int:
     """Return how many rows of `width` float64 numbers make a chunk.
 
     At least `minimum` rows (matrix products on fewer rows waste their fixed cost) unless they
-    would pass :data:`MEMORY_BYTES`, and never less than one.
+    would exceed :data:`MEMORY_BYTES`, and never less than one.
     """
     fit = CACHE_BYTES // (8 * max(width, 1))
     cap = MEMORY_BYTES // (8 * max(width, 1))
@@ -39,12 +35,12 @@ def chunks(total: int, rows: int) -> Iterator[slice]:
         yield slice(start, min(start + rows, total))
 
 
-def over_rows(values: Tensor, like: Tensor) -> Tensor:
+def unsqueeze_like(values: Shaped[Tensor, " B"], like: Shaped[Tensor, "B ..."]) -> Tensor:
     """Return `values` (B,) shaped to broadcast over the rows of `like` (B,...)."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def streamed(points: PointSet) -> Iterator[Tensor]:
-    """Yield the generators in order, (c,d) float64 each."""
+def stream_generators(points: PointSet) -> Iterator[Float64[Tensor, "c d"]]:
+    """Yield the generators in order, (c,d) float64 each, one chunk in memory at a time."""
     for part in chunks(len(points), chunk_rows(points.num_features, 4096)):
         yield points.take(torch.arange(part.start, part.stop)).to(torch.float64)

@@ -1,8 +1,8 @@
-"""Multipliers that balance exactly, near multipliers that balance up to rounding.
+"""Exact linear algebra for certificates.
 
 Where the domain has no face, a residual of 1e-16 in ``Σ μ_m a_m`` proves nothing: the point may be
-arbitrarily far. But the residual can be shown to vanish for exact multipliers close by, which need
-not be known.
+arbitrarily far away. But the residual can be shown to vanish for exact multipliers close to the
+computed ones; those exact multipliers need not be known.
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+from jaxtyping import Float64
+from numpy.typing import NDArray
 
 from fsboundary.core.tolerance import dot_error
-from fsboundary.geometry.linear_programs import Array
+
+Array = NDArray[np.float64]
 
 
-def correction_bound(columns: Array, residual: Array, error: Array) -> float:
+def correction_bound(
+    columns: Float64[Array, "B N"], residual: Float64[Array, " B"], error: Float64[Array, " B"]
+) -> float:
     """Return a bound of |ε| for some ε with ``columns ε = -residual`` exactly, or +inf.
 
     With R the pseudo-inverse in float64 and E = columns R - 1, |E| <= q < 1 gives the exact right
@@ -25,7 +30,7 @@ def correction_bound(columns: Array, residual: Array, error: Array) -> float:
     Parameters
     ----------
     columns : array (B, N)
-        A vector for each multiplier.
+        One vector per multiplier.
     residual, error : array (B,)
         The residual in float64 and a bound of its error.
     """
@@ -48,21 +53,23 @@ def correction_bound(columns: Array, residual: Array, error: Array) -> float:
     return float(length * needed / (1 - off) * (1 + 4 * gamma))
 
 
-FEW = 20_000
-"""Up to this much work, min(N, B)² max(N, B), dependence is decided in fractions."""
+MAX_EXACT_WORK = 20_000
+"""Largest work, min(N, B)² max(N, B), up to which dependence is decided in fractions."""
 
 
 def dependent_columns(rows: list[list[Fraction]]) -> list[bool]:
-    """Return which columns are, exactly, combinations of earlier ones (Gauss); False if too many.
+    """Return which columns are exact combinations of earlier ones; False if there are too many.
+
+    Gaussian elimination in fractions.
 
     Parameters
     ----------
     rows : list of N lists of B fractions
-        Changed on the way.
+        The matrix, modified in place.
     """
     width = len(rows[0]) if rows else 0
     out = [False] * width
-    if min(len(rows), width) ** 2 * max(len(rows), width) > FEW:
+    if min(len(rows), width) ** 2 * max(len(rows), width) > MAX_EXACT_WORK:
         return out
     rank = 0
     for q in range(width):
@@ -72,7 +79,7 @@ def dependent_columns(rows: list[list[Fraction]]) -> list[bool]:
             continue
         rows[rank], rows[pivot] = rows[pivot], rows[rank]
         for k in range(rank + 1, len(rows)):
-            if share := rows[k][q] / rows[rank][q]:
-                rows[k] = [x - share * y for x, y in zip(rows[k], rows[rank], strict=True)]
+            if factor := rows[k][q] / rows[rank][q]:
+                rows[k] = [x - factor * y for x, y in zip(rows[k], rows[rank], strict=True)]
         rank += 1
     return out

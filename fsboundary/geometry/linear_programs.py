@@ -1,4 +1,4 @@
-"""Linear programs, proposed by HiGHS through scipy. What it returns proves nothing by itself."""
+"""Linear programs, solved by HiGHS through scipy. The solutions are not certificates."""
 
 from __future__ import annotations
 
@@ -6,93 +6,97 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64
 from scipy import sparse
 from scipy.optimize import linprog
 
-Array = NDArray[np.float64]
+from fsboundary.geometry.exact_arithmetic import Array
 
 _OPTIONS = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
-"""The tightest that HiGHS takes: the answers are starting points of proofs in float64."""
+"""The tightest that HiGHS accepts: solutions are starting points of proofs in float64."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Proposal:
-    """A point and multipliers: ``cost = -rowsᵀ on_rows + equalᵀ on_equal + on_lower - on_upper``.
+class LPSolution:
+    """A primal point and dual multipliers of a linear program.
+
+    ``cost = -ineq_matrixᵀ ineq_duals + eq_matrixᵀ eq_duals + lower_duals - upper_duals``
 
     Attributes
     ----------
     x : array (n,)
     value : float
         ``cost.x``.
-    on_rows : array (m,)
-        Not negative.
-    on_equal : array (e,)
-        Of either sign.
-    on_lower, on_upper : array (n,)
-        Not negative; 0 where there is no limit.
+    ineq_duals : array (m,)
+        Nonnegative multipliers.
+    eq_duals : array (e,)
+        Multipliers of either sign.
+    lower_duals, upper_duals : array (n,)
+        Nonnegative multipliers; 0 where there is no limit.
     """
 
     x: Array
     value: float
-    on_rows: Array
-    on_equal: Array
-    on_lower: Array
-    on_upper: Array
+    ineq_duals: Array
+    eq_duals: Array
+    lower_duals: Array
+    upper_duals: Array
 
 
-def minimise(
-    cost: Array,
-    lower: Array,
-    upper: Array,
+def solve_lp(
+    cost: Float64[Array, " n"],
+    lower: Float64[Array, " n"],
+    upper: Float64[Array, " n"],
     *,
-    rows: Array | sparse.csc_array | None = None,
-    right: Array | None = None,
-    equal: Array | None = None,
-    equal_right: Array | None = None,
+    ineq_matrix: Float64[Array, "m n"] | sparse.csc_array | None = None,
+    ineq_rhs: Float64[Array, " m"] | None = None,
+    eq_matrix: Float64[Array, "e n"] | None = None,
+    eq_rhs: Float64[Array, " e"] | None = None,
     method: Literal["highs", "highs-ds", "highs-ipm"] = "highs-ds",
-) -> Proposal | None:
-    """Minimise ``cost.x`` with ``rows x <= right``, ``equal x = equal_right`` and limits of x.
+) -> LPSolution | None:
+    """Minimise ``cost.x`` subject to linear constraints and limits of x.
+
+    The constraints are ``ineq_matrix x <= ineq_rhs`` and ``eq_matrix x = eq_rhs``.
 
     Parameters
     ----------
     cost : array (n,)
     lower, upper : array (n,)
-        Infinite where there is no limit.
-    rows, right : array (m, n), (m,), optional
-    equal, equal_right : array (e, n), (e,), optional
+        Limits of x, infinite where there is none.
+    ineq_matrix, ineq_rhs : array (m, n), (m,), optional
+    eq_matrix, eq_rhs : array (e, n), (e,), optional
     method : str
-        Of :func:`scipy.optimize.linprog`.
+        Method of :func:`scipy.optimize.linprog`.
 
     Returns
     -------
-    Proposal or None
+    LPSolution or None
         None where a number of the program is not finite, or where HiGHS found no optimum: the
-        program is infeasible or unbounded, or it gave up. Which of these is not told, because
-        none is a proof.
+        program is infeasible or unbounded, or the solver failed. The reason is not reported
+        because none of these is a proof.
     """
-    entries = rows.data if isinstance(rows, sparse.csc_array) else rows
-    numbers = (cost, entries, right, equal, equal_right)
+    entries = ineq_matrix.data if isinstance(ineq_matrix, sparse.csc_array) else ineq_matrix
+    numbers = (cost, entries, ineq_rhs, eq_matrix, eq_rhs)
     if not all(np.isfinite(part).all() for part in numbers if part is not None):
         return None
-    found = linprog(
+    result = linprog(
         cost,
-        A_ub=rows,
-        b_ub=right,
-        A_eq=equal,
-        b_eq=equal_right,
+        A_ub=ineq_matrix,
+        b_ub=ineq_rhs,
+        A_eq=eq_matrix,
+        b_eq=eq_rhs,
         bounds=np.column_stack([lower, upper]),
         method=method,
         options=_OPTIONS,
     )
-    if found.status != 0 or not np.isfinite(found.x).all():
+    if result.status != 0 or not np.isfinite(result.x).all():
         return None
-    return Proposal(
-        x=found.x,
-        value=float(found.fun),
-        on_rows=np.maximum(-found.ineqlin.marginals, 0.0),
-        on_equal=found.eqlin.marginals,
-        on_lower=np.where(np.isfinite(lower), np.maximum(found.lower.marginals, 0.0), 0.0),
-        on_upper=np.where(np.isfinite(upper), np.maximum(-found.upper.marginals, 0.0), 0.0),
+    return LPSolution(
+        x=result.x,
+        value=float(result.fun),
+        ineq_duals=np.maximum(-result.ineqlin.marginals, 0.0),
+        eq_duals=result.eqlin.marginals,
+        lower_duals=np.where(np.isfinite(lower), np.maximum(result.lower.marginals, 0.0), 0.0),
+        upper_duals=np.where(np.isfinite(upper), np.maximum(-result.upper.marginals, 0.0), 0.0),
     )

@@ -1,10 +1,8 @@
-"""Euclidean lengths over the whole range of float64.
+"""Euclidean norms over the whole range of float64, and norms of pairwise normals w_i - w_k.
 
-The sum of squares underflows to 0 for entries below 1e-162 and overflows above 1e154. A length of
-0 of a row that is not zero would make two classes "equal" and their boundary "unreachable", so
-every length behind a certificate comes from here.
-
-Norms of pairwise normals w_i - w_k.
+The sum of squares underflows to 0 for entries below 1e-162 and overflows above 1e154. A norm of
+0 for a row that is not zero would make two classes "equal" and their boundary "unreachable", so
+every norm behind a certificate is computed here.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from __future__ import annotations
 import weakref
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
@@ -21,10 +20,10 @@ TINY = torch.finfo(torch.float64).tiny
 half of the smallest subnormal number each."""
 
 _SMALL, _LARGE = 1e-140, 1e150
-"""Between these, no square of an entry that matters has underflowed and no sum overflowed."""
+"""Between these, no square of a relevant entry has underflowed and no sum has overflowed."""
 
 
-def lengths(x: Tensor) -> Tensor:
+def lengths(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
     """Return the Euclidean length (...) of each row of `x` (..., d), float64.
 
     Exact up to rounding for any finite entries; +inf where the length itself is above the largest
@@ -43,14 +42,14 @@ def lengths(x: Tensor) -> Tensor:
 _norms: weakref.WeakKeyDictionary[LinearHead, dict[float, Tensor]] = weakref.WeakKeyDictionary()
 
 
-def pair_norms(head: LinearHead, p: float = 2.0) -> Tensor:
-    """Return |w_i - w_k|_p for all pairs, (K,K), float64; kept per head. p is 1 or 2.
+def pair_norms(head: LinearHead, p: float = 2.0) -> Float64[Tensor, "K K"]:
+    """Return |w_i - w_k|_p for all pairs, (K,K), float64; cached per head. p is 1 or 2.
 
     The differences are formed explicitly: the expansion by a matrix product would lose all
-    digits of nearly equal rows. 0 stands for equal rows and nothing else.
+    digits of nearly equal rows. 0 means equal rows and nothing else.
     """
-    kept = _norms.setdefault(head, {})
-    if p not in kept:
+    cached = _norms.setdefault(head, {})
+    if p not in cached:
         w = head.weight
         norms = torch.cdist(w, w, p=p, compute_mode="donot_use_mm_for_euclid_dist")
         if p == 2.0:
@@ -58,5 +57,5 @@ def pair_norms(head: LinearHead, p: float = 2.0) -> Tensor:
             strange = ~((norms > 1e-140) & (norms < 1e150)).fill_diagonal_(True)
             for i in strange.any(dim=1).nonzero()[:, 0].tolist():
                 norms[i, strange[i]] = lengths(w[i] - w[strange[i]])
-        kept[p] = norms
-    return kept[p]
+        cached[p] = norms
+    return cached[p]

@@ -1,4 +1,8 @@
-"""The one place that decides CONVERGED: everything is recomputed in float64 from raw inputs."""
+"""Certificates of flip points, tie points and region distances.
+
+Everything is recomputed in float64 from the head, the rows and the proposed points and multipliers;
+a solver's own distances and statuses are never read.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,17 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import TOO_FAR, absolute, dot_error
-from fsboundary.geometry.flips.bounds import dual_bound, reach_bound
-from fsboundary.geometry.flips.constraints import ClassRows, ConstraintRows, ExplicitRows
+from fsboundary.geometry.flips.bounds import dual_bound, dual_exclusion_radius
+from fsboundary.geometry.flips.constraints import (
+    ConstraintOperator,
+    DenseConstraints,
+    FactoredConstraints,
+)
 from fsboundary.geometry.flips.dual_problems import DualProblems, FlipProblems, compress, expand
 from fsboundary.geometry.norms import TINY, lengths
 
@@ -19,14 +28,14 @@ from fsboundary.geometry.norms import TINY, lengths
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Proposal:
-    """What a finder says of P problems: nothing here is believed.
+    """The unverified solutions of a finder for P problems.
 
     Attributes
     ----------
     points : Tensor (P, d)
-        z', or NaN.
+        Points z', or NaN.
     active, multipliers : Tensor (P, S)
-        As in :class:`fsboundary.core.results.FlipPoints`.
+        Slots and multipliers as in :class:`fsboundary.core.results.FlipPoints`.
     steps : Tensor (P,)
     """
 
@@ -48,7 +57,7 @@ class Proposal:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Grade:
-    """Graded answers of P problems; fields as in :class:`fsboundary.core.results.FlipPoints`."""
+    """Graded solutions of P problems; fields as in :class:`fsboundary.core.results.FlipPoints`."""
 
     points: Tensor
     distance: Tensor
@@ -66,7 +75,7 @@ def grade_flips(
     *,
     rtol: float,
     max_steps: int,
-    ceiling: Tensor | None = None,
+    ceiling: Float64[Tensor, " P"] | None = None,
 ) -> Grade:
     """Grade proposed flip points; see :func:`grade_solutions`.
 
@@ -86,19 +95,19 @@ def grade_flips(
 
 def grade_solutions(
     problems: DualProblems,
-    points: Tensor,
-    lam: Tensor,
-    steps: Tensor,
+    points: Float64[Tensor, "P d"],
+    lam: Float64[Tensor, "P K"],
+    steps: Int[Tensor, " P"],
     *,
     rtol: float,
     max_steps: int,
-    ceiling: Tensor | None = None,
+    ceiling: Float64[Tensor, " P"] | None = None,
 ) -> Grade:
     """Grade proposed points (design.md, section 1, "Gap, everywhere").
 
     Problems that miss the tolerance when the constraints are evaluated through the logits, or are
-    infeasible within a radius only, are evaluated again with explicit rows, whose rounding is
-    smaller: classes with equal or nearly equal weights need that. The caller chunks: work arrays
+    infeasible within a radius only, are evaluated again with dense rows, whose rounding is
+    smaller: classes with equal or nearly equal weights need that. The caller makes chunks: arrays
     are (P,d) and (P,K), and (P,K,d) for the problems graded again.
 
     Parameters
@@ -110,66 +119,67 @@ def grade_solutions(
         Admissible multipliers.
     steps : Tensor (P,)
     rtol : float
-        CONVERGED needs gap and violation at most ``max(1e-9 scale, rtol * distance)``.
+        Relative tolerance: CONVERGED requires gap and violation to be at most
+        ``max(1e-9 scale, rtol * distance)``.
     max_steps : int
-        Rows that failed after this many steps are MAX_STEPS, others INACCURATE.
+        Number of steps from which failed rows are MAX_STEPS; others are INACCURATE.
     ceiling : Tensor (P,), optional
-        Every lower bound is cut to it before the gap is judged.
+        Upper limit of every lower bound, applied before the gap is checked.
     """
     cap = torch.full_like(points[:, 0], torch.inf) if ceiling is None else ceiling
-    grade = _grade(problems, ClassRows(problems), points, lam, rtol, cap)
+    grade = _grade(problems, FactoredConstraints(problems), points, lam, rtol, cap)
     again = ((grade.status != Status.CONVERGED) & torch.isfinite(grade.lower_bound)).nonzero()[:, 0]
     # splitting nothing would give one empty piece
-    for index in again.split(ExplicitRows.batch_size(problems)) if len(again) else ():
+    for index in again.split(DenseConstraints.batch_size(problems)) if len(again) else ():
         part = problems.take(index)
-        better = _grade(part, ExplicitRows(part), points[index], lam[index], rtol, cap[index])
-        # both bounds hold; a converged entry keeps the one that its gap was judged with
+        better = _grade(part, DenseConstraints(part), points[index], lam[index], rtol, cap[index])
+        # both bounds hold; a converged entry keeps the one that its gap was computed with
         first, second = grade.lower_bound[index], better.lower_bound
         done = better.status == Status.CONVERGED
         grade.lower_bound[index] = torch.where(done, second, torch.maximum(first, second))
-        keeps = _final(grade.status[index]) & ~_final(better.status)
+        is_final = _is_final(grade.status[index]) & ~_is_final(better.status)
         for name in ("distance", "gap", "violation", "status"):
             value = getattr(grade, name)
-            value[index] = torch.where(keeps, value[index], getattr(better, name))
+            value[index] = torch.where(is_final, value[index], getattr(better, name))
     return _finish(grade, lam, steps, max_steps)
 
 
-def _final(status: Tensor) -> Tensor:
+def _is_final(status: Tensor) -> Tensor:
     return (status == Status.CONVERGED) | (status == Status.INFEASIBLE)
 
 
 def _grade(
     problems: DualProblems,
-    rows: ConstraintRows,
+    operator: ConstraintOperator,
     points: Tensor,
     lam: Tensor,
     rtol: float,
     cap: Tensor,
 ) -> Grade:
-    """Grade with the given way of evaluating constraints; multipliers stay as they are."""
+    """Grade with the given constraint operator; multipliers stay as they are."""
     z, domain = problems.z, problems.head.domain
-    bound, u = dual_bound(problems, rows, lam, rows.values(z))
+    bound, u = dual_bound(problems, operator, lam, operator.values(z))
     bound = torch.minimum(bound, cap)
     distance, end = lengths(points - z), lengths(points)
     violation = torch.maximum(
-        _row_violation(problems, rows, points, end), lengths(points - domain.clip(points))
+        _row_violation(problems, operator, points, end), lengths(points - domain.clip(points))
     )
     allowed = torch.maximum(absolute(lengths(z) + end), rtol * distance)
     # NaN compares false, so a point that is not finite never passes
     converged = ((distance - bound).abs() <= allowed) & (violation <= allowed)
     converged &= torch.isfinite(allowed)
-    # lowering a bound keeps it true, and keeps the gap of an answer from being negative
+    # lowering a bound keeps it valid, and makes the gap nonnegative
     bound = torch.where(converged, torch.minimum(bound, distance), bound)
     status = torch.where(converged, int(Status.CONVERGED), int(Status.INACCURATE))
     failed = (~converged).nonzero()[:, 0]
     if len(failed):
         part = problems.take(failed)
-        radius = reach_bound(part, rows.take(failed), lam[failed], u[failed])
+        radius = dual_exclusion_radius(part, operator.take(failed), lam[failed], u[failed])
         radius = torch.minimum(radius, cap[failed])
-        none = torch.isinf(radius) | (radius > TOO_FAR * _scale(part))
+        infeasible = torch.isinf(radius) | (radius > TOO_FAR * _scale(part))
         bound[failed] = torch.maximum(bound[failed], radius)
-        status[failed] = torch.where(none, int(Status.INFEASIBLE), status[failed])
-        distance[failed] = torch.where(none, torch.inf, torch.nan).to(distance)
+        status[failed] = torch.where(infeasible, int(Status.INFEASIBLE), status[failed])
+        distance[failed] = torch.where(infeasible, torch.inf, torch.nan).to(distance)
     gap = torch.where(torch.isinf(bound), 0.0, distance - bound)
     return Grade(
         points=points,
@@ -184,29 +194,29 @@ def _grade(
 
 
 def _row_violation(
-    problems: DualProblems, rows: ConstraintRows, points: Tensor, end: Tensor
+    problems: DualProblems, operator: ConstraintOperator, points: Tensor, end: Tensor
 ) -> Tensor:
-    """Return the largest distance (P,) of `points` to the constraints they break.
+    """Return the largest distance (P,) of `points` to the constraints they violate.
 
-    Raised by the rounding of its own evaluation: a slack that rounds to 0 may be broken by far
+    Raised by the rounding of its own evaluation: a slack that rounds to 0 may be violated by far
     more than the tolerance where two rows nearly agree. `end` is the length of each point.
     """
     norms = problems.row_norms()
-    size, offset_size = rows.sizes()
+    size, offset_size = operator.sizes()
     gamma = dot_error(points.shape[1] + 8)
     # products of zeros do not underflow
     lost = (TINY * (end > 0).to(end))[:, None]
     doubt = gamma * (size * end[:, None] + offset_size + lost)
-    broken = problems.misses(points, end, rows.values(points), doubt, gamma)
+    violation = problems.violations(points, end, operator.values(points), doubt, gamma)
     constant = norms == 0
     if bool(constant.any()):
-        # equal weight rows: the constraint is about the biases alone, met exactly or never
-        lost = torch.where(problems.never(), torch.inf, 0.0).to(norms)
-        broken = torch.where(constant, lost, broken / norms)
+        # equal weight rows: the constraint compares the biases only, and holds exactly or nowhere
+        infinite = torch.where(problems.infeasible_constants(), torch.inf, 0.0).to(norms)
+        violation = torch.where(constant, infinite, violation / norms)
     else:
-        broken = broken / norms
+        violation = violation / norms
     # an overflow hides the violation
-    worst = torch.where(torch.isinf(norms), torch.nan, broken).amax(dim=1)
+    worst = torch.where(torch.isinf(norms), torch.nan, violation).amax(dim=1)
     return torch.where(torch.isfinite(points).all(dim=1), worst, torch.nan)
 
 
@@ -221,7 +231,7 @@ def _scale(problems: DualProblems) -> Tensor:
 
 
 def _finish(grade: Grade, lam: Tensor, steps: Tensor, max_steps: int) -> Grade:
-    """Blank the entries that failed and lay the multipliers out as (P,S)."""
+    """Set failed entries to NaN and compress the multipliers to (P,S)."""
     ran_out = (grade.status == Status.INACCURATE) & (steps >= max_steps)
     status = torch.where(ran_out, int(Status.MAX_STEPS), grade.status)
     failed = status != Status.CONVERGED
@@ -236,3 +246,47 @@ def _finish(grade: Grade, lam: Tensor, steps: Tensor, max_steps: int) -> Grade:
         multipliers=multipliers,
         status=status,
     )
+
+
+def grade_own_region(
+    others: dict[str, Tensor], z: Float64[Tensor, "B d"], rtol: float
+) -> tuple[dict[str, Tensor], Int[Tensor, " B"]]:
+    """Return the fields (B,1) of the row's own region, and the index (B,) of the nearest other.
+
+    A path that leaves a region enters another one at the same point, so the distance to the end of
+    the region is the smallest distance to another region.
+
+    Parameters
+    ----------
+    others : dict of str to Tensor
+        Graded fields (B,C) of the distances to the other regions, and their points (B,C,d).
+    z : Tensor (B, d), float64
+        The rows.
+    rtol : float
+        Tolerance of the gap relative to the distance.
+    """
+    known = torch.where(torch.isnan(others["distance"]), torch.inf, others["distance"])
+    distance, nearest = known.min(dim=1, keepdim=True)
+    bound, lowest = others["lower_bound"].min(dim=1, keepdim=True)
+    bound = torch.minimum(bound, distance)
+    end = others["points"][torch.arange(len(z), device=z.device), nearest[:, 0]]
+    allowed = torch.maximum(absolute(lengths(z) + lengths(end)), rtol * distance[:, 0])[:, None]
+    converged = torch.isfinite(distance) & (distance - bound <= allowed)
+    # if the gap stays open, the region with the lowest bound may be nearer
+    reason = others["status"].gather(1, lowest)
+    reason = torch.where(reason == Status.CONVERGED, int(Status.INACCURATE), reason)
+    none = (others["status"] == Status.INFEASIBLE).all(dim=1, keepdim=True)
+    status = torch.where(converged, int(Status.CONVERGED), reason)
+    status = torch.where(none, int(Status.UNBOUNDED), status)
+    failed = ~(converged | none)
+    violation = others["violation"].gather(1, nearest)
+    own = {
+        "distance": torch.where(failed, torch.nan, distance),
+        "lower_bound": bound,
+        "gap": torch.where(
+            failed, torch.nan, torch.where(torch.isinf(bound), 0.0, distance - bound)
+        ),
+        "violation": torch.where(failed, torch.nan, violation),
+        "status": status,
+    }
+    return own, nearest[:, 0]

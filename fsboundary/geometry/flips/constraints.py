@@ -1,8 +1,8 @@
-"""The constraints ``M x + c`` of flip and tie problems, applied in two ways.
+"""Constraint operators ``M x + c`` of flip and tie problems, factored and dense.
 
-:class:`ClassRows` works through the logits: two matrix products with W serve every problem and no
-(P,K,d) array exists. :class:`ExplicitRows` forms every row w - w': its rounding is relative to
-the rows themselves, so it keeps its digits where two classes have nearly equal weights.
+:class:`FactoredConstraints` works through the logits: two matrix products with W serve every
+problem and no (P,K,d) array exists. :class:`DenseConstraints` forms every row w - w': its rounding
+is relative to the rows themselves, so it is accurate where two classes have nearly equal weights.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from fsboundary.geometry.flips.dual_problems import DualProblems
 from fsboundary.geometry.norms import lengths, pair_norms
 
 
-class ConstraintRows(ABC):
-    """The constraint rows of P problems, tie and slacks, by slot."""
+class ConstraintOperator(ABC):
+    """Base of the operators of P problems: ties and slacks by slot."""
 
     @abstractmethod
     def values(self, x: Tensor) -> Tensor:
@@ -31,20 +31,20 @@ class ConstraintRows(ABC):
 
     @abstractmethod
     def sizes(self) -> tuple[Tensor, Tensor]:
-        """Return (P,K) magnitudes that bound the rounding of rows and of offsets."""
+        """Return magnitudes (P,K) that bound the rounding of rows and of offsets."""
 
     @abstractmethod
     def absolute_adjoint(self, lam: Tensor) -> Tensor:
-        """Return (P,d) the sum of absolute terms behind each entry of :meth:`adjoint`."""
+        """Return the sum of absolute terms in each entry of :meth:`adjoint`, (P,d)."""
 
     @abstractmethod
-    def take(self, index: Tensor) -> ConstraintRows:
-        """Return the rows of the problems at `index`."""
+    def take(self, index: Tensor) -> ConstraintOperator:
+        """Return the operator of the problems at `index`."""
 
 
 @final
-class ClassRows(ConstraintRows):
-    """Constraints through the logits; rounding relative to the weights themselves."""
+class FactoredConstraints(ConstraintOperator):
+    """Constraints through the logits; rounding is relative to the weights themselves."""
 
     def __init__(self, problems: DualProblems) -> None:
         self.problems = problems
@@ -71,18 +71,18 @@ class ClassRows(ConstraintRows):
             self.problems.per_slot(b[:, None] + b[None, :]),
         )
 
-    def take(self, index: Tensor) -> ClassRows:
-        """Return the rows of the problems at `index`."""
-        return ClassRows(self.problems.take(index))
+    def take(self, index: Tensor) -> FactoredConstraints:
+        """Return the operator of the problems at `index`."""
+        return FactoredConstraints(self.problems.take(index))
 
 
 @final
-class ExplicitRows(ConstraintRows):
-    """Constraints as an explicit (P,K,d) array, for few problems."""
+class DenseConstraints(ConstraintOperator):
+    """Constraints as a dense (P,K,d) array, for few problems."""
 
     def __init__(self, problems: DualProblems, parts: tuple[Tensor, Tensor] | None = None) -> None:
         self.problems = problems
-        self.matrix, self.offset = problems.form() if parts is None else parts
+        self.matrix, self.offset = problems.dense() if parts is None else parts
 
     @staticmethod
     def batch_size(problems: DualProblems) -> int:
@@ -105,7 +105,7 @@ class ExplicitRows(ConstraintRows):
         """Return |w - w'| and |b - b'| by slot."""
         return self.problems.per_slot(pair_norms(self.problems.head)), self.offset.abs()
 
-    def take(self, index: Tensor) -> ExplicitRows:
-        """Return the rows of the problems at `index`."""
+    def take(self, index: Tensor) -> DenseConstraints:
+        """Return the operator of the problems at `index`."""
         parts = (self.matrix[index], self.offset[index])
-        return ExplicitRows(self.problems.take(index), parts)
+        return DenseConstraints(self.problems.take(index), parts)

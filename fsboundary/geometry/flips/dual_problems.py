@@ -1,12 +1,10 @@
-"""What the dual Newton method, the bounds and the grading must know of a batch of problems.
+"""Batches of projection problems in dual form, and the flip problems of one head.
 
-Every problem projects a row onto a part of the domain that ties and slacks of logits cut out. A
+Every problem projects a row onto the part of the domain that ties and slacks of logits cut out. A
 constraint compares two classes: its row is w - w', its offset b - b'. The constraints of a problem
-lie in K slots; which classes a slot compares, and which multipliers are free, is the layout.
+are stored in K slots; the layout says which classes a slot compares and which multipliers are free.
 
-The flip problems of one head, and how their multipliers are laid out.
-
-A multiplier table ``lam`` (P,K) holds, for the problem of row z with source i and target j:
+For flip problems, a multiplier table ``lam`` (P,K) holds, for row z with source i and target j:
 slot j the free multiplier of the tie ``(w_i - w_j).z' + b_i - b_j = 0``, slot k the multiplier
 ``>= 0`` of the slack ``(w_j - w_k).z' + b_j - b_k >= 0``, slot i zero.
 """
@@ -18,6 +16,7 @@ from dataclasses import dataclass
 from typing import Self, final
 
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
@@ -63,11 +62,11 @@ class DualProblems(ABC):
 
     @abstractmethod
     def absolute_coefficients(self, lam: Tensor) -> Tensor:
-        """Return (P,K) the sums of |λ| that each class's weights enter with."""
+        """Return the sums of |λ| with which each class's weights enter, (P,K)."""
 
     @abstractmethod
-    def form(self) -> tuple[Tensor, Tensor]:
-        """Return M (P,K,d) and c (P,K), the slot without a constraint zero."""
+    def dense(self) -> tuple[Tensor, Tensor]:
+        """Return M (P,K,d) and c (P,K); the slot without a constraint is zero."""
 
     @abstractmethod
     def row_classes(self, slots: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,47 +77,49 @@ class DualProblems(ABC):
         """Return `lam` with negative multipliers of slacks set to 0."""
 
     @abstractmethod
-    def natural(self, lam: Tensor, values: Tensor) -> Tensor:
-        """Return what is missing for optimality by slot, (P,K): 0 where ties and slacks are met.
+    def natural_residual(self, lam: Tensor, values: Tensor) -> Tensor:
+        """Return the natural residual of the optimality conditions by slot, (P,K).
 
-        Both arguments are in feature units: multipliers times norms, values over norms.
+        0 where ties and slacks are met. Both arguments are in feature units: multipliers times
+        norms, values over norms.
         """
 
     @abstractmethod
-    def engage(self, active: Tensor, norms: Tensor) -> Tensor:
-        """Return `active` (P,K) with the ties and without the slot that has no constraint."""
+    def working_set(self, active: Tensor, norms: Tensor) -> Tensor:
+        """Return `active` (P,K) plus the ties and minus the slot that has no constraint."""
 
     @abstractmethod
-    def beaten(self, norms: Tensor) -> Tensor:
-        """Return multipliers (P,K) that prove a problem to have no point by equal weights alone.
+    def trivial_certificates(self, norms: Tensor) -> Tensor:
+        """Return multipliers (P,K) that prove infeasibility from classes with equal weights only.
 
-        0 in problems of which the biases of classes with equal weights say nothing.
+        0 in problems where the biases of classes with equal weights prove nothing.
         """
 
     @abstractmethod
-    def misses(
+    def violations(
         self, points: Tensor, end: Tensor, values: Tensor, doubt: Tensor, gamma: float
     ) -> Tensor:
-        """Return by how much `points` (P,d) break each constraint (P,K), logit units.
+        """Return by how much `points` (P,d) violate each constraint (P,K), logit units.
 
-        Raised by rounding: `doubt` (P,K) bounds that of `values`; `end` is the points' length.
+        Raised by rounding: `doubt` (P,K) bounds that of `values`; `end` (P,) is the norm of the
+        points.
         """
 
     @abstractmethod
-    def never(self) -> Tensor:
+    def infeasible_constants(self) -> Tensor:
         """Return which constraints (P,K) fail everywhere if the weights they compare are equal."""
 
     @abstractmethod
-    def question(self, row: int) -> tuple[int, tuple[int, ...]]:
-        """Return the class that may not be beaten in problem `row` and those it must tie with."""
+    def infeasibility_key(self, row: int) -> tuple[int, tuple[int, ...]]:
+        """Return the class that must be highest in problem `row` and those it must tie with."""
 
     @abstractmethod
-    def laid_out(self, row: int, proof: Tensor) -> Tensor:
-        """Return `proof` (K,), as :func:`farkas_multipliers` lays it out, in own slots."""
+    def to_slots(self, row: int, proof: Tensor) -> Tensor:
+        """Return `proof` (K,) of :func:`farkas_multipliers` in the layout of the problem."""
 
 
-def empty_slots(problems: DualProblems) -> Tensor:
-    """Return multipliers (P,K), all 0."""
+def empty_slots(problems: DualProblems) -> Float64[Tensor, "P K"]:
+    """Return a multiplier table (P,K) of zeros."""
     shape = (len(problems.z), problems.head.num_classes)
     return torch.zeros(shape, dtype=torch.float64, device=problems.z.device)
 
@@ -178,14 +179,14 @@ class FlipProblems(DualProblems):
         return (-lam).scatter_(1, j, slacks - tie).scatter_(1, i, tie)
 
     def absolute_coefficients(self, lam: Tensor) -> Tensor:
-        """Return (P,K) the sums of |λ| that each class's weights enter with."""
+        """Return the sums of |λ| with which each class's weights enter, (P,K)."""
         i, j = self.source[:, None], self.target[:, None]
         size = lam.abs()
         tie = size.gather(1, j)
         return size.scatter(1, j, size.sum(dim=1, keepdim=True)).scatter_(1, i, tie)
 
-    def form(self) -> tuple[Tensor, Tensor]:
-        """Return M (P,K,d) and c (P,K), slot i zero."""
+    def dense(self) -> tuple[Tensor, Tensor]:
+        """Return M (P,K,d) and c (P,K); slot i is zero."""
         w, b = self.head.weight, self.head.bias
         j = self.target
         matrix = w[j][:, None, :] - w
@@ -208,56 +209,58 @@ class FlipProblems(DualProblems):
         j = self.target[:, None]
         return lam.clamp_min(0.0).scatter_(1, j, lam.gather(1, j))
 
-    def natural(self, lam: Tensor, values: Tensor) -> Tensor:
-        """Return what is missing for optimality by slot, (P,K), feature units."""
+    def natural_residual(self, lam: Tensor, values: Tensor) -> Tensor:
+        """Return the natural residual by slot, (P,K), feature units."""
         j = self.target[:, None]
         return torch.minimum(lam, values).scatter_(1, j, values.gather(1, j))
 
-    def engage(self, active: Tensor, norms: Tensor) -> Tensor:
-        """Return `active` (P,K) with the tie and without slot i."""
+    def working_set(self, active: Tensor, norms: Tensor) -> Tensor:
+        """Return `active` (P,K) plus the tie and minus slot i."""
         active = active & (norms > 0)
         active.scatter_(1, self.target[:, None], True)
         return active.scatter_(1, self.source[:, None], False)
 
-    def beaten(self, norms: Tensor) -> Tensor:
+    def trivial_certificates(self, norms: Tensor) -> Tensor:
         """Return 1 in the slots (P,K) of classes with the target's weights and a larger bias."""
         bias = self.head.bias
         out = (norms == 0) & (bias[self.target][:, None] < bias)
         out.scatter_(1, self.source[:, None], False)
         return out.scatter_(1, self.target[:, None], False).to(norms)
 
-    def misses(
+    def violations(
         self, points: Tensor, end: Tensor, values: Tensor, doubt: Tensor, gamma: float
     ) -> Tensor:
-        """Return by how much `points` (P,d) break each constraint (P,K), logit units."""
+        """Return by how much `points` (P,d) violate each constraint (P,K), logit units."""
         i, j = self.source[:, None], self.target[:, None]
         normal, offset = self.tie_rows()
-        broken = (doubt - values).clamp_min(0.0)
-        # the tie is always evaluated by its explicit row; products of zeros do not underflow
+        violation = (doubt - values).clamp_min(0.0)
+        # the tie is always evaluated by its dense row; products of zeros do not underflow
         off = (torch.linalg.vecdot(normal, points) + offset).abs()
         lost = TINY * (end > 0).to(end)
         off = off + gamma * (lengths(normal) * end + offset.abs() + lost)
-        return broken.scatter(1, j, off[:, None]).scatter_(1, i, 0.0)
+        return violation.scatter(1, j, off[:, None]).scatter_(1, i, 0.0)
 
-    def never(self) -> Tensor:
+    def infeasible_constants(self) -> Tensor:
         """Return which constraints (P,K) fail everywhere if the weights they compare are equal."""
         b = self.head.bias
         slack = (b[:, None] < b)[self.target]
         tie = (b[self.source] != b[self.target])[:, None]
         return slack.scatter(1, self.target[:, None], tie).scatter_(1, self.source[:, None], False)
 
-    def question(self, row: int) -> tuple[int, tuple[int, ...]]:
-        """Return the target, which may not be beaten, and the source, which it must tie with."""
+    def infeasibility_key(self, row: int) -> tuple[int, tuple[int, ...]]:
+        """Return the target, which must be highest, and the source, which it must tie with."""
         return int(self.target[row]), (int(self.source[row]),)
 
-    def laid_out(self, row: int, proof: Tensor) -> Tensor:
+    def to_slots(self, row: int, proof: Tensor) -> Tensor:
         """Return `proof` (K,) with the tie's multiplier at the target, for ``w_i - w_j``."""
         lam, i, j = proof.clone(), int(self.source[row]), int(self.target[row])
         lam[j], lam[i] = -lam[i], 0.0
         return lam
 
 
-def compress(lam: Tensor) -> tuple[Tensor, Tensor]:
+def compress(
+    lam: Float64[Tensor, "P K"],
+) -> tuple[Int[Tensor, "P S"], Float64[Tensor, "P S"]]:
     """Return the nonzero slots of `lam` (P,K), ascending, as (P,S) with -1, and their values."""
     used = lam != 0
     width = max(1, int(used.sum(dim=1).amax())) if len(lam) else 1
@@ -266,16 +269,18 @@ def compress(lam: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(valid, slots, -1), torch.where(valid, lam.gather(1, slots), 0.0)
 
 
-def expand(problems: FlipProblems, active: Tensor, multipliers: Tensor) -> Tensor:
-    """Return the table (P,K) of admissible multipliers that `active` and `multipliers` propose.
+def expand(
+    problems: FlipProblems, active: Int[Tensor, "P S"], multipliers: Float[Tensor, "P S"]
+) -> Float64[Tensor, "P K"]:
+    """Return the table (P,K) of admissible multipliers proposed by `active` and `multipliers`.
 
-    What is not admissible becomes 0, which is admissible: indices out of range or equal to the
+    Inadmissible entries become 0, which is admissible: indices out of range or equal to the
     source, numbers that are not finite, negative multipliers of slacks.
     """
     k = problems.head.num_classes
     j = problems.target[:, None]
-    fine = (active >= 0) & (active < k) & (active != problems.source[:, None])
-    fine &= torch.isfinite(multipliers) & ((multipliers > 0) | (active == j))
+    valid = (active >= 0) & (active < k) & (active != problems.source[:, None])
+    valid &= torch.isfinite(multipliers) & ((multipliers > 0) | (active == j))
     lam = torch.zeros((len(active), k), dtype=torch.float64, device=active.device)
-    slots = torch.where(fine, active, 0)
-    return lam.scatter_add_(1, slots, torch.where(fine, multipliers.to(torch.float64), 0.0))
+    slots = torch.where(valid, active, 0)
+    return lam.scatter_add_(1, slots, torch.where(valid, multipliers.to(torch.float64), 0.0))

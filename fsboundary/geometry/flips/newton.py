@@ -1,12 +1,10 @@
-"""The Newton system of the dual, on the constraints that are active.
-
-Batched semismooth Newton on the dual of flip and tie problems.
+"""Batched semismooth Newton method for the dual of flip and tie problems.
 
 Minimise f(λ) = λᵀ(M z' + c) - ½|z' - z|² with z' = clip(z + Mᵀλ), slack multipliers >= 0: convex,
-piecewise quadratic, gradient M z' + c, generalised Hessian M diag(free) Mᵀ. Each step solves for
-the constraints that are active or violated and projects (Bertsekas, "Projected Newton methods for
-optimization problems with simple constraints", SIAM J. Control Optim. 20 (1982)), with a
-safeguarded line search along the projected arc. Solved problems leave the batch.
+piecewise quadratic, gradient M z' + c, generalised Hessian M diag(free) Mᵀ. Each step solves the
+Newton system on the constraints that are active or violated and projects (Bertsekas, "Projected
+Newton methods for optimization problems with simple constraints", SIAM J. Control Optim. 20
+(1982)), with a safeguarded line search along the projected arc. Solved problems leave the batch.
 """
 
 from __future__ import annotations
@@ -16,18 +14,23 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
-from fsboundary.core.tolerance import ATOL_SHARE, EPS, TOO_FAR
+from fsboundary.core.tolerance import ATOL_FRACTION, EPS, TOO_FAR
 from fsboundary.geometry.batching import chunks
-from fsboundary.geometry.flips.constraints import ClassRows, ConstraintRows, ExplicitRows
+from fsboundary.geometry.flips.constraints import (
+    ConstraintOperator,
+    DenseConstraints,
+    FactoredConstraints,
+)
 from fsboundary.geometry.flips.dual_problems import DualProblems
 from fsboundary.geometry.norms import pair_norms
 
 _TABLE_CLASSES = 24
-"""Up to this many classes, all products of two weight rows are tabled and one matrix product
-makes every Hessian; above, rows are gathered for the active constraints alone."""
+"""Up to this many classes, all products of two weight rows are tabulated and one matrix product
+makes every Hessian; above, rows are gathered for the active constraints only."""
 
 _TABLE_SPREAD = 1e-4
 """The table works with products of rows, not of their differences, so it loses digits where two
@@ -36,10 +39,248 @@ rows nearly agree. Below this relative distance of rows they are gathered instea
 _GATHER_BYTES = 32 << 20
 """Cap on one array of gathered rows (P,S,d); longer batches are built piece by piece."""
 
+_INNER = 1e-3
+"""The inner stopping tolerance is this fraction of what the certificate allows. Newton's last step
+gains more digits than that, so the certificate does not fail because one is missing."""
+
+_ARMIJO = 1e-4
+_MAX_STALLED = 12
+"""Consecutive steps that gain nothing beyond rounding before a row is given up."""
+
+_RIDGE_MIN, _RIDGE_FIRST, _RIDGE_UP, _RIDGE_DOWN = 1e-13, 1e-8, 30.0, 0.1
+"""Levenberg's ridge on the unit diagonal of the Hessian. The smallest only keeps dependent
+constraints solvable; a rejected step starts at the second and multiplies by the third, an
+accepted one multiplies by the last and falls back to the smallest below the second."""
+
+_POLISH_RTOL = 1e-10
+"""Fraction of the squared distance that constraint values times multipliers may cost: a hundredth
+of the default relative tolerance."""
+
+_MAX_ADDED = 24
+"""Limit on the violated constraints, the worst first, that enter a step besides those that carry a
+multiplier: with a thousand classes hundreds are violated at the start and few stay active."""
+
 _tables: weakref.WeakKeyDictionary[LinearHead, Tensor | None] = weakref.WeakKeyDictionary()
 
 
-def solve_active(
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DualSolution:
+    """Proposed multipliers (P,K), points (P,d), steps and whether the inner stop was met (P,)."""
+
+    multipliers: Tensor
+    points: Tensor
+    steps: Tensor
+    solved: Tensor
+
+
+@final
+@dataclass(slots=True, kw_only=True, eq=False)
+class _NewtonState:
+    """State of the problems that are not finished; every field is batch first."""
+
+    index: Tensor
+    norms: Tensor
+    size: Tensor
+    lam: Tensor
+    values: Tensor
+    points: Tensor
+    objective: Tensor
+    residual: Tensor
+    ridge: Tensor
+    stalled: Tensor
+
+    def take(self, mask: Tensor) -> _NewtonState:
+        """Return the rows where `mask` is true."""
+        return _NewtonState(**{name: getattr(self, name)[mask] for name in self.__slots__})
+
+
+def solve_dual(
+    problems: DualProblems,
+    start: tuple[Float64[Tensor, "P K"], Bool[Tensor, " P"]],
+    rtol: float,
+    max_steps: int,
+    *,
+    dense: bool = False,
+) -> DualSolution:
+    """Solve P problems; rows that fail keep their last admissible multipliers.
+
+    Parameters
+    ----------
+    problems : DualProblems
+        Problems whose rows are finite and inside the domain.
+    start : Tensor (P, K), Tensor (P,)
+        Admissible multipliers, and for which problems they prove that there is no point.
+    rtol : float
+        Relative tolerance of distance and bound.
+    max_steps : int
+        Limit on the evaluations of the dual per row.
+    dense : bool
+        Whether to form every constraint row: slower, exact for classes with nearly equal weights.
+    """
+    norms = problems.row_norms()
+    out = _initial_solution(problems, start, norms)
+    open_rows = ~out.solved
+    work = problems.take(open_rows)
+    state = _initial_state(problems, open_rows, norms, out.multipliers)
+    operator: ConstraintOperator = DenseConstraints(work) if dense else FactoredConstraints(work)
+    trial = state.lam
+    for count in range(1, max_steps + 1):
+        if len(state.index) == 0:
+            break
+        _accept_or_reject(state, work, trial, _evaluate(work, operator, trial))
+        distance = torch.linalg.vector_norm(state.points - work.z, dim=1)
+        solved = _is_solved(state, distance, rtol)
+        ends = solved | (state.stalled >= _MAX_STALLED) | (count == max_steps)
+        if bool(ends.any()):
+            _store(out, state, work, operator, distance, ends)
+            out.steps[state.index[ends]] = count
+            out.solved[state.index[ends]] = solved[ends]
+            state, work, operator = state.take(~ends), work.take(~ends), operator.take(~ends)
+        if len(state.index):
+            trial = _next_trial(state, work)
+    return out
+
+
+def _initial_solution(
+    problems: DualProblems, start: tuple[Tensor, Tensor], norms: Tensor
+) -> DualSolution:
+    """Return the solution before the first step: solved where `start` proves there is no point."""
+    multipliers, solved = start[0].clone(), start[1].clone()
+    certificates = problems.trivial_certificates(norms)
+    infeasible = certificates.any(dim=1)
+    if bool(infeasible.any()):
+        multipliers = torch.where(infeasible[:, None], certificates, multipliers)
+        solved = solved | infeasible
+    return DualSolution(
+        multipliers=multipliers,
+        points=torch.full_like(problems.z, torch.nan),
+        steps=torch.ones_like(solved, dtype=torch.int64),
+        solved=solved,
+    )
+
+
+def _initial_state(
+    problems: DualProblems, mask: Tensor, norms: Tensor, lam: Tensor
+) -> _NewtonState:
+    """Return the state of the rows in `mask` before the first evaluation."""
+    index = mask.nonzero()[:, 0]
+    inf = torch.full((len(index),), torch.inf, dtype=lam.dtype, device=lam.device)
+    row_norms = norms[index]
+    offsets = problems.head.bias.abs().amax() / row_norms.amax(dim=1).clamp_min(1e-300)
+    return _NewtonState(
+        index=index,
+        norms=row_norms,
+        size=torch.linalg.vector_norm(problems.z[index], dim=1) + offsets,
+        lam=lam[index],
+        values=torch.zeros_like(row_norms),
+        points=problems.z[index],
+        objective=inf,
+        residual=inf.clone(),
+        ridge=torch.full_like(inf, _RIDGE_MIN),
+        stalled=torch.zeros_like(index),
+    )
+
+
+def _evaluate(
+    problems: DualProblems, operator: ConstraintOperator, lam: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return z' (P,d), constraint values (P,K) and f (P,) at multipliers `lam` (P,K)."""
+    points = problems.head.domain.clip(problems.z + operator.adjoint(lam))
+    values = operator.values(points)
+    moved = points - problems.z
+    objective = torch.linalg.vecdot(lam, values) - 0.5 * torch.linalg.vecdot(moved, moved)
+    return points, values, objective
+
+
+def _residual(problems: DualProblems, lam: Tensor, values: Tensor, norms: Tensor) -> Tensor:
+    """Return the natural residual of the optimality conditions, (P,), feature units."""
+    inverse = torch.where(norms > 0, 1 / norms, 0.0)
+    return problems.natural_residual(lam * norms, values * inverse).abs().amax(dim=1)
+
+
+def _accept_or_reject(
+    state: _NewtonState,
+    work: DualProblems,
+    trial: Tensor,
+    evaluated: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Accept the trial where f decreases enough, and set the ridge of the next step."""
+    points, values, objective = evaluated
+    change = torch.linalg.vecdot(state.values, trial - state.lam)
+    noise = 64 * EPS * torch.linalg.vecdot(trial.abs(), state.norms) * state.size
+    good = objective <= state.objective + _ARMIJO * change.clamp_max(0.0) + noise
+    gain = state.objective - objective > noise
+    take = good[:, None]
+    state.lam = torch.where(take, trial, state.lam)
+    state.values = torch.where(take, values, state.values)
+    state.points = torch.where(take, points, state.points)
+    state.objective = torch.where(good, objective, state.objective)
+    residual = _residual(work, trial, values, state.norms)
+    gain |= residual < 0.5 * state.residual
+    state.residual = torch.where(good, residual, state.residual)
+    state.stalled = torch.where(gain & good, 0, state.stalled + 1)
+    softer = state.ridge * _RIDGE_DOWN
+    softer = torch.where(softer < _RIDGE_FIRST, _RIDGE_MIN, softer)
+    harder = (state.ridge * _RIDGE_UP).clamp_min(_RIDGE_FIRST)
+    state.ridge = torch.where(good, softer, harder)
+
+
+def _is_solved(state: _NewtonState, distance: Tensor, rtol: float) -> Tensor:
+    """Return which rows meet the inner tolerance or are proved to be too far (P,)."""
+    allowed = torch.maximum(ATOL_FRACTION * (state.size + distance), rtol * distance)
+    far = -state.objective > 0.5 * (TOO_FAR * state.size) ** 2
+    return (state.residual <= _INNER * allowed) | far
+
+
+def _store(
+    out: DualSolution,
+    state: _NewtonState,
+    work: DualProblems,
+    operator: ConstraintOperator,
+    distance: Tensor,
+    ends: Tensor,
+) -> None:
+    """Write multipliers and points of the rows in `ends` to `out`, polished where needed."""
+    where = state.index[ends]
+    out.multipliers[where] = state.lam[ends]
+    out.points[where] = state.points[ends]
+    missed = torch.linalg.vecdot(state.lam.abs(), state.values.abs())
+    off = ends & (missed > _POLISH_RTOL * distance * distance)
+    if bool(off.any()):
+        polished = _polish(state.take(off), work.take(off), operator.take(off))
+        out.points[state.index[off]] = polished
+
+
+def _polish(state: _NewtonState, work: DualProblems, operator: ConstraintOperator) -> Tensor:
+    """Return the points (P,d), moved onto their active constraints.
+
+    z' = clip(z + Mᵀλ) inherits the rounding of Mᵀλ. Where a flip point is far and its constraints
+    nearly parallel, Mᵀλ is a difference of huge vectors: the constraints are then missed by more
+    than is allowed, and the distance by that times λ.
+    """
+    points = state.points
+    active = (state.lam != 0) & (state.norms > 0)
+    delta = _solve_active(work, points, active, state.values, state.norms, state.ridge)
+    low, high = work.head.domain.limits(points)
+    free = (points > low) & (points < high)
+    return work.head.domain.clip(points + torch.where(free, operator.adjoint(delta), 0.0))
+
+
+def _next_trial(state: _NewtonState, work: DualProblems) -> Tensor:
+    """Return the next trial multipliers (P,K)."""
+    depth = torch.where(state.norms > 0, state.values / state.norms, torch.inf)
+    active = state.lam > 0
+    violated = (depth < 0) & ~active
+    if violated.shape[1] > _MAX_ADDED:
+        worst = depth.masked_fill(~violated, 0.0).topk(_MAX_ADDED, dim=1, largest=False)
+        violated &= depth <= worst.values[:, -1:]
+    active = work.working_set(active | violated, state.norms)
+    delta = _solve_active(work, state.points, active, state.values, state.norms, state.ridge)
+    return work.project(state.lam + delta)
+
+
+def _solve_active(
     problems: DualProblems,
     points: Tensor,
     active: Tensor,
@@ -53,36 +294,37 @@ def solve_active(
 
     Parameters
     ----------
+    problems : DualProblems
     points : Tensor (P, d)
         z' at the current multipliers.
     active : Tensor (P, K), bool
-        The set A; slots with a zero row must not be in it.
+        The set A; it must not contain slots with a zero row.
     values, norms : Tensor (P, K)
         Constraint values and norms of the constraint rows.
     ridge : Tensor (P,)
-        Added to the diagonal.
+        Number added to the diagonal.
     """
     width = int(active.sum(dim=1).amax())
     slots = active.to(torch.uint8).topk(width, dim=1).indices
     valid = active.gather(1, slots)
     first, second = problems.row_classes(slots, valid)
     scale = torch.where(valid, norms.gather(1, slots), 1.0)
-    system = _products(problems.head, points, first, second)
+    system = _inner_products(problems.head, points, first, second)
     system = system / (scale[:, :, None] * scale[:, None, :])
     system.diagonal(dim1=1, dim2=2).add_((~valid).to(scale.dtype) + ridge[:, None])
     right = torch.where(valid, values.gather(1, slots) / scale, 0.0)
     if width == 1:
-        answer = -right / system[:, 0]
+        solution = -right / system[:, 0]
     else:
         factor, info = torch.linalg.cholesky_ex(system)
         solved = torch.cholesky_solve(-right[..., None], factor)[..., 0]
         # not positive definite after rounding: a gradient step, and the next ridge is larger
-        answer = torch.where((info == 0)[:, None], solved, -right)
-    delta = torch.where(valid, answer / scale, 0.0)
+        solution = torch.where((info == 0)[:, None], solved, -right)
+    delta = torch.where(valid, solution / scale, 0.0)
     return torch.zeros_like(values).scatter_(1, slots, delta)
 
 
-def _products(head: LinearHead, points: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def _inner_products(head: LinearHead, points: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Return (P,S,S) inner products of the rows w_first - w_second over the free coordinates."""
     bounded = head.domain.kind != "unbounded"
     free = None
@@ -91,7 +333,7 @@ def _products(head: LinearHead, points: Tensor, first: Tensor, second: Tensor) -
         free = ((points > low) & (points < high)).to(points.dtype)
     table = _table(head)
     if table is None:
-        return _gathered(head, free, first, second)
+        return _gather_products(head, free, first, second)
     k = head.num_classes
     # every coordinate is free without a domain: one Hessian for all rows
     everywhere = table.sum(dim=0).expand(len(points), k * k)
@@ -105,7 +347,9 @@ def _products(head: LinearHead, points: Tensor, first: Tensor, second: Tensor) -
     return out
 
 
-def _gathered(head: LinearHead, free: Tensor | None, first: Tensor, second: Tensor) -> Tensor:
+def _gather_products(
+    head: LinearHead, free: Tensor | None, first: Tensor, second: Tensor
+) -> Tensor:
     """Return the products from explicitly gathered rows, piece by piece."""
     count, slots = first.shape
     size = max(1, _GATHER_BYTES // (8 * slots * head.num_features))
@@ -129,210 +373,3 @@ def _table(head: LinearHead) -> Tensor | None:
         else:
             _tables[head] = None
     return _tables[head]
-
-
-_INNER = 1e-3
-"""The inner stop is this share of what the certificate allows. Newton's last step gains more
-digits than that, so the certificate does not fail for want of one."""
-
-_ARMIJO = 1e-4
-_STALLED = 12
-"""Steps in a row that gain nothing beyond rounding before a row is given up."""
-
-_RIDGE_MIN, _RIDGE_FIRST, _RIDGE_UP, _RIDGE_DOWN = 1e-13, 1e-8, 30.0, 0.1
-"""Levenberg's ridge on the unit diagonal of the Hessian. The smallest only keeps dependent
-constraints solvable; a rejected step starts at the second and multiplies by the third, an
-accepted one multiplies by the last and falls back to the smallest below the second."""
-
-
-_MISSED = 1e-10
-"""Share of the squared distance that constraint values times multipliers may cost: a hundredth of
-the default relative tolerance."""
-
-_ADDED = 24
-"""At most so many violated constraints, the worst first, enter a step besides those that carry a
-multiplier: with a thousand classes hundreds are violated at the start and few stay active."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DualSolution:
-    """Proposed multipliers (P,K), points (P,d), steps and whether the inner stop was met (P,)."""
-
-    multipliers: Tensor
-    points: Tensor
-    steps: Tensor
-    solved: Tensor
-
-
-@final
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Rows:
-    """State of the rows still at work; every field is batch first."""
-
-    index: Tensor
-    norms: Tensor
-    size: Tensor
-    lam: Tensor
-    values: Tensor
-    points: Tensor
-    objective: Tensor
-    residual: Tensor
-    ridge: Tensor
-    stalled: Tensor
-
-    def keep(self, mask: Tensor) -> _Rows:
-        """Return the rows where `mask` is true."""
-        return _Rows(**{name: getattr(self, name)[mask] for name in self.__slots__})
-
-
-def evaluate(
-    problems: DualProblems, rows: ConstraintRows, lam: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return z' (P,d), constraint values (P,K) and f (P,) at multipliers `lam` (P,K)."""
-    points = problems.head.domain.clip(problems.z + rows.adjoint(lam))
-    values = rows.values(points)
-    moved = points - problems.z
-    objective = torch.linalg.vecdot(lam, values) - 0.5 * torch.linalg.vecdot(moved, moved)
-    return points, values, objective
-
-
-def _residual(problems: DualProblems, lam: Tensor, values: Tensor, norms: Tensor) -> Tensor:
-    """Return the natural residual of the optimality conditions, (P,), feature units."""
-    inverse = torch.where(norms > 0, 1 / norms, 0.0)
-    return problems.natural(lam * norms, values * inverse).abs().amax(dim=1)
-
-
-def solve_dual(
-    problems: DualProblems,
-    start: tuple[Tensor, Tensor],
-    rtol: float,
-    max_steps: int,
-    *,
-    explicit: bool = False,
-) -> DualSolution:
-    """Solve P problems; rows that fail keep their last admissible multipliers.
-
-    Parameters
-    ----------
-    problems : DualProblems
-        Rows finite and inside the domain.
-    start : Tensor (P, K), Tensor (P,)
-        Admissible multipliers, and for which problems they prove that there is no point.
-    rtol : float
-        Relative tolerance of distance and bound.
-    max_steps : int
-        Evaluations of the dual a row may take.
-    explicit : bool
-        Form every constraint row: slower, exact for classes with nearly equal weights.
-    """
-    out_lam, stuck = start[0].clone(), start[1]
-    norms = problems.row_norms()
-    beaten = problems.beaten(norms)
-    lost = beaten.any(dim=1)
-    if bool(lost.any()):
-        out_lam = torch.where(lost[:, None], beaten, out_lam)
-        stuck = stuck | lost
-    out_points = torch.full_like(problems.z, torch.nan)
-    out_steps = torch.ones_like(stuck, dtype=torch.int64)
-    out_solved = stuck.clone()
-    work = problems.take(~stuck)
-    state = _begin(problems, ~stuck, norms, out_lam)
-    rows: ConstraintRows = ExplicitRows(work) if explicit else ClassRows(work)
-    trial = state.lam
-    for count in range(1, max_steps + 1):
-        if len(state.index) == 0:
-            break
-        _judge(state, work, trial, evaluate(work, rows, trial))
-        distance = torch.linalg.vector_norm(state.points - work.z, dim=1)
-        allowed = torch.maximum(ATOL_SHARE * (state.size + distance), rtol * distance)
-        far = -state.objective > 0.5 * (TOO_FAR * state.size) ** 2
-        solved = (state.residual <= _INNER * allowed) | far
-        ends = solved | (state.stalled >= _STALLED) | (count == max_steps)
-        if bool(ends.any()):
-            where = state.index[ends]
-            out_lam[where] = state.lam[ends]
-            out_points[where] = state.points[ends]
-            missed = torch.linalg.vecdot(state.lam.abs(), state.values.abs())
-            off = ends & (missed > _MISSED * distance * distance)
-            if bool(off.any()):
-                better = _polished(state.keep(off), work.take(off), rows.take(off))
-                out_points[state.index[off]] = better
-            out_steps[where] = count
-            out_solved[where] = solved[ends]
-            state, work, rows = state.keep(~ends), work.take(~ends), rows.take(~ends)
-        if len(state.index):
-            trial = _step(state, work)
-    return DualSolution(multipliers=out_lam, points=out_points, steps=out_steps, solved=out_solved)
-
-
-def _begin(problems: DualProblems, mask: Tensor, norms: Tensor, lam: Tensor) -> _Rows:
-    """Return the state of the rows in `mask` before the first evaluation."""
-    index = mask.nonzero()[:, 0]
-    inf = torch.full((len(index),), torch.inf, dtype=lam.dtype, device=lam.device)
-    rows = norms[index]
-    offsets = problems.head.bias.abs().amax() / rows.amax(dim=1).clamp_min(1e-300)
-    return _Rows(
-        index=index,
-        norms=rows,
-        size=torch.linalg.vector_norm(problems.z[index], dim=1) + offsets,
-        lam=lam[index],
-        values=torch.zeros_like(rows),
-        points=problems.z[index],
-        objective=inf,
-        residual=inf.clone(),
-        ridge=torch.full_like(inf, _RIDGE_MIN),
-        stalled=torch.zeros_like(index),
-    )
-
-
-def _judge(
-    state: _Rows, work: DualProblems, trial: Tensor, found: tuple[Tensor, Tensor, Tensor]
-) -> None:
-    """Accept the trial where f falls enough, and set the ridge of the next step."""
-    points, values, objective = found
-    change = torch.linalg.vecdot(state.values, trial - state.lam)
-    noise = 64 * EPS * torch.linalg.vecdot(trial.abs(), state.norms) * state.size
-    good = objective <= state.objective + _ARMIJO * change.clamp_max(0.0) + noise
-    gain = state.objective - objective > noise
-    take = good[:, None]
-    state.lam = torch.where(take, trial, state.lam)
-    state.values = torch.where(take, values, state.values)
-    state.points = torch.where(take, points, state.points)
-    state.objective = torch.where(good, objective, state.objective)
-    residual = _residual(work, trial, values, state.norms)
-    gain |= residual < 0.5 * state.residual
-    state.residual = torch.where(good, residual, state.residual)
-    state.stalled = torch.where(gain & good, 0, state.stalled + 1)
-    softer = state.ridge * _RIDGE_DOWN
-    softer = torch.where(softer < _RIDGE_FIRST, _RIDGE_MIN, softer)
-    harder = (state.ridge * _RIDGE_UP).clamp_min(_RIDGE_FIRST)
-    state.ridge = torch.where(good, softer, harder)
-
-
-def _polished(state: _Rows, work: DualProblems, rows: ConstraintRows) -> Tensor:
-    """Return the points (P,d), moved onto their active constraints.
-
-    z' = clip(z + Mᵀλ) inherits the rounding of Mᵀλ. Where a flip point is far and its constraints
-    nearly parallel, Mᵀλ is a difference of huge vectors: the constraints are then missed by more
-    than their share, and the distance by that times λ.
-    """
-    points = state.points
-    active = (state.lam != 0) & (state.norms > 0)
-    delta = solve_active(work, points, active, state.values, state.norms, state.ridge)
-    low, high = work.head.domain.limits(points)
-    free = (points > low) & (points < high)
-    return work.head.domain.clip(points + torch.where(free, rows.adjoint(delta), 0.0))
-
-
-def _step(state: _Rows, work: DualProblems) -> Tensor:
-    """Return the next trial multipliers (P,K)."""
-    depth = torch.where(state.norms > 0, state.values / state.norms, torch.inf)
-    active = state.lam > 0
-    fresh = (depth < 0) & ~active
-    if fresh.shape[1] > _ADDED:
-        last = depth.masked_fill(~fresh, 0.0).topk(_ADDED, dim=1, largest=False).values[:, -1:]
-        fresh &= depth <= last
-    active = work.engage(active | fresh, state.norms)
-    delta = solve_active(work, state.points, active, state.values, state.norms, state.ridge)
-    return work.project(state.lam + delta)

@@ -1,31 +1,37 @@
-"""The tie alone, in the domain: one multiplier, one monotone equation a problem.
+"""Projection onto one tie in the domain: a scalar dual problem.
 
-With a = w_i - w_j and z in the domain, t -> a . clip(z - t a) + c falls from the margin, is
-convex and piecewise linear, so Newton's method from t = 0 never passes the root and ends after
-finitely many pieces. It solves the nearest class exactly and starts the full problem.
+There is one multiplier and one monotone equation per problem. With a = w_i - w_j and z in the
+domain, t -> a . clip(z - t a) + c decreases from the margin, is convex and piecewise linear, so
+Newton's method from t = 0 never passes the root and ends after finitely many pieces. It solves the
+nearest class exactly and gives a start for the full problem.
 """
 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from fsboundary.core.tolerance import EPS
 from fsboundary.geometry.flips.dual_problems import FlipProblems, empty_slots
 
 MAX_PIECES = 60
-"""Newton steps at most; each crosses at least one kink. Real rows need three to six."""
+"""Limit on the Newton steps; each crosses at least one kink. Real rows need three to six."""
 
 
-def flip_start(problems: FlipProblems) -> tuple[Tensor, Tensor]:
-    """Return multipliers (P,K) that solve the tie alone, and which ties cannot be reached (P,)."""
-    multiplier, stuck = solve_tie(problems)
+def flip_start(
+    problems: FlipProblems,
+) -> tuple[Float64[Tensor, "P K"], Bool[Tensor, " P"]]:
+    """Return multipliers (P,K) that solve only the tie, and which ties are unreachable (P,)."""
+    multiplier, unreachable = solve_scalar_dual(problems)
     lam = empty_slots(problems)
-    return lam.scatter_(1, problems.target[:, None], multiplier[:, None]), stuck
+    return lam.scatter_(1, problems.target[:, None], multiplier[:, None]), unreachable
 
 
-def solve_tie(problems: FlipProblems) -> tuple[Tensor, Tensor]:
-    """Return the tie multiplier -t (P,) and which ties cannot be reached (P,), bool.
+def solve_scalar_dual(
+    problems: FlipProblems,
+) -> tuple[Float64[Tensor, " P"], Bool[Tensor, " P"]]:
+    """Return the tie multiplier -t (P,) and which ties are unreachable (P,), bool.
 
     A multiplier is admissible at any step, so its dual value is a lower bound even where the
     steps ran out. Unreachable ties (the slope vanishes before the root) get multiplier -1, whose
@@ -38,14 +44,14 @@ def solve_tie(problems: FlipProblems) -> tuple[Tensor, Tensor]:
     t = torch.zeros_like(offset)
     value = torch.linalg.vecdot(normal, z) + offset
     if domain.kind == "unbounded":
-        stuck = full == 0
-        t = torch.where(stuck, 1.0, value / full)
-        return -t, stuck & (offset != 0)
+        constant = full == 0
+        t = torch.where(constant, 1.0, value / full)
+        return -t, constant & (offset != 0)
     low, high = domain.limits(z)
-    # a coordinate that rests on a face stays there for every t > 0 if it would leave the domain
+    # a coordinate on a face stays there for every t > 0 if it would leave the domain
     moves = ~(((z <= low) & (normal > 0)) | ((z >= high) & (normal < 0)))
     slope = torch.linalg.vecdot(squares, moves.to(z.dtype))
-    stuck = torch.zeros_like(offset, dtype=torch.bool)
+    unreachable = torch.zeros_like(offset, dtype=torch.bool)
     rows = torch.arange(len(z), device=z.device)
     a, zz, sq, c = normal, z, squares, offset
     # |value| below this is rounding of its own evaluation
@@ -53,7 +59,7 @@ def solve_tie(problems: FlipProblems) -> tuple[Tensor, Tensor]:
     for _ in range(MAX_PIECES):
         small = value <= noise[rows] + 4 * EPS * t[rows] * full[rows]
         blocked = ~small & (slope == 0)
-        stuck[rows[blocked]] = True
+        unreachable[rows[blocked]] = True
         go = ~(small | blocked)
         if not bool(go.all()):
             rows, value, slope = rows[go], value[go], slope[go]
@@ -67,5 +73,5 @@ def solve_tie(problems: FlipProblems) -> tuple[Tensor, Tensor]:
         clipped = domain.clip(raw)
         value = torch.linalg.vecdot(a, clipped) + c
         slope = torch.linalg.vecdot(sq, inside)
-    t = torch.where(stuck, 1.0, t)
-    return -t, stuck
+    t = torch.where(unreachable, 1.0, t)
+    return -t, unreachable

@@ -1,10 +1,10 @@
-"""The tie problems of one head, and how their multipliers are laid out.
+"""The tie problems of one head.
 
-A tie problem asks for the closest point of the domain where given classes tie and no other is
-above. One of them, the anchor r, is compared with all others: slot k of a multiplier table
-``lam`` (P,K) belongs to ``(w_r - w_k).z' + b_r - b_k``, which is 0 where class k must tie (free
-multiplier) and at least 0 elsewhere (multiplier ``>= 0``); slot r is zero. With no class to tie
-it is the projection on the region of r.
+The solution of a tie problem is the closest point of the domain where given classes tie and no
+other class is above them. One of them, the anchor r, is compared with all others: slot k of a
+multiplier table ``lam`` (P,K) belongs to ``(w_r - w_k).z' + b_r - b_k``, which is 0 where class k
+must tie (free multiplier) and at least 0 elsewhere (multiplier ``>= 0``); slot r is zero. With no
+class to tie it is the projection on the region of r.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.flips.dual_problems import DualProblems, FlipProblems, empty_slots
-from fsboundary.geometry.flips.scalar_dual import solve_tie
+from fsboundary.geometry.flips.scalar_dual import solve_scalar_dual
 from fsboundary.geometry.norms import pair_norms
 
 
@@ -59,12 +60,12 @@ class TieProblems(DualProblems):
         return (-lam).scatter_(1, self.anchor[:, None], lam.sum(dim=1, keepdim=True))
 
     def absolute_coefficients(self, lam: Tensor) -> Tensor:
-        """Return (P,K) the sums of |λ| that each class's weights enter with."""
+        """Return the sums of |λ| with which each class's weights enter, (P,K)."""
         size = lam.abs()
         return size.scatter(1, self.anchor[:, None], size.sum(dim=1, keepdim=True))
 
-    def form(self) -> tuple[Tensor, Tensor]:
-        """Return M (P,K,d) and c (P,K), slot r zero."""
+    def dense(self) -> tuple[Tensor, Tensor]:
+        """Return M (P,K,d) and c (P,K); slot r is zero."""
         w, b = self.head.weight, self.head.bias
         return w[self.anchor][:, None, :] - w, b[self.anchor][:, None] - b
 
@@ -77,93 +78,96 @@ class TieProblems(DualProblems):
         """Return `lam` with the slack slots clipped at 0."""
         return torch.where(self.free, lam, lam.clamp_min(0.0))
 
-    def natural(self, lam: Tensor, values: Tensor) -> Tensor:
-        """Return what is missing for optimality by slot, (P,K), feature units."""
+    def natural_residual(self, lam: Tensor, values: Tensor) -> Tensor:
+        """Return the natural residual by slot, (P,K), feature units."""
         return torch.where(self.free, values, torch.minimum(lam, values))
 
-    def engage(self, active: Tensor, norms: Tensor) -> Tensor:
-        """Return `active` (P,K) with the ties; classes with the anchor's weights have no row."""
+    def working_set(self, active: Tensor, norms: Tensor) -> Tensor:
+        """Return `active` (P,K) plus the ties; classes with the anchor's weights have no row."""
         return (active | self.free) & (norms > 0)
 
-    def beaten(self, norms: Tensor) -> Tensor:
+    def trivial_certificates(self, norms: Tensor) -> Tensor:
         """Return ±1 where a class with the anchor's weights is above it, or apart where tied."""
         bias = self.head.bias
         lead = torch.where(norms == 0, bias[self.anchor][:, None] - bias, 0.0)
         return (lead < 0).to(norms) - (self.free & (lead > 0)).to(norms)
 
-    def misses(
+    def violations(
         self, points: Tensor, end: Tensor, values: Tensor, doubt: Tensor, gamma: float
     ) -> Tensor:
-        """Return by how much `points` (P,d) break each constraint (P,K), logit units."""
-        broken = torch.where(self.free, values.abs(), (-values).clamp_min(doubt.neg())) + doubt
-        return broken.scatter_(1, self.anchor[:, None], 0.0)
+        """Return by how much `points` (P,d) violate each constraint (P,K), logit units."""
+        violation = torch.where(self.free, values.abs(), (-values).clamp_min(doubt.neg())) + doubt
+        return violation.scatter_(1, self.anchor[:, None], 0.0)
 
-    def never(self) -> Tensor:
+    def infeasible_constants(self) -> Tensor:
         """Return which constraints (P,K) fail everywhere if the weights they compare are equal."""
         b = self.head.bias
         lead = b[self.anchor][:, None] - b
         return (lead < 0) | (self.free & (lead > 0))
 
-    def question(self, row: int) -> tuple[int, tuple[int, ...]]:
+    def infeasibility_key(self, row: int) -> tuple[int, tuple[int, ...]]:
         """Return the anchor and the classes that it must tie with."""
         return int(self.anchor[row]), tuple(self.free[row].nonzero()[:, 0].tolist())
 
-    def laid_out(self, row: int, proof: Tensor) -> Tensor:
-        """Return `proof` (K,) itself: its layout is this one."""
+    def to_slots(self, row: int, proof: Tensor) -> Tensor:
+        """Return `proof` (K,) itself: the layout is the same."""
         return proof
 
 
-def tie_problems(head: LinearHead, z: Tensor, classes: Tensor) -> TieProblems:
-    """Return the problems in which `classes` (P,M), padded with -1, tie at the top.
+def tie_problems(
+    head: LinearHead, z: Float64[Tensor, "P d"], classes: Int[Tensor, "P M"]
+) -> TieProblems:
+    """Return the problems in which `classes` (P,M), padded with -1, tie as the highest.
 
     The anchor is the class that is nearest to any other one, by weights: rounding is relative to
     the rows that are formed, so nearly equal classes must be compared with each other.
     """
-    # so that neither their order nor the place of the padding matters
+    # makes the result independent of their order and of the position of the padding
     classes = classes.sort(dim=1, descending=True).values
-    real, place = classes >= 0, classes.clamp_min(0)
+    valid, index = classes >= 0, classes.clamp_min(0)
     count = head.num_classes
     member = torch.zeros((len(classes), count + 1), dtype=torch.bool, device=z.device)
-    # padding goes to a column of its own
-    member = member.scatter_(1, torch.where(real, classes, count), True)[:, :count]
+    # padding goes to its own column
+    member = member.scatter_(1, torch.where(valid, classes, count), True)[:, :count]
     norms = pair_norms(head)
     nearest = torch.where(norms > 0, norms, torch.finfo(norms.dtype).max).amin(dim=1)
-    key = torch.where(real, nearest[place], torch.inf)
+    key = torch.where(valid, nearest[index], torch.inf)
     lead = torch.where(norms == 0, head.bias[:, None] - head.bias, 0.0)
     if bool((lead != 0).any()):
-        # what equal weights rule out comes first: their biases prove it without rounding
-        for column, c in enumerate(place.unbind(dim=1)):
-            ruled = ((lead[c] < 0) | (member & (lead[c] != 0))).any(dim=1)
-            key[:, column] = torch.where(ruled & real[:, column], -1.0, key[:, column])
-    anchor = place.gather(1, key.argmin(dim=1, keepdim=True))
+        # classes ruled out by equal weights come first: their biases prove it without rounding
+        for column, c in enumerate(index.unbind(dim=1)):
+            infeasible = ((lead[c] < 0) | (member & (lead[c] != 0))).any(dim=1)
+            key[:, column] = torch.where(infeasible & valid[:, column], -1.0, key[:, column])
+    anchor = index.gather(1, key.argmin(dim=1, keepdim=True))
     return TieProblems(head=head, z=z, anchor=anchor[:, 0], free=member.scatter(1, anchor, False))
 
 
-def tie_start(problems: TieProblems, source: Tensor) -> tuple[Tensor, Tensor]:
-    """Return multipliers (P,K) to start from, and where they prove that there is no point (P,).
+def tie_start(
+    problems: TieProblems, source: Int[Tensor, " P"]
+) -> tuple[Float64[Tensor, "P K"], Bool[Tensor, " P"]]:
+    """Return initial multipliers (P,K), and where they prove that there is no point (P,).
 
-    In every answer the anchor is not below the `source` (P,), the row's largest logit. That one
-    constraint is solved alone; where the anchor is the source, the tie with the tied class
-    whose plane is farthest.
+    In every solution the anchor is not below the `source` (P,), the row's largest logit. Only that
+    constraint is solved; where the anchor is the source, the tie with the tied class whose plane
+    is farthest.
     """
     norms = pair_norms(problems.head).index_select(0, problems.anchor)
     i, r = source, problems.anchor
     lead = problems.constraints(problems.head.logits(problems.z))
-    reach = torch.where(problems.free & (norms > 0), lead / norms, -torch.inf)
-    farthest = reach.argmax(dim=1)
-    own = i == r
-    slot = torch.where(own, farthest, i)
-    target = torch.where(own, farthest, r)
+    plane_distance = torch.where(problems.free & (norms > 0), lead / norms, -torch.inf)
+    farthest = plane_distance.argmax(dim=1)
+    is_source = i == r
+    slot = torch.where(is_source, farthest, i)
+    target = torch.where(is_source, farthest, r)
     use = norms.gather(1, slot[:, None])[:, 0] > 0
-    use &= ~own | problems.free.gather(1, slot[:, None])[:, 0]
+    use &= ~is_source | problems.free.gather(1, slot[:, None])[:, 0]
     lam = empty_slots(problems)
-    stuck = torch.zeros_like(use)
+    unreachable = torch.zeros_like(use)
     rows = use.nonzero()[:, 0]
-    multiplier, lost = solve_tie(
+    multiplier, unreachable[rows] = solve_scalar_dual(
         FlipProblems(head=problems.head, z=problems.z[rows], source=i[rows], target=target[rows])
     )
     # the row of the slot is w_r - w_i, or w_i - w_target where the anchor is the source
-    lam[rows, slot[rows]] = torch.where(own[rows], multiplier, -multiplier)
-    stuck[rows] = lost
-    # a source that is below the anchor by rounding asks for a negative one
-    return problems.project(lam), stuck
+    lam[rows, slot[rows]] = torch.where(is_source[rows], multiplier, -multiplier)
+    # where rounding puts the source below the anchor the multiplier is negative
+    return problems.project(lam), unreachable

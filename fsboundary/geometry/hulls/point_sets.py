@@ -1,90 +1,85 @@
-"""Arithmetic on a few generators of a large point set, each read once.
-
-A point set as a hull solver gets it: it can be asked, but is not kept alive.
-"""
+"""Point sets: their sizes, a weak view for solvers, and arithmetic on a few of their generators."""
 
 from __future__ import annotations
 
-import hashlib
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Float64, Int
 from torch import Tensor
 
-from fsboundary.core.protocols import PointSet
-from fsboundary.geometry.batching import chunk_rows, chunks
+from fsboundary.core.protocols import DifferenceSet, MeasuredPointSet, Moments, PointSet
+from fsboundary.geometry.batching import chunk_rows, chunks, stream_generators
 
-
-def gathered(points: PointSet, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the generators of `wanted` (-1 is padding), ascending, and where they lie (U,d)."""
-    rows = wanted[wanted >= 0].unique()
-    return rows, points.take(rows).to(torch.float64)
-
-
-def products(directions: Tensor, rows: Tensor, at: Tensor, indices: Tensor) -> Tensor:
-    """Return float64 products (B,C) of directions (B,d) with `indices` (B,C), +inf for -1.
-
-    Every index is one of `rows` (U,), which lie at `at` (U,d).
-    """
-    values = torch.full(indices.shape, torch.inf, dtype=torch.float64, device=indices.device)
-    if len(rows):
-        for part, own in _pieces(rows, at, indices):
-            values[part] = (own @ directions[part, :, None])[..., 0]
-    return torch.where(indices >= 0, values, torch.inf)
-
-
-def combined(points: PointSet, support: Tensor, weights: Tensor) -> Tensor:
-    """Return the sums (B,d) of the generators `support` (B,S) with `weights` (B,S), float64."""
-    rows, at = gathered(points, support)
-    out = torch.zeros(len(support), points.num_features, dtype=torch.float64, device=weights.device)
-    if len(rows):
-        for part, own in _pieces(rows, at, support):
-            out[part] = (weights[part, None] @ own)[:, 0]
-    return out
-
-
-def _pieces(rows: Tensor, at: Tensor, indices: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield slices of the batch and the generators (b,C,d) of each; any point for padding."""
-    place = torch.searchsorted(rows, indices.clamp_min(0)).clamp_max(len(rows) - 1)
-    for part in chunks(len(indices), chunk_rows(indices.shape[1] * at.shape[1])):
-        yield part, at[place[part]]
+LOST = 2.0**-510
+"""Squares below 2**-1022 vanish from a norm: numbers below 2**-511."""
 
 
 @final
-class Lent:
-    """A weak view of a point set, and what passes over all its generators have shown.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PointSetStats:
+    """RMS norm of the generators about their mean, their largest norm, their mean (d,)."""
 
-    Solvers keep what they prepared for as long as the point set lives; a state that held the
-    point set itself would keep it alive for ever.
+    scale: Tensor
+    largest: Tensor
+    mean: Tensor
 
-    :func:`fsboundary.geometry.hulls.pricing.price_exact` writes down the best product of each direction
-    that it prices over all generators, so that grading need not repeat the pass in which a solver
-    saw that it was done. Only that function writes, from the point set itself, and by `largest`
-    rather than by what the solver takes for the largest norm: what a solver claims is never taken
-    down.
+
+_stats: weakref.WeakKeyDictionary[PointSet, PointSetStats] = weakref.WeakKeyDictionary()
+
+
+def point_set_stats(points: PointSet) -> PointSetStats:
+    """Return the sizes of a point set; computed once per set and kept.
+
+    A set that implements :class:`~fsboundary.core.protocols.MeasuredPointSet` reports its own
+    sizes; those of any other come from two passes over its generators.
+    """
+    if isinstance(points, PointSetView):
+        points = points.points
+    if points not in _stats:
+        sizes = points.moments() if isinstance(points, MeasuredPointSet) else _moments(points)
+        scale = (sizes.sum_of_squares / sizes.count).sqrt()
+        _stats[points] = PointSetStats(scale=scale, largest=sizes.largest, mean=sizes.mean)
+    return _stats[points]
+
+
+def _moments(points: PointSet) -> Moments:
+    n, total, largest = len(points), torch.zeros(points.num_features).double(), 0.0
+    for v in stream_generators(points):
+        total = total.to(v.device) + v.sum(dim=0)
+        largest = max(largest, float(torch.linalg.vector_norm(v, dim=1).max()))
+    mean = total / n
+    squares = torch.zeros_like(total)
+    for v in stream_generators(points):
+        squares += (v - mean).square().sum(dim=0)
+    return Moments(n, mean, squares.sum(), torch.tensor(largest).to(mean))
+
+
+class PointSetView:
+    """A weak view of a point set, as hull solvers get it.
+
+    Prepared states are kept as long as the point set lives. A state that held the point set
+    itself would keep it alive forever.
 
     Parameters
     ----------
     points : PointSet
-    largest : Tensor (), float64
-        The largest norm of a generator.
     """
 
-    def __init__(self, points: PointSet, largest: Tensor) -> None:
+    def __init__(self, points: PointSet) -> None:
         self._points = weakref.ref(points)
-        self.largest = largest
-        self._best: dict[bytes, float] = {}
 
     @property
-    def own(self) -> PointSet:
+    def points(self) -> PointSet:
         """The point set.
 
         Raises
         ------
         ReferenceError
-            It is gone.
+            It was deleted.
         """
         points = self._points()
         if points is None:
@@ -94,43 +89,80 @@ class Lent:
     @property
     def num_features(self) -> int:
         """d."""
-        return self.own.num_features
+        return self.points.num_features
 
     def __len__(self) -> int:
-        return len(self.own)
+        return len(self.points)
 
     def price(
         self, directions: Tensor, k: int, exclude: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the `k` smallest products of each direction, and their generators."""
-        return self.own.price(directions, k, exclude)
+        return self.points.price(directions, k, exclude)
 
     def take(self, indices: Tensor) -> Tensor:
         """Return the generators at `indices`."""
-        return self.own.take(indices)
-
-    def write_down(self, directions: Tensor, exclude: Tensor | None, best: Tensor) -> None:
-        """Keep the smallest product (B,) of each of `directions` (B,d)."""
-        self._best.update(zip(_keys(directions, exclude), best.tolist(), strict=True))
-
-    def look_up(self, directions: Tensor, exclude: Tensor | None) -> Tensor:
-        """Return the smallest product (B,), float64, of each direction; NaN where not known."""
-        known = [self._best.get(key, torch.nan) for key in _keys(directions, exclude)]
-        return torch.tensor(known, dtype=torch.float64, device=directions.device)
-
-    def forget(self) -> None:
-        """Drop what was written down."""
-        self._best.clear()
+        return self.points.take(indices)
 
 
-def _keys(directions: Tensor, exclude: Tensor | None) -> list[bytes]:
-    """Return 128 bits of each direction and of the generators that do not count for it."""
-    rows = directions.to(torch.float64).cpu().contiguous().numpy()
-    left_out = None if exclude is None else exclude.sort(dim=1)[0].cpu().contiguous().numpy()
-    keys = []
-    for row in range(len(rows)):
-        digest = hashlib.blake2b(rows[row].tobytes(), digest_size=16)
-        if left_out is not None:
-            digest.update(left_out[row][left_out[row] >= 0].tobytes())
-        keys.append(digest.digest())
-    return keys
+@final
+class _DifferenceSetView(PointSetView):
+    """A weak view of a set of differences, which also gives access to its two sides."""
+
+    @property
+    def sides(self) -> tuple[PointSet, PointSet]:
+        """The two sets whose differences are the generators."""
+        points = self.points
+        assert isinstance(points, DifferenceSet)
+        return points.sides
+
+
+def view_of(points: PointSet) -> PointSetView:
+    """Return a weak view of `points`, with the same optional protocol for differences."""
+    return (_DifferenceSetView if isinstance(points, DifferenceSet) else PointSetView)(points)
+
+
+def gather_rows(
+    points: PointSet, indices: Int[Tensor, "B C"]
+) -> tuple[Int[Tensor, " U"], Float64[Tensor, "U d"]]:
+    """Return the distinct generators among `indices` (-1 is padding), and their values."""
+    rows = indices[indices >= 0].unique()
+    return rows, points.take(rows).to(torch.float64)
+
+
+def rowwise_dots(
+    directions: Float64[Tensor, "B d"],
+    rows: Int[Tensor, " U"],
+    values: Float64[Tensor, "U d"],
+    indices: Int[Tensor, "B C"],
+) -> Float64[Tensor, "B C"]:
+    """Return the products of each direction with its own `indices`; +inf for padding, -1.
+
+    Every index is one of `rows`, whose generators are `values`.
+    """
+    dots = torch.full(indices.shape, torch.inf, dtype=torch.float64, device=indices.device)
+    if len(rows):
+        for part, generators in _pieces(rows, values, indices):
+            dots[part] = (generators @ directions[part, :, None])[..., 0]
+    return torch.where(indices >= 0, dots, torch.inf)
+
+
+def weighted_sums(
+    points: PointSet, support: Int[Tensor, "B S"], weights: Float64[Tensor, "B S"]
+) -> Float64[Tensor, "B d"]:
+    """Return the sums of the generators `support` (-1 is padding) with `weights`."""
+    rows, values = gather_rows(points, support)
+    sums = torch.zeros(
+        len(support), points.num_features, dtype=torch.float64, device=weights.device
+    )
+    if len(rows):
+        for part, generators in _pieces(rows, values, support):
+            sums[part] = (weights[part, None] @ generators)[:, 0]
+    return sums
+
+
+def _pieces(rows: Tensor, values: Tensor, indices: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield slices of the batch and the generators (b,C,d) of each; any point for padding."""
+    slot = torch.searchsorted(rows, indices.clamp_min(0)).clamp_max(len(rows) - 1)
+    for part in chunks(len(indices), chunk_rows(indices.shape[1] * values.shape[1])):
+        yield part, values[slot[part]]

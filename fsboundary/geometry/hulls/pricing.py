@@ -1,4 +1,4 @@
-"""The exact best generator of a direction, mostly at the price of a float32 pass."""
+"""Exact pricing: the best generator of a direction, mostly at the cost of a float32 pass."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from fsboundary.core.protocols import PointSet
-from fsboundary.geometry.hulls.point_sets import Lent, gathered, products
+from fsboundary.geometry.hulls.point_sets import gather_rows, rowwise_dots
 
 CANDIDATES = 8
-"""Generators that the float32 pass keeps for each row, to be priced again in float64."""
+"""Generators per row that the float32 pass keeps, to be priced again in float64."""
 
 
 @final
@@ -23,30 +24,30 @@ class Priced:
     Attributes
     ----------
     best : Tensor (B,), float64
-        Over all generators that count.
+        Smallest product over all generators that count.
     indices : Tensor (B, C)
         Candidates other than the known ones, ascending by value; -1 as padding.
     values : Tensor (B, C), float64
-        Their products; +inf as padding.
+        Products of the candidates; +inf as padding.
     rows : Tensor (U,)
         Every generator among `indices`, ascending, and perhaps others.
     points : Tensor (U, d), float64
-        Where they lie.
+        The generators `rows`.
     """
 
-    best: Tensor
-    indices: Tensor
-    values: Tensor
-    rows: Tensor
-    points: Tensor
+    best: Float64[Tensor, " B"]
+    indices: Int[Tensor, "B C"]
+    values: Float64[Tensor, "B C"]
+    rows: Int[Tensor, " U"]
+    points: Float64[Tensor, "U d"]
 
 
 def price_exact(
     points: PointSet,
-    directions: Tensor,
-    largest: Tensor,
-    exclude: Tensor | None = None,
-    known: Tensor | None = None,
+    directions: Float64[Tensor, "B d"],
+    largest: Float64[Tensor, ""],
+    exclude: Int[Tensor, "B E"] | None = None,
+    known: Int[Tensor, "B S"] | None = None,
     *,
     candidates: int = CANDIDATES,
 ) -> Priced:
@@ -55,51 +56,52 @@ def price_exact(
     A float32 pass keeps a few candidates; they are priced again in float64. Every other
     generator's float32 value is at least the last candidate's, so its exact value is at least
     that less the rounding: where the best candidate is below, it is the best of all. The other
-    rows are priced in float64 throughout.
+    rows are priced entirely in float64.
 
     Parameters
     ----------
     points : PointSet
+        The n generators.
     directions : Tensor (B, d), float64
+        Directions of any length.
     largest : Tensor (), float64
-        The largest norm of a generator.
+        The largest norm of a generator. The result is exact only if this is no less.
     exclude : Tensor (B, E), optional
         Generators that do not count in a row, -1 as padding.
     known : Tensor (B, S), optional
-        Generators that tie for the best, as those that support a projection do, -1 as padding:
-        the pass leaves them out, or no candidate would stand apart. They count in `best`.
+        Generators that tie for the best, such as those that support a projection, -1 as padding:
+        the pass leaves them out, because otherwise no candidate would stand apart. They count in
+        `best`.
     candidates : int
-        C at most.
+        Upper limit of C.
     """
-    if isinstance(points, Lent):
-        largest = torch.maximum(largest, points.largest)
     skip = exclude if known is None else known
     if exclude is not None and known is not None:
         skip = torch.cat([exclude, known], dim=1)
     count = min(candidates, len(points))
     rough, indices = points.price(directions.to(torch.float32), count, skip)
-    rows, at = gathered(points, indices if known is None else torch.cat([indices, known], dim=1))
-    values, order = products(directions, rows, at, indices).sort(dim=1, stable=True)
+    wanted = indices if known is None else torch.cat([indices, known], dim=1)
+    rows, generators = gather_rows(points, wanted)
+    values, order = rowwise_dots(directions, rows, generators, indices).sort(dim=1, stable=True)
     indices = indices.gather(1, order)
     best = values[:, 0]
     if known is not None:
-        best = torch.minimum(best, products(directions, rows, at, known).amin(dim=1))
+        of_known = rowwise_dots(directions, rows, generators, known).amin(dim=1)
+        best = torch.minimum(best, of_known)
     # gamma_n of float32 (Higham, section 3.1), with a rounding of each of the two factors
     single = torch.finfo(torch.float32)
     unit = (directions.shape[1] + 3) * single.eps / 2
     size = torch.linalg.vector_norm(directions, dim=1)
     doubt = unit / (1 - unit) * size * largest + directions.shape[1] * single.tiny
-    # numbers or products that may overflow in single precision say nothing there
-    holds = size.clamp_min(1.0) * largest.clamp_min(1.0) < single.max / 4
+    # numbers or products that may overflow in single precision prove nothing
+    fits = size.clamp_min(1.0) * largest.clamp_min(1.0) < single.max / 4
     # the last candidate is +inf where there are no other generators
-    sure = holds & (best <= rough.to(torch.float64)[:, -1] - doubt)
+    sure = fits & (best <= rough.to(torch.float64)[:, -1] - doubt)
     unsure = (~sure).nonzero()[:, 0]
     if len(unsure):
         rest = None if skip is None else skip[unsure]
-        found, indices[unsure] = points.price(directions[unsure], count, rest)
-        values[unsure] = found.to(torch.float64)
+        exact, indices[unsure] = points.price(directions[unsure], count, rest)
+        values[unsure] = exact.to(torch.float64)
         best[unsure] = torch.minimum(best[unsure], values[unsure, 0])
-        rows, at = gathered(points, indices)
-    if isinstance(points, Lent):
-        points.write_down(directions, exclude, best)
-    return Priced(best=best, indices=indices, values=values, rows=rows, points=at)
+        rows, generators = gather_rows(points, indices)
+    return Priced(best=best, indices=indices, values=values, rows=rows, points=generators)

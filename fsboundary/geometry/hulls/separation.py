@@ -1,14 +1,11 @@
-"""All differences of a point of one set and a point of another, as a point set of its own.
+"""Separation of two convex hulls, and of a generator from the hull of the others.
 
-Generators that are shown to be extreme by one direction in which they lie farthest out.
-
-Distance between two hulls, judged on each side by a pass over its own generators.
-
-All is computed from generators less a centre c, which is one of them: exact up to one rounding
-each, so nothing is lost where the sets lie far from 0. Let w = p_j - p_i join points of the two
-hulls and n = w/|w|. Then ``lower_bound = min_j n.(v - c) - max_i n.(v - c)``, less its rounding:
-with Y_i and Y_j the largest norms of v - c, the two are off by at most γ (Y_i + Y_j), and |n| by
-the factor 1 + γ.
+The distance between two hulls is certified on each side by a pass over the generators of that side.
+Generators are taken relative to a centre c, which is one of them: each difference is exact up to
+one rounding, so nothing is lost where the sets lie far from 0. Let w = p_j - p_i join points of the
+two hulls and n = w/|w|. Then ``lower_bound = min_j n.(v - c) - max_i n.(v - c)``, minus its
+rounding: with Y_i and Y_j the largest norms of v - c, the two are off by at most γ (Y_i + Y_j), and
+|n| by the factor 1 + γ.
 """
 
 from __future__ import annotations
@@ -17,38 +14,45 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from fsboundary.core.protocols import Moments, PointSet
+from fsboundary.core.rows import pad_columns
 from fsboundary.core.tolerance import EPS, absolute, dot_error
-from fsboundary.geometry.batching import streamed
-from fsboundary.geometry.hulls.certify import LOST, extent
+from fsboundary.geometry.batching import stream_generators
+from fsboundary.geometry.hulls.point_sets import LOST, point_set_stats
 from fsboundary.geometry.hulls.pricing import price_exact
 from fsboundary.geometry.norms import TINY, lengths
 
 
 @final
 class Differences:
-    """The points a - b: their hull is the Minkowski difference of the two hulls.
+    """All differences a - b as a point set: its hull is the Minkowski difference of the two hulls.
 
-    Its distance from 0 is the distance between the hulls. Nothing is stored: a linear function is
-    smallest at the difference of a smallest a and a largest b.
+    The distance of this hull from 0 is the distance between the two. Nothing is stored: a linear
+    function is smallest at the difference of a smallest a and a largest b.
 
     Parameters
     ----------
     one, other : PointSet
-        n and m points; point ``i * m + j`` is ``one[i] - other[j]``.
+        Sets of n and m points; point ``i * m + j`` is ``one[i] - other[j]``.
     """
 
     def __init__(self, one: PointSet, other: PointSet) -> None:
         self.one, self.other = one, other
         self.num_features = one.num_features
 
+    @property
+    def sides(self) -> tuple[PointSet, PointSet]:
+        """The two sets whose differences are the generators."""
+        return self.one, self.other
+
     def __len__(self) -> int:
         return len(self.one) * len(self.other)
 
     def split(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rows of `one` and `other` that make the differences at `indices`."""
+        """Return the rows of `one` and `other` whose differences are at `indices`."""
         rows = indices.div(len(self.other), rounding_mode="floor")
         return rows, indices - rows * len(self.other)
 
@@ -58,23 +62,23 @@ class Differences:
         return self.one.take(rows).to(torch.float64) - self.other.take(columns).to(torch.float64)
 
     def moments(self) -> Moments:
-        """Return the sizes; `largest` is the sum of the largest norms.
+        """Return the moments; `largest` is the sum of the largest norms.
 
         The norm of a difference may be much smaller, but products are formed from the two points
-        apart, so their rounding follows the sizes of these.
+        separately, so their rounding depends on the norms of these.
         """
-        a, b = extent(self.one), extent(self.other)
+        a, b = point_set_stats(self.one), point_set_stats(self.other)
         squares = (a.scale.square() + b.scale.square()) * len(self)
         return Moments(len(self), a.mean - b.mean, squares, a.largest + b.largest)
 
     def price(
         self, directions: Tensor, k: int, exclude: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the `k` smallest products (B,k) of each direction, and where they are.
+        """Return the `k` smallest products (B,k) of each direction, and their indices.
 
-        With E differences left out, the rest of the k + E smallest holds what is asked for. The
-        sum of the r-th smallest of one side and the s-th of the other is no smaller than r s sums,
-        so the k + E smallest are among those with r s <= k + E.
+        With E differences excluded, the rest of the k + E smallest contains the result. The sum of
+        the r-th smallest of one side and the s-th of the other is no smaller than r s sums, so the
+        k + E smallest are among those with r s <= k + E.
         """
         count = k if exclude is None else k + exclude.shape[1]
         low, rows = self.one.price(directions, min(count, len(self.one)))
@@ -83,52 +87,50 @@ class Differences:
         r, s = (r[:, None] * s <= count).nonzero(as_tuple=True)
         sums, pairs = low[:, r] + high[:, s], rows[:, r] * len(self.other) + columns[:, s]
         if exclude is not None:
-            for row, out in enumerate(exclude):
-                sums[row, torch.isin(pairs[row], out)] = torch.inf
+            for row, excluded in enumerate(exclude):
+                sums[row, torch.isin(pairs[row], excluded)] = torch.inf
         best, order = sums.sort(dim=1, stable=True)
-        found = torch.where(best < torch.inf, pairs.gather(1, order), -1)
-        lack = max(0, k - found.shape[1])
-        pad = torch.nn.functional.pad
-        return (
-            pad(best[:, :k], (0, lack), value=torch.inf),
-            pad(found[:, :k], (0, lack), value=-1),
-        )
+        indices = torch.where(best < torch.inf, pairs.gather(1, order), -1)
+        return pad_columns(best, k, torch.inf), pad_columns(indices, k, -1)
 
 
-def margins(
-    points: PointSet, rows: Tensor, directions: Tensor, exclude: Tensor
-) -> tuple[Tensor, Tensor]:
+def separation_bounds(
+    points: PointSet,
+    rows: Int[Tensor, " B"],
+    directions: Float64[Tensor, "B d"],
+    exclude: Int[Tensor, "B E"],
+) -> tuple[Float64[Tensor, " B"], Float64[Tensor, " B"]]:
     """Return bounds (B,), (B,) of the distances of some generators from the hull of all others.
 
     If ``u.v`` exceeds ``u.w`` by at least m for every other generator w, and |u| = 1, then no
     point of their hull is nearer to v than m. Both products are off by at most γ R, with R the
-    largest norm of a generator. The generator that comes second is itself a point of that hull.
+    largest norm of a generator. The runner-up generator is itself a point of that hull.
 
     Parameters
     ----------
     points : PointSet
     rows : Tensor (B,)
     directions : Tensor (B, d), float64
-        Of any length; where it is 0 the lower bound is 0.
+        Directions of any length; where it is 0 the lower bound is 0.
     exclude : Tensor (B, E)
-        The generators that hold the same point as each row, itself included, -1 as padding.
+        Generators equal to each row, including itself, padded with -1.
 
     Returns
     -------
     lower, upper : Tensor (B,), float64
-        +inf where no other generator is left.
+        Bounds, +inf where no other generator is left.
     """
     v = points.take(rows).to(torch.float64)
     unit = directions / lengths(directions).clamp_min(TINY)[:, None]
-    largest = extent(points).largest
+    largest = point_set_stats(points).largest
     priced = price_exact(points, -unit, largest, exclude)
     gamma = dot_error(points.num_features + 16)
-    reach = largest + LOST * points.num_features**0.5
-    margin = torch.linalg.vecdot(unit, v) + priced.best - 2 * gamma * (reach + TINY)
+    size = largest + LOST * points.num_features**0.5
+    separation = torch.linalg.vecdot(unit, v) + priced.best - 2 * gamma * (size + TINY)
     second = points.take(priced.indices[:, 0].clamp_min(0)).to(torch.float64)
     upper = (lengths(v - second) + TINY) * (1 + gamma + 4 * EPS)
     return (
-        margin.clamp_min(0.0) * (1 - gamma - 4 * EPS),
+        separation.clamp_min(0.0) * (1 - gamma - 4 * EPS),
         torch.where(priced.indices[:, 0] >= 0, upper, torch.inf),
     )
 
@@ -146,27 +148,27 @@ class Side:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Separation:
-    """What is certain of two hulls.
+    """Certified separation of two hulls.
 
     Attributes
     ----------
     points : Tensor (2, d), float64
-        The two combinations.
-    middle : Tensor (d,), float64
-        The point half way between them.
+        Combinations of the two sides.
+    midpoint : Tensor (d,), float64
+        Midpoint of the two.
     distance, lower_bound : Tensor (), float64
-        Bounds of the distance between the hulls: +inf and 0 where numbers overflow.
+        Bounds of the distance between the hulls, +inf and 0 where numbers overflow.
     atol : Tensor (), float64
-        Hulls no farther apart than this count as meeting.
+        Distance up to which hulls count as intersecting.
     normal : Tensor (d,), float64
-        Unit direction from the first to the second; 0 where they are the same.
+        Unit direction from the first point to the second; 0 where they are equal.
     offset : Tensor (2,), float64
-        ``normal . v``, also as computed in float64, is at most the first for every generator of
-        the first side, and at least the second for every generator of the second.
+        Bounds of ``normal . v``, also as computed in float64: at most the first for every generator
+        of the first side, and at least the second for every generator of the second.
     """
 
     points: Tensor
-    middle: Tensor
+    midpoint: Tensor
     distance: Tensor
     lower_bound: Tensor
     atol: Tensor
@@ -175,7 +177,7 @@ class Separation:
 
 
 def separate(one: Side, other: Side) -> Separation:
-    """Return what combinations of two point sets prove about their hulls."""
+    """Return the separation of two hulls that combinations of their generators prove."""
     centre = one.points.take(one.support[one.weights.argmax()]).to(torch.float64)
     p, slack_p = _combination(one, centre)
     q, slack_q = _combination(other, centre)
@@ -187,25 +189,25 @@ def separate(one: Side, other: Side) -> Separation:
     rounding = gamma * (size_one + size_other + TINY)
     lower = (-bottom - top - rounding).nan_to_num(0.0, 0.0, 0.0).clamp_min(0.0)
     shift = torch.linalg.vecdot(normal, centre)
-    # what the product of a generator itself is off by, here and in the hands of a reader
-    spread = 2 * gamma * (torch.stack([size_one, size_other]) + 2 * lengths(centre) + TINY)
-    scale = torch.hypot(extent(one.points).scale, extent(other.points).scale)
+    # bounds the error of the product with a generator, here and when it is computed again
+    error = 2 * gamma * (torch.stack([size_one, size_other]) + 2 * lengths(centre) + TINY)
+    scale = torch.hypot(point_set_stats(one.points).scale, point_set_stats(other.points).scale)
     distance = (length + slack_p + slack_q) * (1 + gamma)
     return Separation(
         points=torch.stack([p, q]) + centre,
-        middle=(p / 2 + q / 2) + centre,
+        midpoint=(p / 2 + q / 2) + centre,
         distance=distance.nan_to_num(torch.inf),
         lower_bound=lower * (1 - gamma - 4 * EPS),
         atol=torch.maximum(absolute(scale), rounding),
         normal=normal,
-        offset=torch.stack([top + shift + spread[0], -bottom + shift - spread[1]]),
+        offset=torch.stack([top + shift + error[0], -bottom + shift - error[1]]),
     )
 
 
 def _combination(side: Side, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the combination less `centre` (d,), and how far () a point of the hull may be.
+    """Return the combination minus `centre` (d,), and its largest distance () from the hull.
 
-    With s the exact sum of the weights, Σ a_i y_i / s is in the hull less the centre. With Y the
+    With s the exact sum of the weights, Σ a_i y_i / s is in the hull minus the centre. With Y the
     largest norm, the division moves the sum by at most |1 - s| Y; rounding of y, of the sum, and
     of s moves it by γ Y.
     """
@@ -218,8 +220,8 @@ def _combination(side: Side, centre: Tensor) -> tuple[Tensor, Tensor]:
 
 def _farthest(points: PointSet, centre: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest of ``normal . (v - centre)`` and of ``|v - centre|``, () each."""
-    most, size = normal.new_tensor(-torch.inf), normal.new_tensor(0.0)
-    for v in streamed(points):
-        most = torch.maximum(most, ((v - centre) @ normal).max())
+    largest, size = normal.new_tensor(-torch.inf), normal.new_tensor(0.0)
+    for v in stream_generators(points):
+        largest = torch.maximum(largest, ((v - centre) @ normal).max())
         size = torch.maximum(size, lengths(v - centre).max())
-    return most, size
+    return largest, size

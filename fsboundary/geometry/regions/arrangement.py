@@ -1,6 +1,6 @@
-"""The hyperplanes of one head inside one box, reduced to the features that can vary.
+"""Hyperplane arrangement of one head in one box, reduced to the features that can vary.
 
-A feature whose limits agree takes one value: it moves into the offsets, and balls are measured in
+A feature whose limits agree has one value: it moves into the offsets, and balls are measured in
 the others. Weights and offsets are multiplied by one power of two, which changes no region.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.tolerance import dot_error
-from fsboundary.geometry.linear_programs import Array
+from fsboundary.geometry.exact_arithmetic import Array
 from fsboundary.geometry.norms import pair_norms
 
 Index = NDArray[np.intp]
@@ -34,19 +34,20 @@ class Arrangement:
     Attributes
     ----------
     weight : array (K, f)
-        Scaled.
+        Scaled weights.
     bias, bias_error : array (K,)
-        Scaled, with what the fixed features contribute, and a bound of its rounding.
+        Scaled biases, including the contribution of the fixed features, and a bound of their
+        rounding.
     lower, upper : array (f,)
         Limits of the free features; infinite where there is none, ``lower < upper``.
     norms : array (K, K)
         |w_i - w_k| of the scaled weights.
     full_weight, full_bias : array (K, d), (K,)
-        As given.
+        Unscaled weights and biases.
     point : array (d,)
-        The values of the fixed features; 0 at the free ones.
+        Values of the fixed features; 0 at the free ones.
     free : array (f,)
-        Where the free features are.
+        Indices of the free features.
     """
 
     weight: Array
@@ -67,14 +68,14 @@ class Arrangement:
         free = np.flatnonzero(lower < upper)
         point = np.where(lower < upper, 0.0, lower)
         used = np.flatnonzero(point)
-        with np.errstate(over="ignore", invalid="ignore"):  # seen when certificates are checked
+        with np.errstate(over="ignore", invalid="ignore"):  # detected by the certificates
             terms = full_weight[:, used] * point[used]
             bias = full_bias + terms.sum(axis=1)
             error = dot_error(len(used) + 4) * (np.abs(full_bias) + np.abs(terms).sum(axis=1))
         weight = full_weight[:, free]
-        down = _power(weight)
+        down = _exponent(weight)
         if np.isfinite(bias).all():
-            down = max(down, _power(bias) - _LARGEST_EXPONENT)
+            down = max(down, _exponent(bias) - _LARGEST_EXPONENT)
         scaled = np.ldexp(weight, -down)
         if not np.array_equal(np.ldexp(scaled, down), weight):
             down, scaled = 0, weight  # a number would underflow
@@ -110,7 +111,7 @@ class Arrangement:
         return full
 
     def equal_rows(self, i: int) -> Mask:
-        """Return (K,) which classes have exactly the weights of class `i` in the free features."""
+        """Return which classes (K,) have exactly the weights of class `i` in the free features."""
         w = self.full_weight
         same = (w[:, self.free[0]] == w[i, self.free[0]]).nonzero()[0]
         out = np.zeros(len(w), dtype=np.bool_)
@@ -118,18 +119,18 @@ class Arrangement:
         return out
 
     def exact_row(self, i: int, k: int) -> list[Fraction]:
-        """Return w_i - w_k over the free features, without rounding."""
+        """Return w_i - w_k over the free features, exactly."""
         w = self.full_weight
         return [Fraction(w[i, q]) - Fraction(w[k, q]) for q in self.free.tolist()]
 
     def exact_offset(self, i: int, k: int) -> Fraction:
-        """Return b_i - b_k with the part of the fixed features, without rounding."""
+        """Return b_i - b_k including the contribution of the fixed features, exactly."""
         w, b, x = self.full_weight, self.full_bias, self.point
         used = np.flatnonzero(x).tolist()
         parts = ((Fraction(w[i, q]) - Fraction(w[k, q])) * Fraction(x[q]) for q in used)
         return Fraction(b[i]) - Fraction(b[k]) + sum(parts, Fraction(0))
 
 
-def _power(values: Array) -> int:
+def _exponent(values: Array) -> int:
     """Return the exponent e with ``2**(e-1) <= max|values| < 2**e``, 0 if all are 0."""
     return int(np.frexp(np.abs(values).max())[1]) if values.size else 0

@@ -1,66 +1,69 @@
-"""The largest ball in a region, and in a facet, as a program over (z, r).
+"""Programs over (z, r) for the largest ball in a region or a facet.
 
 ``a_m.z + c_m >= r p_m`` for every other class, ``z_q - lo_q >= r p_q`` and ``hi_q - z_q >= r p_q``
 for every domain face, and for a facet z on the tie of its two classes. The p are the norms of the
-rows: whole for a region, projected on the tie's plane for a facet (design.md, "Facet").
+rows: full norms for a region, projected on the tie's plane for a facet (design.md, "Facet").
 
 Rows that are constant on the set (equal weights, a normal parallel to the tie's) are decided here
-in fractions: float64 cannot tell parallel from nearly parallel.
+in fractions: float64 cannot distinguish parallel from nearly parallel.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import dot_error
-from fsboundary.geometry.exact_arithmetic import FEW, dependent_columns
-from fsboundary.geometry.linear_programs import Array
+from fsboundary.geometry.exact_arithmetic import MAX_EXACT_WORK, Array, dependent_columns
 from fsboundary.geometry.norms import lengths
 from fsboundary.geometry.regions.arrangement import Arrangement, Index, Mask
 
-PARALLEL = 1e-9
-"""Rows whose projected norm is below this share of their norm are compared in fractions."""
+Exponents = NDArray[np.intc]
 
-SMALLEST_POWER = -400
+_PARALLEL_RTOL = 1e-9
+"""Rows whose projected norm is below this fraction of their norm are compared in fractions."""
+
+_MIN_EXPONENT = -400
 """Rows shorter than two to this power, where the largest weight is near 1, are left undecided."""
 
-LOST = 1e-170
-"""``γ LOST`` bounds what underflow takes from a sum: half of 5e-324 a number, times 2**450 at most
-where a row is made longer, is below 1e-187, and γ is at least 7e-15."""
+UNDERFLOW = 1e-170
+"""``γ UNDERFLOW`` bounds what a sum loses to underflow: half of 5e-324 per number, times 2**450 at
+most where a row is made longer, is below 1e-187, and γ is at least 7e-15."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BallProgram:
-    """One program, its rows multiplied by powers of two so that their norms are near 1.
+    """One program, each row multiplied by a power of two so that its norm is near 1.
 
     Attributes
     ----------
     rows, offset : array (M, f), (M,)
-        a and c. Entries are rounded once.
+        Coefficients a and c, each entry rounded once.
     offset_error : array (M,)
-        Bounds the error of c beyond that.
+        Bounds of the further error of c.
     size : array (M,)
-        At least |a_m|.
+        Upper bounds of |a_m|.
     norm, norm_error : array (M,)
-        p_m and a bound of its error.
+        Norms p_m and bounds of their errors.
     tie, tie_offset, tie_error : array (f,), float, float
-        ``tie`` is zero for a region.
+        Row, offset and error of the tie; ``tie`` is zero for a region.
     tie_norm : float
-        |tie|, 0 for a region.
+        Norm of the tie, 0 for a region.
     lower, upper : array (f,)
         Faces, infinite where there is none or where it is constant on the tie and holds.
     face_norm, face_error : array (f,)
-        p_q and a bound of its error.
-    space, classes
-        The rows without rounding are those of these pairs of classes (M, 2) in this arrangement,
-        with the pair of the tie last if there is one.
+        Norms p_q and bounds of their errors.
+    space : Arrangement
+    classes : array (M, 2)
+        Pairs of classes whose rows in `space` are the rows without rounding; the pair of the tie is
+        last if there is one.
     """
 
     rows: Array
@@ -82,7 +85,10 @@ class BallProgram:
 
     @property
     def gamma(self) -> float:
-        """Bounds the relative rounding of every sum over this program (see `certify_regions`)."""
+        """Bound of the relative rounding of every sum over this program.
+
+        See :mod:`fsboundary.geometry.regions.certify`.
+        """
         return dot_error(8 * self.rows.shape[1] + 2 * len(self.rows) + 64)
 
     @property
@@ -90,32 +96,58 @@ class BallProgram:
         """Whether some feature has two finite limits, so that no ball is arbitrarily large."""
         return bool((np.isfinite(self.lower) & np.isfinite(self.upper)).any())
 
-    def dependent(self, used: Mask, columns: Mask) -> Mask:
-        """Return those of `columns` (f,) that depend on others of them, in fractions.
+    def dependent_features(self, used: Mask, columns: Mask) -> Mask:
+        """Return those of `columns` (f,) that depend on other ones, exactly.
 
-        Over the rows `used` (M,) and the tie; False where there are too many to tell.
+        Over the rows `used` (M,) and the tie; False where there are too many to decide.
         """
         pairs = self.classes[np.append(used, np.full(len(self.classes) - len(used), True))]
-        places = np.flatnonzero(columns)
-        if len(pairs) * len(places) > FEW:
+        indices = np.flatnonzero(columns)
+        if len(pairs) * len(indices) > MAX_EXACT_WORK:
             return np.zeros_like(columns)
         rows = [self.space.exact_row(i, k) for i, k in pairs.tolist()]
         out = np.zeros_like(columns)
-        out[places] = dependent_columns([[row[q] for q in places.tolist()] for row in rows])
+        out[indices] = dependent_columns([[row[q] for q in indices.tolist()] for row in rows])
         return out
 
     def project(self, z: Array) -> Array:
-        """Return `z` moved onto the tie's plane, as far as rounding allows."""
+        """Return `z` projected on the tie's plane, as far as rounding allows."""
         if self.tie_norm == 0:
             return z
         step = (self.tie @ z + self.tie_offset) / self.tie_norm**2
         return z - step * self.tie
 
 
-def region_program(space: Arrangement, i: int) -> BallProgram | Status:
-    """Return the program of region `i`, or the status that exact comparison gives.
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BallProposal:
+    """A proposed centre and multipliers, in the units of the program.
 
-    INFEASIBLE: a class with equal weights lies above. UNDECIDED: rows that underflow.
+    Attributes
+    ----------
+    centre : array (f,)
+    multipliers : array (M,)
+        Multipliers of the program's rows; >= 0.
+    tie : float
+        Multiplier of the tie.
+    low, high : array (f,)
+        Multipliers of the faces; >= 0, and 0 where there is no face.
+    capped : bool
+        Whether the radius stopped at the cap of the program.
+    """
+
+    centre: Array
+    multipliers: Array
+    tie: float
+    low: Array
+    high: Array
+    capped: bool
+
+
+def region_program(space: Arrangement, i: int) -> BallProgram | Status:
+    """Return the program of region `i`, or the status from exact comparison.
+
+    INFEASIBLE: a class with equal weights is above it. UNDECIDED: rows that underflow.
     """
     equal = space.equal_rows(i)
     equal[i] = False
@@ -128,7 +160,7 @@ def region_program(space: Arrangement, i: int) -> BallProgram | Status:
 
 
 def facet_program(space: Arrangement, i: int, j: int) -> BallProgram | Status:
-    """Return the program of the facet of `i` and `j`, or the status of exact comparison.
+    """Return the program of the facet of `i` and `j`, or the status from exact comparison.
 
     DUPLICATE: equal rows and biases. INFEASIBLE: the two never tie, or a constant row excludes
     the tie. UNDECIDED: rows that underflow.
@@ -147,81 +179,162 @@ def facet_program(space: Arrangement, i: int, j: int) -> BallProgram | Status:
     return _program(space, base, others, (i, j))
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Tie:
+    """The tie's row with a norm near 1, its offset, the offset's error and the norm; 0 if none."""
+
+    row: Array
+    offset: float
+    error: float
+    norm: float
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Rows:
+    """The rows of a program before the last scaling; fields as in :class:`BallProgram`."""
+
+    rows: Array
+    offset: Array
+    offset_error: Array
+    size: Array
+    norm: Array
+    norm_error: Array
+    classes: Index
+
+    def take(self, mask: Mask) -> _Rows:
+        """Return the rows where `mask` is true."""
+        return _Rows(**{name: getattr(self, name)[mask] for name in self.__slots__})
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Faces:
+    """The faces of a program; fields as in :class:`BallProgram`."""
+
+    lower: Array
+    upper: Array
+    norm: Array
+    error: Array
+
+
 def _program(
     space: Arrangement, base: Index, others: Index, pair: tuple[int, int] | None
 ) -> BallProgram | Status:
+    """Return the program with rows `base` minus `others`, on the tie of `pair` if there is one."""
     f = space.width
     gamma = dot_error(8 * f + 64)
-    tie, tie_offset, tie_error, tie_norm = np.zeros(f), 0.0, 0.0, 0.0
-    if pair is not None:
-        i, j = pair
-        row, shift = _normalised((space.weight[i] - space.weight[j])[None])
-        tie, down = row[0], int(shift[0])
-        tie_norm = float(np.linalg.norm(tie))
-        if down < SMALLEST_POWER:
-            return Status.UNDECIDED
-        tie_offset = float(np.ldexp(space.bias[i] - space.bias[j], -down))
-        tie_error = float(np.ldexp(space.bias_error[i] + space.bias_error[j], -down))
-    rows, shift = _normalised(space.weight[base] - space.weight[others])
-    offset = np.ldexp(space.bias[base] - space.bias[others], -shift)
-    offset_error = np.ldexp(space.bias_error[base] + space.bias_error[others], -shift)
-    if (shift < SMALLEST_POWER).any():
+    tie = _tie(space, pair)
+    if tie is None:
         return Status.UNDECIDED
-    plain = np.linalg.norm(rows, axis=1)
-    size = plain * (1 + gamma)
-    norm, norm_error = plain, gamma * plain
-    face_norm, face_error = np.ones(f), np.zeros(f)
-    lower, upper, classes = space.lower, space.upper, np.column_stack([base, others])
+    rows = _class_rows(space, base, others, gamma)
+    if rows is None:
+        return Status.UNDECIDED
+    faces = _Faces(lower=space.lower, upper=space.upper, norm=np.ones(f), error=np.zeros(f))
     if pair is not None:
-        unit = tie / tie_norm
-        norm = np.linalg.norm(rows - (rows @ unit)[:, None] * unit, axis=1)
-        norm_error = gamma * size
-        keep = np.ones(len(others), dtype=np.bool_)
-        for m in np.flatnonzero(norm <= PARALLEL * plain).tolist():
-            constant = _constant_on_tie(space, int(base[m]), int(others[m]), pair)
-            if constant is not None and constant < 0:
-                return Status.INFEASIBLE
-            keep[m] = constant is None
-        rows, offset, offset_error, size = rows[keep], offset[keep], offset_error[keep], size[keep]
-        norm, norm_error, classes = norm[keep], norm_error[keep], classes[keep]
-        faces = _faces_on_tie(space, pair)
-        if faces is None:
+        on_tie = _restrict_rows(space, rows, tie, pair, gamma)
+        limits = None if on_tie is None else _faces_on_tie(space, pair)
+        if on_tie is None or limits is None:
             return Status.INFEASIBLE
-        lower, upper = faces
-        face_norm = _face_norms(unit)
-        face_error = np.full(f, 2 * gamma)
-    # projected norms may be far below the rows': another power of two
-    down = np.minimum(np.frexp(np.maximum(norm, norm_error))[1], 0)
-    return BallProgram(
-        rows=np.ldexp(rows, -down[:, None]),
-        offset=np.ldexp(offset, -down),
-        offset_error=np.ldexp(offset_error, -down),
-        size=np.ldexp(size, -down),
-        norm=np.ldexp(norm, -down),
-        norm_error=np.ldexp(norm_error, -down),
-        tie=tie,
-        tie_offset=tie_offset,
-        tie_error=tie_error,
-        tie_norm=tie_norm,
-        lower=lower,
-        upper=upper,
-        face_norm=face_norm,
-        face_error=face_error,
-        space=space,
-        classes=np.array([*classes.tolist(), *([] if pair is None else [pair])]).reshape(-1, 2),
+        rows, (lower, upper) = on_tie, limits
+        norm = _face_norms(tie.row / tie.norm)
+        faces = _Faces(lower=lower, upper=upper, norm=norm, error=np.full(f, 2 * gamma))
+    return _scale_rows(space, rows, tie, faces, pair)
+
+
+def _tie(space: Arrangement, pair: tuple[int, int] | None) -> _Tie | None:
+    """Return the tie of `pair`, or None where it underflows."""
+    if pair is None:
+        return _Tie(row=np.zeros(space.width), offset=0.0, error=0.0, norm=0.0)
+    i, j = pair
+    row, exponent = _normalise_rows((space.weight[i] - space.weight[j])[None])
+    down = int(exponent[0])
+    if down < _MIN_EXPONENT:
+        return None
+    return _Tie(
+        row=row[0],
+        offset=float(np.ldexp(space.bias[i] - space.bias[j], -down)),
+        error=float(np.ldexp(space.bias_error[i] + space.bias_error[j], -down)),
+        norm=float(np.linalg.norm(row[0])),
     )
 
 
-def _normalised(rows: Array) -> tuple[Array, Array]:
+def _class_rows(space: Arrangement, base: Index, others: Index, gamma: float) -> _Rows | None:
+    """Return the rows of `base` minus `others`, or None where one underflows."""
+    rows, down = _normalise_rows(space.weight[base] - space.weight[others])
+    offset = np.ldexp(space.bias[base] - space.bias[others], -down)
+    offset_error = np.ldexp(space.bias_error[base] + space.bias_error[others], -down)
+    if (down < _MIN_EXPONENT).any():
+        return None
+    norm = np.linalg.norm(rows, axis=1)
+    return _Rows(
+        rows=rows,
+        offset=offset,
+        offset_error=offset_error,
+        size=norm * (1 + gamma),
+        norm=norm,
+        norm_error=gamma * norm,
+        classes=np.column_stack([base, others]),
+    )
+
+
+def _restrict_rows(
+    space: Arrangement, rows: _Rows, tie: _Tie, pair: tuple[int, int], gamma: float
+) -> _Rows | None:
+    """Return the rows with their norms on the tie's plane, or None where one excludes the tie.
+
+    Rows that are constant on the tie and hold are left out.
+    """
+    unit = tie.row / tie.norm
+    norm = np.linalg.norm(rows.rows - (rows.rows @ unit)[:, None] * unit, axis=1)
+    keep = np.ones(len(norm), dtype=np.bool_)
+    for m in np.flatnonzero(norm <= _PARALLEL_RTOL * rows.norm).tolist():
+        base, other = rows.classes[m].tolist()
+        constant = _constant_on_tie(space, base, other, pair)
+        if constant is not None and constant < 0:
+            return None
+        keep[m] = constant is None
+    return replace(rows, norm=norm, norm_error=gamma * rows.size).take(keep)
+
+
+def _scale_rows(
+    space: Arrangement, rows: _Rows, tie: _Tie, faces: _Faces, pair: tuple[int, int] | None
+) -> BallProgram:
+    """Return the program, each row multiplied by a power of two so that its norm is near 1."""
+    # projected norms may be far below the rows': another power of two
+    down = np.minimum(np.frexp(np.maximum(rows.norm, rows.norm_error))[1], 0)
+    tie_pair = np.array([] if pair is None else [pair], dtype=np.intp).reshape(-1, 2)
+    return BallProgram(
+        rows=np.ldexp(rows.rows, -down[:, None]),
+        offset=np.ldexp(rows.offset, -down),
+        offset_error=np.ldexp(rows.offset_error, -down),
+        size=np.ldexp(rows.size, -down),
+        norm=np.ldexp(rows.norm, -down),
+        norm_error=np.ldexp(rows.norm_error, -down),
+        tie=tie.row,
+        tie_offset=tie.offset,
+        tie_error=tie.error,
+        tie_norm=tie.norm,
+        lower=faces.lower,
+        upper=faces.upper,
+        face_norm=faces.norm,
+        face_error=faces.error,
+        space=space,
+        classes=np.concatenate([rows.classes, tie_pair]),
+    )
+
+
+def _normalise_rows(rows: Array) -> tuple[Array, Exponents]:
     """Return `rows` times powers of two, with norms in [1/2, 1), and the exponents.
 
-    Where a number would underflow the exponent is below :data:`SMALLEST_POWER`.
+    Where a number would underflow the exponent is below :data:`_MIN_EXPONENT`.
     """
     size = lengths(torch.from_numpy(rows)).numpy()
     down = np.frexp(size)[1]
     scaled = np.ldexp(rows, -down[:, None])
     exact = (np.ldexp(scaled, down[:, None]) == rows).all(axis=1) & (size > 0)
-    return scaled, np.where(exact, down, SMALLEST_POWER - 1)
+    return scaled, np.where(exact, down, _MIN_EXPONENT - 1)
 
 
 def _constant_on_tie(
@@ -230,14 +343,14 @@ def _constant_on_tie(
     """Return the value of a slack on the tie where it is constant there, else None."""
     tie, row = space.exact_row(*pair), space.exact_row(base, other)
     lead = next(q for q, value in enumerate(tie) if value)
-    share = row[lead] / tie[lead]
-    if any(a != share * t for a, t in zip(row, tie, strict=True)):
+    factor = row[lead] / tie[lead]
+    if any(a != factor * t for a, t in zip(row, tie, strict=True)):
         return None
-    return space.exact_offset(base, other) - share * space.exact_offset(*pair)
+    return space.exact_offset(base, other) - factor * space.exact_offset(*pair)
 
 
 def _faces_on_tie(space: Arrangement, pair: tuple[int, int]) -> tuple[Array, Array] | None:
-    """Return the faces, without those that hold all over the tie; None where one never holds."""
+    """Return the faces without those that hold everywhere on the tie; None if one never holds."""
     w = space.full_weight[:, space.free]
     moving = np.flatnonzero(w[pair[0]] != w[pair[1]])
     if len(moving) > 1:

@@ -1,8 +1,11 @@
-"""What a proposed centre and proposed multipliers prove of a ball program, in float64.
+"""Certificates of regions, from whatever numbers a solver proposes.
+
+Radii of balls from any centre and any multipliers, boundedness from directions and weights,
+interior points and emptiness of polyhedra from points and multipliers.
 
 Rounding model (Higham, section 3.1), as in :mod:`fsboundary.geometry.flips.bounds`: with
 γ = dot_error(8 f + 2 M + 64), every sum below is within γ times the sum of its absolute terms, plus
-γ LOST for what underflows. The rows a_m are differences rounded once, which γ covers.
+γ UNDERFLOW for underflow. The rows a_m are differences rounded once, which γ covers.
 """
 
 from __future__ import annotations
@@ -11,31 +14,38 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
 
-from fsboundary.geometry.exact_arithmetic import correction_bound
-from fsboundary.geometry.linear_programs import Array
-from fsboundary.geometry.regions.ball_programs import LOST, BallProgram
-from fsboundary.geometry.regions.ball_proposals import Ball
+from fsboundary.core.status import Status
+from fsboundary.core.tolerance import ATOL_FRACTION, FLIP_RTOL, TOO_FAR, dot_error
+from fsboundary.geometry.exact_arithmetic import Array, correction_bound
+from fsboundary.geometry.flips.bounds import box_exclusion_radius
+from fsboundary.geometry.norms import TINY, lengths
+from fsboundary.geometry.regions.arrangement import Index
+from fsboundary.geometry.regions.ball_programs import UNDERFLOW, BallProgram, BallProposal
 
 _CLEAR = 1e3
-"""A face's multiplier this many times the residual keeps its sign when it takes the residual up,
+"""A face's multiplier this many times the residual keeps its sign when it absorbs the residual,
 and so does a residual this many times its error."""
 
 
-def ball_radius(program: BallProgram, z: Array) -> float:
-    """Return a lower bound of the largest radius, from a point; not above 0 proves nothing.
+def ball_radius(program: BallProgram, z: Float64[Array, " f"]) -> float:
+    """Return a lower bound of the largest radius from a point; if not above 0 it proves nothing.
 
-    A point off the tie by t stands for its projection, at a distance of δ <= |t| / |tie| plus
-    rounding: a slack changes by at most |a_m| δ on the way, a face by at most |n_q| δ.
+    A point off the tie by t represents its projection, at a distance of δ <= |t| / |tie| plus
+    rounding: a slack changes by at most |a_m| δ between the two, a face by at most |n_q| δ.
 
     Parameters
     ----------
+    program : BallProgram
     z : array (f,)
-        Inside the faces.
+        Point inside the faces.
     """
     gamma = program.gamma
     values, doubt = _slacks(program, z)
-    off, along = _off_tie(program, *_tie_value(program, z))
+    off, along = _tie_distance(program, *_tie_value(program, z))
     radii = [
         _quotients(values - doubt - program.size * off, program.norm + program.norm_error),
     ]
@@ -50,19 +60,19 @@ def ball_radius(program: BallProgram, z: Array) -> float:
     return float(every.min(initial=np.inf)) * (1 - gamma)
 
 
-def grows_without_end(program: BallProgram, direction: Array) -> bool:
-    """Whether every slack strictly grows along `direction`, which proves a radius of +inf.
+def proves_unbounded(program: BallProgram, direction: Float64[Array, " f"]) -> bool:
+    """Return whether every slack strictly grows along `direction`.
 
-    It does so only together with one interior point. The direction stands for its projection on
-    the tie's plane.
+    Together with one interior point this proves a radius of +inf. The direction represents its
+    projection on the tie's plane.
     """
     gamma = program.gamma
     if not np.isfinite(direction).all():
         return False
     length = np.abs(direction)
-    error = gamma * (np.abs(program.tie) @ length + LOST)
-    off, along = _off_tie(program, float(program.tie @ direction), float(error))
-    doubt = gamma * (np.abs(program.rows) @ length + LOST * (1 + length.sum()))
+    error = gamma * (np.abs(program.tie) @ length + UNDERFLOW)
+    off, along = _tie_distance(program, float(program.tie @ direction), float(error))
+    doubt = gamma * (np.abs(program.rows) @ length + UNDERFLOW * (1 + length.sum()))
     rising = program.rows @ direction - doubt - program.size * off
     drift = along * off
     down, up = np.isfinite(program.lower), np.isfinite(program.upper)
@@ -70,30 +80,30 @@ def grows_without_end(program: BallProgram, direction: Array) -> bool:
     return bool((rising > 0).all() and inward)
 
 
-def radius_bound(program: BallProgram, ball: Ball) -> float:
+def radius_bound(program: BallProgram, ball: BallProposal) -> float:
     """Return an upper bound of the largest radius from multipliers >= 0; +inf proves nothing.
 
     With D = Σ μ p + Σ (ν + ν') p and ρ = Aᵀμ + τ tie + ν - ν', every feasible (z, r) satisfies
     ``r D <= S + ρ.(z - z0)``, where S sums the slacks at z0 times their multipliers. ρ.(z - z0)
-    is at most its maximum over the faces. Where there is no face, :mod:`exact_balance` shows that
-    ρ_q is 0 for exact multipliers near by.
+    is at most its maximum over the faces. Where there is no face,
+    :mod:`fsboundary.geometry.exact_arithmetic` shows that ρ_q is 0 for exact multipliers nearby.
     """
-    balance = _balanced(program, ball)
+    balance = _balance_multipliers(program, ball)
     return np.inf if balance is None else _weak_duality(program, ball, balance)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Balance:
-    """Multipliers of the faces, and what may be left of ρ.
+    """Multipliers of the faces, and the remaining residual ρ.
 
     Attributes
     ----------
     low, high : array (f,)
     residual, error : array (f,)
-        ρ, and a bound of its error.
+        Residual ρ, and a bound of its error.
     moved : float
-        Bounds the Euclidean distance from μ and τ to the multipliers that are meant.
+        Upper bound of the Euclidean distance from μ and τ to the exact multipliers.
     """
 
     low: Array
@@ -103,16 +113,16 @@ class _Balance:
     moved: float
 
 
-def _residual(program: BallProgram, ball: Ball) -> tuple[Array, Array]:
+def _residual(program: BallProgram, ball: BallProposal) -> tuple[Array, Array]:
     """Return Aᵀμ + τ tie and a bound of the error of ρ."""
     mu, tau = ball.multipliers, ball.tie
     u = mu @ program.rows + tau * program.tie
     size = mu @ np.abs(program.rows) + abs(tau) * np.abs(program.tie) + ball.low + ball.high
-    return u, program.gamma * (size + LOST)
+    return u, program.gamma * (size + UNDERFLOW)
 
 
-def _balanced(program: BallProgram, ball: Ball) -> _Balance | None:
-    """Return multipliers with which ρ leaves z nowhere to go, or None."""
+def _balance_multipliers(program: BallProgram, ball: BallProposal) -> _Balance | None:
+    """Return multipliers for which ρ.(z - z0) has a maximum over the faces, or None."""
     u, error = _residual(program, ball)
     low, high, used = ball.low, ball.high, ball.multipliers > 0
     has_low, has_high = np.isfinite(program.lower), np.isfinite(program.upper)
@@ -121,19 +131,19 @@ def _balanced(program: BallProgram, ball: Ball) -> _Balance | None:
     towards = np.where(has_low, -left, left) > _CLEAR * error
     taken_up = (has_low & has_high) | ((has_low | has_high) & (clear | towards))
     rows = np.vstack([program.rows[used], program.tie[None]])
-    # elsewhere ρ is 0 because nothing was added
+    # elsewhere ρ is 0 because no term was added
     touched = (rows != 0).any(axis=0) | (low + high > 0)
     exact, entered = ~taken_up & touched, taken_up & touched
-    # no face shares the balance there, so that it depends on the rows alone
+    # no face takes part in the balance there, so it depends on the rows only
     low, high, left = np.where(exact, [0 * low, 0 * high, u], [low, high, left])
     moved = correction_bound(rows[:, exact].T, left[exact], error[exact])
     if np.isinf(moved):
-        solved = exact & ~program.dependent(used, exact)
+        solved = exact & ~program.dependent_features(used, exact)
         moved = correction_bound(rows[:, solved].T, left[solved], error[solved])
     if not moved <= ball.multipliers[used].min(initial=np.inf) or np.isinf(moved):
         return None
     error = error + moved * np.linalg.norm(rows, axis=0) * (1 + program.gamma)
-    # a face gives way until the sign of ρ_q is sure: then the face itself is its maximum
+    # a face's multiplier decreases until the sign of ρ_q is certain: the face is then the maximum
     over, under = np.maximum(u + low + 2 * error, 0.0), np.maximum(high - u + 2 * error, 0.0)
     low = np.where(has_high | exact, low, np.maximum(low - over, 0.0))
     high = np.where(has_low | exact, high, np.maximum(high - under, 0.0))
@@ -146,14 +156,14 @@ def _balanced(program: BallProgram, ball: Ball) -> _Balance | None:
     return _Balance(low=low, high=high, residual=residual, error=error, moved=moved)
 
 
-def _weak_duality(program: BallProgram, ball: Ball, balance: _Balance) -> float:
-    """Return the bound of the radius that the multipliers give, raised by its rounding."""
+def _weak_duality(program: BallProgram, ball: BallProposal, balance: _Balance) -> float:
+    """Return the bound of the radius from the multipliers, raised by its rounding."""
     gamma, z, mu, tau = program.gamma, ball.centre, ball.multipliers, ball.tie
     low, high, moved, used = balance.low, balance.high, balance.moved, mu > 0
     values, doubt = _slacks(program, z)
     tie_value, tie_error = _tie_value(program, z)
     has_low, has_high = np.isfinite(program.lower), np.isfinite(program.upper)
-    # where there is no face ρ_q is 0, or of the sign for which the other face is the maximum
+    # where there is no face ρ_q is 0, or has the sign for which the other face is the maximum
     down = np.where(has_low, program.lower - z, 0.0)
     up = np.where(has_high, program.upper - z, 0.0)
     terms = np.concatenate(
@@ -168,13 +178,13 @@ def _weak_duality(program: BallProgram, ball: Ball, balance: _Balance) -> float:
     doubts = mu @ doubt + abs(tau) * tie_error
     doubts += balance.error @ np.maximum(np.abs(down), np.abs(up))
     doubts += moved * np.linalg.norm(np.append((np.abs(values) + doubt)[used], tie_value))
-    doubts += moved * tie_error + gamma * (np.abs(terms).sum() + LOST)
+    doubts += moved * tie_error + gamma * (np.abs(terms).sum() + UNDERFLOW)
     total = terms.sum() + doubts * (1 + gamma)
     faces = low + high
     weight = mu @ program.norm + faces @ program.face_norm
     slop = mu @ program.norm_error + faces @ program.face_error
     slop += moved * np.linalg.norm((program.norm + program.norm_error)[used])
-    slop = slop * (1 + gamma) + gamma * (weight + LOST)
+    slop = slop * (1 + gamma) + gamma * (weight + UNDERFLOW)
     divisor = weight - slop if total >= 0 else weight + slop
     if not (np.isfinite(total) and np.isfinite(divisor) and divisor > 0):
         return np.inf
@@ -186,7 +196,7 @@ def _slacks(program: BallProgram, z: Array) -> tuple[Array, Array]:
     """Return the slacks (M,) at `z` and a bound of their errors."""
     length = np.abs(z)
     size = np.abs(program.rows) @ length + np.abs(program.offset)
-    error = program.gamma * (size + LOST * (1 + length.sum()))
+    error = program.gamma * (size + UNDERFLOW * (1 + length.sum()))
     return program.rows @ z + program.offset, error + program.offset_error * (1 + program.gamma)
 
 
@@ -196,12 +206,12 @@ def _tie_value(program: BallProgram, z: Array) -> tuple[float, float]:
         return 0.0, 0.0
     length = np.abs(z)
     size = np.abs(program.tie) @ length + abs(program.tie_offset)
-    error = program.gamma * (size + LOST * (1 + length.sum()))
+    error = program.gamma * (size + UNDERFLOW * (1 + length.sum()))
     error += program.tie_error * (1 + program.gamma)
     return float(program.tie @ z + program.tie_offset), float(error)
 
 
-def _off_tie(program: BallProgram, value: float, error: float) -> tuple[float, Array]:
+def _tie_distance(program: BallProgram, value: float, error: float) -> tuple[float, Array]:
     """Return a bound of the distance to the tie, and of |n_q| for each feature."""
     if program.tie_norm == 0:
         return 0.0, np.zeros_like(program.tie)
@@ -210,6 +220,146 @@ def _off_tie(program: BallProgram, value: float, error: float) -> tuple[float, A
 
 
 def _quotients(slack: Array, norm: Array) -> Array:
-    """Return ``slack / norm``; what is not positive stays so."""
+    """Return ``slack / norm``, -1 where the slack is not positive and NaN where it is NaN."""
     with np.errstate(divide="ignore", over="ignore"):  # a norm of 0 bounds nothing
         return np.where(slack > 0, slack / norm, np.where(np.isnan(slack), np.nan, -1.0))
+
+
+def ball_status(lower: float, upper: float, centre: Float64[Array, " f"]) -> Status:
+    """Return what proved bounds of the largest radius decide.
+
+    CONVERGED where they meet within tolerance, INFEASIBLE where no ball has a positive radius,
+    UNDECIDED where none is proved, else INACCURATE.
+
+    Parameters
+    ----------
+    lower, upper : float
+        Bounds from :func:`ball_radius` and :func:`radius_bound`.
+    centre : array (f,)
+        Centre of the ball of radius `lower`.
+    """
+    if upper <= 0:
+        return Status.INFEASIBLE
+    if not lower > 0:
+        return Status.UNDECIDED
+    scale = float(np.linalg.norm(centre)) + lower
+    allowed = max(ATOL_FRACTION * scale, FLIP_RTOL * lower)
+    return Status.CONVERGED if upper - lower <= allowed else Status.INACCURATE
+
+
+def boundedness_status(
+    program: BallProgram,
+    *,
+    direction: Float64[Array, " f"] | None = None,
+    weights: Float64[Array, " M"] | None = None,
+) -> Status:
+    """Return UNBOUNDED where `direction` proves it, CONVERGED where `weights` prove bounded.
+
+    UNDECIDED where neither is a proof.
+
+    Parameters
+    ----------
+    program : BallProgram
+        Program of a region whose interior is known not to be empty.
+    direction : array (f,), optional
+        A direction in which the region may extend without end.
+    weights : array (M,), optional
+        Positive weights of the program's rows.
+    """
+    if direction is not None and _is_recession_direction(program, direction):
+        return Status.UNBOUNDED
+    if weights is not None and _proves_bounded(program, weights):
+        return Status.CONVERGED
+    return Status.UNDECIDED
+
+
+def _is_recession_direction(program: BallProgram, direction: Array) -> bool:
+    """Return whether every slack provably grows along `direction`, clipped to meet no face."""
+    low, high = np.isfinite(program.lower), np.isfinite(program.upper)
+    g = np.where(low, np.maximum(direction, 0.0), direction)
+    g = np.where(high, np.minimum(g, 0.0), g)
+    doubt = program.gamma * (np.abs(program.rows) @ np.abs(g) + UNDERFLOW)
+    return bool((program.rows @ g > doubt).all())
+
+
+def open_features(program: BallProgram) -> tuple[Index, Index, Array]:
+    """Return the features without faces, those with one, and the sign of that face."""
+    low, high = np.isfinite(program.lower), np.isfinite(program.upper)
+    one = np.flatnonzero(low ^ high)
+    return np.flatnonzero(~low & ~high), one, np.where(low[one], 1.0, -1.0)
+
+
+def _proves_bounded(program: BallProgram, weights: Array) -> bool:
+    """Return whether the recession cone is provably {0}."""
+    free, one, sign = open_features(program)
+    gamma, rows = program.gamma, program.rows
+    u = weights @ rows
+    error = gamma * (weights @ np.abs(rows) + UNDERFLOW)
+    moved = correction_bound(rows[:, free].T, u[free], error[free])
+    if not moved < weights.min():
+        return False
+    error = error + moved * np.linalg.norm(rows, axis=0) * (1 + gamma)
+    return bool((u[one] * sign + error[one] < 0).all())
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Polyhedron:
+    """Constraints of a polyhedron; each row and offset is a difference rounded at most once.
+
+    Attributes
+    ----------
+    rows : Tensor (M, d), float64, on the CPU
+    offset : Tensor (M,)
+    lower, upper : Tensor (d,)
+    """
+
+    rows: Tensor
+    offset: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    @property
+    def free(self) -> Tensor:
+        """Features that may vary, (d,), bool."""
+        return self.lower < self.upper
+
+    def scale(self, anchor: Tensor) -> float:
+        """Return the length of `anchor` (d,) plus the distance of the farthest plane from 0."""
+        norm = lengths(self.rows)
+        planes = torch.where(norm > 0, self.offset.abs() / norm, 0.0)
+        return float(lengths(anchor)) + max(planes.tolist(), default=0.0)
+
+    def strictly_contains(self, x: Tensor) -> bool:
+        """Return whether `x` (d,) provably lies in the polyhedron, strictly inside every limit."""
+        gamma = dot_error(len(x) + 8)
+        value = self.rows @ x + self.offset
+        error = gamma * (self.rows.abs() @ x.abs() + self.offset.abs() + 4 * TINY)
+        within = torch.where(self.free, (self.lower < x) & (x < self.upper), self.lower == x)
+        # NaN and an error that overflowed compare false
+        return bool((value > error).all() and within.all() and torch.isfinite(x).all())
+
+    def certifies_empty(self, multipliers: Tensor, anchor: Tensor, scale: float) -> bool:
+        """Return whether `multipliers` (M,), at least 0, prove that the polyhedron is empty.
+
+        Also true, as for INFEASIBLE, where the polyhedron is proved to be farther from `anchor`
+        (d,) than a million times `scale`.
+        """
+        lam, anchor = (
+            multipliers[None],
+            torch.minimum(torch.maximum(anchor, self.lower), self.upper),
+        )
+        enters = ((multipliers != 0)[:, None] & (self.rows != 0)).any(dim=0)
+        radius = box_exclusion_radius(
+            anchor[None],
+            self.lower,
+            self.upper,
+            dot_error(2 * len(anchor) + 4 * len(multipliers) + 32),
+            lam @ self.rows,
+            lam @ self.rows.abs() + TINY * enters,
+            lam @ self.offset,
+            lam @ self.offset.abs(),
+        )
+        # a scale of 0 does not define what is far
+        far = torch.isinf(radius) | ((radius > TOO_FAR * scale) & (scale > 0))
+        return bool(far.all())

@@ -1,13 +1,12 @@
-"""A point of the domain for each class at which all other logits are low and nearly equal.
+"""Seed points for the search of facets, and points that prove facets of many class pairs at once.
 
-Half way between two of them the two classes tie far above the rest, wherever the weights allow
-it: such points are where the search for facets starts. They are proposals and prove nothing.
+There is one seed point of the domain per class, where all other logits are low and nearly equal.
+Halfway between two of them the two classes tie far above the rest, wherever the weights allow it:
+the search for facets starts at such points. They are proposals and prove nothing.
 
-Points on ties that prove facets, many class pairs at a time.
-
-A point strictly below whose tie all other logits lie, strictly inside the domain, is the centre
-of a ball of the facet. What is computed here is a lower bound of its radius, with whole norms in
-place of those on the tie's plane; the linear program of the pair can only find more.
+A point on a tie that is strictly above all other logits, strictly inside the domain, is the centre
+of a ball of the facet. A lower bound of its radius is computed here, with full norms in place of
+those on the tie's plane; the linear program of the pair can only find a larger one.
 """
 
 from __future__ import annotations
@@ -15,58 +14,68 @@ from __future__ import annotations
 from typing import final
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from fsboundary.core.tolerance import dot_error
 from fsboundary.geometry.norms import lengths
 from fsboundary.geometry.regions.arrangement import Arrangement
-from fsboundary.geometry.regions.ball_programs import LOST
+from fsboundary.geometry.regions.ball_programs import UNDERFLOW
 
-STEPS = 100
-"""Projected gradient steps, accelerated (Nesterov)."""
+_STEPS = 100
+"""Number of accelerated (Nesterov) projected gradient steps."""
 
-RIDGE = 1e-4
-"""Share of the mean eigenvalue that is added to all, so that weak directions stay short."""
+_RIDGE = 1e-4
+"""Fraction of the mean eigenvalue that is added to all, so that weak directions stay short."""
 
-INNER = 0.02
-"""Points keep this share of their mean entry from the domain's faces."""
+_INNER = 0.02
+"""Smallest distance of points from the domain's faces, as a fraction of their mean entry."""
 
 
-def class_points(
-    weight: Tensor, bias: Tensor, lower: Tensor, upper: Tensor, origin: Tensor, height: float
-) -> Tensor:
-    """Return one point (K,f) a class: least squares for logits `height` above the mean or at it.
+def seed_points(
+    weight: Float64[Tensor, "K f"],
+    bias: Float64[Tensor, " K"],
+    lower: Float64[Tensor, " f"],
+    upper: Float64[Tensor, " f"],
+    origin: Float64[Tensor, " f"],
+    height: float,
+) -> Float64[Tensor, "K f"]:
+    """Return one point (K,f) per class: least squares for logits `height` above the mean or at it.
 
     Parameters
     ----------
     weight, bias : Tensor (K, f), (K,)
     lower, upper : Tensor (f,)
-        The domain.
+        Limits of the domain.
     origin : Tensor (f,)
-        Where to start, a point of the domain among the regions.
+        Start, a point of the domain among the regions.
     height : float
-        Logit units.
+        Height in logit units.
     """
-    centred, offset = _centred(weight, bias, origin)
+    centred, offset = _centre(weight, bias, origin)
     gram = centred.T @ centred
-    gram = gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    wanted = height * torch.eye(len(bias), dtype=gram.dtype) - height / len(bias) - offset
-    pull = wanted @ centred
+    gram = gram + _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    target = height * torch.eye(len(bias), dtype=gram.dtype) - height / len(bias) - offset
+    pull = target @ centred
     rate = 1 / torch.linalg.matrix_norm(gram, 2).clamp_min(torch.finfo(gram.dtype).tiny)
     z = ahead = torch.zeros_like(pull)
     low, high = lower - origin, upper - origin
-    for step in range(STEPS):
+    for step in range(_STEPS):
         after = (ahead - rate * (ahead @ gram - pull)).clamp(low, high)
         ahead, z = after + step / (step + 3) * (after - z), after
-    inner = torch.minimum(INNER * z.abs().mean(), (upper - lower) / 4)
+    inner = torch.minimum(_INNER * z.abs().mean(), (upper - lower) / 4)
     return (origin + z).clamp(lower + inner, upper - inner)
 
 
-def heights(
-    weight: Tensor, bias: Tensor, lower: Tensor, upper: Tensor, origin: Tensor
+def seed_heights(
+    weight: Float64[Tensor, "K f"],
+    bias: Float64[Tensor, " K"],
+    lower: Float64[Tensor, " f"],
+    upper: Float64[Tensor, " f"],
+    origin: Float64[Tensor, " f"],
 ) -> list[float]:
-    """Return logits worth trying: from many times the spread in the domain to the spread."""
-    centred, offset = _centred(weight, bias, origin)
+    """Return heights to try, from many times the logits' spread in the domain to the spread."""
+    centred, offset = _centre(weight, bias, origin)
     width = upper - lower
     width = torch.where(torch.isfinite(width), width, 0.0)
     spread = float((centred.square() @ width.square()).mean().sqrt() / 12**0.5)
@@ -76,14 +85,14 @@ def heights(
     return [16 * base, base]
 
 
-def _centred(weight: Tensor, bias: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
-    """Return weights less their mean, and logits at the origin less theirs."""
+def _centre(weight: Tensor, bias: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the centred weights, and the centred logits at the origin."""
     centred = weight - weight.mean(dim=0)
     return centred, centred @ origin + bias - bias.mean()
 
 
-def width_bounds(space: Arrangement) -> Tensor:
-    """Return upper bounds (K,K) of all facet radii from the width of the box alone.
+def width_bounds(space: Arrangement) -> Float64[Tensor, "K K"]:
+    """Return upper bounds (K,K) of all facet radii from only the width of the box.
 
     A ball of radius r of a facet with unit normal n spans ``2 r sqrt(1 - n_q²)`` of feature q.
     """
@@ -99,13 +108,13 @@ def width_bounds(space: Arrangement) -> Tensor:
         # 1 - n² is off by less than 4 γ
         span = 2 * (1 - along.square() - 4 * gamma).clamp_min(0.0).sqrt()
         bound[i] = (width[limited] / span).amin(dim=1) * (1 + gamma)
-    # equal weights have no tie to measure
+    # equal weights have no tie
     return torch.where(norms > 0, bound, torch.inf).nan_to_num(torch.inf, torch.inf)
 
 
 @final
 class FacetTester:
-    """Tests and moves points of class pairs.
+    """Certifies and moves points on the ties of class pairs.
 
     Rounding model: with γ = dot_error(8 f + 64), a logit is within γ (|w_k| |z| + |b_k|) plus what
     the offsets carry, and a slack within the sum of both logits' bounds.
@@ -129,35 +138,35 @@ class FacetTester:
         """Return the nearest point of the domain."""
         return torch.minimum(torch.maximum(z, self.lower), self.upper)
 
-    def onto_tie(self, z: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        """Return `z` (P,f) moved onto the ties of `i` and `j` (P,), then into the domain."""
+    def project_on_tie(self, z: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        """Return `z` (P,f) projected on the ties of `i` and `j` (P,), then on the domain."""
         for _ in range(2):
             normal, value = self._tie(z, i, j)
-            step = value / self.norms[i, j].clamp_min(LOST).square()
+            step = value / self.norms[i, j].clamp_min(UNDERFLOW).square()
             z = self.clip(z - step[:, None] * normal)
         return z
 
     def radii(self, z: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        """Return lower bounds (P,) of facet radii; not above 0 where `z` proves nothing.
+        """Return lower bounds (P,) of facet radii, not above 0 where `z` proves nothing.
 
         Parameters
         ----------
         z : Tensor (P, f)
-            Near the ties and inside the domain.
+            Points near the ties and inside the domain.
         i, j : Tensor (P,)
             Pairs of classes with different weights.
         """
         gamma, length = self.gamma, lengths(z)
         normal, value = self._tie(z, i, j)
         tie = self.norms[i, j]
-        error = self.size * length[:, None] + self.bias.abs() + LOST * (1 + length[:, None])
+        error = self.size * length[:, None] + self.bias.abs() + UNDERFLOW * (1 + length[:, None])
         error = gamma * error + self.bias_error * (1 + gamma)
         # the tie's own row is shorter than the logits' rows
         tie_error = gamma * (tie * length + (self.bias[i] - self.bias[j]).abs())
-        tie_error = tie_error + gamma * LOST * (1 + length)
+        tie_error = tie_error + gamma * UNDERFLOW * (1 + length)
         tie_error = tie_error + (self.bias_error[i] + self.bias_error[j]) * (1 + gamma)
         off = (value.abs() + tie_error) / (tie * (1 - gamma))
-        # the shorter of the two rows that agree on the tie; on its plane it is no longer than this
+        # the shorter of the two rows that agree on the tie; its projection is no longer than this
         base = torch.where(self.norms[i] <= self.norms[j], i[:, None], j[:, None])
         norm = torch.minimum(self.norms[i], self.norms[j]) * (1 + gamma)
         logits = self.logits(z)
@@ -169,32 +178,32 @@ class FacetTester:
         drift = normal.abs() / tie[:, None] * (1 + gamma) * off[:, None]
         below, above = (z - self.lower) * (1 - gamma), (self.upper - z) * (1 - gamma)
         room = (torch.minimum(below, above) - drift).amin(dim=1)
-        least = torch.minimum(radius.amin(dim=1), room) * (1 - gamma)
-        # with no row and no face left a ball of any size fits: the program says so, not a point
-        fine = torch.isfinite(least) & (tie > 0) & torch.isfinite(z).all(dim=1)
-        return torch.where(fine, least, -1.0)
+        smallest = torch.minimum(radius.amin(dim=1), room) * (1 - gamma)
+        # with no row and no face left a ball of any size fits: the program proves that, not a point
+        valid = torch.isfinite(smallest) & (tie > 0) & torch.isfinite(z).all(dim=1)
+        return torch.where(valid, smallest, -1.0)
 
-    def improved(self, z: Tensor, i: Tensor, j: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `z` (P,f) moved along its tie off the highest other class, and which need none.
+    def improve(self, z: Tensor, i: Tensor, j: Tensor, clearance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `z` (P,f) moved along its tie off the highest other class, and which need no move.
 
-        A move ends `margin` (P,), feature units, below that class and inside the domain, as far as
-        the tie and the domain allow both.
+        A move ends at the distance `clearance` (P,) from that class and inside the domain, as far
+        as the tie and the domain allow both.
         """
         logits = self.logits(z)
-        own = torch.minimum(logits.gather(1, i[:, None]), logits.gather(1, j[:, None]))[:, 0]
+        tied = torch.minimum(logits.gather(1, i[:, None]), logits.gather(1, j[:, None]))[:, 0]
         logits.scatter_(1, i[:, None], -torch.inf).scatter_(1, j[:, None], -torch.inf)
         highest, other = logits.max(dim=1)
         inside = ((z > self.lower) & (z < self.upper)).all(dim=1)
-        normal = (self.weight[i] - self.weight[j]) / self.norms[i, j][:, None].clamp_min(LOST)
+        normal = (self.weight[i] - self.weight[j]) / self.norms[i, j][:, None].clamp_min(UNDERFLOW)
         row = self.weight[i] - self.weight[other]
         row = row - torch.linalg.vecdot(row, normal)[:, None] * normal
-        length = lengths(row).clamp_min(LOST)
-        step = (margin + (highest - own) / length).clamp_min(0.0) / length
+        length = lengths(row).clamp_min(UNDERFLOW)
+        step = (clearance + (highest - tied) / length).clamp_min(0.0) / length
         step = torch.where(torch.isfinite(step), step, 0.0)
         moved = z + step[:, None] * row
-        inner = torch.minimum(margin[:, None], (self.upper - self.lower) / 4)
+        inner = torch.minimum(clearance[:, None], (self.upper - self.lower) / 4)
         moved = torch.minimum(torch.maximum(moved, self.lower + inner), self.upper - inner)
-        return self.onto_tie(moved, i, j), (highest < own) & inside
+        return self.project_on_tie(moved, i, j), (highest < tied) & inside
 
     def _tie(self, z: Tensor, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         normal = self.weight[i] - self.weight[j]

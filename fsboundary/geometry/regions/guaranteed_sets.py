@@ -1,24 +1,22 @@
-"""Largest axis-aligned boxes around points of one decision region.
+"""Certified boxes, balls and hulls of one class: extents, membership and half-space distances.
 
-A box reaches x_j >= 0 to each of its 2d sides, first all lower ones, then all upper ones. Class k
-stays below class i on it iff the worst corner has a positive margin,
+Boxes are axis-aligned and extend x_j >= 0 from a point to each of their 2d sides, first all lower
+ones, then all upper ones. Class k stays below class i on a box iff the worst corner has a positive
+margin,
 
     m_k - Σ_j A_kj x_j > 0,  with A_k = (a⁺, a⁻), a = w_i - w_k, m_k the margin at the point,
 
-and the domain leaves room_j for each side: linear constraints on x. Of all x, :func:`fair_reach`
-proposes the one whose smallest side is largest, then the next smallest, and so on;
-:func:`certain` decides what of a proposal is kept.
+and the domain leaves room_j for each side: linear constraints on x. Of all x,
+:func:`max_min_extents` proposes the one whose smallest side is largest, then the next smallest, and
+so on; :func:`certify_boxes` decides which part of a proposal is kept.
 
-Which points lie in at least one of many balls.
+Membership in one of many balls: a float32 matrix product excludes nearly all pairs of a point and a
+ball, by a bound of its rounding; float64 distances, raised by theirs, decide the others.
 
-A float32 matrix product rules out nearly all pairs of a point and a ball, by a bound of its
-rounding; float64 distances, raised by theirs, decide the others.
-
-How deep points lie in the polyhedron of their class, the domain left out.
-
-The distance of a point of class i to the half-space where class k is above,
-``((w_i - w_k).z + b_i - b_k) / |w_i - w_k|``, is linear in z, so its minimum over a hull is its
-minimum over the generators. Flip distances in a domain are convex in z instead and would not do.
+Half-space distances, without the domain: the distance of a point of class i to the half-space where
+class k is above, ``((w_i - w_k).z + b_i - b_k) / |w_i - w_k|``, is linear in z, so its minimum over
+a hull is its minimum over the generators. Flip distances in a domain are convex in z instead and
+cannot be used.
 """
 
 from __future__ import annotations
@@ -27,12 +25,13 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.tolerance import EPS, dot_error
 from fsboundary.geometry.batching import chunk_rows, chunks
-from fsboundary.geometry.flips.nearest import margin_bounds
+from fsboundary.geometry.flips.nearest import tie_distance_bounds
 from fsboundary.geometry.norms import TINY, lengths
 
 _ATTEMPTS = 4
@@ -48,11 +47,11 @@ class BoxProblems:
     ----------
     z : Tensor (B, d), float64, inside the domain
     normal, offset : Tensor (K, d), (K,)
-        ``w_i - w_k`` and ``b_i - b_k``; zero for k = i.
+        Rows ``w_i - w_k`` and ``b_i - b_k``; zero for k = i.
     other : Tensor (K,), bool
-        False for k = i.
+        Mask of the other classes: False for k = i.
     low, high : Tensor (d,)
-        The domain.
+        Limits of the domain.
     """
 
     z: Tensor
@@ -84,7 +83,7 @@ class BoxProblems:
 
     @property
     def room(self) -> Tensor:
-        """Return how far the domain lets each side go, (B,2d)."""
+        """Return the largest extent of each side in the domain, (B,2d)."""
         return torch.cat([self.z - self.low, self.high - self.z], dim=1)
 
     def margins(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,20 +93,20 @@ class BoxProblems:
         """
         gamma = dot_error(2 * self.z.shape[1] + 8)
         down, up = self.costs.chunk(2, dim=1)
-        endless_low, endless_high = torch.isinf(lower), torch.isinf(upper)
-        low, high = lower.masked_fill(endless_low, 0.0), upper.masked_fill(endless_high, 0.0)
+        infinite_low, infinite_high = torch.isinf(lower), torch.isinf(upper)
+        low, high = lower.masked_fill(infinite_low, 0.0), upper.masked_fill(infinite_high, 0.0)
         value = low @ down.T - high @ up.T + self.offset
         size = low.abs() @ down.T + high.abs() @ up.T + self.offset.abs()
-        endless = endless_low.to(value) @ (down > 0).to(value).T
-        endless = endless + endless_high.to(value) @ (up > 0).to(value).T
-        return value.masked_fill(endless > 0, -torch.inf), gamma * (size + 4 * TINY)
+        infinite = infinite_low.to(value) @ (down > 0).to(value).T
+        infinite = infinite + infinite_high.to(value) @ (up > 0).to(value).T
+        return value.masked_fill(infinite > 0, -torch.inf), gamma * (size + 4 * TINY)
 
-    def ends(self, reach: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the limits (B,d) of boxes of `reach` (B,2d), inside the domain."""
-        down, up = reach.chunk(2, dim=1)
+    def limits(self, extents: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the limits (B,d) of boxes of `extents` (B,2d), inside the domain."""
+        down, up = extents.chunk(2, dim=1)
         return torch.maximum(self.z - down, self.low), torch.minimum(self.z + up, self.high)
 
-    def goals(self) -> tuple[Tensor, Tensor]:
+    def point_margins(self) -> tuple[Tensor, Tensor]:
         """Return margins (B,K) at the points, +inf for k = i, and a bound of their rounding."""
         value, error = self.margins(self.z, self.z)
         # a margin that overflowed proves nothing
@@ -115,50 +114,52 @@ class BoxProblems:
         return value.masked_fill(~self.other, torch.inf), error
 
 
-def fair_reach(problems: BoxProblems) -> Tensor:
-    """Return the reach (B,2d) whose smallest side is largest, then the next smallest, and so on.
+def max_min_extents(problems: BoxProblems) -> Float64[Tensor, "B sides"]:
+    """Return the extents (B,2d) whose smallest is largest, then the next smallest, and so on.
 
     All sides grow together. One stops when the domain ends or when a class whose margin it lowers
-    has none left; the others go on. No side of the result can grow alone, and it holds the
-    largest cube (:mod:`fsboundary.geometry.flips.nearest`). A step to the first class that would run out
-    if no side stopped never goes too far, since sides that stop only help.
+    has no margin left; the others continue. No single side of the result can grow, and it contains
+    the largest cube (:mod:`fsboundary.geometry.flips.nearest`). A step to the first class that
+    would run out if no side stopped never goes too far, because sides that stop only help.
     """
-    goal, error = problems.goals()
-    goal = goal - error
+    margin, error = problems.point_margins()
+    margin = margin - error
     cost, room = problems.costs[problems.other], problems.room
-    goal = goal[:, problems.other]
-    # a side that no class minds takes all of its room
-    grows = (cost > 0).any(dim=0) & (room > 0) & (goal > 0).all(dim=1, keepdim=True)
-    reach = torch.where((cost > 0).any(dim=0), 0.0, room)
-    level = torch.zeros_like(goal[:, :1])
+    margin = margin[:, problems.other]
+    # a side that lowers no margin extends to the end of the domain
+    grows = (cost > 0).any(dim=0) & (room > 0) & (margin > 0).all(dim=1, keepdim=True)
+    extents = torch.where((cost > 0).any(dim=0), 0.0, room)
+    level = torch.zeros_like(margin[:, :1])
     # every round ends the growth of a side, unless numbers overflow
     for _ in range(room.shape[1]):
         if not bool(grows.any()):
             break
-        left = (goal - torch.where(torch.isinf(reach), 0.0, reach) @ cost.T).clamp_min(0.0)
+        left = (margin - torch.where(torch.isinf(extents), 0.0, extents) @ cost.T).clamp_min(0.0)
         slope = grows.to(cost) @ cost.T
         step, tight = torch.where(slope > 0, left / slope, torch.inf).min(dim=1, keepdim=True)
         level = (level + step).clamp_max(_LARGEST)
         full = grows & (room <= level)
         stopped = cost[tight[:, 0]] > 0
-        # nothing filled its room on the way, so the step went all the way
+        # no side filled its room, so the step was a full one
         done = ~full.any(dim=1, keepdim=True)
-        reach = torch.where(grows, torch.minimum(room, level), reach)
+        extents = torch.where(grows, torch.minimum(room, level), extents)
         grows = grows & ~full & ~(done & stopped)
-    return reach
+    return extents
 
 
-def certain(problems: BoxProblems, reach: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return limits (B,d) and (B,d) of boxes that certainly keep the class, and where there are.
+def certify_boxes(
+    problems: BoxProblems, extents: Float64[Tensor, "B sides"]
+) -> tuple[Float64[Tensor, "B d"], Float64[Tensor, "B d"], Bool[Tensor, " B"]]:
+    """Return limits (B,d), (B,d) of boxes that provably keep the class, and which are proved (B,).
 
-    A proposal that goes too far is shrunk towards its point: margins are linear in the share that
-    is kept. The margins of the box as it is returned must be above the bound of their rounding.
+    A proposal that goes too far is shrunk towards its point: margins are linear in the fraction
+    that is kept. The margins of the returned box must be above the bound of their rounding.
     """
-    margin, _ = problems.goals()
-    sides = torch.where(torch.isinf(reach), 0.0, reach)
+    margin, _ = problems.point_margins()
+    sides = torch.where(torch.isinf(extents), 0.0, extents)
     fall = sides @ problems.costs.T
-    minded = (problems.costs > 0).any(dim=0)
-    lower, upper = problems.ends(reach)
+    limited = (problems.costs > 0).any(dim=0)
+    lower, upper = problems.limits(extents)
     good = torch.zeros_like(lower[:, 0], dtype=torch.bool)
     for attempt in range(_ATTEMPTS):
         value, error = problems.margins(lower, upper)
@@ -166,61 +167,63 @@ def certain(problems: BoxProblems, reach: Tensor) -> tuple[Tensor, Tensor, Tenso
         good = ((value > error) | ~problems.other).all(dim=1)
         if bool(good.all()):
             break
-        spare = (margin - 2**attempt * 2 * error).clamp_min(0.0)
-        share = torch.where(fall > spare, spare / fall, 1.0).amin(dim=1, keepdim=True)
-        again = torch.where(minded, reach * (share * (1 - 4 * EPS)), reach)
-        less = problems.ends(again)
-        lower = torch.where(good[:, None], lower, less[0])
-        upper = torch.where(good[:, None], upper, less[1])
+        allowed = (margin - 2**attempt * 2 * error).clamp_min(0.0)
+        fraction = torch.where(fall > allowed, allowed / fall, 1.0).amin(dim=1, keepdim=True)
+        shrunk = torch.where(limited, extents * (fraction * (1 - 4 * EPS)), extents)
+        limits = problems.limits(shrunk)
+        lower = torch.where(good[:, None], lower, limits[0])
+        upper = torch.where(good[:, None], upper, limits[1])
     return lower, upper, good
 
 
 _SINGLE = torch.finfo(torch.float32)
 _PAIRS = 2**20
-"""Pairs looked at in one go."""
+"""Number of pairs compared at once."""
 
 
-def first_cover(centres: Tensor, radius: Tensor, z: Tensor) -> Tensor:
-    """Return a ball (B,) in which each point certainly lies, -1 where there is none.
+def containing_ball(
+    centres: Float64[Tensor, "n d"], radius: Float64[Tensor, " n"], z: Float64[Tensor, "B d"]
+) -> Int[Tensor, " B"]:
+    """Return a ball (B,) that provably contains each point, -1 where there is none.
 
-    Which one of several is left open.
+    If there are several, any one of them.
 
     Parameters
     ----------
     centres : Tensor (n, d), float64, finite
     radius : Tensor (n,), float64
-        Of open balls; may be +inf.
+        Radii of open balls; may be +inf.
     z : Tensor (B, d), float64, finite
     """
     cover = torch.full((len(z),), -1, dtype=torch.int64, device=z.device)
     if not len(centres) or not len(z):
         return cover
-    # about the mean, and of size one, float32 loses least
+    # centred and scaled to size one, float32 loses least
     middle = z.mean(dim=0)
     a, b = z - middle, centres - middle
     scale = torch.maximum(a.abs().amax(), b.abs().amax())
     scale = torch.where(scale > 0, scale, 1.0)
     a, b, r = a / scale, b / scale, radius / scale
     for part in chunks(len(z), max(1, _PAIRS // len(centres))):
-        value, doubt = _rough(a[part], b, r)
-        # NaN, where something overflowed, rules nothing out
-        maybe = ~(value > doubt)
-        best = torch.where(maybe, value.nan_to_num(nan=0.0), torch.inf).argmin(dim=1)
-        fits = maybe.any(dim=1) & _inside(z[part], centres[best], radius[best])
+        value, doubt = _float32_excess(a[part], b, r)
+        # NaN from an overflow excludes nothing
+        possible = ~(value > doubt)
+        best = torch.where(possible, value.nan_to_num(nan=0.0), torch.inf).argmin(dim=1)
+        fits = possible.any(dim=1) & _is_inside(z[part], centres[best], radius[best])
         cover[part] = torch.where(fits, best, -1)
-        rows, balls = (maybe & ~fits[:, None]).nonzero(as_tuple=True)
+        rows, balls = (possible & ~fits[:, None]).nonzero(as_tuple=True)
         for pairs in chunks(len(rows), chunk_rows(z.shape[1])):
             row, ball = rows[pairs], balls[pairs]
-            good = _inside(z[part][row], centres[ball], radius[ball])
+            good = _is_inside(z[part][row], centres[ball], radius[ball])
             cover[part.start + row[good]] = ball[good]
     return cover
 
 
-def _rough(a: Tensor, b: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+def _float32_excess(a: Tensor, b: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``|a - b|² - r²`` (B,n) and a bound of its error, for entries of at most 1.
 
-    Twice the γ of a float32 product with both factors rounded also covers the float64 sums. What
-    underflows in the product is below the smallest normal number a term.
+    Twice the γ of a float32 product with both factors rounded also covers the float64 sums.
+    Underflow in the product is below the smallest normal number per term.
     """
     width = a.shape[1]
     product = (a.to(torch.float32) @ b.to(torch.float32).T).to(torch.float64)
@@ -230,13 +233,17 @@ def _rough(a: Tensor, b: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
     return value, unit * (size_a[:, None] + size_b).square() + 4 * width * _SINGLE.tiny
 
 
-def _inside(z: Tensor, centres: Tensor, radius: Tensor) -> Tensor:
-    """Whether each row of `z` is certainly nearer than its radius to its centre, (P,)."""
+def _is_inside(z: Tensor, centres: Tensor, radius: Tensor) -> Tensor:
+    """Return whether each row of `z` is provably nearer than its radius to its centre, (P,)."""
     return lengths(z - centres) * (1 + (z.shape[1] + 8) * EPS) < radius
 
 
-def depths(head: LinearHead, z: Tensor, source: Tensor) -> Tensor:
-    """Return a lower bound (B,) of the distance to where another class is not below.
+def halfspace_distances(
+    head: LinearHead, z: Float64[Tensor, "B d"], source: Int[Tensor, " B"]
+) -> Float64[Tensor, " B"]:
+    """Return a lower bound (B,) of the distance to the half-spaces of the other classes.
+
+    In the half-space of a class its logit is not below the source's.
 
     0 where rounding hides on which side of a tie the row lies; +inf where the weights of all
     other classes equal the source's and their biases are lower.
@@ -247,28 +254,34 @@ def depths(head: LinearHead, z: Tensor, source: Tensor) -> Tensor:
     z : Tensor (B, d), float64
     source : Tensor (B,)
     """
-    found = [z.new_zeros(0)]
+    distances = [z.new_zeros(0)]
     for part in chunks(len(z), chunk_rows(max(head.num_features, head.num_classes))):
-        lowered = margin_bounds(head, z[part], source[part], 2.0, keeps=True)[1].amin(dim=1)
-        # where all weights agree the bound does not look at z
+        lowered = tie_distance_bounds(head, z[part], source[part], 2.0, allow_ties=True)[1].amin(
+            dim=1
+        )
+        # where all weights agree the bound does not depend on z
         finite = torch.isfinite(z[part]).all(dim=1)
-        found.append(torch.where(finite, lowered, 0.0))
-    return torch.cat(found)
+        distances.append(torch.where(finite, lowered, 0.0))
+    return torch.cat(distances)
 
 
-def hull_distance_bound(generators: Tensor, weights: Tensor, z: Tensor) -> Tensor:
+def hull_distance_bound(
+    generators: Float64[Tensor, "B S d"],
+    weights: Float64[Tensor, "B S"],
+    z: Float64[Tensor, "B d"],
+) -> Float64[Tensor, " B"]:
     """Return an upper bound (B,) of the distance to the hull, from a combination of generators.
 
-    With a = the weights divided by their exact sum s, the point Σ a_i v_i is in the hull. What is
-    computed differs from it by at most |1 - s| R for the division and γ (s R) for the sum, with R
-    the largest norm of a generator that carries weight; the subtraction and the length are off by
-    γ times the result. Terms of γ: S + d + 16.
+    With a = the weights divided by their exact sum s, the point Σ a_i v_i is in the hull. The
+    computed point differs from it by at most |1 - s| R for the division and γ (s R) for the sum,
+    with R the largest norm of a generator that carries weight; the subtraction and the length are
+    off by γ times the result. γ has S + d + 16 terms.
 
     Parameters
     ----------
     generators : Tensor (B, S, d), float64
     weights : Tensor (B, S), float64
-        Not negative; +inf is returned where all are 0.
+        Nonnegative weights; the bound is +inf where all are 0.
     z : Tensor (B, d), float64
     """
     gamma = dot_error(weights.shape[1] + z.shape[1] + 16)

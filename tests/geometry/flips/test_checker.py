@@ -1,4 +1,4 @@
-"""The checker itself: it accepts what is true and names what has been tampered with."""
+"""The flip checker: it accepts true answers and names the fault of tampered ones."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def case() -> Case:
 @pytest.fixture
 def answer(case: Case) -> Answer:
     """Return the true answer."""
-    found = case.flips()
-    assert not check_flips(case, found)
-    assert found["status"].tolist() == [
+    result = case.flips()
+    assert not check_flips(case, result)
+    assert result["status"].tolist() == [
         [Status.CONVERGED, Status.INFEASIBLE],
         [Status.CONVERGED, Status.TARGET_IS_SOURCE],
         [Status.OUTSIDE_DOMAIN] * 2,
         [Status.NOT_FINITE] * 2,
     ]
-    return found
+    return result
 
 
 def scale(name: str, factor: float) -> Callable[[Answer], None]:
@@ -58,7 +58,7 @@ def put(name: str, where: tuple[int, ...], value: float) -> Callable[[Answer], N
 
 
 def raise_bound(answer: Answer) -> None:
-    # bound, distance and gap agree with each other; only the multipliers know better
+    # bound, distance and gap agree with each other; only the multipliers contradict them
     for name in ("lower_bound", "distance"):
         answer[name][CONVERGED] *= 1 + 1e-10
     answer["gap"][CONVERGED] = answer["distance"][CONVERGED] - answer["lower_bound"][CONVERGED]
@@ -115,7 +115,7 @@ def test_tampering_is_named(name: str, case: Case, answer: Answer) -> None:
     assert kind in {fault.kind for fault in check_flips(case, answer)}
 
 
-def test_a_violation_is_measured_not_believed() -> None:
+def test_a_violation_is_recomputed() -> None:
     # class 2 is above by 1e-3 at the tie of 0 and 1, and the answer says 0
     case = Case(
         weight=np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]),
@@ -133,7 +133,7 @@ def test_a_violation_is_measured_not_believed() -> None:
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_a_ball_too_large_is_found_out(case: Case, norm: str) -> None:
+def test_a_ball_too_large_is_detected(case: Case, norm: str) -> None:
     balls = case.balls(norm)  # type: ignore[arg-type]  # str of the parametrisation
     assert not check_balls(case, balls, norm)
     balls["radius"][0] *= 1 + 1e-10
@@ -145,7 +145,7 @@ def test_a_ball_too_large_is_found_out(case: Case, norm: str) -> None:
     assert {f.kind for f in check_balls(case, balls, norm)} == {f"{norm} radius"}
 
 
-def test_the_wrong_nearest_class_is_found_out() -> None:
+def test_the_wrong_nearest_class_is_detected() -> None:
     case = Case(
         weight=np.eye(3), bias=np.zeros(3), features=np.array([[3.0, 2.0, 0.0]]), targets="nearest"
     )

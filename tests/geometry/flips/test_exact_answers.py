@@ -1,4 +1,4 @@
-"""Distances and statuses beside those of exact arithmetic."""
+"""Flip distances and statuses compared with exact arithmetic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = ("unbounded", "nonnegative", "box")
 
 
 def problem(kind: str, seed: int, whole: bool) -> Case:
-    """Return a case of up to four classes and three features, of whole or arbitrary numbers."""
+    """Return a case of up to four classes and three features, of integers or arbitrary numbers."""
     g = np.random.default_rng([seed, len(kind), whole])
     k, d = int(g.integers(2, 5)), int(g.integers(1, 4))
     if whole:

@@ -5,7 +5,7 @@ import pytest
 from support.flips.hostile import LIES, Hostile
 from support.flips.run_family import FAMILIES, draw, examine, examine_flips
 
-# the script tests/benchmarks/hunt_flips.py goes on from here
+# the script tests/benchmarks/hunt_flips.py continues from here
 SEEDS = range(5)
 ORDINARY = ("gaussian", "wide", "single_precision", "sparse_features", "corners", "near_ties")
 

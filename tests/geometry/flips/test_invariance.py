@@ -1,4 +1,4 @@
-"""What must not change an answer: the order of classes, a shift, a turn, units, the batch."""
+"""Invariance of answers under the order of classes, shifts, rotations, units and batches."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def test_a_shift() -> None:
         same(distances(case), distances(moved))
 
 
-def test_a_turn() -> None:
+def test_a_rotation() -> None:
     for seed in SEEDS:
         case = problem(seed)
         g = np.random.default_rng(seed)
         turn = np.linalg.qr(g.standard_normal((case.weight.shape[1],) * 2))[0]
         turned = replace(case, weight=case.weight @ turn, features=case.features @ turn)
         (table, (radii, _)), (other, (others, _)) = distances(case), distances(turned)
-        same((table, [radii]), (other, [others]))  # Linf balls do turn
+        same((table, [radii]), (other, [others]))  # Linf balls are not invariant
 
 
 @pytest.mark.parametrize("kind", ["unbounded", "nonnegative"])
@@ -121,7 +121,7 @@ def test_a_bad_row_changes_no_other() -> None:
 
 
 def numbers(shape: tuple[int, ...]) -> st.SearchStrategy[Array]:
-    """Return arrays of numbers that are whole, ordinary, tiny or huge."""
+    """Return arrays of numbers that are integers, ordinary, tiny or huge."""
     whole = st.integers(-3, 3).map(float)
     return arrays.arrays(
         np.float64, shape, elements=whole | st.floats(-1e3, 1e3) | st.floats(-1e160, 1e160)

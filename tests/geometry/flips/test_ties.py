@@ -1,4 +1,4 @@
-"""Tie points and signed distances: no certificate is false, and small ones are exact."""
+"""Tie points and signed distances: no certificate is false, and small problems are exact."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ORDINARY = ("gaussian", "wide", "single_precision", "sparse_features", "corners"
 @pytest.mark.parametrize("name", FAMILIES)
 def test_no_certificate_is_false(name: str) -> None:
     for seed in SEEDS:
-        # the script tests/benchmarks/hunt_flips.py goes on from here
+        # the script tests/benchmarks/hunt_flips.py continues from here
         counts, faults = examine_ties(draw(name, seed), seed)
         assert not faults, (seed, faults)
         if name in ORDINARY:
@@ -58,16 +58,16 @@ def test_tie_distances_are_exact(kind: str, whole: bool) -> None:
 def test_signed_distances_are_exact(kind: str) -> None:
     for seed in range(25):
         case = problem(kind, seed, True)
-        found = fsb.region_distances(case.head(), torch.tensor(case.features))
-        own, k = int(found.source[0]), len(case.bias)
+        result = fsb.region_distances(case.head(), torch.tensor(case.features))
+        source, k = int(result.source[0]), len(case.bias)
         away = [tie_distance_squared(case, 0, [c]) for c in range(k)]
-        others = [a for c, a in enumerate(away) if c != own and a is not None]
+        others = [a for c, a in enumerate(away) if c != source and a is not None]
         for c in range(k):
-            truth = (min(others) if others else None) if c == own else away[c]
-            status, value = int(found.status[0, c]), abs(float(found.distance[0, c]))
-            bound = float(found.lower_bound[0, c])
+            truth = (min(others) if others else None) if c == source else away[c]
+            status, value = int(result.status[0, c]), abs(float(result.distance[0, c]))
+            bound = float(result.lower_bound[0, c])
             if truth is None:
-                assert status == (Status.UNBOUNDED if c == own else Status.INFEASIBLE), seed
+                assert status == (Status.UNBOUNDED if c == source else Status.INFEASIBLE), seed
                 assert value == np.inf, seed
             else:
                 assert status == Status.CONVERGED, seed

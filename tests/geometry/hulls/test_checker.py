@@ -1,4 +1,4 @@
-"""The checker itself: it accepts what is true and names what has been tampered with."""
+"""The hull checker: it accepts true answers and names the fault of tampered ones."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def case() -> HullCase:
 
 @pytest.fixture
 def answer(case: HullCase) -> Answer:
-    """Return the true answer, its support as wide as may be."""
-    found = case.project()
-    assert not check_hulls(case, found, reduced=False)
-    assert found["status"].tolist() == [*[Status.CONVERGED] * 3, Status.NOT_FINITE]
-    assert found["membership"].tolist() == [-1, 1, -1, 0]
-    assert found["distance"][[OUT, LEFT]] == pytest.approx([3.0, 4.0])
+    """Return the true answer, its support padded to the largest width."""
+    result = case.project()
+    assert not check_hulls(case, result, reduced=False)
+    assert result["status"].tolist() == [*[Status.CONVERGED] * 3, Status.NOT_FINITE]
+    assert result["membership"].tolist() == [-1, 1, -1, 0]
+    assert result["distance"][[OUT, LEFT]] == pytest.approx([3.0, 4.0])
     width = 4
     for name, padding in (("support", -1), ("weights", 0.0)):
-        rows = np.full((len(case.queries), width), padding, dtype=found[name].dtype)
-        rows[:, : found[name].shape[1]] = found[name][:, :width]
-        found[name] = rows
-    return found
+        rows = np.full((len(case.queries), width), padding, dtype=result[name].dtype)
+        rows[:, : result[name].shape[1]] = result[name][:, :width]
+        result[name] = rows
+    return result
 
 
 def scale(name: str, factor: float, row: int = OUT) -> Callable[[Answer], None]:
@@ -58,7 +58,7 @@ def put(name: str, where: tuple[int, ...], value: float) -> Callable[[Answer], N
     return change
 
 
-def hold(row: int, support: list[int], weights: list[float]) -> Callable[[Answer], None]:
+def set_support(row: int, support: list[int], weights: list[float]) -> Callable[[Answer], None]:
     def change(answer: Answer) -> None:
         answer["support"][row, : len(support)] = support
         answer["weights"][row, : len(support)] = weights
@@ -74,8 +74,8 @@ def claim(row: int, distance: float, bound: float) -> Callable[[Answer], None]:
     return change
 
 
-def turn(answer: Answer) -> None:
-    # a unit normal, and the query beyond it, but a generator as well
+def tilt_normal(answer: Answer) -> None:
+    # a unit normal with the query beyond it, but a generator too
     answer["normal"][OUT] = [0.6, -0.8]
 
 
@@ -93,21 +93,21 @@ TAMPERED: dict[str, tuple[str, Callable[[Answer], None]]] = {
     "bound far below": ("converged", scale("lower_bound", 0.5)),
     "gap": ("converged", put("gap", (OUT,), 1e-3)),
     "point": ("point", put("points", (OUT, 0), 3.9)),
-    "not the nearest": ("point", hold(OUT, [0], [1.0])),
+    "not the nearest": ("point", set_support(OUT, [0], [1.0])),
     "weights": ("weights", scale("weights", 1 - 1e-11)),
     "negative weight": ("weights", put("weights", (OUT, 0), -1.0)),
     "padding with weight": ("weights", put("weights", (OUT, 3), 1e-3)),
-    "left out": ("excluded", hold(LEFT, [1, 0], [0.5, 0.5])),
-    "copy of what is left out": ("excluded", hold(LEFT, [3, 0], [0.5, 0.5])),
-    "another class": ("excluded", hold(IN, [4, 0, 1], [0.2, 0.4, 0.4])),
+    "left out": ("excluded", set_support(LEFT, [1, 0], [0.5, 0.5])),
+    "copy of what is left out": ("excluded", set_support(LEFT, [3, 0], [0.5, 0.5])),
+    "another class": ("excluded", set_support(IN, [4, 0, 1], [0.2, 0.4, 0.4])),
     "no such generator": ("unknown", put("support", (OUT, 0), 99)),
-    "no support": ("unknown", hold(OUT, [-1, -1, -1, -1], [0.0] * 4)),
-    "named twice": ("repeated", hold(OUT, [1, 1], [0.5, 0.5])),
-    "too many": ("reduced", hold(OUT, [1, 3, 0], [0.5, 0.5 - 1e-13, 1e-13])),
+    "no support": ("unknown", set_support(OUT, [-1, -1, -1, -1], [0.0] * 4)),
+    "named twice": ("repeated", set_support(OUT, [1, 1], [0.5, 0.5])),
+    "too many": ("reduced", set_support(OUT, [1, 3, 0], [0.5, 0.5 - 1e-13, 1e-13])),
     "inside": ("membership", swap),
     "undecided": ("membership", put("membership", (IN,), 0)),
     "inside, undone": ("inside undone", put("status", (IN,), Status.INACCURATE)),
-    "normal": ("plane", turn),
+    "normal": ("plane", tilt_normal),
     "length of the normal": ("plane", scale("normal", 1 + 1e-12)),
     "offset": ("plane", scale("offset", -1.0, LEFT)),
     "no offset": ("nan", put("offset", (OUT,), np.nan)),
@@ -129,7 +129,7 @@ def test_tampering_is_named(name: str, case: HullCase, answer: Answer) -> None:
 
 
 def test_a_true_bound_of_another_proof_is_no_fault(case: HullCase, answer: Answer) -> None:
-    # nothing that a failed row holds proves its bound: it is settled by another solver
+    # no field of a failed row proves its bound: another solver decides it
     for name in ("points", "distance", "gap", "normal", "offset"):
         answer[name][OUT] = np.nan
     answer["status"][OUT], answer["membership"][OUT] = Status.INACCURATE, 0

@@ -1,4 +1,4 @@
-"""Distances and memberships beside those of exact arithmetic."""
+"""Hull distances and memberships compared with exact arithmetic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.hulls.exact import nearest_weights, shifted
 
 
 def problem(seed: int, whole: bool) -> HullCase:
-    """Return a case of up to ten points and four coordinates, of whole or arbitrary numbers."""
+    """Return a case of up to ten points and four coordinates, of integers or arbitrary numbers."""
     g = np.random.default_rng([seed, whole])
     n, d = int(g.integers(1, 11)), int(g.integers(1, 5))
     if whole:
@@ -24,12 +24,12 @@ def problem(seed: int, whole: bool) -> HullCase:
     return HullCase(points=g.standard_normal((n, d)), queries=1.5 * g.standard_normal((4, d)))
 
 
-def exactly(case: HullCase, row: int) -> tuple[Array, Fraction]:
+def exact_answer(case: HullCase, row: int) -> tuple[Array, Fraction]:
     """Return the exact weights and the squared distance of one row."""
     away = shifted(case.points, case.queries[row], True)
     weights = nearest_weights(away)
     nearest = (weights[:, None] * away).sum(axis=0)
-    # the optimum, by its own conditions: they hold for no other point
+    # the optimality conditions, which hold for no other point
     assert min(weights) >= 0
     assert weights.sum() == 1
     assert ((away @ nearest) >= (nearest * nearest).sum()).all()
@@ -43,7 +43,7 @@ def test_hull_distances_are_exact(whole: bool) -> None:
         answer = case.project()
         assert not check_hulls(case, answer)
         for row in range(len(case.queries)):
-            _, squared = exactly(case, row)
+            _, squared = exact_answer(case, row)
             assert answer["status"][row] == Status.CONVERGED, (seed, row)
             assert Fraction(float(answer["lower_bound"][row])) ** 2 <= squared, (seed, row)
             assert answer["membership"][row] == (1 if squared == 0 else -1), (seed, row)
@@ -59,5 +59,5 @@ def test_longdouble_finds_what_fractions_find() -> None:
             away = shifted(case.points, case.queries[row], False)
             nearest = (nearest_weights(away)[:, None] * away).sum(axis=0)
             assert float((nearest * nearest).sum()) == pytest.approx(
-                float(exactly(case, row)[1]), rel=1e-12, abs=1e-24
+                float(exact_answer(case, row)[1]), rel=1e-12, abs=1e-24
             )

@@ -5,11 +5,11 @@ import pytest
 from support.hulls.hostile import LIES, HostileHull
 from support.hulls.run_family import HULL_FAMILIES, draw_hulls, examine_hulls
 
-# the script tests/benchmarks/hunt_hulls.py goes on from here
+# the script tests/benchmarks/hunt_hulls.py continues from here
 SEEDS = range(2)
 ORDINARY = ("gaussian", "sphere", "simplex", "cross_polytope_and_cube", "lattice", "polygon")
 LIES_EACH = 4
-"""Every lie is told of a quarter of the families, and every family meets a quarter of the lies."""
+"""Each lie is tested on a quarter of the families, and each family on a quarter of the lies."""
 
 
 @pytest.mark.parametrize("name", HULL_FAMILIES)
@@ -25,7 +25,7 @@ def test_ordinary_problems_are_decided(name: str) -> None:
     for seed in SEEDS:
         counts, _ = examine_hulls(draw_hulls(name, seed))
         total, left = total + counts["rows"], left + counts["INACCURATE"] + counts["MAX_STEPS"]
-    # queries a hair from the hull and tolerances of 1e-10 are drawn as well
+    # queries very close to the hull and tolerances of 1e-10 are drawn too
     assert left <= 0.1 * total
 
 

@@ -1,4 +1,4 @@
-"""What float64 proves of proposals that are wrong: nothing, whoever made them."""
+"""Certificates of ball programs: wrong proposals prove nothing."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from fsboundary.geometry.exact_arithmetic import correction_bound
 from fsboundary.geometry.regions.arrangement import Arrangement
 from fsboundary.geometry.regions.ball_programs import BallProgram, facet_program, region_program
 from fsboundary.geometry.regions.ball_proposals import propose_ball
-from fsboundary.geometry.regions.certify import ball_radius, grows_without_end, radius_bound
+from fsboundary.geometry.regions.certify import ball_radius, proves_unbounded, radius_bound
 from support.flips.oracles import make_domain
 
 
 def program(kind: str, seed: int, *, facet: bool) -> BallProgram:
     g = torch.Generator().manual_seed(seed)
-    # the first class lies in the middle, and twelve others around it
+    # the first class is in the middle, and twelve others around it
     weight, bias = torch.randn(13, 3, generator=g), torch.zeros(13)
     weight[0], bias[0] = 0.0, 1.0
     head = fsb.LinearHead(weight, bias, make_domain(kind, 3))
     space = Arrangement.of(head, *(limit.numpy() for limit in head.domain.limits(head.weight)))
-    found = facet_program(space, 0, 1) if facet else region_program(space, 0)
-    assert isinstance(found, BallProgram)
-    return found
+    result = facet_program(space, 0, 1) if facet else region_program(space, 0)
+    assert isinstance(result, BallProgram)
+    return result
 
 
 @pytest.mark.parametrize("facet", [False, True])
@@ -68,7 +68,7 @@ def test_nothing_follows_from_numbers_that_are_not_finite() -> None:
     with np.errstate(all="ignore"):
         for bad in (np.nan, np.inf):
             assert not ball_radius(some, np.full(3, bad)) > 0
-            assert not grows_without_end(some, np.full(3, bad))
+            assert not proves_unbounded(some, np.full(3, bad))
             spoilt = dataclasses.replace(best, multipliers=best.multipliers * bad)
             assert radius_bound(some, spoilt) == np.inf
     none = dataclasses.replace(best, multipliers=0 * best.multipliers, low=0 * best.low,

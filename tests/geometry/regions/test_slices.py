@@ -1,4 +1,4 @@
-"""Slices: the polygons against the classifier itself, on random and on degenerate planes."""
+"""Slices: polygons compared with the classifier, on random and degenerate planes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def make(seed: int, classes: int, width: int, kind: str) -> tuple[LinearHead, Pl
 
 
 def contains(polygon: Tensor, points: Tensor) -> Tensor:
-    """Whether a convex counter-clockwise polygon (V,2) holds each point (N,2)."""
+    """Return whether a convex counter-clockwise polygon (V,2) contains each point (N,2)."""
     if len(polygon) == 0:
         return torch.zeros(len(points), dtype=torch.bool)
     edges = polygon.roll(-1, dims=0) - polygon
@@ -61,9 +61,9 @@ def test_points_lie_in_the_polygon_of_their_class(classes: int, width: int, kind
     shown = cut(head, plane, WINDOW)
     points = scatter(1, 500)
     lifted = plane.lift(points)
-    held = torch.stack([contains(p, points) for p in shown.regions], dim=1)
-    assert torch.equal(held.sum(dim=1), torch.ones(500, dtype=torch.int64))
-    assert torch.equal(held.long().argmax(dim=1), head.predict(lifted))
+    inside = torch.stack([contains(p, points) for p in shown.regions], dim=1)
+    assert torch.equal(inside.sum(dim=1), torch.ones(500, dtype=torch.int64))
+    assert torch.equal(inside.long().argmax(dim=1), head.predict(lifted))
     assert torch.equal(contains(shown.domain, points), head.domain.contains(lifted))
 
 
@@ -82,9 +82,9 @@ def test_far_and_tiny_windows_stay_exact() -> None:
         assert sum(float(polygon_area(p)) for p in shown.regions) == pytest.approx(area, rel=1e-6)
         points = scatter(2, 200, window)
         owners = head.predict(plane.lift(points))
-        held = torch.stack([contains(p, points) for p in shown.regions], dim=1)
+        inside = torch.stack([contains(p, points) for p in shown.regions], dim=1)
         # a point nearer to an edge than rounding may fall in none
-        assert float(held[torch.arange(200), owners].double().mean()) >= 0.99
+        assert float(inside[torch.arange(200), owners].double().mean()) >= 0.99
 
 
 def test_domain_of_an_unbounded_head_is_the_whole_window() -> None:
@@ -116,7 +116,7 @@ def test_frame_is_orthonormal_and_holds_the_points() -> None:
         ([2.0, 1.0, 1.0], [3.0, 1.0, 1.0]),  # collinear
         ([1.0, 1.0, 1.0], [3.0, 2.0, 1.0]),  # the second is the first
         ([2.0, 2.0, 2.0], [1.0, 1.0, 1.0]),  # the third is the first
-        ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]),  # all are one
+        ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]),  # all are equal
         ([2.0, 1.0, 1.0], [3.0, 1.0 + 1e-13, 1.0]),  # collinear up to rounding
     ],
 )

@@ -1,4 +1,4 @@
-"""Every false or unfounded statement about hulls that a hunt has found, cut down to its core."""
+"""Regressions: each false or unfounded certificate of a hull that a hunt found, minimised."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_a_far_query_has_a_bound() -> None:
 
 
 @dataclass(frozen=True)
-class Says(HullSolver):
-    """Give every row the same support and weights."""
+class FixedSolver(HullSolver):
+    """Solver that returns the same support and weights for every row."""
 
     support: tuple[int, ...]
     weights: tuple[float, ...]
@@ -68,40 +68,40 @@ class Says(HullSolver):
         return fsb.HullProjection(**fields)
 
 
-def test_what_single_precision_cannot_hold_is_priced_all_the_same() -> None:
+def test_points_that_overflow_single_precision_are_priced_anyway() -> None:
     # inf - inf in single precision: the second point dropped out of the candidates, and the bound
     # of 1e38 was above the distance to the segment
-    answer = hull([[0, 0], [1e39, 1e38]], [[-1e36, 1e38]], Says((0,), (1.0,)))
+    answer = hull([[0, 0], [1e39, 1e38]], [[-1e36, 1e38]], FixedSolver((0,), (1.0,)))
     assert answer["lower_bound"][0] < 9.97e37
 
 
 def test_weights_too_small_to_be_divided_are_not_a_point_of_the_hull() -> None:
     # they summed to 2e-16, so the origin was inside
-    answer = hull([[1.0], [2.0]], [[0.0]], Says((0,), (5e-324,)))
+    answer = hull([[1.0], [2.0]], [[0.0]], FixedSolver((0,), (5e-324,)))
     assert answer["membership"][0] == -1
 
 
 @pytest.mark.parametrize("weights", [(1.7e308, 1.7e308), (1e-310, 1e-310)])
-def test_shares_that_overflow_or_vanish_sum_to_one(weights: tuple[float, float]) -> None:
-    # the sum was inf, so that two points were named and none had a weight
-    answer = hull([[1.0], [2.0]], [[0.0]], Says((0, 1), weights))
+def test_weights_that_overflow_or_underflow_sum_to_one(weights: tuple[float, float]) -> None:
+    # the sum was inf, so two points were listed and neither had a weight
+    answer = hull([[1.0], [2.0]], [[0.0]], FixedSolver((0, 1), weights))
     assert answer["weights"].sum() == pytest.approx(1, abs=1e-12)
 
 
 def test_a_row_without_weights_is_not_outside_by_a_bound_of_zero() -> None:
-    # outside by a bound that was not told
-    answer = hull([[1.0], [2.0]], [[-1.0]], Says((7,), (1.0,)))
+    # outside by a bound that was not reported
+    answer = hull([[1.0], [2.0]], [[-1.0]], FixedSolver((7,), (1.0,)))
     assert (answer["membership"][0] == -1) == (answer["lower_bound"][0] > 0)
 
 
-def test_a_generator_is_named_once() -> None:
-    answer = hull([[1.0], [2.0]], [[0.0]], Says((0, 1, 0), (0.5, 0.0, 0.5)))
+def test_a_generator_is_listed_once() -> None:
+    answer = hull([[1.0], [2.0]], [[0.0]], FixedSolver((0, 1, 0), (0.5, 0.0, 0.5)))
     assert sorted(answer["support"][0][answer["support"][0] >= 0]) == [0]
 
 
-def test_grading_believes_no_pass_of_a_solver_that_did_it_wrong() -> None:
-    # single precision tells none of these apart, and the pass was taken for an exact one: the
-    # bound was 1 - 7e-9
+def test_grading_uses_no_wrong_pass_of_a_solver() -> None:
+    # single precision cannot distinguish these, and the pass was taken as exact: the bound was
+    # 1 - 7e-9
     answer = hull([[1 + 1e-9 * i] for i in range(50)], [[2.0]], Sly())
     assert answer["lower_bound"][0] <= 1 - 49e-9
 

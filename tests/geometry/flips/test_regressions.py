@@ -1,4 +1,4 @@
-"""The smallest case of each false or missing answer that the hunt has found."""
+"""Regressions: the smallest case of each false or missing answer that a hunt found."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def radius(problem: Case, norm: Norm) -> float:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_equal_classes_leave_no_ball(norm: Norm) -> None:
-    # was +inf in Linf: nothing lowers the margin, and the margin was 0 already
+    # was +inf in Linf: nothing decreases the margin, and the margin was already 0
     twins = case([[1, 0], [1, 0], [0, 1]], [0, 0, 0], [[2, 1]], kind="nonnegative")
     assert radius(twins, norm) == 0
 
@@ -58,7 +58,7 @@ def test_a_tie_in_a_corner_leaves_no_ball(norm: Norm) -> None:
 
 
 def test_a_slack_lost_in_rounding_is_not_met() -> None:
-    # class 2 is above class 1 where the tie is closest, by 1e-17 beside logits of 1: it was
+    # class 2 is above class 1 where the tie is closest, by 1e-17 compared with logits of 1: it was
     # CONVERGED at distance 1, but the flip point lies at (0, 0)
     answer = flips(case([[1, 0], [-1, 0], [-1, 1e-17]], [1, 1, 1], [[1, 1]]))
     assert answer["status"][0, 0] != Status.CONVERGED or answer["distance"][0, 0] > 1.4
@@ -72,12 +72,12 @@ def test_a_row_on_the_other_side_of_a_tie_has_no_ball(norm: Norm) -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_class_above_everywhere_leaves_no_ball(norm: Norm) -> None:
-    # both logits round to 2**53, so class 0 is predicted; +inf, for equal rows never tie
+    # both logits round to 2**53, so class 0 is predicted; +inf, because equal rows never tie
     assert radius(case([[1.0], [1.0]], [0, 1], [[2.0**53]]), norm) == 0
 
 
 def test_the_nearest_class_is_never_the_source() -> None:
-    # no class can be reached, so all bounds are +inf, the source's own too: the answer was 0
+    # no class can be reached, so all bounds are +inf, that of the source too: the answer was 0
     answer = flips(case([[1.0], [1.0]], [1, 0], [[3.0]], targets="nearest"))
     assert answer["target"][0, 0] == 1
     assert answer["status"][0, 0] == Status.INFEASIBLE
@@ -111,7 +111,7 @@ def test_an_overflowing_margin_proves_nothing() -> None:
 
 
 def test_a_radius_beyond_the_largest_number_is_not_infinite() -> None:
-    # the tie lies at 1e374, and that is not nowhere
+    # the tie is at 1e374, which exists
     far = case([[1e-190], [0]], [1e184, 0], [[1.0]])
     assert all(np.isfinite(radius(far, norm)) for norm in NORMS)
 
@@ -124,8 +124,8 @@ def test_an_infinite_bound_is_infeasible_whatever_the_scale() -> None:
 
 
 @dataclass(frozen=True)
-class Says(BoundaryFinder):
-    """Give the same multiplier for every tie, and no point."""
+class FixedFinder(BoundaryFinder):
+    """Finder that returns the same multiplier for every tie, and no point."""
 
     multiplier: float
 
@@ -148,7 +148,7 @@ def test_a_distant_face_costs_no_digits_of_the_bound() -> None:
     # the bound was 2.0 at a distance of 1.99999: z - low had lost the last digits of z
     problem = case([[-1.0], [0.0]], [3, 0], [[1.00001]], kind="box")
     problem = replace(problem, lower=np.array([-1e12]), upper=np.array([np.inf]))
-    answer = flips(problem, Says(-1.0))
+    answer = flips(problem, FixedFinder(-1.0))
     assert 1.9999 < answer["lower_bound"][0, 0] <= 1.99999
 
 
@@ -159,7 +159,7 @@ def test_a_converged_bound_is_never_above_its_distance() -> None:
 
 
 def test_nearest_is_infeasible_only_if_every_class_is() -> None:
-    # said of the target alone, while the bound of another class was below a million scales
+    # reported for the target only, while the bound of another class was below a million scales
     problem = draw("columns_of_many_scales", 1132)
     answer = flips(problem)
     assert not check_nearest(problem, answer)
@@ -172,8 +172,8 @@ def test_no_rows_and_no_targets(width: int, finder: str) -> None:
     head = fsb.LinearHead(torch.eye(3), None)
     for rows in (0, 2):
         targets = torch.zeros((rows, width), dtype=torch.int64)
-        found = fsb.flip_points(head, torch.zeros(rows, 3), targets, finder=finder)
-        assert found.points.shape == (rows, width, 3)
+        result = fsb.flip_points(head, torch.zeros(rows, 3), targets, finder=finder)
+        assert result.points.shape == (rows, width, 3)
 
 
 def test_overflowing_differences_do_not_stop_a_batch() -> None:
