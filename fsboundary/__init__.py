@@ -1,7 +1,7 @@
-"""Decision boundaries of deep classifiers, studied where they can be certified: in feature space.
+"""Certified decision boundaries of deep classifiers, in their feature space.
 
-Names load at first use: ``import fsboundary`` imports neither torch nor a plugin and touches no
-file or device.
+Names are loaded on first use: ``import fsboundary`` imports neither torch nor a plugin, and
+touches no file or device.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     )
     from fsboundary.space import FeatureSpace
 
-_HOMES = {
+_MODULE_NAMES = {
     "banks": ("FeatureBank",),
     "boundaries": (
         "ambiguity",
@@ -180,8 +180,8 @@ _HOMES = {
     "space": ("FeatureSpace",),
     "core.status": ("Status",),
 }
-# the same names as above, for run time: a test holds the two lists and __all__ together
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+# the same names as above, for run time; a test checks that both lists agree with __all__
+_MODULE_OF = {name: module for module, names in _MODULE_NAMES.items() for name in names}
 _SUBMODULES = ("analysis", "attr", "pixels", "plugins", "testing")
 
 __all__ = [
@@ -265,16 +265,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load `name` from the module that defines it, once (PEP 562)."""
+    """Load `name` from the module that defines it and cache it (PEP 562)."""
     if name in _SUBMODULES:
         return importlib.import_module(f"{__name__}.{name}")
-    if name not in _HOME_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
+    """Return the public names, loaded or not."""
     return sorted({*globals(), *__all__})

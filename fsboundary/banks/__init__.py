@@ -1,4 +1,4 @@
-"""Sets of training features: in memory or on disk, behind one class."""
+"""Feature banks: sets of training features in memory, on disk or on a cluster."""
 
 from fsboundary.banks.bank import FeatureBank
 from fsboundary.banks.store import BankInfo

@@ -20,11 +20,11 @@ def check_bank(bank: object) -> FeatureBank:
 
 
 def check_labelled(bank: FeatureBank) -> Tensor:
-    """Return the labels (n,) of `bank`, or raise ArgumentError where it has none."""
+    """Return the labels (n,) of `bank`, or raise ArgumentError if it has none."""
     labels = bank.labels
     if labels is None:
         raise ArgumentError(
-            "labels", "a bank without labels", "a bank with labels", "make the bank with labels"
+            "labels", "a bank without labels", "a bank with labels", "create the bank with labels"
         )
     return labels
 
@@ -35,16 +35,17 @@ def check_bank_features(bank: object, features: object) -> Tensor:
     Parameters
     ----------
     bank : FeatureBank
+        Bank that the features are compared with.
     features : Tensor (B, d) or FeatureBatch
-        A batch says what it was extracted with, and so may a bank: where both do, they must
-        agree. Tensors are checked by their width.
+        Features to check. A batch carries the fingerprint of its extraction, and so may a bank; if
+        both do, they must agree. Tensors are checked by their width only.
 
     Raises
     ------
     ArgumentError
-        No bank, or features of another type or shape.
+        Not a bank, or features of another type or shape.
     HeadMismatchError
-        Both carry a fingerprint and these differ.
+        Both have a fingerprint and these differ.
     """
     bank = check_bank(bank)
     if not isinstance(features, FeatureBatch):
@@ -54,11 +55,11 @@ def check_bank_features(bank: object, features: object) -> Tensor:
 
 
 def check_fingerprints(bank: FeatureBank, other: str) -> None:
-    """Raise HeadMismatchError where bank and features both say what made them and differ."""
-    own = bank.fingerprint
-    if own and other and own != other:
+    """Raise HeadMismatchError if bank and features both have a fingerprint and these differ."""
+    expected = bank.fingerprint
+    if expected and other and expected != other:
         raise HeadMismatchError(
             f"features: of another head, extractor or layer than the bank: their fingerprint is "
-            f"{other}, the bank's is {own}. Extract both with the same FeatureSpace, or, if you "
-            "know that they can be compared, pass batch.features"
+            f"{other}, the bank's is {expected}. Extract both with the same FeatureSpace, or, if "
+            "you know that they are comparable, pass batch.features"
         )

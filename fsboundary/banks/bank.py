@@ -1,4 +1,4 @@
-"""A set of points: the generators of a hull, wherever they are kept."""
+"""Feature banks: sets of points, the generators of a hull, in memory, on disk or on a cluster."""
 
 from __future__ import annotations
 
@@ -23,56 +23,56 @@ if TYPE_CHECKING:
 
 @final
 class FeatureBank:
-    """n points of width d, in memory, on disk or on a cluster; never changed once made.
+    """n points of width d, in memory, on disk or on a cluster; immutable.
 
-    Make one from a tensor, with :meth:`open`, or with :meth:`fsboundary.FeatureSpace.bank`. Any
-    points will do: the features of any layer, or pixels, as ``FeatureBank(images.flatten(1))``.
+    Created from a tensor, with :meth:`open`, or with :meth:`fsboundary.FeatureSpace.bank`. Any
+    points can be used: the features of any layer, or pixels, ``FeatureBank(images.flatten(1))``.
 
     Parameters
     ----------
     features : Tensor (n, d)
-        Floating point and finite, n and d at least 1. Copied: float64 stays, all else becomes
-        float32. On any device.
+        Points, floating point and finite, with n and d at least 1, on any device. They are copied:
+        float64 is kept, all other dtypes become float32.
     labels : Tensor (n,) or sequence of int, optional
-        The class of each row, for :meth:`subset`.
+        Class of each row, used by :meth:`subset`.
 
     Raises
     ------
     ArgumentError
-        No tensor, no rows, rows with NaN or infinite numbers, or labels of another length.
+        Not a tensor, no rows, rows with NaN or infinite numbers, or labels of another length.
     """
 
     _store: Store
 
     def __init__(self, features: Tensor, labels: Tensor | Sequence[int] | None = None) -> None:
-        kept = checks.checked_features(features)
+        points = checks.validate_features(features)
         classes = None
         if labels is not None:
-            classes = checks.checked_labels(labels, len(kept)).to(kept.device)
-        ids = torch.arange(len(kept), device=kept.device)
-        self._store = MemoryStore(kept, classes, ids, BankInfo())
+            classes = checks.validate_labels(labels, len(points)).to(points.device)
+        ids = torch.arange(len(points), device=points.device)
+        self._store = MemoryStore(points, classes, ids, BankInfo())
 
     @classmethod
     def of(cls, store: Store) -> FeatureBank:
-        """Return the bank of a store, whose rows are taken as checked."""
+        """Return the bank of a store, whose rows are assumed to be valid."""
         bank = cls.__new__(cls)
         bank._store = store
         return bank
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> FeatureBank:
-        """Open a bank on disk; its rows are read when asked for, one chunk at a time.
+        """Open a bank on disk; rows are read on demand, one chunk at a time.
 
         Parameters
         ----------
         path : str or PathLike
-            What :meth:`save` or :meth:`fsboundary.FeatureSpace.bank` wrote.
+            Folder written by :meth:`save` or :meth:`fsboundary.FeatureSpace.bank`.
 
         Raises
         ------
         DataError
-            No bank, a damaged one, an unfinished one, or one of a newer format. A damaged or
-            missing chunk is told when it is read.
+            No bank, or one that is damaged, unfinished or of a newer format. A damaged or missing
+            chunk raises when it is read.
         """
         from fsboundary.banks.zarr_store import ZarrStore  # here: banks in memory need no Zarr
 
@@ -81,12 +81,12 @@ class FeatureBank:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the bank to a new folder: a Zarr v3 group of `features`, `labels` and `ids`.
 
-        Chunks carry checksums. The folder appears when all of it is written.
+        Chunks have checksums. The folder appears after everything is written.
 
         Parameters
         ----------
         path : str or PathLike
-            Does not exist yet.
+            Folder that does not exist yet.
 
         Raises
         ------
@@ -102,34 +102,34 @@ class FeatureBank:
 
     @property
     def num_features(self) -> int:
-        """d."""
+        """Width d of the points."""
         return self._store.num_features
 
     @property
     def features(self) -> Tensor:
-        """All points (n,d), float32 or float64: a bank on disk is read whole into memory.
+        """All points (n,d), float32 or float64; a bank on disk is read completely into memory.
 
-        Not to be written to. :meth:`price` and :meth:`take` never need all points at once. A
-        distributed bank reads them where the bank that it was made of keeps them.
+        Do not write to the tensor. :meth:`price` and :meth:`take` never need all points at once. A
+        distributed bank reads them from the bank that it was created from.
         """
         return self._store.features()
 
     @property
     def labels(self) -> Tensor | None:
-        """The class of each row (n,), or None."""
+        """Class of each row (n,), or None."""
         return self._store.labels()
 
     @property
     def ids(self) -> Tensor:
-        """The number of each row (n,) in the bank that it was first put in: 0, 1, .. there.
+        """Index of each row (n,) in the bank to which it was first added: 0, 1, ... there.
 
-        A subset numbers its own rows from 0; its ``ids`` say which rows of the whole they are.
+        A subset numbers its rows from 0; its ``ids`` are the corresponding rows of the whole bank.
         """
         return self._store.ids()
 
     @property
     def info(self) -> BankInfo:
-        """Where the features came from."""
+        """Origin of the features."""
         return self._store.info
 
     @property
@@ -138,7 +138,7 @@ class FeatureBank:
         return self._store.info.fingerprint
 
     def range(self) -> tuple[Tensor, Tensor]:
-        """Return the smallest and the largest of each coordinate, (d,) and (d,), in float64."""
+        """Return the smallest and the largest value of each coordinate, (d,) each, as float64."""
         lower, upper = self._range
         return lower.clone(), upper.clone()
 
@@ -147,69 +147,69 @@ class FeatureBank:
         return self._store.range()
 
     def moments(self) -> Moments:
-        """Return count, mean, squares about the mean and largest norm, from one pass."""
+        """Return count, mean, sum of squares about the mean and largest norm, in one pass."""
         return self._store.moments()
 
     def digests(self) -> Tensor:
-        """Return a digest of 128 bits of each point, (n,2) int64, to find equal points by.
+        """Return a digest of 128 bits of each point, (n,2) int64, by which equal points are found.
 
-        Points that are equal number by number have equal digests, and no others: that two
-        different points share one is as unlikely as a forged checksum.
+        Points that are equal number by number have equal digests, and no others: a collision of
+        two different points is as unlikely as a forged checksum.
         """
         return self._store.digests()
 
     def subset(self, *, labels: int | Sequence[int] | Tensor) -> FeatureBank:
-        """Return the rows of some classes, in their order.
+        """Return the rows of the classes `labels`, in their order.
 
         Parameters
         ----------
         labels : int, sequence of int, or Tensor
-            The classes.
+            Classes to select.
 
         Returns
         -------
         FeatureBank
-            Numbered from 0; :attr:`ids` says which rows of the whole they are. Of a bank on disk
-            it is a view; in memory, and on the workers of a cluster, it is a copy.
+            Bank numbered from 0; :attr:`ids` are the corresponding rows of the whole bank. It is a
+            view of a bank on disk, and a copy in memory and on the workers of a cluster.
 
         Raises
         ------
         ArgumentError
             The bank has no labels, or a class has no row.
         """
-        wanted = checks.checked_choice(labels)
-        own = self.labels
-        if own is None:
+        wanted = checks.validate_classes(labels)
+        classes = self.labels
+        if classes is None:
             raise ArgumentError(
                 "labels",
                 "a bank without labels",
                 "a bank with labels",
-                "pass labels when making the bank",
+                "pass labels when creating the bank",
             )
-        wanted = wanted.to(own.device)
-        missing = wanted[~torch.isin(wanted, own)]
+        wanted = wanted.to(classes.device)
+        missing = wanted[~torch.isin(wanted, classes)]
         if len(missing):
-            present = ", ".join(map(str, own.unique()[:20].tolist()))
+            present = ", ".join(map(str, classes.unique()[:20].tolist()))
             raise ArgumentError(
                 "labels",
                 f"{missing.tolist()}, which no row has",
-                "classes that the bank holds",
+                "classes that the bank contains",
                 f"choose among {present}",
             )
-        return FeatureBank.of(self._store.subset(torch.isin(own, wanted).nonzero()[:, 0]))
+        return FeatureBank.of(self._store.subset(torch.isin(classes, wanted).nonzero()[:, 0]))
 
     def select(self, indices: Tensor) -> FeatureBank:
-        """Return some rows, ascending.
+        """Return the rows at `indices`, ascending.
 
         Parameters
         ----------
         indices : Tensor (m,)
-            Row numbers, at least one; sorted and made unique.
+            Row numbers, at least one; they are sorted and duplicates are removed.
 
         Returns
         -------
         FeatureBank
-            As :meth:`subset` returns it.
+            Bank as returned by :meth:`subset`.
 
         Raises
         ------
@@ -226,23 +226,23 @@ class FeatureBank:
     ) -> tuple[Tensor, Tensor]:
         """Return the `k` smallest of ``directions @ generators.T`` for each direction.
 
-        All points are read, one chunk at a time; memory holds a chunk, 64 MiB of products and
-        the answer.
+        All points are read, one chunk at a time; memory holds one chunk, 64 MiB of products and the
+        result.
 
         Parameters
         ----------
         directions : Tensor (B, d)
-            Float32 or float64: the products are computed in this dtype.
+            Directions, float32 or float64; the products are computed in this dtype.
         k : int
-            How many, at least 1.
+            Number of products per direction, at least 1.
         exclude : Tensor (B,) or (B, E), optional
-            Rows to leave out for each direction, -1 for none.
+            Rows to exclude for each direction, -1 for none.
 
         Returns
         -------
         values, indices : Tensor (B, k)
-            Ascending; ties by the lowest row; +inf and -1 where there are no more rows; NaN and
-            -1 for directions that are not finite. On the directions' device.
+            Products and their rows, ascending; ties by the lowest row; +inf and -1 where there are
+            no more rows; NaN and -1 for directions that are not finite. On the directions' device.
 
         Raises
         ------
@@ -254,7 +254,7 @@ class FeatureBank:
         checks.check_directions(directions, self.num_features)
         checks.check_count(k)
         if exclude is not None:
-            exclude = checks.checked_exclude(exclude, directions, len(self))
+            exclude = checks.validate_exclude(exclude, directions, len(self))
         return self._store.price(directions.detach(), k, exclude)
 
     def take(self, indices: Tensor) -> Tensor:
@@ -263,13 +263,13 @@ class FeatureBank:
         Parameters
         ----------
         indices : Tensor (...)
-            Rows, in any shape, repeated or not. The padding -1 is refused: clamp it, and mask
-            what comes back.
+            Rows, in any shape, with or without repetition. The padding -1 is rejected: clamp it,
+            and mask the result.
 
         Returns
         -------
         Tensor (..., d), float64
-            On the indices' device.
+            Points, on the indices' device.
 
         Raises
         ------
@@ -285,27 +285,27 @@ class FeatureBank:
     def distribute(self, client: Client) -> FeatureBank:
         """Return a bank with the same rows, held in shards by the workers of a dask cluster.
 
-        Every question is sent to all workers, and each answers for its own rows; this process
-        receives answers, and the rows that :meth:`take` asks for. What a worker held is restored
-        on others if it dies. Needs the extra ``fsboundary[distributed]``, on the workers too.
+        Every task runs on all workers, each on its own rows; this process receives the results and
+        the rows that :meth:`take` returns. If a worker dies, its rows are restored on others. Needs
+        the extra ``fsboundary[distributed]``, on the workers too.
 
         Parameters
         ----------
         client : dask.distributed.Client
-            Connected, and not asynchronous. A bank on disk is opened by the workers at its
-            absolute path, so they must share its file system. A bank in memory is sent to the
-            workers once, and kept here as well, in case one of them dies.
+            Client that is connected and not asynchronous. A bank on disk is opened by the workers
+            at its absolute path, so they must share its file system. A bank in memory is sent to
+            the workers once and also kept here, in case one of them dies.
 
         Returns
         -------
         FeatureBank
-            Its methods raise DataError if no worker is left for 30 seconds, or if workers die
-            again and again.
+            Bank whose methods raise DataError if no worker is left for 30 seconds, or if workers
+            die repeatedly.
 
         Raises
         ------
         ArgumentError
-            No client, one that is asynchronous or closed, or dask.distributed is not installed.
+            Not a client, an asynchronous or closed one, or dask.distributed is not installed.
         DataError
             There is no worker, or one cannot read its rows.
         """

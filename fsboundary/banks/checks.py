@@ -1,4 +1,4 @@
-"""Checks of what a user hands to a bank."""
+"""Argument checks of feature banks."""
 
 from __future__ import annotations
 
@@ -9,62 +9,62 @@ from torch import Tensor
 
 from fsboundary.core.errors import ArgumentError
 
-_FEATURES = "a float tensor (n, d), one row a point"
+_FEATURES = "a float tensor (n, d), one row per point"
 
 
-def checked_features(features: object) -> Tensor:
+def validate_features(features: object) -> Tensor:
     """Return a detached copy (n,d) in float32 or float64, or raise ArgumentError."""
     if not isinstance(features, Tensor):
         fix = "pass space.extract(images).features, or torch.as_tensor(features)"
         raise ArgumentError("features", f"a {type(features).__name__}", _FEATURES, fix)
     if not features.is_floating_point():
-        fix = "call .float(); scale pixels as the model's images are scaled"
+        fix = "call .float(); scale pixels like the model's images"
         raise ArgumentError("features", f"dtype {features.dtype}", _FEATURES, fix)
     if features.ndim != 2:
         fix = "flatten each point to one row, as in images.flatten(1)"
         raise ArgumentError("features", f"shape {tuple(features.shape)}", _FEATURES, fix)
     if 0 in features.shape:
-        fix = "check the filter or the loader that made it: a hull needs one point at least"
+        fix = "check the filter or the loader that made it: a hull needs at least one point"
         raise ArgumentError("features", f"an empty bank {tuple(features.shape)}", _FEATURES, fix)
     finite = torch.isfinite(features).all(dim=1)
     if not bool(finite.all()):
-        got = f"NaN or infinite numbers in {_listed('row', (~finite).nonzero()[:, 0])}"
-        fix = "drop these rows or mend their images"
+        got = f"NaN or infinite numbers in {_format_numbers('row', (~finite).nonzero()[:, 0])}"
+        fix = "drop these rows or fix their images"
         raise ArgumentError("features", got, "finite numbers", fix)
-    wide = features.dtype if features.dtype == torch.float64 else torch.float32
-    return features.detach().to(wide, copy=True).contiguous()
+    dtype = features.dtype if features.dtype == torch.float64 else torch.float32
+    return features.detach().to(dtype, copy=True).contiguous()
 
 
-def checked_labels(labels: object, rows: int) -> Tensor:
+def validate_labels(labels: object, rows: int) -> Tensor:
     """Return a copy of `labels` (n,) in int64, or raise ArgumentError."""
-    wanted = f"{rows} integers, one a row"
+    wanted = f"{rows} integers, one per row"
     tensor = labels if isinstance(labels, Tensor) else _as_tensor("labels", labels, wanted)
     if not _is_integer(tensor):
         fix = "pass class numbers, as labels.long()"
         raise ArgumentError("labels", f"dtype {tensor.dtype}", wanted, fix)
     if tensor.shape != (rows,):
-        fix = "pass the labels of these very rows, in their order"
+        fix = "pass the labels of exactly these rows, in their order"
         raise ArgumentError("labels", f"shape {tuple(tensor.shape)}", wanted, fix)
     return tensor.detach().to(torch.int64, copy=True)
 
 
-def checked_choice(labels: int | Sequence[int] | Tensor) -> Tensor:
-    """Return the labels to select, (m,) int64, sorted and unique, or raise ArgumentError."""
+def validate_classes(labels: int | Sequence[int] | Tensor) -> Tensor:
+    """Return the classes to select, (m,) int64, sorted and unique, or raise ArgumentError."""
     wanted = "a class number, or several"
     tensor = labels if isinstance(labels, Tensor) else _as_tensor("labels", labels, wanted)
     if tensor.numel() == 0 or tensor.ndim > 1 or not _is_integer(tensor):
         got = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
         fix = "call it as subset(labels=3) or subset(labels=[3, 5])"
         raise ArgumentError("labels", got, wanted, fix)
-    chosen: Tensor = torch.unique(tensor.detach().to(torch.int64))
-    return chosen
+    classes: Tensor = torch.unique(tensor.detach().to(torch.int64))
+    return classes
 
 
 def check_directions(directions: object, width: int) -> None:
     """Raise ArgumentError unless `directions` is (B, `width`), float32 or float64."""
     wanted = f"a float32 or float64 tensor (B, {width})"
     if not isinstance(directions, Tensor):
-        fix = "pass one direction a row"
+        fix = "pass one direction per row"
         raise ArgumentError("directions", f"a {type(directions).__name__}", wanted, fix)
     if directions.dtype not in (torch.float32, torch.float64):
         fix = "call .float() or .double()"
@@ -75,11 +75,11 @@ def check_directions(directions: object, width: int) -> None:
 
 
 def check_client(client: object) -> None:
-    """Raise ArgumentError unless `client` is a dask client that can be asked at once."""
+    """Raise ArgumentError unless `client` is a connected, synchronous dask client."""
     wanted = "a connected dask.distributed.Client"
     got, fix = f"a {type(client).__name__}", "pass dask.distributed.Client(address)"
     try:
-        from distributed import Client  # here: an extra that few need
+        from distributed import Client  # here: an optional dependency
     except ImportError:
         got += ", and dask.distributed is not installed"
         fix = "pip install 'fsboundary[distributed]', here and on the workers"
@@ -87,7 +87,7 @@ def check_client(client: object) -> None:
     if not isinstance(client, Client):
         raise ArgumentError("client", got, wanted, fix)
     if client.asynchronous:
-        fix = "make it with asynchronous=False, and call this outside its event loop"
+        fix = "create it with asynchronous=False, and call this outside its event loop"
         raise ArgumentError("client", "an asynchronous client", wanted, fix)
     if client.status != "running":
         raise ArgumentError("client", f"a client that is {client.status}", wanted, fix)
@@ -96,14 +96,14 @@ def check_client(client: object) -> None:
 def check_count(k: object) -> None:
     """Raise ArgumentError unless `k` is a positive integer."""
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ArgumentError("k", repr(k), "a positive integer", "ask for 1 or more per direction")
+        raise ArgumentError("k", repr(k), "a positive integer", "pass 1 or more")
 
 
-def checked_exclude(exclude: object, directions: Tensor, rows: int) -> Tensor:
+def validate_exclude(exclude: object, directions: Tensor, rows: int) -> Tensor:
     """Return `exclude` as (B,E) int64 on the directions' device, or raise ArgumentError."""
     count = len(directions)
     wanted = f"integers ({count},) or ({count}, E), each -1 (none) or a row below {rows}"
-    fix = "pass rows of this bank, one or more for each direction"
+    fix = "pass rows of this bank, one or more per direction"
     if not isinstance(exclude, Tensor) or not _is_integer(exclude):
         kind = exclude.dtype if isinstance(exclude, Tensor) else type(exclude).__name__
         raise ArgumentError("exclude", f"{kind}", wanted, fix)
@@ -126,7 +126,7 @@ def check_indices(indices: object, rows: int) -> None:
 def _check_rows(name: str, given: Tensor, low: int, high: int, wanted: str, fix: str) -> None:
     wrong = given[(given < low) | (given >= high)]
     if len(wrong):
-        raise ArgumentError(name, _listed("row", wrong), wanted, fix)
+        raise ArgumentError(name, _format_numbers("row", wrong), wanted, fix)
 
 
 def _is_integer(tensor: Tensor) -> bool:
@@ -141,8 +141,8 @@ def _as_tensor(name: str, value: object, wanted: str) -> Tensor:
         raise ArgumentError(name, f"a {type(value).__name__}", wanted, fix) from error
 
 
-def _listed(noun: str, numbers: Tensor) -> str:
-    """Return the first few `numbers` in words."""
+def _format_numbers(noun: str, numbers: Tensor) -> str:
+    """Return the first few `numbers` as text."""
     shown = ", ".join(map(str, numbers[:5].tolist()))
     more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
     return f"{noun}{'s' if len(numbers) > 1 else ''} {shown}{more}"

@@ -1,8 +1,7 @@
-"""Shards of a bank as the client sees them: rows that a worker holds, and how to restore them.
+"""Banks on the workers of a dask cluster: shards, tasks that survive lost workers, the store.
 
-Questions to the workers of a dask cluster that outlive the death of a worker.
-
-Rows on the workers of a dask cluster, never gathered.
+A shard is a range of rows that one worker holds, together with the source from which it can be
+restored. Rows are never gathered on the client.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from distributed import Client, Future, KilledWorker
 from torch import Tensor
 
 from fsboundary.banks import workers
-from fsboundary.banks.store import Store, joined, merged
+from fsboundary.banks.store import Store, join_moments, merge_smallest
 from fsboundary.banks.workers import Array
 from fsboundary.banks.zarr_store import ZarrStore
 from fsboundary.core.errors import DataError, FsboundaryError
 from fsboundary.core.protocols import Moments
 
 _NUMBERS = 2**25
-"""Numbers of a shard at most, 256 MiB of float64: what a worker can do without."""
+"""Maximal count of numbers in a shard, 256 MiB of float64, which a worker can spare."""
 
 _GONE = ("cancelled", "lost", "error")
-"""States of a future whose value dask does not have and will not compute again."""
+"""States of a future whose value dask does not have and will not recompute."""
 
 
 @final
@@ -40,11 +39,12 @@ class Shard:
     Parameters
     ----------
     start : int
+        First row in the bank.
     rows : Tensor (c,)
-        Where these rows are in the source, ascending.
+        Indices of these rows in the source, ascending.
     source : Store
-        On the client: in memory, or on a disk that the workers share. The shard is made from it,
-        and made again when it was lost with its worker.
+        Store on the client, in memory or on a disk that the workers share. The shard is made from
+        it, and made again after it was lost with its worker.
     """
 
     def __init__(self, start: int, rows: Tensor, source: Store) -> None:
@@ -54,59 +54,69 @@ class Shard:
 
     @property
     def stop(self) -> int:
-        """One more than the last row."""
+        """Index after the last row."""
         return self.start + len(self.rows)
 
-    def where(self) -> dict[str, Any]:
-        """Return how a task is submitted that belongs on the worker of this shard."""
+    def submit_options(self) -> dict[str, Any]:
+        """Return the keyword arguments that submit a task to the worker of this shard."""
         return {"workers": [self.worker], "allow_other_workers": True, "pure": False}
 
-    def part(self, start: int, places: Tensor, client: Client) -> Shard:
-        """Return the shard of a subset: the rows at `places`, which stay on their worker."""
-        shard = Shard(start, self.rows[places], self.source)
-        if self._is_held():
+    def subset(self, start: int, indices: Tensor, client: Client) -> Shard:
+        """Return the shard of a subset: the rows at `indices`, which stay on their worker."""
+        shard = Shard(start, self.rows[indices], self.source)
+        if self._is_available():
             shard.worker = self.worker
             shard._future = client.submit(
-                workers.picked, self._future, places.numpy(), **shard.where()
+                workers.select_rows, self._future, indices.numpy(), **shard.submit_options()
             )
         return shard
 
-    def held(self, client: Client, worker: str, timeout: float) -> Future[Any]:
-        """Return the rows on a worker: on `worker`, if they are nowhere yet or were lost."""
-        if self._future is None or not self._is_held():
+    def load(self, client: Client, worker: str, timeout: float) -> Future[Any]:
+        """Return the rows as a future, loaded on `worker` if no worker holds them or they are lost.
+
+        Parameters
+        ----------
+        client : Client
+            Client of the cluster.
+        worker : str
+            Address of the worker.
+        timeout : float
+            Seconds after which sending the rows fails.
+        """
+        if self._future is None or not self._is_available():
             self.worker = worker
-            if isinstance(self.source, ZarrStore):  # dask reads it again where a worker dies
-                place = self.source.place(self.rows)
-                self._future = client.submit(workers.read, place, **self.where())
+            if isinstance(self.source, ZarrStore):  # dask reads it again if a worker dies
+                location = self.source.locate(self.rows)
+                self._future = client.submit(workers.read_rows, location, **self.submit_options())
             else:
                 rows = self.source.subset(self.rows).features().cpu().numpy()
                 self._future = client.scatter(rows, workers=[worker], hash=False, timeout=timeout)
         return self._future
 
-    def _is_held(self) -> bool:
+    def _is_available(self) -> bool:
         return self._future is not None and self._future.status not in _GONE
 
 
-def cut(source: Store, count: int) -> list[Shard]:
-    """Return all rows of `source` in at least `count` shards, as far as there are rows."""
+def split_into_shards(source: Store, count: int) -> list[Shard]:
+    """Return all rows of `source` in at least `count` shards, if it has that many rows."""
     n = len(source)
-    wanted = min(n, max(count, -(-n * source.num_features // _NUMBERS)))
-    pieces = torch.arange(n).tensor_split(wanted)
+    num_shards = min(n, max(count, -(-n * source.num_features // _NUMBERS)))
+    pieces = torch.arange(n).tensor_split(num_shards)
     return [Shard(int(rows[0]), rows, source) for rows in pieces]
 
 
-PATIENCE = 30.0
-"""Seconds without any worker after which a question fails. A killed worker that its nanny starts
-again is back in a few."""
+WORKER_TIMEOUT = 30.0
+"""Seconds without any worker after which a task fails. A killed worker that its nanny restarts is
+back within a few seconds."""
 
 _TICK = 1.0
-"""Seconds between two looks at whether there are workers."""
+"""Seconds between two checks for workers."""
 
 _ATTEMPTS = 10
-"""How often a question is sent before the cluster is called unusable."""
+"""Number of attempts to run a task before the cluster is called unusable."""
 
 _WARNING = "distributed.admin.large-graph-warning-threshold"
-"""A size of what is sent, above which dask warns; many wide directions are as large."""
+"""Size of a task above which dask warns; many wide directions are as large."""
 
 _LOGS = "The logs of the workers say why; most often memory ran out"
 
@@ -118,105 +128,106 @@ class Cluster:
     Parameters
     ----------
     client : Client
+        Connected client.
     """
 
     def __init__(self, client: Client) -> None:
         self.client = client
 
     def workers(self) -> dict[str, int]:
-        """Return the number of threads of each worker, by address; wait for the first.
+        """Return the number of threads of each worker, by address; wait for the first worker.
 
         Raises
         ------
         DataError
-            There is no worker, or the client is closed or cut off.
+            There is no worker, or the client is closed or disconnected.
         """
         if self.client.status != "running":
             raise DataError(
                 f"the client is {self.client.status}. Connect one, then distribute the bank again"
             )
-        deadline = time.monotonic() + PATIENCE
-        while not (found := dict(self.client.nthreads())):
+        deadline = time.monotonic() + WORKER_TIMEOUT
+        while not (threads := dict(self.client.nthreads())):
             if time.monotonic() > deadline:
                 raise DataError(
-                    f"the cluster has had no worker for {PATIENCE:g} seconds. Start workers, "
-                    "then ask again"
+                    f"the cluster has had no worker for {WORKER_TIMEOUT:g} seconds. Start workers, "
+                    "then try again"
                 )
             time.sleep(_TICK / 10)
-        return found
+        return threads
 
-    def ask(
-        self, question: Callable[..., Any], shards: Sequence[Shard], *shared: Array
+    def map_shards(
+        self, task: Callable[..., Any], shards: Sequence[Shard], *shared: Array
     ) -> list[Any]:
-        """Return ``question(rows, start, *shared)`` of each shard, from the worker that holds it.
+        """Return ``task(rows, start, *shared)`` of each shard, run by the worker that holds it.
 
         Raises
         ------
         DataError
-            No worker is left, workers die again and again, or one cannot read its shard.
+            No worker is left, workers die repeatedly, or one cannot read its shard.
         """
-        answers: dict[Shard, Any] = {}
+        results: dict[Shard, Any] = {}
         for _ in range(_ATTEMPTS):
-            left = [shard for shard in shards if shard not in answers]
-            answers |= self._collect(self._send(question, left, shared))
-            if len(answers) == len(shards):
-                return [answers[shard] for shard in shards]
-        raise DataError(f"workers were lost in each of {_ATTEMPTS} attempts to ask them. {_LOGS}")
+            left = [shard for shard in shards if shard not in results]
+            results |= self._collect(self._submit(task, left, shared))
+            if len(results) == len(shards):
+                return [results[shard] for shard in shards]
+        raise DataError(f"workers were lost in each of {_ATTEMPTS} attempts to run a task. {_LOGS}")
 
-    def _send(
-        self, question: Callable[..., Any], shards: Sequence[Shard], shared: Sequence[Array]
+    def _submit(
+        self, task: Callable[..., Any], shards: Sequence[Shard], shared: Sequence[Array]
     ) -> dict[Shard, Future[Any]]:
-        """Ask `shards`, or only the first ones where a worker is found to be lost meanwhile."""
-        asked: dict[Shard, Future[Any]] = {}
+        """Submit `task` for `shards`, or only for the first ones if a worker is lost meanwhile."""
+        futures: dict[Shard, Future[Any]] = {}
         try:
             addresses = sorted(self.workers())
-            # tasks, for dask runs them again where a worker dies; a broadcast would wait for it
+            # tasks, because dask reruns them if a worker dies; a broadcast would wait for it
             with dask.config.set({_WARNING: "1TiB"}):
-                sent = [self.client.submit(workers.same, array, pure=False) for array in shared]
+                sent = [self.client.submit(workers.identity, array, pure=False) for array in shared]
             for number, shard in enumerate(shards):
-                rows = shard.held(self.client, addresses[number % len(addresses)], _TICK)
-                asked[shard] = self.client.submit(
-                    question, rows, shard.start, *sent, **shard.where()
+                rows = shard.load(self.client, addresses[number % len(addresses)], _TICK)
+                futures[shard] = self.client.submit(
+                    task, rows, shard.start, *sent, **shard.submit_options()
                 )
-        except (OSError, KeyError):  # no answer, or an address that is no more
+        except (OSError, KeyError):  # no reply, or an address that no longer exists
             time.sleep(_TICK)  # until the scheduler has noticed
-        return asked
+        return futures
 
-    def _collect(self, asked: dict[Shard, Future[Any]]) -> dict[Shard, Any]:
-        """Return the answers, less those that were lost with a worker."""
-        answers: dict[Shard, Any] = {}
-        for shard, future in asked.items():
+    def _collect(self, futures: dict[Shard, Future[Any]]) -> dict[Shard, Any]:
+        """Return the results, without those that were lost with a worker."""
+        results: dict[Shard, Any] = {}
+        for shard, future in futures.items():
             with suppress(OSError, CancelledError):
-                answers[shard] = self._answer(shard, future)
-        return answers
+                results[shard] = self._wait_for(shard, future)
+        return results
 
-    def _answer(self, shard: Shard, future: Future[Any]) -> Any:
+    def _wait_for(self, shard: Shard, future: Future[Any]) -> Any:
         while True:
             try:
                 return future.result(timeout=_TICK)
             except Exception as error:
                 if future.status == "error":
-                    raise _explained(shard, error) from error
+                    raise _describe_failure(shard, error) from error
                 if not isinstance(error, TimeoutError):
                     raise
             self.workers()
 
 
-def _explained(shard: Shard, error: Exception) -> FsboundaryError:
+def _describe_failure(shard: Shard, error: Exception) -> FsboundaryError:
     if isinstance(error, FsboundaryError):
         return error
     rows = f"rows {shard.start} to {shard.stop - 1}"
     if isinstance(error, KilledWorker):
-        return DataError(f"workers died again and again while they held {rows}. {_LOGS}")
-    return DataError(f"a worker could not answer for {rows}: {error!r}")
+        return DataError(f"workers died repeatedly while they held {rows}. {_LOGS}")
+    return DataError(f"a worker failed on {rows}: {error!r}")
 
 
 def distribute(store: Store, client: Client) -> DistributedStore:
-    """Return `store` in shards on the workers, which hold their rows by then."""
+    """Return `store` in shards on the workers, after they have loaded their rows."""
     source = store.origin() if isinstance(store, DistributedStore) else store
     cluster = Cluster(client)
-    shards = cut(source, sum(cluster.workers().values()))
-    cluster.ask(workers.counted, shards)
+    shards = split_into_shards(source, sum(cluster.workers().values()))
+    cluster.map_shards(workers.count_rows, shards)
     labels = source.labels()
     return DistributedStore(
         cluster, shards, source, None if labels is None else labels.cpu(), source.ids().cpu()
@@ -225,17 +236,20 @@ def distribute(store: Store, client: Client) -> DistributedStore:
 
 @final
 class DistributedStore(Store):
-    """Shards in order of rows; the client holds labels, ids and the way back to the source.
+    """Shards in the order of rows; the client keeps labels, ids and the source.
 
     Parameters
     ----------
     cluster : Cluster
+        Workers that hold the shards.
     shards : list of Shard
         At least one.
     source : Store
-        What the shards are made of.
+        Store from which the shards are made.
     labels : Tensor (n,) or None
+        Class of each row.
     ids : Tensor (n,)
+        Id of each row.
     """
 
     def __init__(
@@ -254,17 +268,17 @@ class DistributedStore(Store):
         return len(self._ids)
 
     def origin(self) -> Store:
-        """Return these rows where the shards were made from: on the client."""
+        """Return these rows of the source, on the client."""
         if len(self) == len(self._source):
             return self._source
         return self._source.subset(torch.cat([shard.rows for shard in self._shards]))
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield the chunks of the origin: the workers are not asked."""
+        """Yield the chunks of the origin, without using the workers."""
         return self.origin().chunks()
 
     def features(self) -> Tensor:
-        """Return the features of the origin: the workers are not asked."""
+        """Return the features of the origin, without using the workers."""
         return self.origin().features()
 
     def labels(self) -> Tensor | None:
@@ -279,46 +293,47 @@ class DistributedStore(Store):
         """Return the store of `rows`, which stay on their workers."""
         shards, begin = [], 0
         for shard in self._shards:
-            places = rows[(rows >= shard.start) & (rows < shard.stop)] - shard.start
-            if len(places):
-                shards.append(shard.part(begin, places, self._cluster.client))
-                begin += len(places)
+            indices = rows[(rows >= shard.start) & (rows < shard.stop)] - shard.start
+            if len(indices):
+                shards.append(shard.subset(begin, indices, self._cluster.client))
+                begin += len(indices)
         labels = None if self._labels is None else self._labels[rows]
         return DistributedStore(self._cluster, shards, self._source, labels, self._ids[rows])
 
     def price(self, directions: Tensor, k: int, exclude: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the `k` smallest of the best that each worker finds; ties by the lowest row."""
+        """Return the `k` smallest of the products that the workers find; ties by the lowest row."""
         shared = [directions] if exclude is None else [directions, exclude]
-        answers = self._cluster.ask(
-            partial(workers.priced, k=k), self._shards, *(one.cpu().numpy() for one in shared)
+        results = self._cluster.map_shards(
+            partial(workers.price_rows, k=k), self._shards, *(one.cpu().numpy() for one in shared)
         )
         values = directions.new_full((len(directions), k), torch.inf)
         indices = torch.full_like(values, -1, dtype=torch.int64)
-        for answer in answers:
-            best, rows = (part.to(values.device) for part in answer)
-            values, indices = merged(values, indices, best, rows)
+        for result in results:
+            best, rows = (part.to(values.device) for part in result)
+            values, indices = merge_smallest(values, indices, best, rows)
         values[~torch.isfinite(directions).all(dim=1)] = torch.nan
         return values, indices
 
     def take(self, rows: Tensor) -> Tensor:
-        """Return the features at `rows`, in float64, on the CPU; each travels once."""
-        wanted, back = rows.cpu().unique(return_inverse=True)
+        """Return the features at `rows` as float64, on the CPU; each row is sent once."""
+        wanted, inverse = rows.cpu().unique(return_inverse=True)
         shards = [s for s in self._shards if bool(((wanted >= s.start) & (wanted < s.stop)).any())]
-        answers = self._cluster.ask(workers.taken, shards, wanted.numpy())
+        results = self._cluster.map_shards(workers.take_rows, shards, wanted.numpy())
         # both the rows wanted and the shards are in ascending order
-        points = [torch.empty(0, self.num_features), *answers]
-        return torch.cat(points).to(torch.float64)[back]
+        points = [torch.empty(0, self.num_features), *results]
+        return torch.cat(points).to(torch.float64)[inverse]
 
     def range(self) -> tuple[Tensor, Tensor]:
-        """Return the range of the ranges that the workers find."""
-        lower, upper = zip(*self._cluster.ask(workers.ranged, self._shards), strict=True)
+        """Return the range over the ranges that the workers find."""
+        ranges = self._cluster.map_shards(workers.coordinate_range, self._shards)
+        lower, upper = zip(*ranges, strict=True)
         return torch.stack(lower).amin(dim=0), torch.stack(upper).amax(dim=0)
 
     def moments(self) -> Moments:
-        """Return the moments that the workers find, joined."""
-        found: list[Moments] = self._cluster.ask(workers.measured, self._shards)
-        return reduce(joined, found)
+        """Return the joined moments that the workers compute."""
+        moments: list[Moments] = self._cluster.map_shards(workers.moments, self._shards)
+        return reduce(join_moments, moments)
 
     def digests(self) -> Tensor:
         """Return the digests that the workers compute."""
-        return torch.cat(self._cluster.ask(workers.digested, self._shards))
+        return torch.cat(self._cluster.map_shards(workers.digests, self._shards))

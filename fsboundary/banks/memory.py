@@ -1,4 +1,4 @@
-"""Rows in memory."""
+"""Bank store with all rows in memory."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from fsboundary.banks.store import BankInfo, Store
 
 _ROWS = 2**16
 _NUMBERS = 2**23
-"""Rows, and numbers, of a chunk: what a caller may convert at once (64 MiB of float64)."""
+"""Maximal rows and numbers of a chunk, which a caller may convert at once (64 MiB of float64)."""
 
 
 @final
 class MemoryStore(Store):
-    """Rows as one tensor.
+    """Store of rows in one tensor.
 
     Parameters
     ----------
     features : Tensor (n, d)
-        Float32 or float64.
+        Rows, float32 or float64.
     labels : Tensor (n,) or None
-        Int64.
+        Class of each row, int64.
     ids : Tensor (n,)
-        Int64.
+        Id of each row, int64.
     info : BankInfo
-        Where the features came from.
+        Origin of the features.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class MemoryStore(Store):
         return len(self._features)
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield views of the one tensor."""
+        """Yield views of the tensor."""
         step = max(1, min(_ROWS, _NUMBERS // self.num_features))
         for start in range(0, len(self), step):
             yield start, self._features[start : start + step]
 
     def take(self, rows: Tensor) -> Tensor:
-        """Return the features at `rows`, in float64, on the bank's device."""
+        """Return the features at `rows` as float64, on the bank's device."""
         return self._features[rows.to(self._features.device)].to(torch.float64)
 
     def features(self) -> Tensor:
@@ -63,6 +63,6 @@ class MemoryStore(Store):
         return self._ids
 
     def subset(self, rows: Tensor) -> MemoryStore:
-        """Return a copy of `rows`: contiguous rows are priced several times faster than picked."""
+        """Return a copy of `rows`, because contiguous rows are priced several times faster."""
         labels = None if self._labels is None else self._labels[rows]
         return MemoryStore(self._features[rows], labels, self._ids[rows], self.info)

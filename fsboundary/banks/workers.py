@@ -1,7 +1,7 @@
-"""What a worker does with its shard: consecutive rows of a bank, as an array (c,d).
+"""Tasks that a dask worker runs on its shard: consecutive rows of a bank, as an array (c,d).
 
-Arrays, for dask knows how large they are, keeps them on disk where memory runs short, and sends
-them without a copy. Questions take the shard, its first row in the bank, and what was sent along.
+Shards are NumPy arrays because dask can size, spill and send them without a copy. A task takes the
+shard, its first row in the bank, and any shared arguments.
 """
 
 from __future__ import annotations
@@ -16,71 +16,78 @@ from torch import Tensor
 
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.banks.store import BankInfo, Store
-from fsboundary.banks.zarr_store import Place, ZarrStore
+from fsboundary.banks.zarr_store import RowLocation, ZarrStore
 from fsboundary.core.errors import DataError
 from fsboundary.core.protocols import Moments
 
 Array = npt.NDArray[Any]
 
 
-def read(place: Place) -> Array:
-    """Return the rows of a bank on disk that `place` tells of."""
+def read_rows(location: RowLocation) -> Array:
+    """Return the rows at `location` of a bank on disk.
+
+    Raises
+    ------
+    DataError
+        The worker finds no bank at the path, or another one.
+    """
     advice = (
         "Give the workers a file system in which this path is the same bank as for the client, or "
         "distribute a copy in memory: FeatureBank(bank.features, bank.labels)"
     )
     try:
-        whole = ZarrStore(Path(place.path))
+        store = ZarrStore(Path(location.path))
     except DataError as error:
         raise DataError(f"a worker cannot open its shard: {error}. {advice}") from error
-    if (len(whole), whole.num_features, whole.info) != (place.count, place.width, place.info):
-        raise DataError(f"{place.path}: a worker finds another bank there. {advice}")
-    rows = torch.from_numpy(np.asarray(place.rows, dtype=np.int64))
-    return whole.subset(rows).features().numpy()
+    expected = (location.count, location.width, location.info)
+    if (len(store), store.num_features, store.info) != expected:
+        raise DataError(f"{location.path}: a worker finds another bank there. {advice}")
+    rows = torch.from_numpy(np.asarray(location.rows, dtype=np.int64))
+    return store.subset(rows).features().numpy()
 
 
-def picked(shard: Array, places: Array) -> Array:
-    """Return the shard of a subset, of the rows at `places`."""
-    return shard[places]
+def select_rows(shard: Array, indices: Array) -> Array:
+    """Return the shard of a subset, the rows at `indices`."""
+    return shard[indices]
 
 
-def same(shared: Array) -> Array:
-    """Return what all shards are asked with; workers pass it on to each other."""
+def identity(shared: Array) -> Array:
+    """Return an argument shared by all shards; workers pass it on to each other."""
     return shared
 
 
-def counted(shard: Array, start: int) -> int:
+def count_rows(shard: Array, start: int) -> int:
     """Return the number of rows."""
     return len(shard)
 
 
-def priced(
+def price_rows(
     shard: Array, start: int, directions: Array, exclude: Array | None = None, *, k: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the smallest products (B,c), c = `k` at most, and their rows in the bank."""
+    """Return the smallest products (B,c), with c at most `k`, and their rows in the bank."""
     skip = None if exclude is None else torch.from_numpy(exclude) - start
     count = min(k, len(shard))
     values, indices = _store(shard).price(torch.from_numpy(directions), count, skip)
     return values, torch.where(indices >= 0, indices + start, -1)
 
 
-def taken(shard: Array, start: int, rows: Array) -> Tensor:
-    """Return the points at those of `rows` that lie here."""
+def take_rows(shard: Array, start: int, rows: Array) -> Tensor:
+    """Return the points at those of `rows` that this shard contains."""
     here = (rows >= start) & (rows < start + len(shard))
     return torch.from_numpy(shard[rows[here] - start])
 
 
-def ranged(shard: Array, start: int) -> tuple[Tensor, Tensor]:
-    """Return the smallest and the largest of each coordinate."""
+def coordinate_range(shard: Array, start: int) -> tuple[Tensor, Tensor]:
+    """Return the smallest and the largest value of each coordinate."""
     return _store(shard).range()
 
 
-def measured(shard: Array, start: int) -> Moments:
-    """Return the sizes of the rows."""
+def moments(shard: Array, start: int) -> Moments:
+    """Return the moments of the rows."""
     return _store(shard).moments()
 
 
-def digested(shard: Array, start: int) -> Tensor:
+def digests(shard: Array, start: int) -> Tensor:
     """Return a digest of each row."""
     return _store(shard).digests()
 

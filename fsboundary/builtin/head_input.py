@@ -1,6 +1,6 @@
-"""Why no head was found, and what to do about it.
+"""Feature extractor "head_input": features are the input of the model's last linear map.
 
-The feature extractor that every model has: the input of its last linear map.
+If no head is found, the error explains the reason and what to do about it.
 """
 
 from __future__ import annotations
@@ -16,37 +16,45 @@ from torch import Tensor, nn
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError, HeadError
 from fsboundary.core.heads import LinearHead
-from fsboundary.models.calling import answer, call, refuse_training, unwrap
-from fsboundary.models.head_search import KnownHead, Sighting, Watched, find, watching
-from fsboundary.models.linear_maps import Reading
+from fsboundary.models.calling import call, extract_logits, require_eval_mode, unwrap
+from fsboundary.models.head_search import (
+    CallSummary,
+    ForwardTrace,
+    VerifiedHead,
+    find_head_call,
+    trace_linear_layers,
+)
+from fsboundary.models.linear_maps import LayerCall
 from fsboundary.models.nonnegativity import NonnegativityProver
 from fsboundary.plugins.interfaces import FeatureExtractor
 
 
-def no_head(watched: Watched, output: Tensor, finite: Tensor, asked: str | None) -> HeadError:
+def _no_head_error(
+    trace: ForwardTrace, output: Tensor, finite: Tensor, layer_name: str | None
+) -> HeadError:
     """Return the error for a pass in which no linear map gave the model's output.
 
     Parameters
     ----------
-    watched : Watched
-        What the pass showed.
+    trace : ForwardTrace
+        Layer calls of the pass.
     output : Tensor (B, K)
-        What the model returned.
+        Output of the model.
     finite : Tensor (B,), bool
-        Which rows of it are finite.
-    asked : str or None
-        The layer that the user named, if any.
+        Mask of the finite rows of `output`.
+    layer_name : str or None
+        Layer that the user named, if any.
     """
-    if asked is not None:
-        reason = _asked(watched, output, asked)
+    if layer_name is not None:
+        reason = _explain_named_layer(trace, output, layer_name)
     else:
-        reason = _probabilities(watched.readings, output[finite])
-        reason = reason or _tokens(watched.unread, output.shape[1])
-        reason = reason or _changed(watched.readings, output) or _NONE
-    return HeadError(f"{reason}. {_last_layers(watched)}")
+        reason = _explain_probabilities(trace.calls, output[finite])
+        reason = reason or _explain_tokens(trace.unreadable, output.shape[1])
+        reason = reason or _explain_changed_output(trace.calls, output) or _NO_LINEAR_HEAD
+    return HeadError(f"{reason}. {_list_last_layers(trace)}")
 
 
-def not_finite(finite: Tensor) -> HeadError:
+def _not_finite_error(finite: Tensor) -> HeadError:
     """Return the error for a first batch without a finite row."""
     shown = ", ".join(str(row) for row in range(min(len(finite), 10)))
     more = ", ..." if len(finite) > 10 else ""
@@ -57,52 +65,54 @@ def not_finite(finite: Tensor) -> HeadError:
     )
 
 
-_NONE = (
+_NO_LINEAR_HEAD = (
     "the model has no linear head: none of the linear layers or 1x1 convolutions that ran gave "
     "its output. fsboundary needs logits that are W z + b of one flat feature vector z, with "
-    "nothing but a reshape, an average over space or a softmax after it; the map must be an "
+    "only a reshape, an average over space or a softmax after it; the map must be an "
     "nn.Linear or a 1x1 nn.Conv module"
 )
 
 
-def _asked(watched: Watched, output: Tensor, asked: str) -> str:
-    calls = [r for r in watched.readings if r.layer == asked]
-    seen = [s for s in watched.unread if s.layer == asked]
-    if seen and not calls:
+def _explain_named_layer(trace: ForwardTrace, output: Tensor, layer_name: str) -> str:
+    calls = [c for c in trace.calls if c.layer == layer_name]
+    unreadable = [s for s in trace.unreadable if s.layer == layer_name]
+    if unreadable and not calls:
         return (
-            f"head={asked!r} took shape {seen[-1].taken}, not one flat vector an image: pool "
-            "tokens or positions before it, or name another layer"
+            f"head={layer_name!r} took shape {unreadable[-1].input_shape}, not one flat vector per "
+            "image: pool tokens or positions before it, or name another layer"
         )
     if not calls:
         return (
-            f"head={asked!r} was not called as a linear layer in the forward pass: name the "
+            f"head={layer_name!r} was not called as a linear layer in the forward pass: name the "
             "nn.Linear or 1x1 convolution that gives the logits, or leave head out"
         )
     if calls[-1].outputs.shape != output.shape:
         return (
-            f"head={asked!r} gave shape {tuple(calls[-1].outputs.shape)} but the model returned "
-            f"{tuple(output.shape)}: name the layer that gives the logits, or leave head out"
+            f"head={layer_name!r} gave shape {tuple(calls[-1].outputs.shape)} but the model "
+            f"returned {tuple(output.shape)}: name the layer that gives the logits, or leave head "
+            "out"
         )
     return (
-        f"head={asked!r} gave other numbers than the model returned "
-        f"({_distance(calls[-1], output)}): name the layer that gives the logits, or leave head out"
+        f"head={layer_name!r} gave other numbers than the model returned "
+        f"({_largest_difference(calls[-1], output)}): name the layer that gives the logits, or "
+        "leave head out"
     )
 
 
-def _distance(reading: Reading, output: Tensor) -> str:
-    difference = (reading.outputs.double() - output.double()).abs().nan_to_num(0.0, 0.0)
+def _largest_difference(layer_call: LayerCall, output: Tensor) -> str:
+    difference = (layer_call.outputs.double() - output.double()).abs().nan_to_num(0.0, 0.0)
     return f"largest difference {float(difference.detach().max()):.3g}"
 
 
-def _probabilities(readings: Sequence[Reading], output: Tensor) -> str:
+def _explain_probabilities(calls: Sequence[LayerCall], output: Tensor) -> str:
     if bool((output < 0).any()) or bool((output > 1).any()):
         return ""
-    for reading in readings:
-        if reading.outputs.shape == output.shape and torch.allclose(
-            reading.outputs.sigmoid().to(output.dtype), output, atol=1e-3
+    for layer_call in calls:
+        if layer_call.outputs.shape == output.shape and torch.allclose(
+            layer_call.outputs.sigmoid().to(output.dtype), output, atol=1e-3
         ):
             return (
-                f"the model returns the sigmoid of layer {reading.layer!r}, one probability a "
+                f"the model returns the sigmoid of layer {layer_call.layer!r}, one probability per "
                 "label: labels that do not exclude each other have no common decision regions. If "
                 "the classes do exclude each other, return the logits instead of their sigmoid"
             )
@@ -115,117 +125,122 @@ def _probabilities(readings: Sequence[Reading], output: Tensor) -> str:
     )
 
 
-def _tokens(unread: Sequence[Sighting], classes: int) -> str:
-    calls = [s for s in unread if s.given is not None and classes in s.given[1:]]
+def _explain_tokens(unreadable: Sequence[CallSummary], classes: int) -> str:
+    calls = [s for s in unreadable if s.output_shape is not None and classes in s.output_shape[1:]]
     if not calls:
         return ""
     return (
         f"the last linear layer with {classes} outputs, {calls[-1].layer!r}, took shape "
-        f"{calls[-1].taken}, not one flat vector an image (token features). Pool the tokens "
+        f"{calls[-1].input_shape}, not one flat vector per image (token features). Pool the tokens "
         "before the last linear layer, or wrap the model in a module that does"
     )
 
 
-def _changed(readings: Sequence[Reading], output: Tensor) -> str:
-    alike = [r for r in readings if r.outputs.shape == output.shape]
-    if not alike:
+def _explain_changed_output(calls: Sequence[LayerCall], output: Tensor) -> str:
+    candidates = [c for c in calls if c.outputs.shape == output.shape]
+    if not candidates:
         return ""
     bounded = bool((output >= 0).all()) and bool((output <= 1).all())
     hint = ". The outputs lie in [0, 1], as probabilities do: return the logits" if bounded else ""
     return (
         "the model has no linear head: the last linear layer with outputs of the right shape, "
-        f"{alike[-1].layer!r}, gave other numbers than the model returned "
-        f"({_distance(alike[-1], output)}). An activation, a scale, a maximum or an average with "
-        "another head after it makes the logits something else than W z + b; return that layer's "
-        "own output, or fold the scale into its weights"
+        f"{candidates[-1].layer!r}, gave other numbers than the model returned "
+        f"({_largest_difference(candidates[-1], output)}). An activation, a scale, a maximum or an "
+        "average with another head after it makes the logits something other than W z + b; return "
+        "the layer's output itself, or fold the scale into its weights"
         f"{hint}"
     )
 
 
-def _last_layers(watched: Watched) -> str:
-    if not watched.last:
-        return "No layer was seen running (is the model built of nn.Module layers?)"
-    return f"The last layers seen were {'; '.join(str(s) for s in watched.last)}"
+def _list_last_layers(trace: ForwardTrace) -> str:
+    if not trace.last:
+        return "No layer was seen (is the model built of nn.Module layers?)"
+    return f"The last layers seen were {'; '.join(str(s) for s in trace.last)}"
 
 
 @final
 class HeadInput(FeatureExtractor):
     """Features are the input of the model's last linear map, its head.
 
-    The head is found by watching the first forward pass: the linear layer or 1x1 convolution
+    The head is found by tracing the first forward pass: it is the linear layer or 1x1 convolution
     whose output, directly, flattened or averaged over space, is the model's. A softmax or
-    log-softmax after it is seen through. On every batch ``W z + b`` is then checked against the
-    model's logits (the tolerance is stated in
-    :mod:`fsboundary.models.linear_maps`). The model is called as it is: nothing of it
-    is moved or changed, and no hook stays on it.
+    log-softmax may follow it. On every batch ``W z + b`` is then checked against the model's
+    logits (for the tolerance see :mod:`fsboundary.models.linear_maps`). The model is called
+    unchanged: it is never moved or modified, and all hooks are removed.
 
     Parameters
     ----------
     head : nn.Module or str, optional
-        The layer, or its dotted name; found where it is not given. It is verified all the same.
+        Layer or its dotted name; found automatically by default. It is verified in any case.
     """
 
     def __init__(self, head: nn.Module | str | None = None) -> None:
         self._head = head
-        self._known: weakref.WeakKeyDictionary[nn.Module, KnownHead] = weakref.WeakKeyDictionary()
+        self._known: weakref.WeakKeyDictionary[nn.Module, VerifiedHead] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
-        """Return features (B,d) and logits (B,K) of `images`, with the graph kept.
+        """Return the features (B,d) and logits (B,K) of `images`, with the graph kept.
 
         Raises
         ------
         HeadError
-            The model is in training mode, has no linear head, or returns something else than
+            The model is in training mode, has no linear head, or returns something other than
             logits; the message says what to do.
         HeadMismatchError
             ``W z + b`` is not what the model computes, or the head's weights changed.
         """
-        return self.graded(model, images, *additional)[:2]
+        features, logits, head_call = self.features_and_call(model, images, *additional)
+        self._known[unwrap(model)].verify(head_call, logits)
+        return features, logits
 
-    def graded(
+    def features_and_call(
         self, model: nn.Module, images: Tensor, *additional: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return also the detached float64 ``W z + b`` (B,K), which the check computes anyway."""
+    ) -> tuple[Tensor, Tensor, LayerCall]:
+        """Return features, logits and the call of the head, whose product the core verifies."""
         inner = unwrap(model)
-        refuse_training(inner)
+        require_eval_mode(inner)
         known = self._known.get(inner)
         if known is None:
-            return self._first(model, inner, images, additional)
+            return self._find_head(model, inner, images, additional)
         module = inner.get_submodule(known.layer)
-        known.refuse_changes(module)
-        with watching([(known.layer, module)], len(images)) as watched:
+        known.require_unchanged(module)
+        with trace_linear_layers([(known.layer, module)], len(images)) as trace:
             output = call(inner, images, additional)
-        reading = known.pick(watched.readings)
-        output = answer(output, len(images))
-        return _answer(known, reading, output)
+        head_call = known.select_call(trace.calls)
+        output = extract_logits(output, len(images))
+        return head_call.features, known.verify_link(head_call, output), head_call
 
-    def _first(
+    def _find_head(
         self, model: nn.Module, inner: nn.Module, images: Tensor, additional: tuple[Any, ...]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, LayerCall]:
         if isinstance(inner, torch.jit.ScriptModule):
             raise HeadError(
-                "the model is a TorchScript module, whose layers cannot be watched. Pass the "
+                "the model is a TorchScript module, whose layers cannot be traced. Pass the "
                 "nn.Module that it was made from"
             )
         if len(images) == 0:
             raise HeadError("the head is not known yet: extract a batch with at least one image")
-        asked = None if self._head is None else _name_of(self._head, model, inner)
+        layer_name = None if self._head is None else _layer_name(self._head, model, inner)
         modules = dict(inner.named_modules())
         prover = NonnegativityProver()
-        with watching(modules.items(), len(images), prover) as watched, prover:
+        with trace_linear_layers(modules.items(), len(images), prover) as trace, prover:
             raw = call(inner, images, additional)
-        output = answer(raw, len(images))
+        output = extract_logits(raw, len(images))
         finite = torch.isfinite(output.detach()).all(dim=1)
         if not bool(finite.any()):
-            raise not_finite(finite)
-        readings = [r for r in watched.readings if asked in (None, r.layer)]
-        match = find(readings, modules, output, finite)
+            raise _not_finite_error(finite)
+        calls = [c for c in trace.calls if layer_name in (None, c.layer)]
+        match = find_head_call(calls, modules, output, finite)
         if match is None:
-            raise no_head(watched, output, finite, asked)
-        known = KnownHead.of(match, modules[match.reading.layer])
-        found = _answer(known, match.reading, output)
+            raise _no_head_error(trace, output, finite, layer_name)
+        known = VerifiedHead.of(match, modules[match.call.layer])
+        logits = known.verify_link(match.call, output)
+        # before the head is kept: a head that fails is not known
+        known.verify(match.call, logits)
         self._known[inner] = known
-        return found
+        return match.call.features, logits, match.call
 
     def head(self, model: nn.Module) -> LinearHead | None:
         """Return the head, without a domain; None before the first batch."""
@@ -233,12 +248,12 @@ class HeadInput(FeatureExtractor):
         return None if known is None else known.head
 
     def domain(self, model: nn.Module) -> Domain:
-        """Return the nonnegative domain where the first pass proved it, else no bounds."""
+        """Return the nonnegative domain if the first pass proved it, else the unbounded one."""
         known = self._known.get(unwrap(model))
         return Domain.nonnegative() if known is not None and known.proof else Domain.unbounded()
 
     def notes(self, model: nn.Module) -> dict[str, str]:
-        """Return the layer, what it is, the proof of its domain, the link and the residual."""
+        """Return layer, class, features, link, proof of the domain and residual, as text."""
         known = self._known.get(unwrap(model))
         if known is None:
             return {}
@@ -252,22 +267,15 @@ class HeadInput(FeatureExtractor):
             "features": features,
             "link": link,
             "proof": known.proof and f"the features come from {known.proof}",
-            "residual": "{:.3g} (tolerance {:.3g})".format(*known.worst or (0.0, 0.0)),
         }
 
     def __repr__(self) -> str:
-        # head= says where to look and not what the features are, so fingerprints leave it out
+        # head= selects where to search and not the features, so fingerprints ignore it
         return "HeadInput()"
 
 
-def _answer(known: KnownHead, reading: Reading, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return features, logits and ``W z + b`` after verification."""
-    exact = known.verify(reading, output)
-    return reading.features, output if known.link == "identity" else reading.outputs, exact
-
-
-def _name_of(head: nn.Module | str, model: nn.Module, inner: nn.Module) -> str:
-    """Return the dotted name, inside the unwrapped model, of the layer that the user gave."""
+def _layer_name(head: nn.Module | str, model: nn.Module, inner: nn.Module) -> str:
+    """Return the dotted name, in the unwrapped model, of the layer that the user passed."""
     module = head if isinstance(head, nn.Module) else _submodule(head, inner, model)
     names: list[str] = [name for name, m in inner.named_modules() if m is module]
     if names:

@@ -1,1 +1,1 @@
-"""What everything stands on: errors, statuses, domains, heads, results."""
+"""Errors, statuses, domains, heads and results, on which all other modules build."""

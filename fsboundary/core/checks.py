@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead, NonlinearHead
+from fsboundary.core.rows import scatter_rows
 from fsboundary.core.status import Status
 
 
@@ -22,7 +23,7 @@ def check_head(head: object) -> None:
 
 
 def check_class(head: LinearHead, i: object) -> int:
-    """Return `i`, or raise ArgumentError unless it is the number of a class of `head`."""
+    """Return `i`, or raise ArgumentError unless it is the index of a class of `head`."""
     if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < head.num_classes:
         raise ArgumentError(
             "i", repr(i), f"a class, 0 to {head.num_classes - 1}", "count classes from 0"
@@ -31,7 +32,7 @@ def check_class(head: LinearHead, i: object) -> int:
 
 
 def check_features(width: int, features: object, name: str = "features") -> Tensor:
-    """Return argument `name`, (B, width), detached as float64, or raise ArgumentError."""
+    """Return `features` (B, width) detached, as float64, or raise ArgumentError about `name`."""
     wanted = f"a float tensor (B, {width})"
     if not isinstance(features, Tensor):
         raise ArgumentError(
@@ -52,11 +53,11 @@ def check_features(width: int, features: object, name: str = "features") -> Tens
 def check_limits(
     tolerance: float | None, max_steps: int | None, default: tuple[float, int]
 ) -> tuple[float, int]:
-    """Return tolerance and limit of steps, defaults filled in, or raise ArgumentError."""
+    """Return the tolerance and the step limit, defaults filled in, or raise ArgumentError."""
     rtol = default[0] if tolerance is None else float(tolerance)
     limit = default[1] if max_steps is None else int(max_steps)
     if not 0 < rtol < 1:
-        fix = f"pass {default[0]:g}, say"
+        fix = f"pass {default[0]:g}, for example"
         raise ArgumentError("tolerance", str(tolerance), "a number in (0, 1)", fix)
     if limit < 1:
         raise ArgumentError("max_steps", str(max_steps), "at least 1", "leave it out")
@@ -64,7 +65,7 @@ def check_limits(
 
 
 def row_status(head: LinearHead | NonlinearHead, z: Tensor) -> Tensor:
-    """Return CONVERGED for usable rows of `z` (B,d), NOT_FINITE or OUTSIDE_DOMAIN for others."""
+    """Return CONVERGED for usable rows of `z` (B,d), else NOT_FINITE or OUTSIDE_DOMAIN."""
     finite = torch.isfinite(z).all(dim=1)
     inside = head.domain.contains(z)
     status = torch.where(inside, int(Status.CONVERGED), int(Status.OUTSIDE_DOMAIN))
@@ -72,9 +73,7 @@ def row_status(head: LinearHead | NonlinearHead, z: Tensor) -> Tensor:
 
 
 def rows_and_sources(head: LinearHead | NonlinearHead, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the status (B,) of rows of `z`, CONVERGED if usable, and their predicted classes."""
+    """Return the :func:`row_status` (B,) of the rows of `z` and their predicted classes (B,)."""
     status = row_status(head, z)
-    source = torch.full((len(z),), -1, dtype=torch.int64, device=z.device)
     finite = status != Status.NOT_FINITE
-    source[finite] = head.predict(z[finite])
-    return status, source
+    return status, scatter_rows(head.predict(z[finite]), finite, len(z), -1)

@@ -16,7 +16,7 @@ Kind = Literal["unbounded", "nonnegative", "box"]
 class Domain:
     """Unbounded space, the nonnegative orthant, or a box (design.md, section 1).
 
-    Make one with :meth:`unbounded`, :meth:`nonnegative` or :meth:`box`.
+    Created with :meth:`unbounded`, :meth:`nonnegative` or :meth:`box`.
     """
 
     __slots__ = ("_lower", "_upper", "kind")
@@ -30,17 +30,17 @@ class Domain:
 
     @classmethod
     def unbounded(cls) -> Domain:
-        """All of feature space."""
+        """Return the domain that is all of feature space."""
         return cls("unbounded")
 
     @classmethod
     def nonnegative(cls) -> Domain:
-        """Features after a ReLU: every coordinate at least 0."""
+        """Return the domain of features after a ReLU: every coordinate is at least 0."""
         return cls("nonnegative")
 
     @classmethod
     def box(cls, lower: Tensor, upper: Tensor) -> Domain:
-        """Every coordinate between `lower` and `upper`; infinite sides are allowed.
+        """Return the domain of coordinates between `lower` and `upper`, which may be infinite.
 
         Parameters
         ----------
@@ -69,22 +69,22 @@ class Domain:
                 "lower, upper",
                 f"lower[{m}]={float(low[m])}, upper[{m}]={float(high[m])}",
                 "lower <= upper, not NaN, lower below +inf and upper above -inf",
-                "swap or mend that pair of bounds",
+                "swap or correct that pair of bounds",
             )
         return cls("box", low.clone(), high.clone())
 
     @property
     def num_features(self) -> int | None:
-        """Width d of a box; None where any width fits."""
+        """Width d of a box; None if features of any width fit."""
         return None if self._lower is None else len(self._lower)
 
     def limits(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (d,) lower and upper limits, float64, infinite where there is none.
+        """Return the lower and upper limits (d,) as float64, infinite where there is none.
 
         Parameters
         ----------
         like : Tensor (..., d)
-            Gives the width and the device.
+            Tensor that sets the width and the device.
         """
         width, device = like.shape[-1], like.device
         if self._lower is not None and self._upper is not None:
@@ -120,12 +120,12 @@ class Domain:
         return out
 
     def contains(self, z: Tensor, atol: float = 0.0) -> Tensor:
-        """Whether each row of `z` (B, d) is in the domain, within `atol` per coordinate.
+        """Return whether each row of `z` (B, d) is in the domain, within `atol` per coordinate.
 
         Returns
         -------
         Tensor (B,), bool
-            False for rows that hold NaN.
+            False for rows that contain NaN.
         """
         if self.kind == "unbounded":
             return ~torch.isnan(z).any(dim=-1)

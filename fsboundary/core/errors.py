@@ -1,25 +1,25 @@
-"""The error tree: every exception that the package raises on purpose."""
+"""Exceptions that the package raises deliberately."""
 
 from __future__ import annotations
 
 
 class FsboundaryError(Exception):
-    """Base of all errors raised on purpose by fsboundary."""
+    """Base class of the errors that fsboundary raises deliberately."""
 
 
 class ArgumentError(FsboundaryError, ValueError):
-    """A malformed argument, found before any work started.
+    """A malformed argument, detected before any computation.
 
     Parameters
     ----------
     name : str
-        The argument.
+        Name of the argument.
     got : str
-        What came.
+        Value or description of what was passed.
     wanted : str
-        What was wanted.
+        Description of what was wanted.
     fix : str
-        How to fix it.
+        Instruction that fixes it.
     """
 
     def __init__(self, name: str, got: str, wanted: str, fix: str) -> None:
@@ -27,29 +27,29 @@ class ArgumentError(FsboundaryError, ValueError):
         super().__init__(f"{name}: got {got}; wanted {wanted}. Fix: {fix}.")
 
     def __reduce__(self) -> tuple[type[ArgumentError], tuple[str, str, str, str]]:
-        """Rebuild from the four parts, so that worker processes can send it back."""
+        """Rebuild from the four parts, so that worker processes can return the error."""
         return type(self), (self.name, self.got, self.wanted, self.fix)
 
 
 class HeadError(FsboundaryError, RuntimeError):
-    """The model's last linear map was not found, or is not what the model computes."""
+    """The model's last linear map was not found, or does not compute the model's logits."""
 
 
 class HeadMismatchError(HeadError):
-    """Two things do not belong together.
+    """Head, features or bank do not belong together.
 
     ``W z + b`` does not equal the model's logits within the stated tolerance, or features and
-    bank carry different fingerprints.
+    bank have different fingerprints.
     """
 
 
 class PluginError(FsboundaryError, RuntimeError):
-    """A plugin could not be loaded, selected, or gave an answer of the wrong shape."""
+    """A plugin could not be loaded or selected, or returned a result of the wrong shape."""
 
 
 class StatusError(FsboundaryError, RuntimeError):
-    """Raised by ``raise_for_status`` when a result holds failed entries."""
+    """A result contains failed entries; raised by ``raise_for_status``."""
 
 
 class DataError(FsboundaryError, ValueError):
-    """A file of images, weights or features cannot be read as what it should be."""
+    """A file of images, weights or features is damaged or of another kind."""

@@ -1,6 +1,7 @@
-"""The last linear map of a classifier, in float64.
+"""Heads: maps from features to logits, with the domain of the features.
 
-A head that is any differentiable function of the features, with their domain.
+:class:`LinearHead` is the last linear map of a classifier, in float64; :class:`NonlinearHead` is
+any differentiable function of the features.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ _UNBOUNDED = Domain.unbounded()
 
 @final
 class LinearHead:
-    """Features z (B,d) to logits ``W z + b`` (B,K), with the domain of z.
+    """Linear head: features z (B,d) to logits ``W z + b`` (B,K), with the domain of z.
 
     Parameters
     ----------
     weight : Tensor (K, d)
-        One row a class. Kept as a detached float64 copy: upcasting is exact.
+        One row per class. Stored as a detached float64 copy; upcasting is exact.
     bias : Tensor (K,) or None
-        None means zeros.
+        Bias per class; None means zeros.
     domain : Domain
-        What the body can produce.
+        Set of features that the model's body can produce.
 
     Raises
     ------
     ArgumentError
-        Wrong rank or shape, fewer than two classes, NaN or infinite numbers, or a box of
+        Wrong rank or shape, fewer than two classes, NaN or infinite numbers, or a box domain of
         another width.
     """
 
@@ -43,7 +44,7 @@ class LinearHead:
         w = torch.as_tensor(weight).detach().to(torch.float64, copy=True)
         if w.ndim != 2:
             raise ArgumentError(
-                "weight", f"shape {tuple(w.shape)}", "shape (K, d)", "pass one row a class"
+                "weight", f"shape {tuple(w.shape)}", "shape (K, d)", "pass one row per class"
             )
         if w.shape[0] < 2:
             raise ArgumentError(
@@ -63,7 +64,7 @@ class LinearHead:
                 "bias",
                 f"shape {tuple(b.shape)}",
                 f"shape ({w.shape[0]},)",
-                "pass one number a class, or None",
+                "pass one number per class, or None",
             )
         bad = ~(torch.isfinite(w).all(dim=1) & torch.isfinite(b))
         if bool(bad.any()):
@@ -79,24 +80,24 @@ class LinearHead:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes K."""
         return self.weight.shape[0]
 
     @property
     def num_features(self) -> int:
-        """d."""
+        """Number of features d."""
         return self.weight.shape[1]
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of the weights, to tell heads apart."""
+        """Digest of weights and bias that identifies the head."""
         digest = hashlib.sha256(repr(tuple(self.weight.shape)).encode())
         digest.update(self.weight.cpu().numpy().tobytes())
         digest.update(self.bias.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def to(self, device: torch.device) -> LinearHead:
-        """Return the head on `device`; itself if it is there already."""
+        """Return the head on `device`; self if it is already there."""
         if self.weight.device == device:
             return self
         return LinearHead(self.weight.to(device), self.bias.to(device), self.domain)
@@ -120,21 +121,21 @@ class LinearHead:
 
 @final
 class NonlinearHead:
-    """Features z (B,d) to logits (B,K) by a callable, with what :class:`LinearHead` offers too.
+    """Head computed by a callable, with part of the interface of :class:`LinearHead`.
 
-    Finders with the capability "nonlinear_head" get one; :func:`fsboundary.flip_points`
-    makes it from the user's callable.
+    Finders with the capability "nonlinear_head" receive one; :func:`fsboundary.flip_points`
+    creates it from the user's callable.
 
     Parameters
     ----------
     function : callable
-        Features (B,d) to logits (B,K), each row by itself.
+        Function from features (B,d) to logits (B,K) that treats each row independently.
     num_features, num_classes : int
-        d and K.
+        Widths d and K.
     dtype : torch.dtype
-        In which `function` computes. Features are rounded to it.
+        Dtype in which `function` computes; features are rounded to it.
     domain : Domain
-        Where the features of interest lie.
+        Set in which the features of interest lie.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class NonlinearHead:
         return self.logits(z)
 
     def logits(self, z: Tensor) -> Tensor:
-        """Return logits (B,K), float64 (exact: upcast), of features `z` (B,d); differentiable."""
+        """Return the logits (B,K) of `z` (B,d), upcast exactly to float64; differentiable."""
         return self._function(z.to(self.dtype)).to(torch.float64)
 
     def predict(self, z: Tensor) -> Tensor:
@@ -163,21 +164,21 @@ class NonlinearHead:
             return self.logits(z).argmax(dim=-1)
 
     def gradients(self, z: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits (B,K) at `z` and the gradients (B,M,d) of those of `classes` (B,M)."""
+        """Return the logits (B,K) at `z` and the gradients (B,M,d) of logits `classes` (B,M)."""
         with torch.enable_grad():
             leaf = z.detach().clone().requires_grad_()
             logits = self.logits(leaf)
-            rows = []
+            gradients = []
             for column in classes.T:
-                chosen = logits.gather(1, column[:, None]).sum()
+                total = logits.gather(1, column[:, None]).sum()
                 # a logit that does not depend on the features has no graph
-                row = (
-                    torch.autograd.grad(chosen, leaf, retain_graph=True, allow_unused=True)[0]
-                    if chosen.requires_grad
+                gradient = (
+                    torch.autograd.grad(total, leaf, retain_graph=True, allow_unused=True)[0]
+                    if total.requires_grad
                     else None
                 )
-                rows.append(torch.zeros_like(leaf) if row is None else row)
-        return logits.detach(), torch.stack(rows, dim=1).detach().to(torch.float64)
+                gradients.append(torch.zeros_like(leaf) if gradient is None else gradient)
+        return logits.detach(), torch.stack(gradients, dim=1).detach().to(torch.float64)
 
     def __repr__(self) -> str:
         d, k = self.num_features, self.num_classes

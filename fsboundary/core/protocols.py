@@ -1,4 +1,4 @@
-"""What the geometry and the plugins may ask of a set of points and of a model."""
+"""Protocols of point sets and models that geometry and plugins rely on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PointSet(Protocol):
 
     @property
     def num_features(self) -> int:
-        """d."""
+        """Width d."""
         ...
 
     def __len__(self) -> int: ...
@@ -25,7 +25,7 @@ class PointSet(Protocol):
     def price(
         self, directions: Tensor, k: int, exclude: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the `k` smallest of ``directions @ generators.T``: values, indices (B,k)."""
+        """Return values and indices (B,k) of the `k` smallest of ``directions @ generators.T``."""
         ...
 
     def take(self, indices: Tensor) -> Tensor:
@@ -36,45 +36,59 @@ class PointSet(Protocol):
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
-    """The sizes of a point set, in float64 on the CPU.
+    """Size statistics of a point set, in float64 on the CPU.
 
     Attributes
     ----------
     count : int
-        n.
+        Number n of points.
     mean : Tensor (d,)
-        Of the points.
-    squares : Tensor ()
+        Mean of the points.
+    sum_of_squares : Tensor ()
         Sum of the squared distances of the points from their mean.
     largest : Tensor ()
-        The largest norm of a point.
+        Largest norm of a point.
     """
 
     count: int
     mean: Tensor
-    squares: Tensor
+    sum_of_squares: Tensor
     largest: Tensor
 
 
 @runtime_checkable
 class MeasuredPointSet(PointSet, Protocol):
-    """A point set that knows its own sizes; those of any other are found by taking every point."""
+    """A point set that reports its moments; those of other sets are computed from every point."""
 
     def moments(self) -> Moments:
-        """Return the sizes of all points together."""
+        """Return the moments of all points."""
+        ...
+
+
+@runtime_checkable
+class DifferenceSet(PointSet, Protocol):
+    """A point set whose generators are all differences ``a - b`` of points of two sets.
+
+    Generator ``i * m + j`` is the difference of point i of the first and point j of the second
+    set, which has m points.
+    """
+
+    @property
+    def sides(self) -> tuple[PointSet, PointSet]:
+        """The two sets."""
         ...
 
 
 @runtime_checkable
 class ModelView(Protocol):
-    """A classifier as image finders see it: graph kept, nothing batched."""
+    """A classifier as passed to image finders: the graph is kept and nothing is batched."""
 
     def logits(self, images: Tensor) -> Tensor:
-        """Return logits (B,K) of images (B,C,H,W), differentiable."""
+        """Return the logits (B,K) of images (B,C,H,W); differentiable."""
         ...
 
     def features(self, images: Tensor) -> Tensor:
-        """Return features (B,d) of images (B,C,H,W), differentiable."""
+        """Return the features (B,d) of images (B,C,H,W); differentiable."""
         ...
 
     @property
@@ -84,5 +98,5 @@ class ModelView(Protocol):
 
     @property
     def domain(self) -> Domain:
-        """What the body can produce."""
+        """Set of features that the body can produce."""
         ...

@@ -1,4 +1,4 @@
-"""Per-entry status codes, each with advice for the person who meets it."""
+"""Status codes of result entries, each with advice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import IntEnum
 class Status(IntEnum):
     """Outcome of one entry of a result (design.md, section 1).
 
-    Results carry these as int64 tensors. ``Status(code).advice`` says what to do;
+    Results store the codes as int64 tensors. ``Status(code).advice`` says what to do;
     ``Status(code).ok`` is true for final answers, including "there is none".
     """
 
@@ -32,7 +32,7 @@ class Status(IntEnum):
 
     @property
     def advice(self) -> str:
-        """What the status means and what to do about it."""
+        """Meaning of the status and what to do about it."""
         return _ADVICE[self]
 
 
@@ -47,7 +47,7 @@ _OK = frozenset(
 )
 
 OK_CODES = tuple(int(s) for s in sorted(_OK))
-"""The codes of final answers, for comparisons with status tensors."""
+"""Codes of final answers, for comparison with status tensors."""
 
 _ADVICE = {
     Status.CONVERGED: "certified: gap and violation are within tolerance",
@@ -62,25 +62,25 @@ _ADVICE = {
         "Raise max_steps"
     ),
     Status.INACCURATE: (
-        "the answer missed the tolerance when re-checked in float64; lower_bound still holds. "
-        "Loosen tolerance or choose another solver or finder"
+        "almost solved: the answer missed the tolerance when re-checked in float64; lower_bound "
+        "still holds. Loosen tolerance or choose another solver or finder"
     ),
     Status.OUTSIDE_DOMAIN: (
-        "the row lies outside the domain. Check that the features come from this head's own "
-        "body, or pass domain=Domain.unbounded()"
+        "the row lies outside the domain. Check that the features come from the body of this "
+        "head, or pass domain=Domain.unbounded()"
     ),
     Status.TARGET_IS_SOURCE: (
         "the target is the row's own class. Choose another target; the source is the predicted "
         "class, also for misclassified rows"
     ),
-    Status.NOT_FINITE: "the row holds NaN or infinite values. Drop it or mend its image",
+    Status.NOT_FINITE: "the row contains NaN or infinite values. Drop it or fix its image",
     Status.UNDECIDED: "the bracket does not decide the question. Tighten tolerance",
     Status.DEGENERATE: (
-        "there is nothing to measure by: all entries of an attribution are equal, so they have no "
-        "order, or the image lies on the boundary already. Leave the row out"
+        "nothing can be measured: all entries of an attribution are equal, so they have no order, "
+        "or the image already lies on the boundary. Leave the row out"
     ),
     Status.ON_BOUNDARY: (
-        "certified to lie on the boundary of a non-linear head; that no boundary point lies nearer "
-        "is not, so lower_bound is 0"
+        "certified to lie on the boundary of a non-linear head; not certified to be the nearest "
+        "boundary point, so lower_bound is 0"
     ),
 }

@@ -8,26 +8,26 @@ from torch import Tensor
 EPS = torch.finfo(torch.float64).eps
 """Distance from 1.0 to the next float64, 2.2e-16."""
 
-ATOL_SHARE = 1e-9
-"""The absolute tolerance is this share of the problem's scale (design.md, "Gap, everywhere")."""
+ATOL_FRACTION = 1e-9
+"""Absolute tolerance as a fraction of the problem's scale (design.md, "Gap, everywhere")."""
 
 FLIP_RTOL = 1e-8
 """Default relative tolerance of flip points."""
 
 TOO_FAR = 1e6
-"""A boundary proved to be farther than this many times the scale counts as unreachable."""
+"""Multiple of the scale; a boundary proved to be farther away counts as unreachable."""
 
 
 def absolute(scale: Tensor) -> Tensor:
-    """Return the absolute tolerance ``max(1e-9 * scale, one ulp of scale)``.
+    """Return the absolute tolerance ``max(1e-9 * scale, smallest normal float64)``.
 
     Parameters
     ----------
     scale : Tensor, any shape, float64
-        |z| + |z'| for flip points, RMS norm about the mean for hulls. Feature units.
+        Scale in feature units: |z| + |z'| for flip points, RMS norm about the mean for hulls.
     """
     smallest = torch.finfo(torch.float64).tiny
-    return (ATOL_SHARE * scale).clamp_min(smallest)
+    return (ATOL_FRACTION * scale).clamp_min(smallest)
 
 
 def dot_error(terms: int) -> float:
@@ -37,5 +37,5 @@ def dot_error(terms: int) -> float:
     without fused multiply-add (Higham, Accuracy and Stability of Numerical Algorithms, 2nd
     ed., section 3.1: gamma_n = n u / (1 - n u), u = eps / 2).
     """
-    share = terms * EPS / 2
-    return share / (1 - share)
+    roundoffs = terms * EPS / 2
+    return roundoffs / (1 - roundoffs)

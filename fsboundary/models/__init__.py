@@ -1,1 +1,1 @@
-"""Built-in feature extractors."""
+"""Models: how they are called, and how their heads are found and verified."""

@@ -1,4 +1,4 @@
-"""How a model is called: wrappers taken off, compiled code run eagerly, its logits picked out."""
+"""Model calls: wrappers removed, compiled code run eagerly, logits extracted from the output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         if isinstance(model, _PARALLEL):
             model = model.module
         elif _is_compiled(model):
-            model = model._orig_mod  # type: ignore[assignment]  # an OptimizedModule keeps it there
+            model = model._orig_mod  # type: ignore[assignment]  # an OptimizedModule stores it there
         else:
             return model
 
@@ -37,11 +37,11 @@ def _set_stance() -> Any:
 
 
 @contextlib.contextmanager
-def _eagerly() -> Iterator[None]:
+def _force_eager() -> Iterator[None]:
     """Run compiled functions as plain Python, because compiled code may skip forward hooks.
 
-    Before torch 2.6 only a model compiled as a whole is run so; a head inside a compiled part of a
-    model may then not be seen, which is an error and no wrong answer.
+    Before torch 2.6 this covers only a model compiled as a whole; a head inside a compiled part of
+    a model may then be missed, which raises an error and never gives a wrong result.
     """
     stance = _set_stance()
     if stance is None or "torch._dynamo" not in sys.modules:
@@ -52,12 +52,12 @@ def _eagerly() -> Iterator[None]:
 
 
 def call(model: nn.Module, images: Tensor, additional: tuple[Any, ...]) -> Any:
-    """Call an unwrapped `model`, with a hint added to errors that a wrong dtype causes."""
+    """Call an unwrapped `model`; errors that a wrong dtype may have caused get a hint."""
     run: Any = model
     if _set_stance() is None and getattr(model, "_compiled_call_impl", None) is not None:
-        run = model._call_impl  # the eager half of __call__ where no stance can ask for it
+        run = model._call_impl  # the eager part of __call__, because no stance can select it
     try:
-        with _eagerly():
+        with _force_eager():
             return run(images, *additional)
     except RuntimeError as error:
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), images.dtype)
@@ -69,7 +69,7 @@ def call(model: nn.Module, images: Tensor, additional: tuple[Any, ...]) -> Any:
         raise
 
 
-def refuse_training(module: nn.Module, what: str = "the model") -> None:
+def require_eval_mode(module: nn.Module, what: str = "the model") -> None:
     """Raise HeadError if `module` or a submodule is in training mode, naming the first."""
     if not any(m.training for m in module.modules()):
         return
@@ -81,60 +81,60 @@ def refuse_training(module: nn.Module, what: str = "the model") -> None:
     )
 
 
-_CHANCE = (
+_MODE_DEPENDENT = (
     nn.modules.dropout._DropoutNd,
     nn.modules.batchnorm._NormBase,
     nn.RReLU,
 )
-"""Torch's own layers that compute something else in training mode."""
+"""Torch layers that compute something else in training mode."""
 
 
-def refuse_chance(module: nn.Module, what: str) -> None:
-    """Raise HeadError if a layer of `module` whose output depends on the mode is in training.
+def require_deterministic(module: nn.Module, what: str) -> None:
+    """Raise HeadError if a mode-dependent layer of `module` is in training mode.
 
-    A preprocessing module without such layers, such as a normalisation by constants, gives the
-    same in both modes, and nobody thinks of calling ``.eval()`` on it.
+    A preprocessing module without such layers, for example a normalisation by constants, gives
+    the same output in both modes, and users rarely call ``.eval()`` on it.
     """
     for layer in module.modules():
-        if layer.training and isinstance(layer, _CHANCE):
-            refuse_training(layer, what)
+        if layer.training and isinstance(layer, _MODE_DEPENDENT):
+            require_eval_mode(layer, what)
 
 
-def answer(output: Any, rows: int) -> Tensor:
-    """Return the logits (B,K) in what a model returned for B = `rows` images.
+def extract_logits(output: Any, rows: int) -> Tensor:
+    """Return the logits (B,K) in the output of a model for B = `rows` images.
 
     Raises
     ------
     HeadError
-        No tensor of logits in it, or one of another shape; says what to return instead.
+        No tensor of logits, or one of another shape; the message says what to return instead.
     """
-    found = _pick(output)
-    if found is None:
+    logits = _find_logits(output)
+    if logits is None:
         raise HeadError(
-            f"the model returned {_described(output)}; wanted logits (B,K): a tensor, a tuple with "
+            f"the model returned {_describe(output)}; wanted logits (B,K): a tensor, a tuple with "
             "a 2-D tensor, a mapping with 'logits' or an object with .logits. Wrap the model in a "
             "module that returns its logits"
         )
-    if found.ndim > 2 and found[0].numel() == found.shape[1] and found.shape[0] == rows:
-        found = found.flatten(1)
-    shape = tuple(found.shape)
-    if found.ndim == 1 or (found.ndim == 2 and shape[1] == 1):
+    if logits.ndim > 2 and logits[0].numel() == logits.shape[1] and logits.shape[0] == rows:
+        logits = logits.flatten(1)
+    shape = tuple(logits.shape)
+    if logits.ndim == 1 or (logits.ndim == 2 and shape[1] == 1):
         raise HeadError(
             f"the model returned a single logit per image (shape {shape}): a binary head. Turn its "
-            "last linear layer into a two-class head, with the logits 0 and the old one: "
-            "model.fc = fsboundary.two_class_head(model.fc), with its own name in place of fc, "
+            "last linear layer into a two-class head, with 0 and the old logit as logits: "
+            "model.fc = fsboundary.two_class_head(model.fc), with the layer's name in place of fc, "
             "and remove any squeeze or sigmoid after it"
         )
-    if found.ndim != 2 or shape[0] != rows:
+    if logits.ndim != 2 or shape[0] != rows:
         raise HeadError(
             f"the model returned shape {shape} for {rows} images; wanted ({rows}, K), one row of "
-            "logits an image. For outputs per token, position or crop, wrap the model in a module "
+            "logits per image. For outputs per token, position or crop, wrap the model in a module "
             "that pools them before its last linear layer"
         )
-    return found
+    return logits
 
 
-def _pick(output: Any) -> Tensor | None:
+def _find_logits(output: Any) -> Tensor | None:
     if isinstance(output, Tensor):
         return output if output.ndim else None
     logits = output.get("logits") if isinstance(output, Mapping) else None
@@ -147,7 +147,7 @@ def _pick(output: Any) -> Tensor | None:
     return None
 
 
-def _described(output: Any) -> str:
+def _describe(output: Any) -> str:
     if isinstance(output, Mapping):
         return f"a {type(output).__name__} with keys {sorted(map(str, output))}"
     if isinstance(output, tuple | list):

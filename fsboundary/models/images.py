@@ -1,4 +1,4 @@
-"""Images before they reach a model: checked, cut into batches, put on its device."""
+"""Checks, batching and device placement of images before they reach a model."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def check_batch_size(size: object) -> None:
         raise ArgumentError("batch_size", repr(size), "a positive integer", fix)
 
 
-def rows_of(additional: tuple[Any, ...], rows: int, part: slice | Tensor) -> Iterator[Any]:
-    """Cut the tensors of B = `rows` rows among `additional`; pass on all else as it is."""
+def slice_arguments(additional: tuple[Any, ...], rows: int, part: slice | Tensor) -> Iterator[Any]:
+    """Yield `additional`, with `part` taken of the tensors of B = `rows` rows."""
     for value in additional:
         batched = isinstance(value, Tensor) and value.ndim > 0 and len(value) == rows
         yield value[part] if batched else value
 
 
 def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
-    """Return where the first parameter or buffer of `module` is."""
+    """Return the device of the first parameter or buffer of `module`, or `otherwise`."""
     tensors = chain(module.parameters(), module.buffers())
     return next((t.device for t in tensors), otherwise)

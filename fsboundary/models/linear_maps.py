@@ -1,20 +1,18 @@
-"""What counts as a linear map, and what one call of it took and gave.
+"""Linear maps: their recognition, their calls, and the tolerance of ``W z + b`` against logits.
 
-How near ``W z + b`` must come to the model's logits, and whether it does.
+The tolerance of one logit is relative to ``size . |w_k| + |b_k|``, where ``size`` is ``|z|`` (its
+mean over space if features are pooled). With ``n = d + positions`` rounded sums and ``u`` the unit
+roundoff (half the machine epsilon) the relative tolerance is
 
-The tolerance of one logit is a share of ``size . |w_k| + |b_k|``, where ``size`` is ``|z|`` (its
-mean over space where features are pooled). With ``n = d + positions`` rounded sums and ``u`` the
-unit roundoff (half the machine epsilon) the share is
-
-- ``u * min(n + 3, 8 sqrt(n + 1))`` for the dtype that sums are kept in: float64 for float64
+- ``u * min(n + 3, 8 sqrt(n + 1))`` for the dtype in which sums are computed: float64 for float64
   models, else float32. The first is a rigorous bound (Higham, Accuracy and Stability of Numerical
-  Algorithms, 2nd ed., section 3.1); the second holds with probability 1 - 3e-14 a logit when
+  Algorithms, 2nd ed., section 3.1); the second holds with probability 1 - 3e-14 per logit if
   rounding errors are independent (Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019, theorem 2.4
   with lambda = 8);
-- plus the same in float64, for this module's own evaluation;
-- plus 6 roundoffs of float16 or bfloat16 where an input, a weight or an output has that dtype:
+- plus the same in float64, for the evaluation in this module;
+- plus 6 roundoffs of float16 or bfloat16 if an input, a weight or an output has that dtype:
   two for products of rounded inputs, the rest for rounded outputs, means and split sums;
-- plus two machine epsilons (of TF32 or bfloat16) where torch is set to round the inputs of
+- plus two machine epsilons (of TF32 or bfloat16) if torch is set to round the inputs of
   float32 products.
 
 For underflow, ``n`` times the smallest normal number of the sum's dtype and one of the logits'
@@ -35,26 +33,26 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Reading:
-    """One call of a linear map, pooled over space where it is a 1x1 convolution.
+class LayerCall:
+    """One call of a linear map, pooled over space if it is a 1x1 convolution.
 
     Attributes
     ----------
     layer : str
-        Dotted name.
+        Dotted name of the layer.
     features : Tensor (B, d)
-        Copy of the input, so that later in-place operations do not change it; graph kept.
-        The mean over space for a convolution, because pooling and a linear map commute.
+        Copy of the input, so that later in-place operations do not change it; the graph is kept.
+        For a convolution, the mean over space, because pooling and a linear map commute.
     outputs : Tensor (B, K)
-        Copy of the output, pooled likewise.
+        Copy of the output, pooled in the same way.
     size : Tensor (B, d) or None
-        Mean over space of the input's absolute values; None where nothing was pooled.
+        Mean over space of the absolute values of the input; None if nothing was pooled.
     positions : int
-        How many places in space were pooled; 1 for none.
+        Number of pooled positions in space; 1 if nothing was pooled.
     convolution : bool
-        Whether the layer is a convolution, whose rounding torch sets apart.
+        Whether the layer is a convolution, for which torch has separate rounding settings.
     proof : str
-        The operation that proves the features nonnegative; empty where nothing does.
+        Operation that proves the features nonnegative; empty if none does.
     """
 
     layer: str
@@ -67,29 +65,38 @@ class Reading:
 
 
 def is_linear_map(module: nn.Module) -> bool:
-    """Whether `module` is a Linear or a dense 1x1 convolution of any dimension."""
+    """Return whether `module` is a Linear or a dense 1x1 convolution of any dimension."""
     if isinstance(module, nn.Linear):
         return True
     if not isinstance(module, _CONVOLUTIONS) or module.groups != 1:
         return False
-    # a string means "same" or "valid", which are the same for a kernel of one
+    # a string means "same" or "valid", which are equal for a kernel of size one
     padding = () if isinstance(module.padding, str) else module.padding
     ones = (*module.kernel_size, *module.stride)
     return all(n == 1 for n in ones) and all(n == 0 for n in padding)
 
 
 def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return the input of a call, however it was passed."""
+    """Return the input of a call, passed by position or by keyword."""
     return args[0] if args else kwargs.get("input")
 
 
-def read(layer: str, module: nn.Module, source: Any, output: Any, rows: int) -> Reading | None:
-    """Return what a call took and gave; None if not one flat vector for each of B = `rows` images.
+def read_call(
+    layer: str, module: nn.Module, source: Any, output: Any, rows: int
+) -> LayerCall | None:
+    """Return the call; None if its input is not one flat vector for each of B = `rows` images.
 
     Parameters
     ----------
-    source : object
-        The input; a Reading comes of a tensor (B,d), (B,1,..,d) or (B,d,*space).
+    layer : str
+        Dotted name of the layer.
+    module : nn.Module
+        Layer, a linear map.
+    source, output : object
+        Input and output of the call. The input of a readable call is a tensor (B,d), (B,1,..,d) or
+        (B,d,*space).
+    rows : int
+        Number of images B.
     """
     if not isinstance(source, Tensor) or not isinstance(output, Tensor):
         return None
@@ -99,7 +106,7 @@ def read(layer: str, module: nn.Module, source: Any, output: Any, rows: int) -> 
         if math.prod(source.shape[1:-1]) != 1:
             return None
         flat, out = source.reshape(rows, source.shape[-1]), output.reshape(rows, output.shape[-1])
-        return Reading(
+        return LayerCall(
             layer=layer,
             features=flat.clone(),
             outputs=out.clone(),
@@ -111,24 +118,24 @@ def read(layer: str, module: nn.Module, source: Any, output: Any, rows: int) -> 
     if source.ndim == 2 or positions == 0 or output.shape[2:] != source.shape[2:]:
         return None
     pooled = positions > 1
-    return Reading(
+    return LayerCall(
         layer=layer,
-        features=_pooled(source),
-        outputs=_pooled(output),
-        size=_pooled(source.detach().abs()) if pooled else None,
+        features=_pool(source),
+        outputs=_pool(output),
+        size=_pool(source.detach().abs()) if pooled else None,
         positions=positions,
         convolution=True,
     )
 
 
-def _pooled(x: Tensor) -> Tensor:
+def _pool(x: Tensor) -> Tensor:
     if math.prod(x.shape[2:]) == 1:
         return x.reshape(x.shape[:2]).clone()
     return x.mean(dim=tuple(range(2, x.ndim)))
 
 
 def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
-    """Return detached weight (K,d) and bias (K,); None if a subclass keeps something else there."""
+    """Return detached weight (K,d) and bias (K,); None if the attributes are something else."""
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if not isinstance(weight, Tensor) or weight.ndim < 2 or weight[0].numel() != weight.shape[1]:
         return None
@@ -138,60 +145,95 @@ def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
         return weight.detach().reshape(weight.shape[:2]), None if bias is None else bias.detach()
 
 
-_EPS = {"tf32": 2.0**-10, "bf16": 2.0**-7}
+_PRODUCT_EPS = {"tf32": 2.0**-10, "bf16": 2.0**-7}
 
 
-def allowed(reading: Reading, weight: Tensor, bias: Tensor | None, logits: Tensor) -> Tensor:
-    """Return the tolerance (B,K) of ``|W z + b - logits|``; see the module.
+def logit_tolerance(call: LayerCall, weight: Tensor, bias: Tensor | None, logits: Tensor) -> Tensor:
+    """Return the tolerance (B,K) of ``|W z + b - logits|``; see the module docstring.
 
-    It is as wide as the sums are kept in: of a tolerance, a few digits are enough.
+    Its dtype is the one in which sums are computed; a tolerance needs only a few digits.
 
     Parameters
     ----------
-    reading : Reading
+    call : LayerCall
         One call of the layer.
     weight, bias : Tensor (K,d) and (K,) or None
-        In any dtype.
+        Parameters of the layer, in any dtype.
     logits : Tensor (B,K)
-        What is compared; its dtype counts.
+        Logits that are compared; only their dtype is used.
     """
-    size = reading.features.detach().abs() if reading.size is None else reading.size
-    kept = torch.float64 if size.dtype == torch.float64 else torch.float32
-    magnitude = size.to(kept) @ weight.to(kept).abs().T
+    size = call.features.detach().abs() if call.size is None else call.size
+    dtype = torch.float64 if size.dtype == torch.float64 else torch.float32
+    magnitude = size.to(dtype) @ weight.to(dtype).abs().T
     if bias is not None:
-        magnitude += bias.to(kept).abs()
-    underflow = torch.finfo(logits.dtype).tiny + size.shape[1] * torch.finfo(kept).tiny
-    return magnitude.mul_(share(reading, logits.dtype)).add_(underflow)
+        magnitude += bias.to(dtype).abs()
+    underflow = torch.finfo(logits.dtype).tiny + size.shape[1] * torch.finfo(dtype).tiny
+    return magnitude.mul_(relative_tolerance(call, logits.dtype)).add_(underflow)
 
 
-def share(reading: Reading, *dtypes: torch.dtype) -> float:
-    """Return the tolerance as a share of the magnitude of the sum; see the module."""
-    features = reading.features
-    coarsest = max(torch.finfo(t).eps for t in (features.dtype, reading.outputs.dtype, *dtypes))
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residual:
+    """The residual that is largest relative to its tolerance, and where it is."""
+
+    size: float
+    tolerance: float
+    row: int
+    column: int
+
+    @property
+    def ratio(self) -> float:
+        """Residual over tolerance; a head fails above 1."""
+        return self.size / self.tolerance if self.tolerance else 0.0
+
+
+def largest_residual(expected: Tensor, output: Tensor, tolerance: Tensor) -> Residual | None:
+    """Return the residual (B,K) of `output` that is largest relative to its tolerance.
+
+    None if there are no entries. Rows of `output` that are not finite are ignored.
+    """
+    if output.numel() == 0:
+        return None
+    residual = (expected - output).abs()
+    ratio = residual / tolerance
+    largest, flat = ratio.flatten().max(dim=0)
+    if not bool(largest <= 1):  # NaN counts as the largest and comes from bad rows: ignore them
+        ratio = torch.where(torch.isfinite(output), ratio, 0.0).nan_to_num(nan=0.0)
+        flat = ratio.flatten().argmax()
+    row, column = divmod(int(flat), ratio.shape[1])
+    size, limit = float(residual[row, column]), float(tolerance[row, column])
+    return Residual(size=size, tolerance=limit, row=row, column=column)
+
+
+def relative_tolerance(call: LayerCall, *dtypes: torch.dtype) -> float:
+    """Return the tolerance relative to the magnitude of the sum; see the module docstring."""
+    features = call.features
+    coarsest = max(torch.finfo(t).eps for t in (features.dtype, call.outputs.dtype, *dtypes))
     single = torch.finfo(torch.float32).eps
-    terms = features.shape[1] + reading.positions
-    total = _summed(min(coarsest, single), terms)
-    total += _summed(torch.finfo(torch.float64).eps, terms)
+    terms = features.shape[1] + call.positions
+    total = _sum_tolerance(min(coarsest, single), terms)
+    total += _sum_tolerance(torch.finfo(torch.float64).eps, terms)
     if coarsest > single:
         total += 3 * coarsest
-    if torch.float32 in (features.dtype, reading.outputs.dtype):
-        total += 2 * _EPS.get(_product_precision(features.device.type, reading.convolution), 0.0)
+    if torch.float32 in (features.dtype, call.outputs.dtype):
+        precision = _product_precision(features.device.type, call.convolution)
+        total += 2 * _PRODUCT_EPS.get(precision, 0.0)
     return total
 
 
-def _summed(eps: float, terms: int) -> float:
+def _sum_tolerance(eps: float, terms: int) -> float:
     return eps / 2 * min(terms + 3, 8 * math.sqrt(terms + 1))
 
 
 def _product_precision(device: str, convolution: bool) -> str:
-    """Return "tf32" or "bf16" where torch rounds the inputs of float32 products so."""
+    """Return "tf32" or "bf16" if torch rounds the inputs of float32 products to it."""
     backends: Any = torch.backends
     if device == "cuda":
         module = backends.cudnn if convolution else backends.cuda.matmul
     else:
         module = backends.mkldnn
-    place = getattr(module, "conv" if convolution else "matmul", module)
-    precision = getattr(place, "fp32_precision", None)
+    settings = getattr(module, "conv" if convolution else "matmul", module)
+    precision = getattr(settings, "fp32_precision", None)
     if precision is None:  # torch before 2.9
         legacy = {"medium": "bf16", "high": "tf32"}.get(torch.get_float32_matmul_precision(), "")
         precision = legacy if device != "cuda" else "tf32" if module.allow_tf32 else ""

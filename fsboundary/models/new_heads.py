@@ -1,7 +1,4 @@
-"""The head of a surrogate: a penalised multinomial logistic regression.
-
-A binary head with one logit as a head with two classes.
-"""
+"""Constructors of heads: logistic regression for surrogates, two classes from one logit."""
 
 from __future__ import annotations
 
@@ -11,8 +8,8 @@ from torch import Tensor, nn
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 
-_FLAT = 1e-12
-"""A feature that spreads less than this share of the widest carries nothing but rounding."""
+_CONSTANT_FRACTION = 1e-12
+"""Fraction of the largest deviation below which a feature counts as constant up to rounding."""
 
 
 def logistic_head(
@@ -23,34 +20,34 @@ def logistic_head(
     penalty: float = 1e-3,
     steps: int = 200,
 ) -> LinearHead:
-    """Return the linear head that tells `classes` from `features` best.
+    """Return the linear head fitted to predict `classes` from `features` by logistic regression.
 
-    Minimises the mean cross-entropy plus `penalty` times the squared weights, both of features
-    brought to mean 0 and deviation 1, by L-BFGS from zero: the loss is convex, so the start does
-    not matter. The head that is returned takes features as they are.
+    Minimises the mean cross-entropy plus `penalty` times the squared weights, both for features
+    standardised to mean 0 and deviation 1, by L-BFGS from zero; the loss is convex, so the start
+    does not matter. The returned head takes the original features.
 
     Parameters
     ----------
     features : Tensor (n, d)
-        At least one row.
+        Features, at least one row.
     classes : Tensor (n,)
-        The model's, 0 to `num_classes` - 1; not all need to occur.
+        Classes of the model, 0 to `num_classes` - 1; not all need to occur.
     num_classes : int
-        K.
+        Number of classes K.
     penalty : float
-        Keeps the weights finite where the classes can be told apart without error.
+        Weight of the penalty, which keeps the weights finite if the classes are separable.
     steps : int
-        Iterations of L-BFGS at most.
+        Maximal number of L-BFGS iterations.
 
     Returns
     -------
     LinearHead
-        (K, d), on an unbounded domain.
+        Head (K, d) on an unbounded domain.
     """
     z = features.detach().double()
     mean, spread = z.mean(dim=0), z.std(dim=0, correction=0)
-    scale = torch.where(spread > _FLAT * spread.max(), spread, torch.inf)
-    standard = (z - mean) / scale
+    scale = torch.where(spread > _CONSTANT_FRACTION * spread.max(), spread, torch.inf)
+    standardised = (z - mean) / scale
     weight = torch.zeros(num_classes, z.shape[1], dtype=z.dtype, device=z.device)
     bias = torch.zeros(num_classes, dtype=z.dtype, device=z.device)
     weight.requires_grad_()
@@ -59,35 +56,35 @@ def logistic_head(
 
     def closure() -> Tensor:
         lbfgs.zero_grad()
-        loss = nn.functional.cross_entropy(standard @ weight.mT + bias, classes)
+        loss = nn.functional.cross_entropy(standardised @ weight.mT + bias, classes)
         loss = loss + penalty * weight.square().sum()
         loss.backward()
         return loss
 
     with torch.enable_grad():
         lbfgs.step(closure)
-    own = weight.detach() / scale
-    return LinearHead(own, bias.detach() - own @ mean)
+    unscaled = weight.detach() / scale
+    return LinearHead(unscaled, bias.detach() - unscaled @ mean)
 
 
 def two_class_head(linear: nn.Linear) -> nn.Linear:
-    """Return a two-class head that decides as a binary head with one logit does.
+    """Return a two-class head equivalent to a binary head with one logit.
 
-    Its logits are 0 and the old one, so class 1 is where the old logit is positive, and the
-    softmax of class 1 is the old logit's sigmoid. Put it in place of the old layer, and remove any
-    squeeze or sigmoid after it::
+    Its logits are 0 and the old logit, so class 1 is predicted where the old logit is positive,
+    and the softmax of class 1 is the sigmoid of the old logit. Replace the old layer with it, and
+    remove any squeeze or sigmoid after it::
 
         model.fc = fsboundary.two_class_head(model.fc)
 
     Parameters
     ----------
     linear : nn.Linear
-        One output, any number of inputs. It is left as it is.
+        Layer with one output and any number of inputs; it is not modified.
 
     Returns
     -------
     nn.Linear
-        Two outputs: weight rows 0 and w, biases 0 and b, on the same device, in the same dtype and
+        Layer with two outputs: weight rows 0 and w, biases 0 and b, with the same device, dtype and
         mode.
 
     Raises
@@ -103,10 +100,10 @@ def two_class_head(linear: nn.Linear) -> nn.Linear:
         raise ArgumentError("linear", got, "one output", "use the layer as it is")
     weight = linear.weight.detach()
     with torch.no_grad():
-        # on the meta device first, so that no random number is drawn for weights to be replaced
-        made = nn.Linear(linear.in_features, 2, linear.bias is not None, "meta", weight.dtype)
-        made = made.to_empty(device=weight.device).train(linear.training)
-        made.weight.copy_(torch.cat([torch.zeros_like(weight), weight]))
+        # on the meta device first, so that no random numbers are drawn for weights to be replaced
+        head = nn.Linear(linear.in_features, 2, linear.bias is not None, "meta", weight.dtype)
+        head = head.to_empty(device=weight.device).train(linear.training)
+        head.weight.copy_(torch.cat([torch.zeros_like(weight), weight]))
         if linear.bias is not None:
-            made.bias.copy_(torch.cat([torch.zeros_like(linear.bias), linear.bias]))
-    return made.requires_grad_(linear.weight.requires_grad)
+            head.bias.copy_(torch.cat([torch.zeros_like(linear.bias), linear.bias]))
+    return head.requires_grad_(linear.weight.requires_grad)

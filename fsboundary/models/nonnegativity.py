@@ -1,14 +1,14 @@
-"""Which operations of torch give nonnegative numbers, and from what. When in doubt: none.
+"""Proofs, from the operations of one forward pass, that a tensor contains no negative number.
 
-Names are those of ``torch.ops.aten``; a trailing underscore (in place) is stripped before the
-look-up. NaN counts as nonnegative here: rows that hold it are set aside elsewhere.
+The tables list operations that give nonnegative numbers, and under which conditions; in doubt an
+operation is left out. Names are those of ``torch.ops.aten``; a trailing underscore (in place) is
+stripped before the look-up. NaN counts as nonnegative here: rows that contain it are excluded
+elsewhere.
 
-A proof, from the operations of one forward pass, that a tensor holds no negative number.
-
-Proofs are kept by storage, not by tensor: all views of a storage share one, so an in-place
-operation through any view is seen by all. A proof says that **every** number in the storage is
-nonnegative. What is written behind torch's dispatcher (by a hand-launched kernel, or through a
-shared NumPy array) is not seen; `FeatureSpace` still raises where a proved domain is left.
+Proofs are stored per storage, not per tensor: all views of a storage share one, so an in-place
+operation through any view affects all. A proof states that **every** number in the storage is
+nonnegative. Writes that bypass torch's dispatcher (by a hand-launched kernel, or through a shared
+NumPy array) are not seen; `FeatureSpace` still raises if a feature leaves a proved domain.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from torch.utils._pytree import tree_leaves
 Args = tuple[Any, ...]
 
 
-def _number(args: Args, position: int, default: Any) -> Any:
+def _argument(args: Args, position: int, default: Any) -> Any:
     return args[position] if len(args) > position else default
 
 
 def _at_least_zero(value: Any) -> bool:
-    """Whether `value` is a plain number >= 0; a tensor is not."""
+    """Return whether `value` is a plain number >= 0; False for a tensor."""
     return isinstance(value, int | float) and value >= 0
 
 
 def _clamp(args: Args) -> bool:
-    high = _number(args, 2, None)
-    return _at_least_zero(_number(args, 1, None)) and (high is None or _at_least_zero(high))
+    high = _argument(args, 2, None)
+    return _at_least_zero(_argument(args, 1, None)) and (high is None or _at_least_zero(high))
 
 
 def _softplus(args: Args) -> bool:
-    beta, threshold = _number(args, 1, 1), _number(args, 2, 20)
-    # beyond the threshold the input itself comes back
+    beta, threshold = _argument(args, 1, 1), _argument(args, 2, 20)
+    # beyond the threshold the input itself is returned
     return _at_least_zero(beta) and beta > 0 and _at_least_zero(threshold)
 
 
 def _even_power(args: Args) -> bool:
-    power = _number(args, 1, None)
+    power = _argument(args, 1, None)
     return isinstance(power, int | float) and power > 0 and power % 2 == 0
 
 
@@ -54,11 +54,11 @@ def _always(args: Args) -> bool:
     return True
 
 
-MAKES: dict[str, Callable[[Args], bool]] = {
+_ALWAYS_NONNEGATIVE: dict[str, Callable[[Args], bool]] = {
     "relu": _always,
     "hardtanh": _clamp,
     "clamp": _clamp,
-    "clamp_min": lambda args: _at_least_zero(_number(args, 1, None)),
+    "clamp_min": lambda args: _at_least_zero(_argument(args, 1, None)),
     "threshold": lambda args: _at_least_zero(args[1]) and _at_least_zero(args[2]),
     "sigmoid": _always,
     "hardsigmoid": _always,
@@ -78,29 +78,29 @@ MAKES: dict[str, Callable[[Args], bool]] = {
     "full": lambda args: _at_least_zero(args[1]),
     "scalar_tensor": lambda args: _at_least_zero(args[0]),
 }
-"""Nonnegative whatever the input, if the numbers among the arguments are right."""
+"""Operations with nonnegative results for any input, if the condition on the arguments holds."""
 
 
 def _scale(args: Args) -> bool:
-    # a negative zero would turn the sign round
+    # a negative zero would change the sign
     return isinstance(args[1], int | float) and args[1] > 0
 
 
 def _average(args: Args) -> bool:
-    divisor = _number(args, 6, None)
+    divisor = _argument(args, 6, None)
     return divisor is None or divisor > 0
 
 
 def _power(args: Args) -> bool:
-    power = _number(args, 1, None)
+    power = _argument(args, 1, None)
     return isinstance(power, int | float) and power > 0
 
 
 def _padding(args: Args) -> bool:
-    return _at_least_zero(_number(args, 2, 0))
+    return _at_least_zero(_argument(args, 2, 0))
 
 
-KEEPS: dict[str, tuple[tuple[int, ...], Callable[[Args], bool]]] = {
+_KEEPS_NONNEGATIVE: dict[str, tuple[tuple[int, ...], Callable[[Args], bool]]] = {
     **dict.fromkeys(
         (
             "clone", "_to_copy", "mean", "sum", "amax", "amin", "max", "sort", "topk",
@@ -117,7 +117,7 @@ KEEPS: dict[str, tuple[tuple[int, ...], Callable[[Args], bool]]] = {
     "avg_pool2d": ((0,), _average),
     "avg_pool3d": ((0,), _average),
     "constant_pad_nd": ((0,), _padding),
-    "min": ((0,), lambda args: not isinstance(_number(args, 1, None), Tensor)),
+    "min": ((0,), lambda args: not isinstance(_argument(args, 1, None), Tensor)),
     "masked_fill": ((0,), lambda args: _at_least_zero(args[2])),
     "pow": ((0,), _power),
     "div": ((0,), _scale),
@@ -127,9 +127,10 @@ KEEPS: dict[str, tuple[tuple[int, ...], Callable[[Args], bool]]] = {
     "where": ((1, 2), _always),
     "copy": ((1,), _always),
 }  # fmt: skip
-"""Nonnegative if the arguments at these positions are, and the other condition holds."""
+"""Operations with nonnegative results if the arguments at these positions are nonnegative and the
+condition on the arguments holds."""
 
-VIEWS = frozenset(
+_VIEWS = frozenset(
     {
         "view", "_unsafe_view", "_reshape_alias", "alias", "detach", "lift_fresh", "permute",
         "transpose", "t", "numpy_T", "slice", "select", "narrow", "expand", "squeeze", "unsqueeze",
@@ -137,64 +138,71 @@ VIEWS = frozenset(
         "movedim",
     }
 )  # fmt: skip
-"""Give other shapes of the same numbers. ``view.dtype``, which does not, is told apart."""
+"""Operations that reshape the same numbers. ``view.dtype``, which does not, is handled separately.
+"""
 
 
-def proves(name: str, args: Args, kwargs: dict[str, Any], proof: Callable[[Any], str]) -> str:
-    """Return why the result of an operation is nonnegative; empty where it may not be.
+def _proof_of_result(
+    name: str, args: Args, kwargs: dict[str, Any], proof: Callable[[Any], str]
+) -> str:
+    """Return the proof that the result of an operation is nonnegative; empty if it may not be.
 
     Parameters
     ----------
     name : str
-        As in ``torch.ops.aten``, without a trailing underscore.
+        Name in ``torch.ops.aten``, without a trailing underscore.
     args, kwargs : tuple, dict
-        Of the call.
+        Arguments of the call.
     proof : callable
-        Gives the proof of an argument that is a tensor, or the empty string.
+        Function that returns the proof of a tensor argument, or the empty string.
     """
-    if name in MAKES and not _keyword_changes(kwargs) and MAKES[name](args):
+    if (
+        name in _ALWAYS_NONNEGATIVE
+        and not _keyword_changes(kwargs)
+        and _ALWAYS_NONNEGATIVE[name](args)
+    ):
         return name
     if name == "maximum":
         return proof(args[0]) or proof(args[1])
-    if name not in KEEPS or _keyword_changes(kwargs):
+    if name not in _KEEPS_NONNEGATIVE or _keyword_changes(kwargs):
         return ""
-    positions, condition = KEEPS[name]
+    positions, condition = _KEEPS_NONNEGATIVE[name]
     if len(args) <= max(positions) or not condition(args):
         return ""
-    proofs = [_of(args[p], proof) for p in positions]
+    proofs = [_proof_of_argument(args[p], proof) for p in positions]
     return " and ".join(dict.fromkeys(p for p in proofs if p != "a number")) if all(proofs) else ""
 
 
 def _keyword_changes(kwargs: dict[str, Any]) -> bool:
-    """Whether a keyword could change signs; ``add(x, y, alpha=-1)`` is a subtraction."""
+    """Return whether a keyword may change signs; ``add(x, y, alpha=-1)`` is a subtraction."""
     harmless = {"dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking"}
     return any(k not in harmless and v is not None for k, v in kwargs.items())
 
 
-def _of(argument: Any, proof: Callable[[Any], str]) -> str:
+def _proof_of_argument(argument: Any, proof: Callable[[Any], str]) -> str:
     if isinstance(argument, Tensor):
         return proof(argument)
     if isinstance(argument, tuple | list):
-        proofs = [_of(part, proof) for part in argument]
+        proofs = [_proof_of_argument(part, proof) for part in argument]
         return " and ".join(dict.fromkeys(proofs)) if proofs and all(proofs) else ""
     return "a number" if _at_least_zero(argument) else ""
 
 
 @final
 class NonnegativityProver(TorchDispatchMode):
-    """Watches operations while active; ask :meth:`proof` of any tensor they made."""
+    """Dispatch mode that records proofs while active; :meth:`proof` returns that of a tensor."""
 
-    supports_higher_order_operators = True  # they run as always, and prove nothing
+    supports_higher_order_operators = True  # they run as usual and prove nothing
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        # the weak reference keeps the storage's address from being given to another storage
+        # the weak reference prevents the storage's address from being reused by another storage
         self._proofs: dict[int, tuple[StorageWeakRef, str]] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # else torch imports its compiler, for a second or two, to keep it out of this class;
-        # nothing compiles here, because models are run eagerly
+        # otherwise torch spends a second or two on importing its compiler, only to disable it for
+        # this class; nothing compiles here, because models are run eagerly
         return False
 
     def proof(self, value: Any) -> str:
@@ -214,13 +222,13 @@ class NonnegativityProver(TorchDispatchMode):
             result = func(*args, **kwargs)
             self._forget(tree_leaves((args, kwargs, result)))
             return result
-        with self:  # in inference mode composite operations arrive whole: look inside
+        with self:  # in inference mode composite operations arrive undecomposed
             result = func.decompose(*args, **kwargs)
         if result is not NotImplemented:
             return result
         name = func._schema.name.removeprefix("aten::")
-        written = _written(func, args, kwargs)
-        proof = proves(name.removesuffix("_"), args, kwargs, self.proof)
+        written = _written_tensors(func, args, kwargs)
+        proof = _proof_of_result(name.removesuffix("_"), args, kwargs, self.proof)
         result = func(*args, **kwargs)
         if written:
             in_place = name.endswith("_") and len(written) == 1 and written[0] is args[0]
@@ -238,7 +246,7 @@ class NonnegativityProver(TorchDispatchMode):
             if key is None:
                 continue
             if key.cdata in inputs:
-                if name not in VIEWS or func._overloadname == "dtype":
+                if name not in _VIEWS or func._overloadname == "dtype":
                     self._forget([tensor])
             elif proof and tensor.is_floating_point():
                 self._proofs[key.cdata] = (key, proof)
@@ -264,7 +272,7 @@ class NonnegativityProver(TorchDispatchMode):
 
 
 def _storage(value: Any) -> StorageWeakRef | None:
-    """Return a weak reference to the storage of a tensor; None where it has none."""
+    """Return a weak reference to the storage of a tensor; None if it has none."""
     if not isinstance(value, Tensor):
         return None
     try:
@@ -274,7 +282,7 @@ def _storage(value: Any) -> StorageWeakRef | None:
 
 
 def _fills_its_storage(tensor: Tensor) -> bool:
-    """Whether every number of the storage is an element of `tensor`, in any order."""
+    """Return whether every number of the storage is an element of `tensor`, in any order."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size != 1:
@@ -284,12 +292,12 @@ def _fills_its_storage(tensor: Tensor) -> bool:
     return expected * tensor.element_size() == tensor.untyped_storage().nbytes()
 
 
-def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """Return the tensors that an operation writes to, as its schema says."""
+def _written_tensors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """Return the tensors that an operation writes to, according to its schema."""
     tensors: list[Any] = []
     for position, argument in enumerate(func._schema.arguments):
         if argument.alias_info is None or not argument.alias_info.is_write:
             continue
-        given = args[position] if position < len(args) else kwargs.get(argument.name)
-        tensors += tree_leaves(given)
+        value = args[position] if position < len(args) else kwargs.get(argument.name)
+        tensors += tree_leaves(value)
     return [t for t in tensors if isinstance(t, Tensor)]

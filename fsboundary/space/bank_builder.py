@@ -1,12 +1,7 @@
-"""What a loader gives: batches of images, perhaps with labels, in a known order.
+"""Feature banks built from loaders, in memory or on disk, where building can be resumed.
 
-Where the features of images come from.
-
-The bank of a loader.
-
-Which batches of a loader a bank on disk holds: one line a chunk, appended after the chunk.
-
-A loader's features to disk, going on where a killed process stopped.
+A bank on disk has a journal, which records the batches that the bank contains: one line per chunk,
+appended after the chunk was written.
 """
 
 from __future__ import annotations
@@ -26,9 +21,9 @@ from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomS
 from tqdm import tqdm
 
 from fsboundary.banks import BankInfo, FeatureBank, zarr_store
-from fsboundary.banks.checks import checked_labels
+from fsboundary.banks.checks import validate_labels
 from fsboundary.banks.memory import MemoryStore
-from fsboundary.banks.writer import ChunkWriter, begin
+from fsboundary.banks.writer import ChunkWriter, create_empty
 from fsboundary.banks.zarr_store import Layout, ZarrStore
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.models.images import check_images
@@ -38,17 +33,17 @@ _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
-    """A batch as the loader gave it, and the number of its first row.
+class LoaderBatch:
+    """A batch from the loader, and the index of its first row.
 
     Attributes
     ----------
     start : int
-        How many rows came before.
+        Number of rows before the batch.
     images : Tensor (m, ...)
-        At least one.
+        Images, at least one.
     labels : Tensor (m,) or None
-        Int64.
+        Class of each image, int64.
     """
 
     start: int
@@ -57,68 +52,69 @@ class Drawn:
 
     @property
     def stop(self) -> int:
-        """The number of the first row behind it."""
+        """Index after the last row."""
         return self.start + len(self.images)
 
     def digest(self) -> str:
         """Return the SHA-256 of images and labels, with their shapes and dtypes."""
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for value in (self.images, self.labels):
             if value is not None:
-                found.update(f"{value.dtype} {tuple(value.shape)} ".encode())
+                digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
                 raw = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
-                found.update(raw.numpy().data)
-        return found.hexdigest()
+                digest.update(raw.numpy().data)
+        return digest.hexdigest()
 
 
-def batches(loader: Iterable[Any], show_progress: bool) -> Iterator[Drawn]:
-    """Yield the loader's batches, checked; those without rows are skipped.
+def loader_batches(loader: Iterable[Any], show_progress: bool) -> Iterator[LoaderBatch]:
+    """Yield the validated batches of the loader; empty batches are skipped.
 
     Raises
     ------
     ArgumentError
-        No batch at all, or one that is not images or (images, labels) throughout.
+        No batch at all, or one that is neither images nor (images, labels), or a change between the
+        two.
     """
     start, labelled = 0, False
     for batch in tqdm(loader, unit="batch", disable=not show_progress):
-        images, labels = _parts(batch)
+        images, labels = _split_batch(batch)
         check_images(images)
         if len(images) == 0:
             continue
-        classes = None if labels is None else checked_labels(labels, len(images)).cpu()
+        classes = None if labels is None else validate_labels(labels, len(images)).cpu()
         if start and labelled != (classes is not None):
             wanted = "labels with every batch, or with none"
             fix = "let the loader yield (images, labels) throughout"
             raise ArgumentError("loader", f"a change at row {start}", wanted, fix)
         labelled = classes is not None
-        yield Drawn(start, images, classes)
+        yield LoaderBatch(start, images, classes)
         start += len(images)
     if start == 0:
-        fix = "pass a DataLoader or a list; an iterator gives its batches once only"
-        raise ArgumentError("loader", "no images", "one batch at least", fix)
+        fix = "pass a DataLoader or a list; an iterator yields its batches only once"
+        raise ArgumentError("loader", "no images", "at least one batch", fix)
 
 
 def check_loader(loader: object) -> None:
-    """Raise ArgumentError unless `loader` can be iterated over and is no tensor."""
+    """Raise ArgumentError unless `loader` is iterable and not a tensor."""
     if not isinstance(loader, Iterable) or isinstance(loader, Tensor):
-        fix = "pass a DataLoader, or a list of batches; a tensor goes to extract(images)"
+        fix = "pass a DataLoader, or a list of batches; pass a tensor to extract(images)"
         got = f"a {type(loader).__name__}"
         raise ArgumentError("loader", got, "an iterable of batches", fix)
 
 
-def refuse_shuffling(loader: object) -> None:
-    """Raise ArgumentError if `loader` is known to give another order each time."""
-    within = getattr(loader, "batch_sampler", None)
-    for sampler in (getattr(loader, "sampler", None), within, getattr(within, "sampler", None)):
-        # DistributedSampler shuffles too, by default, and says so
+def reject_shuffling(loader: object) -> None:
+    """Raise ArgumentError if `loader` is known to yield a different order each time."""
+    outer = getattr(loader, "batch_sampler", None)
+    for sampler in (getattr(loader, "sampler", None), outer, getattr(outer, "sampler", None)):
+        # DistributedSampler shuffles too, by default, and has an attribute for it
         if isinstance(sampler, _SHUFFLING) or getattr(sampler, "shuffle", False) is True:
             got = f"a {type(loader).__name__} with a {type(sampler).__name__}"
-            wanted = "the same order each time: a bank on disk can be resumed in that order only"
+            wanted = "the same order each time: a bank on disk can be resumed only in that order"
             fix = "pass shuffle=False, or leave out path to build the bank in memory"
             raise ArgumentError("loader", got, wanted, fix)
 
 
-def _parts(batch: object) -> tuple[Any, Any]:
+def _split_batch(batch: object) -> tuple[Any, Any]:
     """Return images and labels (or None) of one batch."""
     if isinstance(batch, Tensor):
         return batch, None
@@ -133,28 +129,28 @@ def _parts(batch: object) -> tuple[Any, Any]:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A feature space, as far as a bank needs it.
+class FeatureSource:
+    """The part of a feature space that a bank needs.
 
     Attributes
     ----------
     extract : callable
-        Images (m, ...) to features (m,d), in one batch: the same images give the same bits only
-        in the same company.
-    about : callable
-        The space's BankInfo, once some features were extracted.
+        Function from images (m, ...) to features (m,d), in one batch, because the same images give
+        the same bits only within the same batch.
+    info : callable
+        Function that returns the space's BankInfo, once some features were extracted.
     """
 
     extract: Callable[[Tensor], Tensor]
-    about: Callable[[], BankInfo]
+    info: Callable[[], BankInfo]
 
-    def features(self, batch: Drawn) -> Tensor:
+    def features(self, batch: LoaderBatch) -> Tensor:
         """Return the features (m,d) of a batch, float32 or float64.
 
         Raises
         ------
         DataError
-            Features are NaN or infinite; the message says which images'.
+            Features are NaN or infinite; the message lists the rows.
         """
         features = self.extract(batch.images)
         bad = (~torch.isfinite(features).all(dim=1)).nonzero()[:, 0] + batch.start
@@ -162,41 +158,43 @@ class Source:
             shown = ", ".join(map(str, bad[:20].tolist())) + (", .." if len(bad) > 20 else "")
             raise DataError(
                 f"loader: NaN or infinite features of {len(bad)} images, at rows {shown} (counted "
-                "from 0). Leave these images out or mend them, and call again: on disk, whole "
+                "from 0). Leave these images out or fix them, and call again: on disk, whole "
                 "chunks before them are kept"
             )
         return features if features.dtype == torch.float64 else features.to(torch.float32)
 
 
-def build(
-    source: Source, loader: Iterable[Any], path: str | PathLike[str] | None, show_progress: bool
+def build_bank(
+    source: FeatureSource,
+    loader: Iterable[Any],
+    path: str | PathLike[str] | None,
+    show_progress: bool,
 ) -> FeatureBank:
     """Return the bank of a loader; see :meth:`fsboundary.FeatureSpace.bank`."""
     check_loader(loader)
     if path is None:
-        return _in_memory(source, batches(loader, show_progress))
-    refuse_shuffling(loader)
-
-    stream(source, batches(loader, show_progress), Path(path))
+        return _build_in_memory(source, loader_batches(loader, show_progress))
+    reject_shuffling(loader)
+    stream_to_disk(source, loader_batches(loader, show_progress), Path(path))
     return FeatureBank.open(path)
 
 
-def _in_memory(source: Source, drawn: Iterator[Drawn]) -> FeatureBank:
+def _build_in_memory(source: FeatureSource, batches: Iterator[LoaderBatch]) -> FeatureBank:
     parts, classes = [], []
-    for batch in drawn:
+    for batch in batches:
         parts.append(source.features(batch))
         if batch.labels is not None:
             classes.append(batch.labels)
     features = torch.cat(parts)
     labels = torch.cat(classes).to(features.device) if classes else None
     ids = torch.arange(len(features), device=features.device)
-    return FeatureBank.of(MemoryStore(features, labels, ids, source.about()))
+    return FeatureBank.of(MemoryStore(features, labels, ids, source.info()))
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """What is known of a batch: its number of rows and the digest of its images and labels."""
+class BatchRecord:
+    """Journal record of a batch: its number of rows and the digest of its images and labels."""
 
     rows: int
     digest: str
@@ -204,36 +202,38 @@ class Batch:
 
 @final
 class Journal:
-    """The lines so far; a bank holds what its journal says, whatever else lies in its folder.
+    """Journal of a bank on disk: a bank contains what its journal records, and nothing else counts.
 
     Parameters
     ----------
     path : Path
-        The bank's folder.
+        Folder of the bank.
 
     Raises
     ------
     DataError
-        The bank has no journal, or a line other than the last is damaged. The last may be torn:
-        then its chunk does not count.
+        The bank has no journal, or a line other than the last is damaged. The last line may be
+        incomplete, in which case its chunk does not count.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = self.file(path)
         if not self._file.is_file():
             raise DataError(
-                f"{path}: holds something else, or a bank that no loader was streamed to. Choose "
-                "another path; open a saved bank with FeatureBank.open(path)"
+                f"{path}: contains something else, or a bank that was not built from a loader. "
+                "Choose another path; open a saved bank with FeatureBank.open(path)"
             )
         self.rows = 0
-        self.batches: list[Batch] = []
+        self.batches: list[BatchRecord] = []
         self._size = 0
         for line in self._file.read_bytes().splitlines(keepends=True):
             try:
-                rows, batches = _parsed(line)
+                rows, batches = _parse_line(line)
             except (ValueError, TypeError, KeyError) as error:
                 if self._size + len(line) < self._file.stat().st_size:
-                    raise DataError(f"{self._file}: a damaged line. Make the bank again") from error
+                    raise DataError(
+                        f"{self._file}: a damaged line. Create the bank again"
+                    ) from error
                 break
             self.rows = rows
             self.batches += batches
@@ -241,21 +241,21 @@ class Journal:
 
     @staticmethod
     def file(path: Path) -> Path:
-        """Return where the journal of the bank at `path` is.
+        """Return the path of the journal of the bank at `path`.
 
-        It is inside an array, as Zarr warns of strange files in a group.
+        It is inside an array, because Zarr warns of unknown files in a group.
         """
         return path / "features" / "batches.jsonl"
 
-    def append(self, rows: int, batches: list[Batch]) -> None:
-        """Say that the bank now holds `rows` rows; `batches` are those since the last line.
+    def append(self, rows: int, batches: list[BatchRecord]) -> None:
+        """Record that the bank holds `rows` rows; `batches` are those since the last line.
 
-        The chunk itself must be on the disk by now.
+        The chunk itself must already be on the disk.
         """
         entry = {"rows": rows, "batches": [[batch.rows, batch.digest] for batch in batches]}
         line = json.dumps(entry).encode() + b"\n"
         with self._file.open("r+b") as file:
-            file.truncate(self._size)  # what a killed process left of a line
+            file.truncate(self._size)  # an incomplete line of a killed process
             file.seek(self._size)
             file.write(line)
             file.flush()
@@ -265,136 +265,142 @@ class Journal:
         self._size += len(line)
 
 
-def _parsed(line: bytes) -> tuple[int, list[Batch]]:
+def _parse_line(line: bytes) -> tuple[int, list[BatchRecord]]:
     if not line.endswith(b"\n"):
-        raise ValueError("the line has no end")
+        raise ValueError("the line is incomplete")
     entry = json.loads(line)
-    return int(entry["rows"]), [Batch(int(rows), str(text)) for rows, text in entry["batches"]]
+    return int(entry["rows"]), [
+        BatchRecord(int(rows), str(text)) for rows, text in entry["batches"]
+    ]
 
 
-_ORDER = (
+_SAME_ORDER = (
     "The images or their order changed: a shuffling sampler, a random transform, another batch "
     "size, or other data. Use the loader as before (shuffle=False, no random transforms), or "
     "choose another path"
 )
 
 
-def stream(source: Source, drawn: Iterator[Drawn], path: Path) -> None:
-    """Bring the bank at `path` to hold all that the loader gives.
+def stream_to_disk(source: FeatureSource, batches: Iterator[LoaderBatch], path: Path) -> None:
+    """Write the features of all batches to the bank at `path`, resuming it if it is unfinished.
 
-    A chunk is written, then a line of the journal that names its batches; what no line names is
-    removed and computed again. Batches that the journal names are drawn, and recognised by their
-    digests; the model runs on the first and the last of them alone, to compare.
+    After each chunk, a journal line that lists its batches is written; rows that no line lists are
+    removed and recomputed. Batches in the journal are loaded again and recognised by their digests;
+    the model runs only on the first and the last of them, for comparison.
 
     Raises
     ------
     DataError
-        The bank is of another head, of other images or another order, or of a body that computes
-        something else; or features are not finite.
+        The bank belongs to another head, to other images or another order, or to a body that
+        computes something else; or features are not finite.
     """
-    growing: _Growing | None = None
+    bank: _PartialBank | None = None
     if path.exists() and not _is_empty(path):
-        growing = _Growing(path)
+        bank = _PartialBank(path)
     number = -1
-    for number, batch in enumerate(drawn):
-        entry = Batch(len(batch.images), batch.digest())
-        if growing is not None and number < len(growing.known):
-            growing.recognise(source, number, batch, entry)
+    for number, batch in enumerate(batches):
+        record = BatchRecord(len(batch.images), batch.digest())
+        if bank is not None and number < len(bank.known):
+            bank.verify_stored(source, number, batch, record)
             continue
         features = source.features(batch)
-        if growing is None:
+        if bank is None:
             dtype = str(features.dtype).removeprefix("torch.")
             width, rows = features.shape[1], len(features)
-            chunk = zarr_store.rows_of_chunk(width, dtype, rows)
-            about = Layout(width, dtype, chunk, batch.labels is not None, source.about())
-            begin(path, about, Journal.file(Path()))
-            growing = _Growing(path)
+            chunk = zarr_store.rows_per_chunk(width, dtype, rows)
+            layout = Layout(width, dtype, chunk, batch.labels is not None, source.info())
+            create_empty(path, layout, Journal.file(Path()))
+            bank = _PartialBank(path)
         elif number == 0:
-            growing.compare_heads(source)
-        growing.add(batch, features, entry)
-    assert growing is not None, "a loader without batches was refused"
-    growing.finish(number + 1)
+            bank.require_same_head(source)
+        bank.add(batch, features, record)
+    assert bank is not None, "a loader without batches was rejected"
+    bank.finish(number + 1)
 
 
 @final
-class _Growing:
-    """A bank on disk that may not be complete."""
+class _PartialBank:
+    """A bank on disk that may be incomplete."""
 
     def __init__(self, path: Path) -> None:
         _, self._layout, self._complete = zarr_store.open_arrays(path)
         self._path, self._journal = path, Journal(path)
         self.known = tuple(self._journal.batches)
-        self._held = self._journal.rows
-        self._writer: ChunkWriter | None = None
-        self._new: list[Batch] = []
+        self._num_rows = self._journal.rows
+        self._chunk_writer: ChunkWriter | None = None
+        self._new: list[BatchRecord] = []
 
-    def recognise(self, source: Source, number: int, batch: Drawn, entry: Batch) -> None:
-        """Check a batch that the journal names, and take over rows that its chunk has not."""
+    def verify_stored(
+        self, source: FeatureSource, number: int, batch: LoaderBatch, record: BatchRecord
+    ) -> None:
+        """Check a batch that the journal records, and add rows that its chunk does not contain."""
         last = number == len(self.known) - 1
         features = source.features(batch) if number == 0 or last else None
         if number == 0:
-            self.compare_heads(source)
-        if entry != self.known[number]:
+            self.require_same_head(source)
+        if record != self.known[number]:
             raise DataError(
                 f"{self._path}: batch {number} of the loader (rows {batch.start} to "
-                f"{batch.stop - 1}) is not the one that this bank was made of. {_ORDER}"
+                f"{batch.stop - 1}) is not the one that this bank was built from. {_SAME_ORDER}"
             )
         if features is None:
             return
-        stop = min(batch.stop, self._held)
-        store = ZarrStore(self._path, committed=self._held)
+        stop = min(batch.stop, self._num_rows)
+        store = ZarrStore(self._path, committed=self._num_rows)
         stored = store.take(torch.arange(batch.start, stop))
-        fresh = features[: stop - batch.start].cpu().to(torch.float64)
-        if not torch.equal(stored, fresh):
+        computed = features[: stop - batch.start].cpu().to(torch.float64)
+        if not torch.equal(stored, computed):
             raise DataError(
                 f"{self._path}: features of batch {number} (rows {batch.start} to {stop - 1}) "
-                f"differ by up to {float((stored - fresh).abs().max()):.3g} from those stored. "
+                f"differ by up to {float((stored - computed).abs().max()):.3g} from those stored. "
                 "The model's body or preprocessing changed, or it computes on another device or "
-                "number of threads. Go on as the bank was begun, or choose another path"
+                "number of threads. Continue as the bank was begun, or choose another path"
             )
-        if batch.stop > stop:  # a batch larger than those before it, which its chunk cut
+        if batch.stop > stop:  # a batch larger than those before it, split by its chunk
             rest = slice(stop - batch.start, None)
             labels = None if batch.labels is None else batch.labels[rest]
             ids = torch.arange(stop, batch.stop)
-            self._ready().add(features[rest], labels, ids)
+            self._writer().add(features[rest], labels, ids)
 
-    def compare_heads(self, source: Source) -> None:
-        """Raise DataError if the bank is of another head, extractor or layer."""
-        own, other = self._layout.info.fingerprint, source.about().fingerprint
-        if own != other:
+    def require_same_head(self, source: FeatureSource) -> None:
+        """Raise DataError if the bank belongs to another head, extractor or layer."""
+        expected, other = self._layout.info.fingerprint, source.info().fingerprint
+        if expected != other:
             raise DataError(
                 f"{self._path}: a bank of another head, extractor or layer: its fingerprint is "
-                f"{own}, this space's is {other}. Use the model that the bank was made with, or "
-                "choose another path"
+                f"{expected}, this space's is {other}. Use the model that the bank was built with, "
+                "or choose another path"
             )
 
-    def add(self, batch: Drawn, features: torch.Tensor, entry: Batch) -> None:
-        """Append a batch that the journal does not name."""
-        if self._complete or self._held % self._layout.chunk_rows:
+    def add(self, batch: LoaderBatch, features: torch.Tensor, record: BatchRecord) -> None:
+        """Append a batch that the journal does not record."""
+        if self._complete or self._num_rows % self._layout.chunk_rows:
             raise DataError(
-                f"{self._path}: the loader goes on after row {self._held - 1}, where it ended "
-                f"when this bank was made. {_ORDER}"
+                f"{self._path}: the loader goes on after row {self._num_rows - 1}, where it ended "
+                f"when this bank was built. {_SAME_ORDER}"
             )
         if (batch.labels is not None) != self._layout.labelled:
-            have = "labels" if self._layout.labelled else "no labels"
-            raise DataError(f"{self._path}: the bank has {have}, unlike the loader. {_ORDER}")
-        self._new.append(entry)
-        self._ready().add(features, batch.labels, torch.arange(batch.start, batch.stop))
-
-    def finish(self, drawn: int) -> None:
-        """Write what waits and mark the bank as complete."""
-        if drawn < len(self.known):
+            present = "labels" if self._layout.labelled else "no labels"
             raise DataError(
-                f"{self._path}: the loader ended after {drawn} batches; the bank holds "
-                f"{len(self.known)} or more. {_ORDER}"
+                f"{self._path}: the bank has {present}, unlike the loader. {_SAME_ORDER}"
+            )
+        self._new.append(record)
+        self._writer().add(features, batch.labels, torch.arange(batch.start, batch.stop))
+
+    def finish(self, num_batches: int) -> None:
+        """Write pending rows and mark the bank as complete."""
+        if num_batches < len(self.known):
+            raise DataError(
+                f"{self._path}: the loader ended after {num_batches} batches; the bank holds "
+                f"{len(self.known)} or more. {_SAME_ORDER}"
             )
         if not self._complete:
-            self._ready().finish()
+            self._writer().finish()
 
-    def _ready(self) -> ChunkWriter:
-        if self._writer is None:
-            self._writer = ChunkWriter(self._path, self._held, self._commit)
-        return self._writer
+    def _writer(self) -> ChunkWriter:
+        if self._chunk_writer is None:
+            self._chunk_writer = ChunkWriter(self._path, self._num_rows, self._commit)
+        return self._chunk_writer
 
     def _commit(self, rows: int) -> None:
         self._journal.append(rows, self._new)

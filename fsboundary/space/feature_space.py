@@ -1,4 +1,4 @@
-"""From a torch model and images to features, logits and the head between them."""
+"""Feature space of a torch model: features and logits of images, and the head."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tqdm import tqdm
 
 from fsboundary import plugins
 from fsboundary.banks import BankInfo, FeatureBank
-from fsboundary.builtin.head_input import HeadInput
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError, HeadError, PluginError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.status import Status
-from fsboundary.models.calling import refuse_chance
-from fsboundary.models.images import check_batch_size, check_images, device_of, rows_of
-from fsboundary.plugins.grading.extractors import verified
+from fsboundary.models.calling import require_deterministic
+from fsboundary.models.images import check_batch_size, check_images, device_of, slice_arguments
+from fsboundary.models.linear_maps import Residual
+from fsboundary.plugins.grading.extractors import verify_head
 from fsboundary.plugins.interfaces import FeatureExtractor
-from fsboundary.space.bank_builder import Source, build
-from fsboundary.space.fidelity import Fidelity, fitted
+from fsboundary.space.bank_builder import FeatureSource, build_bank
+from fsboundary.space.fidelity import Fidelity, fit_surrogate
 
 
 @final
@@ -34,19 +34,21 @@ class FeatureSpace:
     Parameters
     ----------
     model : nn.Module
-        A classifier in eval mode: images (B,...) to logits (B,K). It is called as it is; nothing
-        of it is moved or changed.
+        Classifier in eval mode, from images (B,...) to logits (B,K). It is called unchanged and
+        never moved or modified.
     head : nn.Module or str, optional
-        The last linear layer or its dotted name; found where it is not given.
+        Last linear layer or its dotted name; found automatically by default.
     domain : "auto", "unbounded", "nonnegative" or Domain
-        What the body can produce. "auto" is nonnegative only if the operations before the head
-        prove it, else unbounded; that no negative feature was seen is told by :meth:`notes` and
-        never assumed.
+        Set of features that the body can produce. "auto" is nonnegative only if the operations
+        before the head prove it, else unbounded. :meth:`notes` reports the smallest feature seen;
+        it is never used as evidence.
     extractor : str or FeatureExtractor
-        Where features come from: a name that ``fsboundary plugins`` lists, or an instance.
-        A surrogate's head is fitted first, by :meth:`fit`; of others, ``W z + b`` is checked.
+        Source of the features: a name listed by ``fsboundary plugins``, or an instance. The head
+        of a surrogate must first be fitted with :meth:`fit`; for other extractors, ``W z + b`` is
+        checked.
     preprocess : nn.Module or callable, optional
-        Differentiable; applied to every batch before the model, so that images are the user's own.
+        Differentiable transform applied to every batch before the model, so that all images are
+        those before preprocessing.
 
     Raises
     ------
@@ -79,6 +81,7 @@ class FeatureSpace:
         )
         self._head: tuple[LinearHead, LinearHead] | None = None
         self._minimum: Tensor | None = None
+        self._residual: Residual | None = None
         self._fidelity: Fidelity | None = None
 
     def extract(
@@ -89,28 +92,28 @@ class FeatureSpace:
         Parameters
         ----------
         images : Tensor (B, ...)
-            Floating point, on any device; each batch is moved to the model's.
+            Images, floating point, on any device; each batch is moved to the model's device.
         *additional : object
-            Passed to the model after the images; tensors whose first dimension is B are batched
-            with them.
+            Arguments passed to the model after the images; tensors whose first dimension is B are
+            batched with them.
         batch_size : int
-            Images at once.
+            Number of images per batch.
         show_progress : bool
-            Show a progress bar on standard error.
+            Whether to show a progress bar on standard error.
 
         Returns
         -------
         FeatureBatch
-            Detached, on the images' device. Rows with NaN or infinite features or logits have
-            status NOT_FINITE and class -1.
+            Detached result on the images' device. Rows with NaN or infinite features or logits
+            have status NOT_FINITE and class -1.
 
         Raises
         ------
         ArgumentError
             The images are not a floating-point tensor with a batch dimension.
         HeadError
-            No linear head; the model is in training mode; features leave the domain that "auto"
-            proved; or there are no images and the head is not known yet.
+            No linear head; the model is in training mode; features leave the domain proved by
+            "auto"; or there are no images and the head is not known yet.
         HeadMismatchError
             ``W z + b`` is not what the model computes.
         """
@@ -124,8 +127,8 @@ class FeatureSpace:
             for start in range(0, rows, batch_size):
                 part = slice(start, start + batch_size)
                 batch = images[part]
-                found = self._run(batch, tuple(rows_of(additional, rows, part)))
-                parts.append(self._graded(*found, images.device))
+                outputs = self._run(batch, tuple(slice_arguments(additional, rows, part)))
+                parts.append(self._batch_fields(*outputs, images.device))
                 bar.update(len(batch))
         fields = [torch.cat(values) for values in zip(*parts, strict=True)]
         return self._batch(*fields)
@@ -136,76 +139,78 @@ class FeatureSpace:
         path: str | PathLike[str] | None = None,
         show_progress: bool = False,
     ) -> FeatureBank:
-        """Return the bank of the features of all images that `loader` gives, in its order.
+        """Return the bank of the features of all images in `loader`, in its order.
 
         Parameters
         ----------
         loader : iterable
             Batches of images, or of (images, labels); each is one batch for the model.
         path : str or PathLike, optional
-            Keep the bank on disk, in this folder, and only a chunk in memory. Killed at any
-            moment, the same call goes on: images already in the bank are drawn again and
-            recognised, the model runs on the others, and the bank is bit for bit that of an
-            uninterrupted call. One process at a time.
+            Folder on disk for the bank, so that only a chunk is kept in memory. Resumable: after an
+            interruption at any moment, repeat the call. Images already in the bank are loaded
+            again and recognised by digest, the model runs on the others, and the bank is bit for
+            bit that of an uninterrupted call. Only one process may write at a time.
         show_progress : bool
-            Show a progress bar on standard error.
+            Whether to show a progress bar on standard error.
 
         Raises
         ------
         ArgumentError
             No batches, batches of another kind, or a shuffling sampler with `path`.
         DataError
-            Features are NaN or infinite (the message says which rows'); or `path` holds a bank of
+            Features are NaN or infinite (the message lists the rows); or `path` contains a bank of
             another head, of other images or order, or something else.
         HeadError, HeadMismatchError
-            As :meth:`extract`.
+            As in :meth:`extract`.
         """
 
         def extract(images: Tensor) -> Tensor:
             return self.extract(images, batch_size=len(images)).features
 
-        def about() -> BankInfo:
+        def info() -> BankInfo:
             kind = type(self._extractor)
             name, layer = f"{kind.__module__}.{kind.__qualname__}", self.notes().get("layer", "")
             return BankInfo(self.fingerprint, name, layer, self.domain.kind)
 
-        return build(Source(extract, about), loader, path, show_progress)
+        return build_bank(FeatureSource(extract, info), loader, path, show_progress)
 
     def logits(self, images: Tensor, *additional: Any) -> Tensor:
-        """Return logits (B,K) of `images`, in one batch and with the graph kept."""
+        """Return the logits (B,K) of `images`, in one batch and with the graph kept."""
         check_images(images)
         return self._run(images, additional)[1]
 
     def features(self, images: Tensor, *additional: Any) -> Tensor:
-        """Return features (B,d) of `images`, in one batch and with the graph kept."""
+        """Return the features (B,d) of `images`, in one batch and with the graph kept."""
         check_images(images)
         return self._run(images, additional)[0]
 
     def fit(self, loader: Iterable[Any]) -> FeatureSpace:
         """Fit an extractor that must be fitted, on batches of images; return self.
 
-        One image in five is held out, to tell the fitted head's :attr:`fidelity`.
+        One image in five is held out to measure the :attr:`fidelity` of the fitted head.
         """
         if self.surrogate:
-            self._fidelity = fitted(self._extractor, self.model, loader, self._prepared)
+            self._fidelity = fit_surrogate(
+                self._extractor, self.model, loader, self._preprocess_images
+            )
         else:
             self._extractor.fit(self.model, loader)
         return self
 
     @property
     def extractor(self) -> FeatureExtractor:
-        """Where the features come from."""
+        """Feature extractor of the space."""
         return self._extractor
 
     @property
     def surrogate(self) -> bool:
-        """Whether the head is fitted to the model's answers, and not the model's own."""
+        """Whether the head is fitted to the model's predictions instead of part of the model."""
         return self._extractor.surrogate
 
     @property
     def fidelity(self) -> float | None:
-        """Share of held-out images on which a fitted head has the model's class; else None."""
-        return None if self._fidelity is None else self._fidelity.share
+        """Fraction of held-out images on which a fitted head has the model's class; else None."""
+        return None if self._fidelity is None else self._fidelity.fraction
 
     @property
     def head(self) -> LinearHead:
@@ -214,50 +219,53 @@ class FeatureSpace:
         Raises
         ------
         HeadError
-            Nothing was extracted yet.
+            No features were extracted yet.
         """
-        found = self._extractor.head(self.model)
-        if found is None and self.surrogate:
+        head = self._extractor.head(self.model)
+        if head is None and self.surrogate:
             raise HeadError("the head is not fitted yet. Call fit(loader) on images first")
-        if found is None:
+        if head is None:
             raise HeadError(
-                "the head is not known yet: it is found by watching the first forward pass. Call "
+                "the head is not known yet: it is found by tracing the first forward pass. Call "
                 "extract(images) first"
             )
-        if self._head is None or self._head[0] is not found:
+        if self._head is None or self._head[0] is not head:
             domain = self._domain or self._extractor.domain(self.model)
             # an inference tensor among the head's would forbid gradients through it for good
             with torch.inference_mode(False):
-                self._head = found, LinearHead(found.weight, found.bias, domain)
+                self._head = head, LinearHead(head.weight, head.bias, domain)
         return self._head[1]
 
     @property
     def domain(self) -> Domain:
-        """What the body can produce; raises like :attr:`head` if it is still to be found."""
+        """Set of features that the body can produce; raises like :attr:`head` if still unknown."""
         return self.head.domain if self._domain is None else self._domain
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the head, the extractor and the layer; raises like :attr:`head`."""
+        """Digest of the head, the extractor and the layer; raises like :attr:`head`."""
         kind = type(self._extractor)
-        # the default repr holds an address, which is another in every process
+        # the default repr contains an address, which differs between processes
         options = "" if kind.__repr__ is object.__repr__ else repr(self._extractor)
         layer = self._extractor.notes(self.model).get("layer", "")
         parts = (self.head.fingerprint, f"{kind.__module__}.{kind.__qualname__}", options, layer)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def notes(self) -> dict[str, str]:
-        """Return facts for a report, in words.
+        """Return facts for a report, as text.
 
         Returns
         -------
         dict
-            What the extractor says (``layer``, ``link``, ``residual``, ..), ``domain`` and how it
-            was decided, and ``observed minimum``, the smallest feature extracted so far.
+            Notes of the extractor (``layer``, ``link``, ``residual``, ...), ``domain`` and how it
+            was determined, and ``observed minimum``, the smallest feature extracted so far.
         """
         notes = dict(self._extractor.notes(self.model))
         head = self.head
         proof = notes.pop("proof", "")
+        if self._residual is not None:
+            worst = self._residual
+            notes["residual"] = f"{worst.size:.3g} (tolerance {worst.tolerance:.3g})"
         if self._domain is not None:
             how = "given by the user"
         elif head.domain.kind == "unbounded":
@@ -276,27 +284,33 @@ class FeatureSpace:
     def _run(
         self, images: Tensor, additional: tuple[Any, ...]
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return features and logits of one batch, and ``W z + b`` in float64 where it is known."""
-        images = self._prepared(images)
+        """Return features and logits of one batch, and ``W z + b`` in float64 if it is known."""
+        images = self._preprocess_images(images)
         device = images.device
         moved = (a.to(device) if isinstance(a, Tensor) else a for a in additional)
+        features, logits, head_call = self._extractor.features_and_call(self.model, images, *moved)
         exact: Tensor | None = None
-        if isinstance(self._extractor, HeadInput):  # its check needs the product: take it over
-            features, logits, exact = self._extractor.graded(self.model, images, *moved)
-        else:
-            features, logits = self._extractor.features(self.model, images, *moved)
-            if not self.surrogate:
-                exact = verified(self._extractor, self.head, features, logits)
+        if not self.surrogate:
+            verified = verify_head(self._extractor, self.head, features, logits, head_call)
+            if verified is not None:
+                exact = verified[0]
+                self._keep_worst(verified[1])
         self._check(features, logits, len(images))
         return features, logits, exact
 
-    def _prepared(self, images: Tensor) -> Tensor:
-        """Return the user's images as the model takes them, on its device."""
+    def _keep_worst(self, residual: Residual | None) -> None:
+        if residual is not None and (
+            self._residual is None or residual.ratio > self._residual.ratio
+        ):
+            self._residual = residual
+
+    def _preprocess_images(self, images: Tensor) -> Tensor:
+        """Return the preprocessed images, on the model's device."""
         device = device_of(self.model, images.device)
         if self._preprocess is None:
             return images.to(device)
         if isinstance(self._preprocess, nn.Module):
-            refuse_chance(self._preprocess, "preprocess")
+            require_deterministic(self._preprocess, "preprocess")
             images = images.to(device_of(self._preprocess, device))
         else:
             images = images.to(device)
@@ -307,8 +321,8 @@ class FeatureSpace:
         wanted = (rows, head.num_features), (rows, head.num_classes)
         if (features.shape, logits.shape) != wanted:
             raise PluginError(
-                f"extractor {self._extractor!r} gave features {tuple(features.shape)} and logits "
-                f"{tuple(logits.shape)}; wanted {wanted[0]} and {wanted[1]}"
+                f"extractor {self._extractor!r} returned features {tuple(features.shape)} and "
+                f"logits {tuple(logits.shape)}; wanted {wanted[0]} and {wanted[1]}"
             )
         if rows == 0:
             return
@@ -321,7 +335,7 @@ class FeatureSpace:
                 "the model's path depends on its input. Pass domain='unbounded'"
             )
 
-    def _graded(
+    def _batch_fields(
         self, features: Tensor, logits: Tensor, exact: Tensor | None, device: torch.device
     ) -> tuple[Tensor, ...]:
         """Return the fields of a FeatureBatch, on `device`."""
@@ -354,7 +368,7 @@ class FeatureSpace:
 
 
 def space_of(model: object) -> FeatureSpace:
-    """Return `model` where it is a space already, else a space that finds the model's head."""
+    """Return `model` if it is a FeatureSpace, else a FeatureSpace of it with default options."""
     if not isinstance(model, nn.Module | FeatureSpace):
         wanted = "a torch nn.Module or a FeatureSpace"
         raise _wrong("model", model, wanted, "pass the model itself, in eval mode")
@@ -374,7 +388,7 @@ def _domain(domain: object) -> Domain | None:
 
 
 def _finite_rows(x: Tensor) -> Tensor:
-    """Whether each row of `x` (B,n) is finite, (B,); NaN is both the least and the largest."""
+    """Return whether each row of `x` (B,n) is finite, (B,); aminmax propagates NaN."""
     low, high = torch.aminmax(x, dim=1)
     return torch.isfinite(low) & torch.isfinite(high)
 

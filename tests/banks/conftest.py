@@ -1,4 +1,4 @@
-"""What the tests of banks share."""
+"""Fixtures of the tests of banks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting guards against a loss of power, which no test can cause, and takes most time."""
+def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip fsync: it guards against a power failure, which no test can cause, and is slow."""
     monkeypatch.setattr(os, "fsync", lambda _: None)

@@ -1,9 +1,9 @@
-"""Builds a bank again and again, each time ended by SIGKILL: python killed.py FOLDER SEED TIMES.
+"""Script that builds banks in processes killed by SIGKILL: python killed.py FOLDER SEED TIMES.
 
 Each round forks a child that builds the bank at FOLDER/<round> and is killed at a seeded moment:
-in even rounds at its own n-th file operation, in odd ones after a part of the time that an
-uninterrupted run takes. Every second round is killed a second time, while resuming. Then another
-child finishes. The numbers of kills that struck are printed.
+in even rounds at its n-th file operation, in odd rounds after a fraction of the time that an
+uninterrupted run takes. Every second pair of rounds is killed again while resuming. Then another
+child finishes the bank. The script prints how many kills interrupted a child.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from support.banks.small import CHUNK, loader, space
 _EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.truncate")
 
 _OPERATIONS = 280
-"""About how many of them an uninterrupted run makes."""
+"""Approximate number of such operations in an uninterrupted run."""
 
 
 def _build(path: Path, operations: int | None) -> None:
     """Build the bank in this process, which kills itself at a file operation."""
-    left, folder = operations, str(path.parent)
+    remaining, folder = operations, str(path.parent)
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal left
-        if left is not None and event in _EVENTS and folder in str(arguments[0]):
-            left -= 1
-            if left < 0:
+        nonlocal remaining
+        if remaining is not None and event in _EVENTS and folder in str(arguments[0]):
+            remaining -= 1
+            if remaining < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
@@ -53,7 +53,7 @@ def _child(path: Path, operations: int | None = None, seconds: float | None = No
         os._exit(0)
     if seconds is not None:
         time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)  # a child that ended waits for its parent, so it is there
+        os.kill(child, signal.SIGKILL)  # a child that ended waits for its parent, so it exists
     status = os.waitpid(child, 0)[1]
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0:
         raise SystemExit(f"{path}: the child failed")
@@ -61,26 +61,26 @@ def _child(path: Path, operations: int | None = None, seconds: float | None = No
 
 
 def main(folder: Path, seed: int, times: int) -> None:
-    """Print how many kills struck, first those of new banks, then those of resumed ones."""
+    """Print how many kills interrupted a child, first for new banks, then for resumed ones."""
     torch.set_num_threads(1)
     zarr_store._ROWS = CHUNK
-    # SIGKILL loses nothing that was written: waiting for the disk would only take time
+    # SIGKILL loses nothing that was written, so waiting for the disk is not needed
     os.fsync = lambda fd: None
-    draw = random.Random(seed)
-    begun = time.perf_counter()
+    rng = random.Random(seed)
+    begin = time.perf_counter()
     _child(folder / "whole")
-    whole = time.perf_counter() - begun
-    struck = [0, 0]
+    duration = time.perf_counter() - begin
+    num_killed = [0, 0]
     for number in range(times):
         path = folder / str(number)
         for resumed in range(1 + number % 4 // 2):
             if number % 2:
-                killed = _child(path, seconds=draw.uniform(0, 0.9 * whole))
+                killed = _child(path, seconds=rng.uniform(0, 0.9 * duration))
             else:
-                killed = _child(path, operations=draw.randrange(_OPERATIONS))
-            struck[resumed] += killed
+                killed = _child(path, operations=rng.randrange(_OPERATIONS))
+            num_killed[resumed] += killed
         _child(path)
-    print(*struck)
+    print(*num_killed)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Hulls on a cluster of three processes, of which one is killed: python on_cluster.py FOLDER.
+"""Script for hulls on three processes, one of which is killed: python on_cluster.py FOLDER.
 
-FOLDER holds a labelled bank `large`, larger than what this process, the client, may grow by, and
-takes all that is written. Printed as JSON: how the answers differ from those in memory, where the
-rows lie, and how far the client grew.
+FOLDER contains a labelled bank `large`, larger than the memory growth allowed to this process, the
+client; all files are written to FOLDER. The script prints a JSON report: how the results differ
+from those in memory, how the rows are distributed, and how much the client grew.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import fsboundary as fsb
 from fsboundary.banks.distributed import Cluster
 from support.banks.oracle import normal
 
-QUESTION = 4
-"""At which a worker is killed: rows are measured, taken, then priced time and again."""
+FATAL_TASK = 4
+"""Number of the task at which a worker is killed: moments, rows, then prices repeatedly."""
 
 
 def main(folder: Path) -> None:
@@ -39,33 +39,33 @@ def main(folder: Path) -> None:
         "distributed.worker.multiprocessing-method": "forkserver",
     }
     with dask.config.set(settings):
-        # torch is imported once, and not by each worker and by each that follows a killed one
+        # torch is imported once instead of by each worker and each replacement of a killed one
         get_mp_context().set_forkserver_preload(["__main__", "fsboundary.banks.workers"])
-        report = answers(folder)
+        report = measure(folder)
     print(json.dumps(report))
 
 
-def answers(folder: Path) -> dict[str, Any]:
-    """Return the report, from a cluster of its own."""
+def measure(folder: Path) -> dict[str, Any]:
+    """Return the report, from a new cluster."""
     with (
         LocalCluster(
             n_workers=3,
             threads_per_worker=1,
-            memory_limit=None,  # a worker is not to pause because others fill the machine
+            memory_limit=None,  # a worker must not pause because others fill the memory
             dashboard_address="127.0.0.1:0",
         ) as cluster,
         Client(cluster) as client,
     ):
         points = fsb.FeatureBank(normal(3000, 12), torch.arange(3000) % 3)
-        fsb.hull_projection(points.distribute(client), normal(2, 12))  # loads what it needs
-        report = {"large": streamed(folder / "large", client)}
-        return report | compared(points, folder / "bank", client)
+        fsb.hull_projection(points.distribute(client), normal(2, 12))  # warm-up: loads all modules
+        report = {"large": stream_large_bank(folder / "large", client)}
+        return report | compare_banks(points, folder / "bank", client)
 
 
-def compared(points: fsb.FeatureBank, path: Path, client: Client) -> dict[str, Any]:
-    """Return how the answers of two banks differ from those in memory where a worker dies.
+def compare_banks(points: fsb.FeatureBank, path: Path, client: Client) -> dict[str, Any]:
+    """Return how the results of two banks differ from those in memory when a worker dies.
 
-    It dies while it answers for rows that were sent to it; rows that it read itself die with it.
+    It dies while it runs a task on rows that were sent to it; rows that it read itself are lost.
     """
     points.save(path)
     sent, read = points.distribute(client), fsb.FeatureBank.open(path).distribute(client)
@@ -84,7 +84,7 @@ def compared(points: fsb.FeatureBank, path: Path, client: Client) -> dict[str, A
 
 
 def difference(got: fsb.HullProjection, want: fsb.HullProjection) -> dict[str, float]:
-    """Return how many rows failed, how many supports differ, and how far distances do."""
+    """Return how many rows failed, how many supports differ, and by how much distances do."""
     return {
         "failed": int((got.status != fsb.Status.CONVERGED).sum()),
         "supports": int((got.support != want.support).sum()),
@@ -94,46 +94,46 @@ def difference(got: fsb.HullProjection, want: fsb.HullProjection) -> dict[str, f
 
 @contextmanager
 def killed_worker(client: Client) -> Iterator[list[str]]:
-    """Kill a worker that holds a shard when it has just been asked QUESTION; yield its address."""
-    asked, send, killed = 0, Cluster._send, list[str]()
+    """Kill a worker that holds a shard just after task FATAL_TASK was sent; yield its address."""
+    count, submit, killed = 0, Cluster._submit, list[str]()
     processes = client.run(os.getpid)
 
-    def sent(self: Cluster, *arguments: Any) -> Any:
-        nonlocal asked
-        futures = send(self, *arguments)
-        asked += 1
-        if asked == QUESTION:
+    def submit_and_kill(self: Cluster, *arguments: Any) -> Any:
+        nonlocal count
+        futures = submit(self, *arguments)
+        count += 1
+        if count == FATAL_TASK:
             killed.append(list(futures)[-1].worker)
             os.kill(processes[killed[0]], signal.SIGKILL)
         return futures
 
-    with mock.patch.object(Cluster, "_send", sent):
+    with mock.patch.object(Cluster, "_submit", submit_and_kill):
         yield killed
 
 
-def streamed(path: Path, client: Client) -> dict[str, Any]:
-    """Return what a bank asks of the memory of each worker, in rows, and of the client, in MiB."""
+def stream_large_bank(path: Path, client: Client) -> dict[str, Any]:
+    """Return the memory that a bank needs on each worker, in rows, and on the client, in MiB."""
     before = memory("VmRSS")
     bank = fsb.FeatureBank.open(path).distribute(client)
     bank.range()
     queries = normal(4, bank.num_features, seed=1)
-    found = fsb.hull_projection(bank, queries, leave_out=torch.tensor([0, 1, -1, -1]))
+    result = fsb.hull_projection(bank, queries, leave_out=torch.tensor([0, 1, -1, -1]))
     return {
         "rows": len(bank),
         "held": sorted(client.run(rows_held, bank.num_features).values()),
-        "failed": int((found.status != fsb.Status.CONVERGED).sum()),
+        "failed": int((result.status != fsb.Status.CONVERGED).sum()),
         "grown": memory("VmHWM") - before,
     }
 
 
 def rows_held(width: int, dask_worker: Worker) -> int:
-    """Return how many rows of `width` numbers lie on a worker."""
+    """Return how many rows of `width` numbers a worker holds."""
     arrays = [value for value in dask_worker.data.values() if isinstance(value, np.ndarray)]
     return sum(len(array) for array in arrays if array.shape[1:] == (width,))
 
 
 def memory(kind: str) -> float:
-    """Return MiB of this process: VmRSS now, VmHWM at most so far."""
+    """Return the memory of this process in MiB: VmRSS now, VmHWM the maximum so far."""
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
 

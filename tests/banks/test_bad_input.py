@@ -1,4 +1,4 @@
-"""Every malformed argument is refused, with a message that says what came and how to mend it."""
+"""Every malformed argument is rejected, with a message that says what came and how to fix it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def _labelled() -> FeatureBank:
     return FeatureBank(normal(4, 3), [0, 0, 1, 5])
 
 
-MADE: list[tuple[Callable[[], object], str]] = [
+CREATED: list[tuple[Callable[[], object], str]] = [
     (lambda: FeatureBank([[1.0]]), "features: got a list; wanted a float tensor"),  # type: ignore[arg-type] # the wrong type is what is tested
     (lambda: FeatureBank(torch.ones(2, 3).long()), "features: got dtype torch.int64.*float"),
     (lambda: FeatureBank(torch.ones(2, 3).byte()), "features: got dtype torch.uint8.*float"),
     (lambda: FeatureBank(torch.ones(3)), r"features: got shape \(3,\).*flatten"),
     (lambda: FeatureBank(torch.ones(2, 3, 4, 4)), r"got shape \(2, 3, 4, 4\).*flatten\(1\)"),
-    (lambda: FeatureBank(torch.ones(0, 3)), r"got an empty bank \(0, 3\).*one point at least"),
+    (lambda: FeatureBank(torch.ones(0, 3)), r"got an empty bank \(0, 3\).*at least one point"),
     (lambda: FeatureBank(torch.ones(3, 0)), r"got an empty bank \(3, 0\)"),
     (lambda: FeatureBank(_with_nan(7)), r"NaN or infinite numbers in row 7;.*drop these rows"),
     (lambda: FeatureBank(_with_nan(3, 1, 9)), "NaN or infinite numbers in rows 1, 3, 9;"),
@@ -69,13 +69,13 @@ PRICED: list[tuple[Callable[[FeatureBank], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "message"), MADE + SELECTED)
+@pytest.mark.parametrize(("call", "message"), CREATED + SELECTED)
 def test_malformed_banks_and_selections(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         call()
 
 
 @pytest.mark.parametrize(("call", "message"), PRICED)
-def test_malformed_questions(call: Callable[[FeatureBank], object], message: str) -> None:
+def test_malformed_prices_and_rows(call: Callable[[FeatureBank], object], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         call(_labelled())

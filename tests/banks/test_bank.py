@@ -1,4 +1,4 @@
-"""A bank in memory: what it holds, gives back and selects."""
+"""Banks in memory: contents, selections and copies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_bank_is_a_point_set() -> None:
     assert repr(bank) == "FeatureBank(n=5, d=3, memory)"
 
 
-def test_what_a_raw_bank_holds() -> None:
+def test_contents_of_a_raw_bank() -> None:
     bank = FeatureBank(normal(5, 3))
     assert torch.equal(bank.features, normal(5, 3))
     assert bank.labels is None
@@ -32,7 +32,7 @@ def test_what_a_raw_bank_holds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("given", "expected"),
     [
         (torch.float64, torch.float64),
         (torch.float32, torch.float32),
@@ -40,14 +40,14 @@ def test_what_a_raw_bank_holds() -> None:
         (torch.bfloat16, torch.float32),
     ],
 )
-def test_dtypes_are_kept_or_widened(given: torch.dtype, kept: torch.dtype) -> None:
+def test_dtypes_are_kept_or_widened(given: torch.dtype, expected: torch.dtype) -> None:
     points = normal(5, 3).to(given)
     bank = FeatureBank(points)
-    assert bank.features.dtype == kept
-    assert torch.equal(bank.features, points.to(kept))
+    assert bank.features.dtype == expected
+    assert torch.equal(bank.features, points.to(expected))
 
 
-def test_a_bank_does_not_change_with_the_tensor_it_was_made_of() -> None:
+def test_a_bank_does_not_change_with_the_tensor_it_was_created_from() -> None:
     points, labels = normal(5, 3), torch.zeros(5, dtype=torch.int64)
     bank = FeatureBank(points, labels)
     points.zero_()
@@ -74,9 +74,9 @@ def test_pixel_banks_are_flattened_images() -> None:
 def test_take_has_the_shape_of_the_indices(shape: tuple[int, ...]) -> None:
     points = normal(7, 3)
     indices = torch.randint(0, 7, shape, generator=torch.Generator().manual_seed(0))
-    taken = FeatureBank(points).take(indices)
-    assert taken.dtype == torch.float64
-    assert torch.equal(taken, points.double()[indices])
+    rows = FeatureBank(points).take(indices)
+    assert rows.dtype == torch.float64
+    assert torch.equal(rows, points.double()[indices])
 
 
 def test_the_range_is_that_of_each_coordinate_and_a_copy() -> None:

@@ -1,4 +1,4 @@
-"""A bank on disk answers as the bank in memory does, and damage is named."""
+"""Banks on disk give the same results as banks in memory, and damage is reported."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def path(bank: FeatureBank, tmp_path: Path, _small_chunks: None) -> Path:
 
 
 def _same(one: FeatureBank, other: FeatureBank) -> None:
-    """Assert that two banks give the same answers to every question."""
+    """Assert that all methods of two banks return the same."""
     assert (len(one), one.num_features) == (len(other), other.num_features)
     assert one.features.dtype == other.features.dtype
     assert torch.equal(one.features, other.features)
@@ -118,12 +118,12 @@ def test_a_subset_of_a_subset_on_disk(bank: FeatureBank, path: Path) -> None:
     _same(part.subset(labels=3), bank.subset(labels=3))
 
 
-def test_labels_without_rows_are_refused_on_disk_too(path: Path) -> None:
+def test_labels_without_rows_are_rejected_on_disk_too(path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"got \[9\], which no row has"):
         FeatureBank.open(path).subset(labels=9)
 
 
-def test_where_features_came_from_is_kept(tmp_path: Path) -> None:
+def test_the_origin_of_features_is_stored(tmp_path: Path) -> None:
     info = BankInfo("0123", "an.Extractor", "fc", "nonnegative")
     store = MemoryStore(oracle.normal(3, 2), None, torch.arange(3), info)
     FeatureBank.of(store).save(tmp_path / "bank")
@@ -154,17 +154,17 @@ def test_save_never_writes_over_anything(bank: FeatureBank, path: Path) -> None:
     assert before == {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def test_what_a_killed_save_left_is_replaced(bank: FeatureBank, tmp_path: Path) -> None:
-    left = tmp_path / ".bank.unfinished" / "features"
-    left.mkdir(parents=True)
-    (left / "zarr.json").write_text("{")
+def test_leftovers_of_a_killed_save_are_replaced(bank: FeatureBank, tmp_path: Path) -> None:
+    leftover = tmp_path / ".bank.unfinished" / "features"
+    leftover.mkdir(parents=True)
+    (leftover / "zarr.json").write_text("{")
     bank.save(tmp_path / "bank")
     _same(FeatureBank.open(tmp_path / "bank"), bank)
     assert [entry.name for entry in tmp_path.iterdir()] == ["bank"]
 
 
 def test_price_and_take_hold_one_chunk_at_a_time(tmp_path: Path) -> None:
-    """NumPy's and Zarr's buffers are traced: the bank has 16 MB, a chunk has 1 MB."""
+    """The buffers of NumPy and Zarr are traced: the bank has 16 MB, a chunk has 1 MB."""
     points = oracle.normal(2000, 2000)
     FeatureBank(points).save(tmp_path / "bank")
     bank = FeatureBank.open(tmp_path / "bank")
@@ -176,7 +176,7 @@ def test_price_and_take_hold_one_chunk_at_a_time(tmp_path: Path) -> None:
     bank.range()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # a chunk as bytes, and as an array, once being read and once in use
+    # a chunk as bytes and as an array, once while being read and once in use
     assert 2**20 / 2 < peak < 6 * 2**20
 
 
@@ -204,7 +204,7 @@ def test_a_damaged_chunk_is_named(
     bank = FeatureBank.open(path)
     name = file.split("/")[0]
     message = rf"array '{name}', chunk 2 \(rows 16 to 23\) {message}.*Restore it from a copy"
-    ask: dict[str, list[Callable[[], object]]] = {
+    readers: dict[str, list[Callable[[], object]]] = {
         "features": [
             lambda: bank.price(torch.ones(1, 3), 1),
             lambda: bank.take(torch.tensor([17])),
@@ -214,17 +214,17 @@ def test_a_damaged_chunk_is_named(
         "labels": [lambda: bank.labels, lambda: bank.subset(labels=1)],
         "ids": [lambda: bank.ids],
     }
-    for question in ask[name]:
+    for read in readers[name]:
         with pytest.raises(DataError, match=message):
-            question()
+            read()
     if name == "features":  # the other chunks can still be read
         assert bank.take(torch.tensor([3, 30, 49])).shape == (3, 3)
 
 
 def _attributes(path: Path, change: Callable[[dict[str, object]], object]) -> None:
-    whole = json.loads((path / "zarr.json").read_text())
-    change(whole["attributes"]["fsboundary"])
-    (path / "zarr.json").write_text(json.dumps(whole))
+    metadata = json.loads((path / "zarr.json").read_text())
+    change(metadata["attributes"]["fsboundary"])
+    (path / "zarr.json").write_text(json.dumps(metadata))
 
 
 FOLDERS: list[tuple[Callable[[Path], object], str]] = [
@@ -247,7 +247,7 @@ FOLDERS: list[tuple[Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("spoil", "message"), FOLDERS)
-def test_folders_that_are_no_complete_bank(
+def test_folders_that_are_not_a_complete_bank(
     path: Path, spoil: Callable[[Path], object], message: str
 ) -> None:
     spoil(path)
@@ -256,8 +256,8 @@ def test_folders_that_are_no_complete_bank(
 
 
 def test_chunks_are_whole_batches() -> None:
-    assert zarr_store.rows_of_chunk(64, "float32") == 4096
-    assert zarr_store.rows_of_chunk(64, "float32", 100) == 4000
-    assert zarr_store.rows_of_chunk(2048, "float32", 256) == 256
-    assert zarr_store.rows_of_chunk(2048, "float64", 10) == 60
-    assert zarr_store.rows_of_chunk(2**20, "float64") == 1
+    assert zarr_store.rows_per_chunk(64, "float32") == 4096
+    assert zarr_store.rows_per_chunk(64, "float32", 100) == 4000
+    assert zarr_store.rows_per_chunk(2048, "float32", 256) == 256
+    assert zarr_store.rows_per_chunk(2048, "float64", 10) == 60
+    assert zarr_store.rows_per_chunk(2**20, "float64") == 1

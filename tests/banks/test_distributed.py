@@ -1,4 +1,4 @@
-"""A bank on a cluster answers as the bank in memory does, whatever happens to a worker."""
+"""Banks on a cluster give the same results as in memory, even if workers are lost."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ from support.banks import oracle
 ROWS = 70
 
 LARGE_ROWS, WIDTH = 2**17, 256
-"""Of a bank of 128 MiB."""
+"""Size of a bank of 128 MiB."""
 
 GROWTH = 64
-"""MiB that the client may grow by while it is asked."""
+"""MiB by which the client may grow during the tasks."""
 
-PATIENCE = 600
-"""Seconds after which a cluster is taken to hang."""
+TIMEOUT = 600
+"""Seconds after which a cluster is assumed to hang."""
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """Yield a client of three workers, threads of this process: quick to start, and the same."""
-    with started(3, 1, tmp_path_factory.mktemp("scratch")) as (_, found):
-        yield found
+    """Yield a client of three workers that are threads of this process, because they start fast."""
+    with start_cluster(3, 1, tmp_path_factory.mktemp("scratch")) as (_, connected):
+        yield connected
 
 
 @contextmanager
-def started(count: int, threads: int, scratch: Path) -> Iterator[tuple[LocalCluster, Client]]:
-    """Start `count` workers in this process, without a dashboard and at free ports."""
+def start_cluster(count: int, threads: int, scratch: Path) -> Iterator[tuple[LocalCluster, Client]]:
+    """Start `count` workers in this process, without a dashboard and on free ports."""
     with (
         dask.config.set({"temporary-directory": str(scratch)}),
         LocalCluster(
             n_workers=count,
             threads_per_worker=threads,
             processes=False,
-            memory_limit=None,  # a worker is not to pause because others fill the machine
+            memory_limit=None,  # a worker must not pause because others fill the memory
             dashboard_address="127.0.0.1:0",
         ) as local,
-        Client(local) as found,
+        Client(local) as connected,
     ):
-        yield local, found
+        yield local, connected
 
 
 def labels() -> torch.Tensor:
@@ -76,8 +76,8 @@ def pair(
     stored = FeatureBank.open(tmp_path / "bank")
     if request.param == "disk":
         return bank, stored.distribute(client)
-    kept = [0, 2, 3, 4]
-    return bank.subset(labels=kept), stored.subset(labels=kept).distribute(client)
+    chosen = [0, 2, 3, 4]
+    return bank.subset(labels=chosen), stored.subset(labels=chosen).distribute(client)
 
 
 @pytest.mark.parametrize("k", [1, 8, 90])
@@ -95,7 +95,7 @@ def test_prices_and_ties(pair: tuple[FeatureBank, FeatureBank], k: int, dtype: t
         assert torch.equal(indices, wanted[1])
 
 
-def test_what_it_holds(pair: tuple[FeatureBank, FeatureBank]) -> None:
+def test_contents(pair: tuple[FeatureBank, FeatureBank]) -> None:
     bank, shared = pair
     assert isinstance(shared, MeasuredPointSet)
     assert repr(shared) == f"FeatureBank(n={len(bank)}, d=3, distributed)"
@@ -110,7 +110,7 @@ def test_what_it_holds(pair: tuple[FeatureBank, FeatureBank]) -> None:
     assert mine.count == theirs.count
     assert mine.largest == theirs.largest
     torch.testing.assert_close(mine.mean, theirs.mean, rtol=0, atol=1e-15)
-    torch.testing.assert_close(mine.squares, theirs.squares, rtol=1e-15, atol=0)
+    torch.testing.assert_close(mine.sum_of_squares, theirs.sum_of_squares, rtol=1e-15, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (4,), (2, 30)])
@@ -146,12 +146,12 @@ def test_it_can_be_saved_and_distributed_again(
 def test_shards_are_small_enough_and_cover_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "_NUMBERS", 30)
     bank = FeatureBank(oracle.normal(ROWS, 3))
-    found = distributed.cut(bank._store, 3)
-    assert max(len(shard.rows) for shard in found) <= 10
-    assert torch.equal(torch.cat([shard.rows for shard in found]), torch.arange(ROWS))
-    assert [
-        len(shard.rows) for shard in distributed.cut(FeatureBank(oracle.normal(2, 3))._store, 3)
-    ] == [1, 1]
+    shards = distributed.split_into_shards(bank._store, 3)
+    assert max(len(shard.rows) for shard in shards) <= 10
+    assert torch.equal(torch.cat([shard.rows for shard in shards]), torch.arange(ROWS))
+    small = FeatureBank(oracle.normal(2, 3))
+    shards = distributed.split_into_shards(small._store, 3)
+    assert [len(shard.rows) for shard in shards] == [1, 1]
 
 
 @pytest.mark.parametrize("options", [{}, {"labels": True}, {"leave_out": True}])
@@ -164,12 +164,12 @@ def test_hulls_are_those_of_the_bank_in_memory(client: Client, options: dict[str
         "leave_out": torch.arange(12).where(torch.arange(12) < 6, -1),
     }
     chosen = {name: given[name] for name in options}
-    found = fsb.hull_projection(bank.distribute(client), queries, **chosen)
+    result = fsb.hull_projection(bank.distribute(client), queries, **chosen)
     wanted = fsb.hull_projection(bank, queries, **chosen)
-    assert torch.equal(found.support, wanted.support)
-    assert torch.equal(found.status, wanted.status)
+    assert torch.equal(result.support, wanted.support)
+    assert torch.equal(result.status, wanted.status)
     for name in ("distance", "lower_bound", "weights", "points"):
-        mine, theirs = getattr(found, name), getattr(wanted, name)
+        mine, theirs = getattr(result, name), getattr(wanted, name)
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-9)  # sums in another order
 
 
@@ -193,11 +193,11 @@ def test_no_worker_is_an_error_until_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank, directions = FeatureBank(oracle.normal(ROWS, 3)), oracle.normal(4, 3, seed=1)
-    with started(1, 2, tmp_path) as (local, alone):
+    with start_cluster(1, 2, tmp_path) as (local, alone):
         shared = bank.distribute(alone)
         local.scale(0)
-        with monkeypatch.context() as impatient:
-            impatient.setattr(distributed, "PATIENCE", 0.2)
+        with monkeypatch.context() as patch:
+            patch.setattr(distributed, "WORKER_TIMEOUT", 0.2)
             with pytest.raises(DataError, match=r"no worker for 0.2 seconds. Start workers"):
                 shared.price(directions, 2)
             with pytest.raises(DataError, match=r"no worker for 0.2 seconds. Start workers"):
@@ -211,7 +211,7 @@ def test_no_worker_is_an_error_until_there_is_one(
 
 
 def test_a_lost_scheduler_is_an_error(tmp_path: Path) -> None:
-    with started(1, 1, tmp_path) as (local, alone):
+    with start_cluster(1, 1, tmp_path) as (local, alone):
         shared = FeatureBank(oracle.normal(ROWS, 3)).distribute(alone)
         local.close()
         with pytest.raises(DataError, match=r"the client is .* distribute the bank again"):
@@ -246,32 +246,32 @@ def test_a_damaged_chunk_is_named(client: Client, tmp_path: Path) -> None:
         FeatureBank.open(tmp_path / "bank").distribute(client)
 
 
-def test_a_worker_that_sees_other_files_is_told(tmp_path: Path) -> None:
+def test_a_worker_that_sees_other_files_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "bank"
     FeatureBank(oracle.normal(5, 3)).save(path)
-    place = ZarrStore(path).place(torch.arange(1, 4))
-    assert place.rows == range(1, 4)
+    location = ZarrStore(path).locate(torch.arange(1, 4))
+    assert location.rows == range(1, 4)
     shutil.rmtree(path)
     with pytest.raises(DataError, match=r"a worker cannot open its shard: .*file system"):
-        workers.read(place)
+        workers.read_rows(location)
     for other in (oracle.normal(4, 3), oracle.normal(5, 2)):
         FeatureBank(other).save(path)
         with pytest.raises(DataError, match=r"a worker finds another bank there. .*file system"):
-            workers.read(place)
+            workers.read_rows(location)
         shutil.rmtree(path)
 
 
-def test_what_else_a_worker_raises_names_the_rows(client: Client) -> None:
+def test_other_errors_of_a_worker_name_the_rows(client: Client) -> None:
     shared = FeatureBank(oracle.normal(ROWS, 3)).distribute(client)
-    with pytest.raises(DataError, match=r"could not answer for rows 0 to 23: ZeroDivisionError"):
-        shared._store._cluster.ask(_failing, shared._store._shards)  # type: ignore[attr-defined] # of a distributed store
+    with pytest.raises(DataError, match=r"a worker failed on rows 0 to 23: ZeroDivisionError"):
+        shared._store._cluster.map_shards(_failing, shared._store._shards)  # type: ignore[attr-defined] # of a distributed store
 
 
 def _failing(shard: object, start: int) -> float:
     return 1 / start
 
 
-def test_no_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_client_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     bank = FeatureBank(oracle.normal(5, 3))
     with pytest.raises(ArgumentError, match=r"client: got a str; wanted a connected dask"):
         bank.distribute("tcp://127.0.0.1:8786")  # type: ignore[arg-type] # the wrong type is the point
@@ -288,7 +288,7 @@ def test_other_banks_need_no_dask(root: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
 
 
-def test_an_asynchronous_client_is_refused(client: Client) -> None:
+def test_an_asynchronous_client_is_rejected(client: Client) -> None:
     async def attempt() -> None:
         async with Client(client.scheduler.address, asynchronous=True) as other:
             FeatureBank(oracle.normal(5, 3)).distribute(other)
@@ -309,14 +309,14 @@ def test_another_client_may_be_the_current_one(client: Client) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """Yield a folder with a labelled bank `large`, written piece by piece."""
+    """Yield a folder with a labelled bank `large`, written in pieces."""
     path, pieces = tmp_path / "large", 16
     zarr_store.create(path, zarr_store.Layout(WIDTH, "float32", 1024, True, BankInfo()))
-    writing = ChunkWriter(path)
+    writer = ChunkWriter(path)
     for piece in range(pieces):
         ids = torch.arange(LARGE_ROWS // pieces) + piece * (LARGE_ROWS // pieces)
-        writing.add(oracle.normal(len(ids), WIDTH, seed=piece), ids % 3, ids)
-    writing.finish()
+        writer.add(oracle.normal(len(ids), WIDTH, seed=piece), ids % 3, ids)
+    writer.finish()
     yield tmp_path
     shutil.rmtree(path)  # pytest would keep it for three more sessions
 
@@ -326,11 +326,11 @@ def test_three_processes_of_which_one_is_killed(folder: Path, root: Path) -> Non
     command = [sys.executable, str(Path(__file__).with_name("on_cluster.py")), str(folder)]
     paths = os.pathsep.join([str(root), str(root / "tests")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
+    process = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT
     )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    assert process.returncode == 0, process.stderr
+    report = json.loads(process.stdout)
     large = report["large"]
     assert large["rows"] == sum(large["held"]) == LARGE_ROWS
     assert max(large["held"]) - min(large["held"]) <= 1
@@ -338,6 +338,6 @@ def test_three_processes_of_which_one_is_killed(folder: Path, root: Path) -> Non
     assert 0 <= large["grown"] < GROWTH
     assert report["killed"] == 1
     assert len(report["differences"]) == 4
-    for found in report["differences"].values():
-        assert (found["failed"], found["supports"]) == (0, 0)
-        assert found["distances"] <= 1e-9
+    for difference in report["differences"].values():
+        assert (difference["failed"], difference["supports"]) == (0, 0)
+        assert difference["distances"] <= 1e-9

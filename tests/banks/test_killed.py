@@ -1,4 +1,4 @@
-"""Extraction killed at random moments loses nothing: the bank is the same, file by file."""
+"""Extraction that is killed at random moments gives the same bank, file by file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def test_twenty_killed_extractions_give_the_uninterrupted_bank(tmp_path: Path, r
     command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(tmp_path), "0"]
     paths = os.pathsep.join([str(root), str(root / "tests")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, str(TIMES)], env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    first, while_resuming = map(int, done.stdout.split())
+    assert process.returncode == 0, process.stderr
+    first, while_resuming = map(int, process.stdout.split())
     assert first >= TIMES // 2  # others ended before their moment came
     assert while_resuming > 0
     whole = content(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""Prices against a sort of all products, for every cut into chunks."""
+"""Prices compared with a sort of all products, for several chunk sizes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsboundary.banks import FeatureBank, memory, store
-from fsboundary.banks.store import smallest
+from fsboundary.banks.store import k_smallest
 from support.banks import oracle
 
 
 @pytest.fixture(params=[1, 3, 7, 64, 10_000])
-def _cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _chunk_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_ROWS", request.param)
     monkeypatch.setattr(store, "_PRODUCTS", 5 * request.param)
 
 
-@pytest.mark.usefixtures("_cut")
+@pytest.mark.usefixtures("_chunk_size")
 @pytest.mark.parametrize("k", [1, 2, 8, 90])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_prices_and_ties_do_not_depend_on_the_chunks(k: int, dtype: torch.dtype) -> None:
@@ -31,7 +31,7 @@ def test_prices_and_ties_do_not_depend_on_the_chunks(k: int, dtype: torch.dtype)
     assert torch.equal(indices, wanted[1])
 
 
-@pytest.mark.usefixtures("_cut")
+@pytest.mark.usefixtures("_chunk_size")
 @pytest.mark.parametrize("width", [None, 1, 4])
 def test_excluded_rows_are_left_out(width: int | None) -> None:
     points = oracle.whole_numbers(70, 3)
@@ -45,7 +45,7 @@ def test_excluded_rows_are_left_out(width: int | None) -> None:
     assert torch.equal(indices, wanted[1])
 
 
-def test_a_thousand_groups_are_searched_as_all_columns_are() -> None:
+def test_a_search_in_a_thousand_groups_equals_one_in_all_columns() -> None:
     points, directions = oracle.normal(40_001, 5), oracle.normal(6, 5, seed=1).double()
     values, indices = FeatureBank(points).price(directions, 9)
     wanted = oracle.price(points, directions, 9)
@@ -69,11 +69,11 @@ def test_the_smallest_of_each_row_with_ties_and_holes(
     generator = torch.Generator().manual_seed(seed)
     values[torch.rand(rows, columns, generator=generator) < holes] = torch.inf
     k = min(k, columns)
-    best, where = smallest(values, k)
+    best, columns_found = k_smallest(values, k)
     wanted, order = values.sort(dim=1, stable=True)
     assert torch.equal(best, wanted[:, :k])
-    there = best < torch.inf
-    assert torch.equal(where[there], order[:, :k][there])
+    valid = best < torch.inf
+    assert torch.equal(columns_found[valid], order[:, :k][valid])
 
 
 @given(
@@ -97,23 +97,23 @@ def test_prices_of_any_size(n: int, d: int, count: int, k: int, seed: int, doubl
     assert torch.equal(indices, wanted[1])
 
 
-def test_more_than_there_are_is_padded() -> None:
+def test_missing_rows_are_padded() -> None:
     values, indices = FeatureBank(torch.ones(2, 3)).price(torch.ones(1, 3), 4)
     assert values.tolist() == [[3, 3, torch.inf, torch.inf]]
     assert indices.tolist() == [[0, 1, -1, -1]]
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_a_direction_that_is_not_finite_fails_alone(bad: float) -> None:
+def test_only_the_direction_that_is_not_finite_fails(bad: float) -> None:
     points, directions = oracle.normal(50, 3), oracle.normal(4, 3, seed=1)
     clean = FeatureBank(points).price(directions, 2)
     directions[2, 1] = bad
     values, indices = FeatureBank(points).price(directions, 2)
     assert torch.isnan(values[2]).all()
     assert indices[2].tolist() == [-1, -1]
-    kept = torch.tensor([0, 1, 3])
-    assert torch.equal(values[kept], clean[0][kept])
-    assert torch.equal(indices[kept], clean[1][kept])
+    others = torch.tensor([0, 1, 3])
+    assert torch.equal(values[others], clean[0][others])
+    assert torch.equal(indices[others], clean[1][others])
 
 
 def test_float64_prices_of_float32_points_are_exact_to_float64() -> None:
@@ -123,7 +123,7 @@ def test_float64_prices_of_float32_points_are_exact_to_float64() -> None:
     torch.testing.assert_close(values, wanted, rtol=0, atol=1e-13)  # sums in another order
 
 
-def test_nothing_given_is_written_to() -> None:
+def test_arguments_are_not_modified() -> None:
     directions, exclude = oracle.normal(4, 3), torch.tensor([0, -1, 2, 3])
     bank = FeatureBank(oracle.normal(5, 3))
     bank.price(directions, 2, exclude)

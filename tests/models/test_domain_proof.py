@@ -1,4 +1,4 @@
-"""The domain is called nonnegative only where the operations prove it, whatever was observed."""
+"""The domain is nonnegative only if the operations prove it, whatever was observed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fsboundary.models.nonnegativity import NonnegativityProver
 
 
 class Net(nn.Module):
-    """Puts a function of a 4x4 map with 6 channels before a linear head."""
+    """A function of a 4x4 map with 6 channels, followed by a linear head."""
 
     def __init__(self, body: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ NOT_PROVED = {
 def space_of(body: Callable[[Tensor], Tensor]) -> fsb.FeatureSpace:
     net = Net(body).eval()
     with torch.no_grad():
-        net(images())  # makes the lazy head
+        net(images())  # initialises the lazy head
         net.head.weight.normal_(generator=torch.Generator().manual_seed(2))
     return fsb.FeatureSpace(net)
 
@@ -185,7 +185,7 @@ def test_modules_after_relu_end_the_proof(layers: list[nn.Module]) -> None:
     assert space.domain == fsb.Domain.unbounded()
 
 
-def test_observed_nonnegative_is_told_and_not_assumed() -> None:
+def test_observed_nonnegativity_is_reported_and_not_assumed() -> None:
     space = space_of(lambda x: F.gelu(x) + 1)
     batch = space.extract(images())
     assert (batch.features >= 0).all()
@@ -204,7 +204,7 @@ def test_the_observed_minimum_covers_all_batches() -> None:
     assert "negative features were seen" in space.notes()["observed minimum"]
 
 
-def test_a_storage_that_is_freed_and_used_again_loses_its_proof() -> None:
+def test_a_storage_that_is_freed_and_reused_loses_its_proof() -> None:
     prover = NonnegativityProver()
     with prover:
         for _ in range(50):
@@ -224,12 +224,12 @@ def test_a_negative_feature_after_a_proof_raises() -> None:
     assert space.domain.kind == "nonnegative"
     with pytest.raises(fsb.HeadError, match=r"path depends on its input.*domain='unbounded'"):
         space.extract(images() * 1e4)
-    chosen = fsb.FeatureSpace(space.model, domain="nonnegative")
-    chosen.extract(images())
-    assert (chosen.extract(images() * 1e4).features < 0).any()  # the user's own word is kept
+    given = fsb.FeatureSpace(space.model, domain="nonnegative")
+    given.extract(images())
+    assert (given.extract(images() * 1e4).features < 0).any()  # the domain given by the user stays
 
 
-def test_a_given_domain_is_kept_and_its_width_checked() -> None:
+def test_a_given_domain_is_used_and_its_width_checked() -> None:
     net = space_of(F.relu).model
     box = fsb.Domain.box(torch.zeros(96), torch.ones(96))
     for domain, kind in (("unbounded", "unbounded"), ("nonnegative", "nonnegative"), (box, "box")):

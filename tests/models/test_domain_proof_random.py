@@ -1,4 +1,4 @@
-"""Random programs of operations, views and in-place writes: no proof may ever be wrong."""
+"""Random programs of operations, views and in-place writes never get a wrong proof."""
 
 from __future__ import annotations
 
@@ -104,25 +104,25 @@ def test_no_random_program_gets_a_wrong_proof(
         values = [start[0].clone(), start[1].clone()]
         for (arity, operation), first, second in program:
             x, y = values[first % len(values)], values[second % len(values)]
-            # writes to a tensor that overlaps itself or its other operand: torch refuses or warns
+            # torch rejects or warns of writes to a tensor that overlaps itself or the other operand
             with prover, contextlib.suppress(RuntimeError, UserWarning):
-                made = operation(x) if arity == 1 else operation(x, y)
+                result = operation(x) if arity == 1 else operation(x, y)
                 if arity < 3:
-                    values.append(made)
+                    values.append(result)
             for value in values:
                 assert not prover.proof(value) or not (value < 0).any()
 
 
 def test_the_programs_reach_proofs_and_lose_them() -> None:
-    """The property above would hold of a prover that proves nothing."""
+    """The property above would also hold for a prover that proves nothing."""
     prover = NonnegativityProver()
     with torch.no_grad(), prover:
         x = torch.randn(3, 4, 4)
         assert sum(bool(prover.proof(f(x))) for f in UNARY) == 8
         assert sum(bool(prover.proof(f(x.abs()))) for f in UNARY) == 23
-        kept = 0
+        num_proved = 0
         for change in IN_PLACE:
             positive = x.abs()
             change(positive, x)
-            kept += bool(prover.proof(positive))
-        assert kept == 7
+            num_proved += bool(prover.proof(positive))
+        assert num_proved == 7

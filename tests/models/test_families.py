@@ -1,4 +1,4 @@
-"""One test for each architecture: the head is found, verified, and the model left alone."""
+"""For each architecture, the head is found and verified, and the model stays unchanged."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from torch import Tensor, nn
 
 import fsboundary as fsb
 from support.models import handmade_models, transformers_models
-from support.models.families import CLASSES, Family, enlivened
+from support.models.families import CLASSES, Family, randomize_weights
 from support.models.untouched import state_of
 
 FAMILIES = {**transformers_models.FAMILIES, **handmade_models.FAMILIES}
 
 
 def first_tensor(output: object) -> Tensor:
-    """Return the logits in what a model returned, read in a way of its own."""
+    """Return the logits in the output of a model, independently of the package."""
     if isinstance(output, tuple):
         return output[0]
     return output if isinstance(output, Tensor) else output.logits
 
 
-def called_with(model: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the layer's input (B,d), averaged over space, and the logits: the oracle."""
-    seen: list[Tensor] = []
+def expected_features(model: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the layer's input (B,d), averaged over space, and the logits, as an oracle."""
+    inputs: list[Tensor] = []
     hook = model.get_submodule(layer).register_forward_pre_hook(
-        lambda _, args: seen.append(args[0].clone())
+        lambda _, args: inputs.append(args[0].clone())
     )
     with torch.no_grad():
         logits = first_tensor(model(images))
     hook.remove()
-    z = seen[-1]
+    z = inputs[-1]
     if isinstance(model.get_submodule(layer), nn.Linear):
         return z.flatten(1), logits
     return z.flatten(2).double().mean(2).float(), logits
@@ -38,7 +38,7 @@ def called_with(model: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, T
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 def test_features_and_head_of(family: Family) -> None:
-    model = enlivened(family.build())
+    model = randomize_weights(family.build())
     images = torch.randn(5, *family.shape, generator=torch.Generator().manual_seed(1))
     before = state_of(model)
     space = fsb.FeatureSpace(model)
@@ -51,8 +51,8 @@ def test_features_and_head_of(family: Family) -> None:
     assert notes["features"].startswith("mean over space") == family.pooled
     assert space.domain.kind == ("nonnegative" if family.nonnegative else "unbounded")
     assert space.domain.contains(batch.features).all()
-    features, logits = called_with(model, family.layer, images)
-    assert batch.features.std(dim=0).mean() > 2e-4  # a dead net would pass any test
+    features, logits = expected_features(model, family.layer, images)
+    assert batch.features.std(dim=0).mean() > 2e-4  # constant features would pass any test
     torch.testing.assert_close(batch.features, features, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(batch.logits, logits, rtol=1e-4, atol=1e-5)
     layer = model.get_submodule(family.layer)
@@ -81,8 +81,8 @@ AVERAGED = transformers_models.AVERAGED
 
 
 @pytest.mark.parametrize("family", AVERAGED.values(), ids=AVERAGED.keys())
-def test_an_average_of_two_heads_is_refused(family: Family) -> None:
-    model = enlivened(family.build())
+def test_an_average_of_two_heads_is_rejected(family: Family) -> None:
+    model = randomize_weights(family.build())
     images = torch.randn(3, *family.shape, generator=torch.Generator().manual_seed(1))
     before = state_of(model)
     with pytest.raises(fsb.HeadError, match=r"average with another head.*last layers seen"):

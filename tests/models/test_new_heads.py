@@ -1,4 +1,4 @@
-"""A binary head with one logit, turned into a two-class head."""
+"""Two-class heads made from binary heads with one logit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.models.nets import WIDTH, Last, Net, images
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_it_decides_as_the_sign_of_the_logit_does(bias: bool, dtype: torch.dtype) -> None:
+def test_its_class_is_the_sign_of_the_logit(bias: bool, dtype: torch.dtype) -> None:
     old = nn.Linear(WIDTH, 1, bias, dtype=dtype).eval()
     new = fsb.two_class_head(old)
     z = torch.randn(100, WIDTH).to(dtype)
@@ -25,7 +25,7 @@ def test_it_decides_as_the_sign_of_the_logit_does(bias: bool, dtype: torch.dtype
     assert not new.training
 
 
-def test_it_leaves_the_old_layer_and_the_random_state_alone() -> None:
+def test_it_changes_neither_the_old_layer_nor_the_random_state() -> None:
     old = nn.Linear(WIDTH, 1).requires_grad_(False)
     weight, state = old.weight.clone(), torch.get_rng_state()
     new = fsb.two_class_head(old)
@@ -37,7 +37,7 @@ def test_it_leaves_the_old_layer_and_the_random_state_alone() -> None:
     assert fsb.two_class_head(nn.Linear(WIDTH, 1)).weight.requires_grad
 
 
-def test_a_model_with_it_is_studied_as_any_other() -> None:
+def test_a_model_with_it_has_a_feature_space() -> None:
     model = Last(Net().body, nn.Linear(WIDTH, 1))
     old = model(images())[:, 0]
     model.head = fsb.two_class_head(model.head)
@@ -45,7 +45,7 @@ def test_a_model_with_it_is_studied_as_any_other() -> None:
     assert torch.equal(batch.predicted, (old > 0).long())
 
 
-def test_other_layers_are_refused() -> None:
+def test_other_layers_are_rejected() -> None:
     with pytest.raises(fsb.ArgumentError, match="a Linear with 3 outputs; wanted one output"):
         fsb.two_class_head(nn.Linear(2, 3))
     with pytest.raises(fsb.ArgumentError, match="linear: got a Conv2d"):

@@ -1,4 +1,4 @@
-"""Where the logits are in what a model returns, and which call of which layer gave them."""
+"""Logits in various model outputs, and the layer call that gave them."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ class Auxiliary(nn.Module):
         return main, self.auxiliary(x)
 
 
-def test_an_auxiliary_head_that_runs_last_is_passed_over() -> None:
+def test_an_auxiliary_head_that_runs_last_is_skipped() -> None:
     space = fsb.FeatureSpace(Auxiliary())
     assert torch.equal(space.extract(images()).logits, Auxiliary()(images())[0])
     assert space.notes()["layer"] == "main"
 
 
 class Reused(nn.Module):
-    """One layer runs several times; which call gives the logits is chosen."""
+    """A layer that runs several times; `returned` selects the call that gives the logits."""
 
     def __init__(self, calls: int, returned: int) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class Keyword(Net):
         return self.fc(input=self.body(x))
 
 
-def test_an_input_passed_by_keyword_is_seen() -> None:
+def test_an_input_passed_by_keyword_is_recorded() -> None:
     assert torch.equal(fsb.FeatureSpace(Keyword()).extract(images()).logits, Net()(images()))
 
 
@@ -169,8 +169,8 @@ def test_a_1x1_convolution_before_average_pooling(
     assert space.notes()["features"].startswith("mean over space")
 
 
-def test_pooled_features_that_cancel_are_allowed_the_rounding_of_what_cancelled() -> None:
-    """Means near 0 of numbers near 1000 leave logits that are exact to parts of 1000, not of 0."""
+def test_the_tolerance_of_pooled_features_that_cancel_covers_the_rounding_of_the_inputs() -> None:
+    """Logits of means near 0 of numbers near 1000 have errors relative to 1000, not to 0."""
     x = 1000 * torch.randn(8, 16, 6, 6, generator=torch.Generator().manual_seed(0))
     x = x - x.mean((2, 3), keepdim=True)
     model = Last(nn.Identity(), nn.Conv2d(16, 40, 1, bias=False), lambda y: y.mean((2, 3)))
@@ -181,7 +181,7 @@ def test_pooled_features_that_cancel_are_allowed_the_rounding_of_what_cancelled(
 
 
 def test_a_head_changed_in_place_after_it_ran_is_read_before_the_change() -> None:
-    """Features and outputs are copies, so a body that recycles its buffers does no harm."""
+    """Features and outputs are copies, so a body that reuses its buffers does no harm."""
 
     class Recycling(Net):
         def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is refused, with the reason and what to do; and that nothing is left behind."""
+"""Models without a usable head are rejected with reason and advice, and stay unchanged."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from support.models.nets import CLASSES, WIDTH, Last, Net, images
 from support.models.untouched import state_of
 
 
-def refused(model: nn.Module, *parts: str, x: Tensor | None = None) -> None:
-    """Check that extraction raises HeadError with `parts` in its message, model untouched."""
+def check_rejected(model: nn.Module, *parts: str, x: Tensor | None = None) -> None:
+    """Check that extraction raises HeadError with `parts` in its message, model unchanged."""
     before = state_of(model)
     with pytest.raises(fsb.HeadError) as caught:
         fsb.FeatureSpace(model).extract(images() if x is None else x)
@@ -29,11 +29,13 @@ def refused(model: nn.Module, *parts: str, x: Tensor | None = None) -> None:
 def test_training_mode_names_the_first_module() -> None:
     model = Net()
     model.body[1].train()
-    refused(model, r"training mode .*'body.1' \(Linear\)", r"Call \.eval\(\)", "never changes")
-    refused(Net().train(), r"training mode \(Net\)")
+    check_rejected(
+        model, r"training mode .*'body.1' \(Linear\)", r"Call \.eval\(\)", "never changes"
+    )
+    check_rejected(Net().train(), r"training mode \(Net\)")
 
 
-def test_training_mode_is_refused_after_the_head_was_found_too() -> None:
+def test_training_mode_is_rejected_after_the_head_was_found_too() -> None:
     space = fsb.FeatureSpace(Net())
     space.extract(images())
     space.model.train()
@@ -75,7 +77,7 @@ NO_HEAD = {
 
 @pytest.mark.parametrize(("model", "message"), NO_HEAD.values(), ids=NO_HEAD.keys())
 def test_no_linear_head(model: nn.Module, message: str) -> None:
-    refused(model, message, r"(The last layers seen were|No layer was seen)")
+    check_rejected(model, message, r"(The last layers seen were|No layer was seen)")
 
 
 def test_the_last_five_layers_are_listed_with_their_shapes() -> None:
@@ -88,9 +90,9 @@ def test_the_last_five_layers_are_listed_with_their_shapes() -> None:
 
 
 def test_probabilities_whose_logits_are_not_linear() -> None:
-    refused(Net(torch.sigmoid), "sigmoid of layer 'fc'", "labels", "return the logits")
-    refused(Net(lambda y: (3 * y).softmax(1)), "sum to 1 in every row", "return the logits")
-    refused(
+    check_rejected(Net(torch.sigmoid), "sigmoid of layer 'fc'", "labels", "return the logits")
+    check_rejected(Net(lambda y: (3 * y).softmax(1)), "sum to 1 in every row", "return the logits")
+    check_rejected(
         Net(lambda y: (y / 9).sigmoid()), "'fc', gave other numbers", r"\[0, 1\], as probabilities"
     )
 
@@ -98,17 +100,19 @@ def test_probabilities_whose_logits_are_not_linear() -> None:
 def test_a_single_logit_points_to_the_two_class_head() -> None:
     binary = Last(Net().body, nn.Linear(WIDTH, 1))
     advice = r"two_class_head\(model\.fc\)"
-    refused(binary, r"single logit per image \(shape \(5, 1\)\)", advice)
-    refused(Last(Net().body, nn.Linear(WIDTH, 1), lambda y: y.squeeze(1)), "single logit", advice)
+    check_rejected(binary, r"single logit per image \(shape \(5, 1\)\)", advice)
+    check_rejected(
+        Last(Net().body, nn.Linear(WIDTH, 1), lambda y: y.squeeze(1)), "single logit", advice
+    )
 
 
 def test_token_features() -> None:
     tokens = nn.Sequential(nn.Flatten(2), nn.Linear(4, WIDTH))
     head = nn.Linear(WIDTH, CLASSES)
     words = (r"'head', took shape \(5, 3, 6\)", "token features", "Pool the tokens")
-    refused(Last(tokens, head, lambda y: y.mean(1)), *words)
-    refused(Last(tokens, head, lambda y: y[:, 0]), *words)
-    refused(Last(tokens, head), r"returned shape \(5, 3, 4\) for 5 images", "pools them")
+    check_rejected(Last(tokens, head, lambda y: y.mean(1)), *words)
+    check_rejected(Last(tokens, head, lambda y: y[:, 0]), *words)
+    check_rejected(Last(tokens, head), r"returned shape \(5, 3, 4\) for 5 images", "pools them")
     with pytest.raises(fsb.HeadError, match=r"head='head' took shape \(5, 3, 6\)"):
         fsb.FeatureSpace(Last(tokens, head, lambda y: y.mean(1)), "head").extract(images())
 
@@ -125,10 +129,10 @@ SHAPES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
 
 @pytest.mark.parametrize(("output", "message"), SHAPES.values(), ids=SHAPES.keys())
 def test_outputs_that_are_no_logits(output: Callable[[Tensor], Any], message: str) -> None:
-    refused(Net(output), message)
+    check_rejected(Net(output), message)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit")  # deprecated, and what we refuse
+@pytest.mark.filterwarnings("ignore:.*torch.jit")  # deprecated, and rejected here
 def test_torch_script() -> None:
     model = torch.jit.trace(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval(), images())
     with pytest.raises(fsb.HeadError, match=r"TorchScript.*Pass the nn.Module"):
@@ -136,7 +140,7 @@ def test_torch_script() -> None:
 
 
 class CustomLinear(nn.Linear):
-    """A Linear by class only: cosine logits."""
+    """A subclass of Linear that computes cosine logits."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(F.normalize(x), F.normalize(self.weight))
@@ -157,7 +161,7 @@ def test_a_linear_layer_that_computes_something_else() -> None:
 
 
 class Failing(Net):
-    """Raises in the middle of its forward pass, when told to."""
+    """A model that raises in the middle of its forward pass if `error` is set."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -175,13 +179,13 @@ def test_an_exception_in_the_model_leaves_no_hook_and_no_mode(error: BaseExcepti
     model = Failing(error)
     space = fsb.FeatureSpace(model)
     before = state_of(model)
-    for found in (False, True):
+    for head_is_known in (False, True):
         with pytest.raises(type(error)):
             space.extract(images())
         assert state_of(model) == before
         assert torch.is_grad_enabled()
         assert not torch.utils._python_dispatch._get_current_dispatch_mode()
-        if not found:
+        if not head_is_known:
             model.error = None
             space.extract(images())
             model.error = error
@@ -195,7 +199,7 @@ def test_an_error_that_a_wrong_dtype_causes_gets_a_hint() -> None:
 
 def test_the_head_is_not_known_before_the_first_batch() -> None:
     space = fsb.FeatureSpace(Net())
-    for ask in (lambda: space.head, lambda: space.domain, lambda: space.fingerprint, space.notes):
+    for read in (lambda: space.head, lambda: space.domain, lambda: space.fingerprint, space.notes):
         with pytest.raises(fsb.HeadError, match=r"Call extract\(images\) first"):
-            ask()
+            read()
     assert fsb.FeatureSpace(Net(), domain="nonnegative").domain == fsb.Domain.nonnegative()

@@ -1,4 +1,4 @@
-"""The families of torchvision, with random weights; run by ``tox -e torchvision`` alone."""
+"""Families of torchvision, with random weights; run only by ``tox -e torchvision``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.torchvision
 
 
 class Expected(NamedTuple):
-    """The head's dotted name, whether its inputs are nonnegative by structure, the image's size."""
+    """Head's dotted name, whether its inputs are provably nonnegative, and the image size."""
 
     layer: str
     nonnegative: bool
@@ -47,8 +47,8 @@ FAMILIES = {
 }
 
 
-def built(name: str) -> nn.Module:
-    """Return the model in eval mode, its batch norms fed once so that signals do not die out."""
+def build_model(name: str) -> nn.Module:
+    """Return the model in eval mode, after one batch so that batch norms keep signals alive."""
     models = importlib.import_module("torchvision.models")
     settings = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     torch.manual_seed(0)
@@ -66,7 +66,7 @@ def images(size: int) -> Tensor:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_features_and_head_of(name: str) -> None:
-    expected, model = FAMILIES[name], built(name)
+    expected, model = FAMILIES[name], build_model(name)
     x, before = images(expected.size), state_of(model)
     space = fsb.FeatureSpace(model)
     batch = space.extract(x)
@@ -82,8 +82,8 @@ def test_features_and_head_of(name: str) -> None:
     torch.testing.assert_close(exact, batch.logits.double(), rtol=1e-4, atol=1e-4)
 
 
-def test_a_squeeze_net_is_refused_for_the_relu_after_its_last_convolution() -> None:
-    model = built("squeezenet1_1")
+def test_a_squeeze_net_is_rejected_for_the_relu_after_its_last_convolution() -> None:
+    model = build_model("squeezenet1_1")
     with pytest.raises(
         fsb.HeadError, match=r"'classifier.1', gave other numbers.*classifier.2 \(R"
     ):

@@ -1,4 +1,4 @@
-"""``W z + b`` against the model's logits: what passes, what raises, and how tight that is."""
+"""Verification of ``W z + b`` against the model's logits: what passes, what raises, tightness."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import fsboundary as fsb
 from fsboundary.models import linear_maps
-from fsboundary.models.linear_maps import Reading
+from fsboundary.models.linear_maps import LayerCall
 from support.models.nets import CLASSES, WIDTH, Last, Net, images
 
 
@@ -41,7 +41,7 @@ def test_a_layer_that_was_replaced_raises() -> None:
 
 
 class Scaled(Net):
-    """Multiplies its logits by a factor that can be changed later."""
+    """A model that multiplies its logits by a factor that can be changed."""
 
     factor = 1.0
 
@@ -59,7 +59,7 @@ class Scaled(Net):
     ],
     ids=str,
 )
-def test_a_factor_beside_the_rounding_is_noticed(
+def test_a_factor_larger_than_rounding_is_detected(
     dtype: torch.dtype, small: float, large: float
 ) -> None:
     model = Scaled().to(dtype)
@@ -95,7 +95,7 @@ def test_true_heads_pass_whatever_their_width_and_precision(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_is_allowed_for(dtype: torch.dtype) -> None:
+def test_autocast_is_tolerated(dtype: torch.dtype) -> None:
     head = nn.Linear(200, 20)
     for output in (lambda y: y, lambda y: y.float()):
         space = fsb.FeatureSpace(Last(nn.Identity(), head, output))
@@ -106,8 +106,8 @@ def test_autocast_is_allowed_for(dtype: torch.dtype) -> None:
         assert batch.features.dtype == torch.float32
 
 
-def reading(width: int, dtype: torch.dtype, convolution: bool = False) -> Reading:
-    return Reading(
+def layer_call(width: int, dtype: torch.dtype, convolution: bool = False) -> LayerCall:
+    return LayerCall(
         layer="fc",
         features=torch.ones(2, width, dtype=dtype),
         outputs=torch.ones(2, 3, dtype=dtype),
@@ -117,18 +117,22 @@ def reading(width: int, dtype: torch.dtype, convolution: bool = False) -> Readin
     )
 
 
-def test_the_tolerance_is_what_its_page_says() -> None:
+def test_the_tolerance_is_that_of_the_module_docstring() -> None:
     u32, u64 = 2.0**-24, 2.0**-53
-    assert linear_maps.share(reading(4, torch.float32)) == pytest.approx(8 * (u32 + u64))
+    assert linear_maps.relative_tolerance(layer_call(4, torch.float32)) == pytest.approx(
+        8 * (u32 + u64)
+    )
     wide = 8 * 1025**0.5 * (u32 + u64)
-    assert linear_maps.share(reading(1023, torch.float32)) == pytest.approx(wide)
-    assert linear_maps.share(reading(4, torch.float64)) == pytest.approx(16 * u64)
+    assert linear_maps.relative_tolerance(layer_call(1023, torch.float32)) == pytest.approx(wide)
+    assert linear_maps.relative_tolerance(layer_call(4, torch.float64)) == pytest.approx(16 * u64)
     for half in (torch.bfloat16, torch.float16):
         added = 3 * torch.finfo(half).eps
-        assert linear_maps.share(reading(4, half)) == pytest.approx(8 * (u32 + u64) + added)
-        assert linear_maps.share(reading(4, torch.float32), half) > added
-    bound = linear_maps.allowed(
-        reading(4, torch.float64),
+        assert linear_maps.relative_tolerance(layer_call(4, half)) == pytest.approx(
+            8 * (u32 + u64) + added
+        )
+        assert linear_maps.relative_tolerance(layer_call(4, torch.float32), half) > added
+    bound = linear_maps.logit_tolerance(
+        layer_call(4, torch.float64),
         -torch.ones(3, 4).double(),
         torch.ones(3).double(),
         torch.ones(2, 3),
@@ -144,18 +148,20 @@ def default_precision() -> Iterator[None]:
 
 @pytest.mark.usefixtures("default_precision")
 @pytest.mark.parametrize(("precision", "eps"), [("high", 2.0**-10), ("medium", 2.0**-7)])
-def test_reduced_precision_of_products_is_allowed_for(precision: str, eps: float) -> None:
-    exact = linear_maps.share(reading(9, torch.float32))
-    double = linear_maps.share(reading(9, torch.float64))
+def test_reduced_precision_of_products_is_tolerated(precision: str, eps: float) -> None:
+    exact = linear_maps.relative_tolerance(layer_call(9, torch.float32))
+    double = linear_maps.relative_tolerance(layer_call(9, torch.float64))
     torch.set_float32_matmul_precision(precision)
-    assert linear_maps.share(reading(9, torch.float32)) == pytest.approx(exact + 2 * eps)
-    assert linear_maps.share(reading(9, torch.float64)) == double
+    assert linear_maps.relative_tolerance(layer_call(9, torch.float32)) == pytest.approx(
+        exact + 2 * eps
+    )
+    assert linear_maps.relative_tolerance(layer_call(9, torch.float64)) == double
     space = fsb.FeatureSpace(Last(nn.Identity(), nn.Linear(512, 100)))
     assert space.extract(torch.randn(256, 512)).ok.all()
 
 
 class Settings:
-    """Stands in for one of torch's backends before 2.9, which had no ``fp32_precision``."""
+    """A torch backend as before 2.9, without ``fp32_precision``."""
 
     def __init__(self, allow_tf32: bool) -> None:
         self.allow_tf32 = allow_tf32
@@ -172,13 +178,13 @@ def test_the_settings_of_older_torch_are_read(monkeypatch: pytest.MonkeyPatch, a
     assert linear_maps._product_precision("cpu", False) == ("bf16" if allow else "")
 
 
-def test_cudnn_rounds_convolutions_by_a_setting_of_its_own() -> None:
+def test_cudnn_has_a_separate_precision_setting_for_convolutions() -> None:
     assert linear_maps._product_precision("cuda", True) == torch.backends.cudnn.conv.fp32_precision
     plain = torch.backends.cuda.matmul.fp32_precision
     assert linear_maps._product_precision("cuda", False) == plain
 
 
-def test_verification_reads_rows_beside_those_that_are_not_finite() -> None:
+def test_finite_rows_are_verified_next_to_rows_that_are_not() -> None:
     model = Scaled()
     space = fsb.FeatureSpace(model)
     x = images()

@@ -1,4 +1,4 @@
-"""Compiled and parallel wrappers: the eager model inside is run, and nothing is left changed."""
+"""Compiled and parallel wrappers: the eager model inside runs, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from support.models.nets import Last, Net, images
 from support.models.untouched import state_of
 
 
-def same_as_plain(model: nn.Module) -> fsb.FeatureSpace:
-    """Extract through `model`, a wrapped Net, and compare with the plain one."""
+def check_same_as_plain(model: nn.Module) -> fsb.FeatureSpace:
+    """Extract features with `model`, a wrapped Net, and compare them with those of a plain Net."""
     space = fsb.FeatureSpace(model)
     plain = fsb.FeatureSpace(Net()).extract(images())
-    for _ in range(2):  # finding the head, then knowing it
+    for _ in range(2):  # first the head is searched, then it is known
         before = state_of(model)
         batch = space.extract(images())
         assert state_of(model) == before
@@ -28,7 +28,7 @@ def same_as_plain(model: nn.Module) -> fsb.FeatureSpace:
 
 
 def test_a_compiled_model() -> None:
-    space = same_as_plain(torch.compile(Net(), backend="eager"))
+    space = check_same_as_plain(torch.compile(Net(), backend="eager"))
     assert space.notes()["layer"] == "fc"
     assert space.fingerprint == fsb.FeatureSpace(Net()).extract(images()).fingerprint
 
@@ -37,18 +37,18 @@ def test_a_model_compiled_in_place() -> None:
     model = Net()
     model.compile(backend="eager")
     compiled = model._compiled_call_impl
-    model(images())  # compiles it, without hooks
-    same_as_plain(model)
+    model(images())  # compiles it without hooks
+    check_same_as_plain(model)
     assert model._compiled_call_impl is compiled
 
 
 def test_a_model_compiled_in_place_without_stances(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in torch before 2.6, which has no ``set_stance``."""
+    """Torch before 2.6 has no ``set_stance``."""
     monkeypatch.delattr(torch.compiler, "set_stance", raising=False)
     model = Net()
     model.compile(backend="eager")
     model(images())
-    same_as_plain(model)
+    check_same_as_plain(model)
 
 
 def test_a_compiled_part_that_holds_the_head() -> None:
@@ -75,16 +75,16 @@ def test_compiled_code_runs_compiled_again_afterwards() -> None:
 
 
 def test_data_parallel() -> None:
-    model = nn.DataParallel(Net())  # the wrapper itself is in training mode: it has no say
+    model = nn.DataParallel(Net())  # only the wrapper is in training mode, which has no effect
     assert model.training
-    assert same_as_plain(model).notes()["layer"] == "fc"
+    assert check_same_as_plain(model).notes()["layer"] == "fc"
     assert fsb.FeatureSpace(model, "module.fc").extract(images()).ok.all()
     assert fsb.FeatureSpace(model, "fc").extract(images()).ok.all()
     assert fsb.FeatureSpace(model, model.module.fc).extract(images()).ok.all()
 
 
 def test_a_compiled_model_inside_data_parallel() -> None:
-    same_as_plain(nn.DataParallel(torch.compile(Net(), backend="eager")))
+    check_same_as_plain(nn.DataParallel(torch.compile(Net(), backend="eager")))
 
 
 @pytest.fixture
@@ -100,10 +100,10 @@ def one_process() -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_process")
 def test_distributed_data_parallel() -> None:
-    same_as_plain(nn.parallel.DistributedDataParallel(Net()))
+    check_same_as_plain(nn.parallel.DistributedDataParallel(Net()))
 
 
-def test_one_extractor_serves_several_models_and_forgets_them() -> None:
+def test_one_extractor_serves_several_models_and_releases_them() -> None:
     from fsboundary.builtin.head_input import HeadInput
 
     extractor = HeadInput()

@@ -1,4 +1,4 @@
-"""What the tests of feature spaces share."""
+"""Fixtures of the tests of feature spaces."""
 
 from support.models.threads import one_thread
 

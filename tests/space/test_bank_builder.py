@@ -1,4 +1,4 @@
-"""FeatureSpace.bank: in memory, on disk, resumed, and refused."""
+"""FeatureSpace.bank: in memory, on disk, resumed and rejected."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Loader = Iterable[Any]
 
 
 class Interrupted(Exception):
-    """What a loader raises that is cut short."""
+    """Exception of a loader that is interrupted."""
 
 
-def cut(batches: Loader, after: int) -> Iterator[Any]:
-    """Yield some batches and stop as a process does that is ended."""
+def interrupt(batches: Loader, after: int) -> Iterator[Any]:
+    """Yield `after` batches, then raise Interrupted."""
     for number, batch in enumerate(batches):
         if number == after:
             break
@@ -42,23 +42,23 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "bank"
 
 
-def _begun(path: Path, after: int, batches: Loader | None = None) -> None:
-    """Leave an unfinished bank of `after` batches, of which whole chunks count."""
+def _begin(path: Path, after: int, batches: Loader | None = None) -> None:
+    """Leave an unfinished bank of `after` batches, of which only whole chunks count."""
     with pytest.raises(Interrupted):
-        space().bank(cut(loader() if batches is None else batches, after), path)
+        space().bank(interrupt(loader() if batches is None else batches, after), path)
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_a_bank_holds_what_extract_gives(path: Path, on_disk: bool) -> None:
-    made = space()
-    bank = made.bank(loader(), path if on_disk else None)
-    wanted = made.extract(images(), batch_size=BATCH)
+def test_a_bank_contains_the_features_of_extract(path: Path, on_disk: bool) -> None:
+    feature_space = space()
+    bank = feature_space.bank(loader(), path if on_disk else None)
+    wanted = feature_space.extract(images(), batch_size=BATCH)
     assert torch.equal(bank.features, wanted.features)
     assert bank.labels is not None
     assert torch.equal(bank.labels, labels())
     assert torch.equal(bank.ids, torch.arange(ROWS))
     assert bank.fingerprint == wanted.fingerprint
-    assert bank.info.layer == made.notes()["layer"]
+    assert bank.info.layer == feature_space.notes()["layer"]
     assert bank.info.domain == "nonnegative"
     assert "head_input" in bank.info.extractor
 
@@ -114,13 +114,13 @@ def test_the_progress_bar_is_on_standard_error_and_only_if_asked_for(
 @pytest.mark.parametrize("after", range(13))
 def test_a_resumed_bank_is_the_uninterrupted_one_bit_for_bit(tmp_path: Path, after: int) -> None:
     space().bank(loader(), tmp_path / "whole")
-    _begun(tmp_path / "cut", after)
+    _begin(tmp_path / "cut", after)
     space().bank(loader(), tmp_path / "cut")
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
-def test_what_is_held_is_not_computed_again(path: Path) -> None:
-    _begun(path, 9)  # 36 rows, of which 32 lie in whole chunks
+def test_stored_features_are_not_recomputed(path: Path) -> None:
+    _begin(path, 9)  # 36 rows, of which 32 are in whole chunks
     again = model()
     fsb.FeatureSpace(again).bank(loader(), path)
     first_and_last = 2 * BATCH
@@ -143,13 +143,13 @@ def test_batches_of_different_sizes(tmp_path: Path, sizes: list[int], after: int
     batches = images().split(sizes)
     whole = space().bank(batches, tmp_path / "whole")
     assert torch.equal(whole.features, space().bank(batches).features)
-    _begun(tmp_path / "cut", min(after, len(sizes)), batches)
+    _begin(tmp_path / "cut", min(after, len(sizes)), batches)
     space().bank(batches, tmp_path / "cut")
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
 def test_an_unfinished_bank_cannot_be_opened(path: Path) -> None:
-    _begun(path, 5)
+    _begin(path, 5)
     with pytest.raises(DataError, match=r"an unfinished bank \(16 rows so far\).*called as before"):
         FeatureBank.open(path)
 
@@ -159,36 +159,36 @@ def test_an_unfinished_bank_cannot_be_opened(path: Path) -> None:
 )
 def test_a_torn_line_of_the_journal_does_not_count(tmp_path: Path, torn: bytes) -> None:
     space().bank(loader(), tmp_path / "whole")
-    _begun(tmp_path / "cut", 5)
+    _begin(tmp_path / "cut", 5)
     journal = tmp_path / "cut" / "features" / "batches.jsonl"
     journal.write_bytes(journal.read_bytes() + torn)
     space().bank(loader(), tmp_path / "cut")
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
-def test_a_damaged_line_of_the_journal_is_refused(path: Path) -> None:
-    _begun(path, 9)
+def test_a_damaged_line_of_the_journal_is_rejected(path: Path) -> None:
+    _begin(path, 9)
     journal = path / "features" / "batches.jsonl"
     journal.write_bytes(journal.read_bytes().replace(b"rows", b"r\0ws", 1))
     with pytest.raises(DataError, match=r"batches.jsonl: a damaged line"):
         space().bank(loader(), path)
 
 
-def _moved() -> Loader:
+def _swap_batches() -> Loader:
     batches = loader()
     batches[2], batches[3] = batches[3], batches[2]
     return batches
 
 
-def _relabelled() -> Loader:
+def _change_labels() -> Loader:
     batches = loader()
     batches[2] = (batches[2][0], batches[2][1] + 1)
     return batches
 
 
 OTHER: list[tuple[Callable[[], Loader], str]] = [
-    (_moved, r"batch 2 of the loader \(rows 8 to 11\) is not the one.*shuffling sampler"),
-    (_relabelled, r"batch 2 of the loader \(rows 8 to 11\) is not the one"),
+    (_swap_batches, r"batch 2 of the loader \(rows 8 to 11\) is not the one.*shuffling sampler"),
+    (_change_labels, r"batch 2 of the loader \(rows 8 to 11\) is not the one"),
     (lambda: loader(batch=2), r"batch 0 of the loader \(rows 0 to 1\) is not the one.*batch size"),
     (lambda: images().split(BATCH), r"batch 0 of the loader \(rows 0 to 3\) is not the one"),
     (lambda: loader()[:2], "the loader ended after 2 batches; the bank holds"),
@@ -197,11 +197,11 @@ OTHER: list[tuple[Callable[[], Loader], str]] = [
 
 @pytest.mark.parametrize("after", [9, 99])
 @pytest.mark.parametrize(("other", "message"), OTHER)
-def test_other_images_or_another_order_are_refused(
+def test_other_images_or_another_order_are_rejected(
     path: Path, after: int, other: Callable[[], Loader], message: str
 ) -> None:
     if after < len(loader()):
-        _begun(path, after)
+        _begin(path, after)
     else:
         space().bank(loader(), path)
     before = content(path)
@@ -210,7 +210,7 @@ def test_other_images_or_another_order_are_refused(
     assert content(path) == before
 
 
-def test_a_loader_that_goes_on_is_refused(path: Path) -> None:
+def test_a_loader_that_goes_on_is_rejected(path: Path) -> None:
     space().bank(loader(40), path)
     with pytest.raises(DataError, match="the loader goes on after row 39, where it ended"):
         space().bank([*loader(40), *loader(4)], path)
@@ -218,34 +218,36 @@ def test_a_loader_that_goes_on_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [5, 99])
-def test_a_bank_of_another_head_is_refused_with_both_fingerprints(path: Path, after: int) -> None:
+def test_a_bank_of_another_head_is_rejected_with_both_fingerprints(path: Path, after: int) -> None:
     if after < len(loader()):
-        _begun(path, after)
+        _begin(path, after)
     else:
         space().bank(loader(), path)
-    own, other = space(), fsb.FeatureSpace(model(seed=1))
-    own.extract(images()), other.extract(images())
-    message = f"another head.*fingerprint is {own.fingerprint}, this space's is {other.fingerprint}"
+    first, other = space(), fsb.FeatureSpace(model(seed=1))
+    first.extract(images()), other.extract(images())
+    message = (
+        f"another head.*fingerprint is {first.fingerprint}, this space's is {other.fingerprint}"
+    )
     before = content(path)
     with pytest.raises(DataError, match=message):
         fsb.FeatureSpace(model(seed=1)).bank(loader(), path)
     assert content(path) == before
 
 
-def test_another_head_is_refused_before_anything_was_kept(path: Path) -> None:
-    _begun(path, 1)
+def test_another_head_is_rejected_before_anything_was_stored(path: Path) -> None:
+    _begin(path, 1)
     with pytest.raises(DataError, match="a bank of another head"):
         fsb.FeatureSpace(model(seed=1)).bank(loader(), path)
 
 
-def test_another_body_under_the_same_head_is_refused(path: Path) -> None:
-    _begun(path, 5)
+def test_another_body_under_the_same_head_is_rejected(path: Path) -> None:
+    _begin(path, 5)
     with pytest.raises(DataError, match=r"features of batch 0 \(rows 0 to 3\) differ by up to \d"):
         fsb.FeatureSpace(model(body_seed=1)).bank(loader(), path)
 
 
 def test_a_body_that_changed_later_is_seen_at_the_last_batch(path: Path) -> None:
-    """The first batch is computed alike, the last one held is not."""
+    """The first batch gives the same features, the last stored one does not."""
 
     class Later(nn.Module):
         calls = 0
@@ -254,14 +256,14 @@ def test_a_body_that_changed_later_is_seen_at_the_last_batch(path: Path) -> None
             self.calls += 1
             return x if self.calls == 1 else x + 1
 
-    _begun(path, 5)
+    _begin(path, 5)
     changed = fsb.FeatureSpace(model(), preprocess=Later().eval())
     with pytest.raises(DataError, match=r"features of batch 3 \(rows 12 to 15\) differ"):
         changed.bank(loader(), path)
 
 
 def test_a_damaged_last_chunk_is_seen_on_resuming(path: Path) -> None:
-    _begun(path, 5)
+    _begin(path, 5)
     (path / "features" / "c" / "1" / "0").write_bytes(b"")
     with pytest.raises(DataError, match=r"'features', chunk 1 \(rows 8 to 15\) is damaged"):
         space().bank(loader(), path)
@@ -286,18 +288,18 @@ SHUFFLING: list[tuple[Callable[[], Loader], str]] = [
 
 
 @pytest.mark.parametrize(("make", "message"), SHUFFLING)
-def test_shuffling_samplers_are_refused_by_name(
+def test_shuffling_samplers_are_rejected_by_name(
     path: Path, make: Callable[[], Loader], message: str
 ) -> None:
     with pytest.raises(ArgumentError, match=f"loader: got {message}; wanted.*pass shuffle=False"):
         space().bank(make(), path)
     assert not path.exists()
-    assert len(space().bank(make())) in (ROWS, 9)  # in memory nothing is resumed
+    assert len(space().bank(make())) in (ROWS, 9)  # banks in memory are not resumed
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_features_that_are_not_finite_are_refused_by_row(
+def test_features_that_are_not_finite_are_rejected_by_row(
     path: Path, on_disk: bool, bad: float
 ) -> None:
     batches = loader()
@@ -305,7 +307,7 @@ def test_features_that_are_not_finite_are_refused_by_row(
     spoilt[6][0][1] = spoilt[6][0][3] = bad
     with pytest.raises(DataError, match=r"of 2 images, at rows 25, 27 \(counted from 0\)"):
         space().bank(spoilt, path if on_disk else None)
-    if on_disk:  # the mended loader goes on after the chunks that were written
+    if on_disk:  # the fixed loader continues after the chunks that were written
         again = model()
         bank = fsb.FeatureSpace(again).bank(batches, path)
         assert again.seen == 2 * BATCH + ROWS - 24
@@ -313,8 +315,8 @@ def test_features_that_are_not_finite_are_refused_by_row(
 
 
 BAD: list[tuple[Callable[[], Any], str]] = [
-    (list, "loader: got no images; wanted one batch"),
-    (lambda: iter([]), "loader: got no images.*once only"),
+    (list, "loader: got no images; wanted at least one batch"),
+    (lambda: iter([]), "loader: got no images.*only once"),
     (images, "loader: got a Tensor.*extract"),
     (lambda: 3, "loader: got a int; wanted an iterable"),
     (lambda: [{"image": images()}], "loader: got a batch that is a dict; wanted images, or"),
@@ -333,9 +335,9 @@ def test_bad_loaders(path: Path, on_disk: bool, make: Callable[[], Any], message
         space().bank(make(), path if on_disk else None)
 
 
-def test_a_folder_of_something_else_is_left_alone(path: Path) -> None:
+def test_a_folder_of_something_else_is_not_modified(path: Path) -> None:
     path.mkdir()
-    space().bank(loader(), path)  # an empty folder will do
+    space().bank(loader(), path)  # an empty folder is accepted
     assert len(FeatureBank.open(path)) == ROWS
     other = path.with_name("other")
     other.mkdir()
@@ -345,13 +347,15 @@ def test_a_folder_of_something_else_is_left_alone(path: Path) -> None:
     assert content(other) == {"thesis.txt": b"words"}
 
 
-def test_a_saved_bank_is_not_gone_on_with(path: Path) -> None:
+def test_a_saved_bank_is_not_continued(path: Path) -> None:
     space().bank(loader()).save(path)
-    with pytest.raises(DataError, match=r"that no loader was streamed to.*FeatureBank.open"):
+    with pytest.raises(
+        DataError, match=r"a bank that was not built from a loader.*FeatureBank.open"
+    ):
         space().bank(loader(), path)
 
 
-def test_the_global_generator_is_left_alone(path: Path) -> None:
+def test_the_global_generator_is_not_used(path: Path) -> None:
     before = torch.random.get_rng_state()
     space().bank(loader(), path)
     assert torch.equal(torch.random.get_rng_state(), before)

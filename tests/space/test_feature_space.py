@@ -1,4 +1,4 @@
-"""FeatureSpace itself: arguments, batches, statuses, gradients, fingerprints, notes."""
+"""FeatureSpace: arguments, batches, statuses, gradients, fingerprints and notes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_batches_do_not_change_the_result(batch_size: int) -> None:
             assert value == other
 
 
-def test_what_a_batch_holds() -> None:
+def test_contents_of_a_batch() -> None:
     model = Net()
     batch = fsb.FeatureSpace(model).extract(images())
     assert batch.features.shape == (5, WIDTH)
@@ -40,7 +40,7 @@ def test_what_a_batch_holds() -> None:
     assert not batch.disagrees.any()
 
 
-def test_the_class_is_that_of_float64_logits_and_disagreement_is_told() -> None:
+def test_the_class_is_that_of_float64_logits_and_disagreement_is_reported() -> None:
     """In bfloat16 logits of 256 and 257 are the same number; in float64 they are not."""
     head = nn.Linear(1, 2)
     with torch.no_grad():
@@ -54,7 +54,7 @@ def test_the_class_is_that_of_float64_logits_and_disagreement_is_told() -> None:
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_a_row_that_is_not_finite_fails_alone(bad: float) -> None:
+def test_only_the_row_that_is_not_finite_fails(bad: float) -> None:
     x = images()
     x[2] = bad
     clean = fsb.FeatureSpace(Net()).extract(images())
@@ -70,7 +70,7 @@ def test_a_row_that_is_not_finite_fails_alone(bad: float) -> None:
             batch.raise_for_status()
 
 
-def test_logits_that_overflow_fail_alone() -> None:
+def test_only_rows_with_logits_that_overflow_fail() -> None:
     model = Net().half()
     x = images().half()
     x[0] = 3e4
@@ -79,7 +79,7 @@ def test_logits_that_overflow_fail_alone() -> None:
     assert batch.status.tolist() == [fsb.Status.NOT_FINITE, 0, 0, 0, 0]
 
 
-def test_logits_that_overflow_beside_finite_features_fail_alone() -> None:
+def test_only_rows_with_logits_that_overflow_fail_if_features_are_finite() -> None:
     head = nn.Linear(3, CLASSES)
     with torch.no_grad():
         head.weight.fill_(2.0)
@@ -90,7 +90,7 @@ def test_logits_that_overflow_beside_finite_features_fail_alone() -> None:
     assert batch.status.tolist() == [0, fsb.Status.NOT_FINITE, 0, 0]
 
 
-def test_a_first_batch_without_a_finite_row_says_so() -> None:
+def test_a_first_batch_without_a_finite_row_is_an_error() -> None:
     space = fsb.FeatureSpace(Net())
     with pytest.raises(fsb.HeadError, match=r"all 3 rows .*\(rows 0, 1, 2\)"):
         space.extract(images(3) * torch.nan)
@@ -102,9 +102,9 @@ def test_a_first_batch_without_a_finite_row_says_so() -> None:
 
 def test_no_images() -> None:
     space = fsb.FeatureSpace(Net())
-    for ask in (space.extract, space.features, space.logits):
+    for method in (space.extract, space.features, space.logits):
         with pytest.raises(fsb.HeadError, match=r"head is not known yet"):
-            ask(images(0))
+            method(images(0))
     full = space.extract(images())
     empty = space.extract(images(0))
     assert empty.fingerprint == full.fingerprint
@@ -125,15 +125,15 @@ WRONG_IMAGES = {
 
 
 @pytest.mark.parametrize(("x", "message"), WRONG_IMAGES.values(), ids=WRONG_IMAGES.keys())
-def test_images_that_are_refused(x: Any, message: str) -> None:
+def test_images_that_are_rejected(x: Any, message: str) -> None:
     space = fsb.FeatureSpace(Net())
-    for ask in (space.extract, space.features, space.logits):
+    for method in (space.extract, space.features, space.logits):
         with pytest.raises(fsb.ArgumentError, match=message):
-            ask(x)
+            method(x)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, True, None])
-def test_batch_sizes_that_are_refused(size: Any) -> None:
+def test_batch_sizes_that_are_rejected(size: Any) -> None:
     with pytest.raises(fsb.ArgumentError, match=r"batch_size: got .*a positive integer"):
         fsb.FeatureSpace(Net()).extract(images(), batch_size=size)
 
@@ -151,12 +151,12 @@ WRONG_ARGUMENTS = {
 @pytest.mark.parametrize(
     ("arguments", "message"), WRONG_ARGUMENTS.values(), ids=WRONG_ARGUMENTS.keys()
 )
-def test_arguments_that_are_refused(arguments: dict[str, Any], message: str) -> None:
+def test_arguments_that_are_rejected(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(fsb.ArgumentError, match=message):
         fsb.FeatureSpace(**{"model": Net(), **arguments})
 
 
-def test_a_head_beside_an_extractor_instance_is_refused() -> None:
+def test_a_head_together_with_an_extractor_instance_is_rejected() -> None:
     from fsboundary.builtin.head_input import HeadInput
 
     with pytest.raises(fsb.ArgumentError, match=r"pass them to HeadInput\(\.\.\.\)"):
@@ -165,7 +165,7 @@ def test_a_head_beside_an_extractor_instance_is_refused() -> None:
 
 
 class Conditioned(nn.Module):
-    """Takes a per-image shift, a setting and a shared table beside the images."""
+    """A model with a per-image shift, a setting and a shared table as further arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ def test_preprocess_is_applied_inside_and_gradients_pass_through(preprocess: Any
     assert x.grad.abs().sum() > 0
 
 
-def test_preprocess_in_training_mode_is_refused() -> None:
+def test_preprocess_in_training_mode_is_rejected() -> None:
     space = fsb.FeatureSpace(Net(), preprocess=nn.Sequential(Half(), nn.Dropout()))
     with pytest.raises(fsb.HeadError, match=r"preprocess is in training mode.*\.eval\(\) on prep"):
         space.extract(images())
@@ -271,7 +271,7 @@ def test_batches_go_to_the_device_of_the_model() -> None:
     assert device_of(nn.BatchNorm1d(2, affine=False, device=there), here) == there
 
 
-def test_the_fingerprint_tells_heads_layers_and_extractors_apart() -> None:
+def test_the_fingerprint_distinguishes_heads_layers_and_extractors() -> None:
     first = fsb.FeatureSpace(Net()).extract(images())
     assert fsb.FeatureSpace(Net()).extract(images(3)).fingerprint == first.fingerprint
     other = Net()
@@ -280,17 +280,17 @@ def test_the_fingerprint_tells_heads_layers_and_extractors_apart() -> None:
     assert fsb.FeatureSpace(other).extract(images()).fingerprint != first.fingerprint
     renamed = Last(Net().body, Net().fc)
     assert fsb.FeatureSpace(renamed).extract(images()).fingerprint != first.fingerprint
-    mine = fsb.FeatureSpace(Net(), extractor=Body()).extract(images())
-    assert mine.fingerprint != first.fingerprint
+    custom = fsb.FeatureSpace(Net(), extractor=Body()).extract(images())
+    assert custom.fingerprint != first.fingerprint
     again = fsb.FeatureSpace(Net(), extractor=Body()).extract(images())
-    assert mine.fingerprint == again.fingerprint  # no address in it
+    assert custom.fingerprint == again.fingerprint  # it contains no address
 
 
 class Body(fsb.FeatureExtractor):
-    """An extractor of a user's own, without a repr; may cut its features."""
+    """A user-defined extractor without a repr, which may drop its first `cut` features."""
 
     def __init__(self, cut: int = 0) -> None:
-        self.cut, self.fitted = cut, 0
+        self.cut, self.num_fitted = cut, 0
 
     def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
         z = model.body(images)
@@ -300,19 +300,19 @@ class Body(fsb.FeatureExtractor):
         return fsb.LinearHead(model.fc.weight, model.fc.bias)
 
     def fit(self, model: nn.Module, loader: Any) -> Body:
-        self.fitted = sum(len(x) for x in loader)
+        self.num_fitted = sum(len(x) for x in loader)
         return self
 
 
-def test_an_extractor_of_ones_own() -> None:
+def test_a_user_defined_extractor() -> None:
     extractor = Body()
     space = fsb.FeatureSpace(Net(), extractor=extractor)
     batch = space.extract(images())
     torch.testing.assert_close(batch.logits, Net()(images()))
     assert space.domain == fsb.Domain.unbounded()
-    assert set(space.notes()) == {"domain", "observed minimum"}
+    assert set(space.notes()) == {"domain", "observed minimum", "residual"}
     assert space.fit([images(), images(3)]) is space
-    assert extractor.fitted == 8
+    assert extractor.num_fitted == 8
     with pytest.raises(fsb.PluginError, match=r"features \(5, 5\) .* wanted \(5, 6\)"):
         fsb.FeatureSpace(Net(), extractor=Body(cut=1)).extract(images())
 
@@ -327,7 +327,7 @@ def test_progress_is_shown_only_when_asked_for(capfd: pytest.CaptureFixture[str]
     assert "5/5" in err
 
 
-def test_notes_say_what_was_found() -> None:
+def test_notes_report_the_head_and_the_domain() -> None:
     space = fsb.FeatureSpace(Net())
     space.extract(images())
     notes = space.notes()

@@ -1,4 +1,4 @@
-"""Heads that are fitted, their fidelity, and heads that are claimed and checked."""
+"""Fitted heads and their fidelity, and checks of the heads that extractors claim."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.models.nets import CLASSES, Net, images
 
 
 class Pixels(fsb.FeatureExtractor):
-    """The pixels themselves, with a fitted head; it notes what it was shown."""
+    """Pixels as features, with a fitted head; records the batches that it is fitted on."""
 
     surrogate = True
 
@@ -43,20 +43,20 @@ def rows(tensors: Iterable[Tensor]) -> set[bytes]:
     return {row.numpy().tobytes() for batch in tensors for row in batch}
 
 
-def test_held_out_images_are_never_shown_and_are_told() -> None:
+def test_held_out_images_are_never_shown_and_are_counted() -> None:
     every, extractor = images(300), Pixels()
     space = fsb.FeatureSpace(Net(), extractor=extractor)
     assert (space.surrogate, space.fidelity) == (True, None)
     assert space.fit(every.split(40)) is space
     shown = rows(extractor.shown)
-    held = torch.stack([row for row in every if row.numpy().tobytes() not in shown])
-    assert 0.1 * len(every) < len(held) < 0.3 * len(every)
-    batch = space.extract(held)
-    # the definition, spelt out: the model's class against the fitted head's
-    agreed = (batch.logits.argmax(dim=1) == batch.predicted).float().mean()
-    assert space.fidelity == pytest.approx(float(agreed), abs=1e-6)
+    held_out = torch.stack([row for row in every if row.numpy().tobytes() not in shown])
+    assert 0.1 * len(every) < len(held_out) < 0.3 * len(every)
+    batch = space.extract(held_out)
+    # the definition: the model's class compared with that of the fitted head
+    fidelity = (batch.logits.argmax(dim=1) == batch.predicted).float().mean()
+    assert space.fidelity == pytest.approx(float(fidelity), abs=1e-6)
     assert torch.equal(batch.disagrees, batch.logits.argmax(dim=1) != batch.predicted)
-    assert f"share of {len(held)} held-out images" in space.notes()["fidelity"]
+    assert f"fraction of {len(held_out)} held-out images" in space.notes()["fidelity"]
 
 
 def test_order_and_repetition_do_not_move_an_image_across() -> None:
@@ -64,12 +64,12 @@ def test_order_and_repetition_do_not_move_an_image_across() -> None:
     data = TensorDataset(every, torch.arange(200))
     shown = []
     for order in (0, 1):
-        draw = torch.Generator().manual_seed(order)
-        loader = DataLoader(data, batch_size=32, shuffle=True, generator=draw)
+        generator = torch.Generator().manual_seed(order)
+        loader = DataLoader(data, batch_size=32, shuffle=True, generator=generator)
         extractor = Pixels()
         fsb.FeatureSpace(Net(), extractor=extractor).fit(loader)
         shown.append(rows(x for x, _ in extractor.shown))
-        for x, labels in extractor.shown:  # labels go with their images
+        for x, labels in extractor.shown:  # labels stay with their images
             assert torch.equal(x, every[labels])
     assert shown[0] == shown[1]
     extractor = Pixels()
@@ -77,7 +77,7 @@ def test_order_and_repetition_do_not_move_an_image_across() -> None:
     assert rows(extractor.shown) == shown[0]
 
 
-def test_an_iterator_may_be_drawn_once() -> None:
+def test_an_iterator_that_can_be_used_once_is_enough() -> None:
     def once() -> Iterator[Tensor]:
         yield from images(100).split(30)
 
@@ -94,13 +94,13 @@ def test_preprocessing_comes_before_fitting() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_too_few_images_are_refused(count: int) -> None:
+def test_too_few_images_are_rejected(count: int) -> None:
     space = fsb.FeatureSpace(Net(), extractor=Pixels())
     with pytest.raises(fsb.ArgumentError, match="loader: got too few images"):
         space.fit([images(3)[:count]])
 
 
-def test_a_surrogate_that_is_not_fitted_is_told() -> None:
+def test_a_surrogate_that_is_not_fitted_is_an_error() -> None:
     space = fsb.FeatureSpace(Net(), extractor=Pixels())
     with pytest.raises(fsb.HeadError, match=r"not fitted yet. Call fit\(loader\)"):
         space.extract(images())
@@ -114,7 +114,7 @@ def test_other_extractors_have_no_fidelity() -> None:
 
 
 class Claims(fsb.FeatureExtractor):
-    """The right features and logits, under a head that is off by `error`."""
+    """Correct features and logits, with a head whose bias is wrong by `error`."""
 
     def __init__(self, error: float) -> None:
         self._error = error
@@ -143,16 +143,16 @@ def test_a_claimed_head_is_checked(dtype: torch.dtype) -> None:
 def test_rows_that_are_not_finite_do_not_hide_a_wrong_head() -> None:
     batch = images()
     batch[0] = torch.nan
-    found = fsb.FeatureSpace(Net(), extractor=Claims(0.0)).extract(batch)
-    assert found.status.tolist() == [int(fsb.Status.NOT_FINITE), 0, 0, 0, 0]
+    result = fsb.FeatureSpace(Net(), extractor=Claims(0.0)).extract(batch)
+    assert result.status.tolist() == [int(fsb.Status.NOT_FINITE), 0, 0, 0, 0]
     with pytest.raises(fsb.HeadMismatchError, match="W z"):
         fsb.FeatureSpace(Net(), extractor=Claims(1e-3)).extract(batch)
 
 
 def test_logistic_head_finds_a_linear_rule_whatever_the_units() -> None:
-    draw = torch.Generator().manual_seed(3)
-    z = torch.randn(400, 4, generator=draw, dtype=torch.float64)
-    truth = fsb.LinearHead(torch.randn(3, 4, generator=draw), torch.randn(3, generator=draw))
+    rng = torch.Generator().manual_seed(3)
+    z = torch.randn(400, 4, generator=rng, dtype=torch.float64)
+    truth = fsb.LinearHead(torch.randn(3, 4, generator=rng), torch.randn(3, generator=rng))
     classes = truth.predict(z)
     head = logistic_head(z, classes, 3, penalty=1e-5)
     assert (head.predict(z) == classes).double().mean() > 0.97
@@ -161,7 +161,7 @@ def test_logistic_head_finds_a_linear_rule_whatever_the_units() -> None:
     assert (other.predict(z * units + 100 * units) == classes).double().mean() > 0.97
 
 
-def test_logistic_head_ignores_what_does_not_vary_and_knows_absent_classes() -> None:
+def test_logistic_head_ignores_constant_features_and_keeps_absent_classes() -> None:
     z = torch.tensor([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
     head = logistic_head(z, torch.tensor([0, 0, 2, 2]), 3)
     assert head.num_classes == 3

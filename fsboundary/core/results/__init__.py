@@ -1,4 +1,4 @@
-"""Frozen results: data with names, no mathematics beyond slicing."""
+"""Frozen result classes: named data, no mathematics beyond slicing."""
 
 from fsboundary.core.results.base import Result
 from fsboundary.core.results.boundaries import (

@@ -1,4 +1,4 @@
-"""What every result can do."""
+"""Base class of all results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fsboundary.core.status import OK_CODES, Status
 
 
 class Result(ABC):
-    """Base of the results: batch first, detached, on the input's device, frozen.
+    """Base class of results: batch first, detached, on the input's device, frozen.
 
     Subclasses are frozen dataclasses with an int64 tensor ``status`` of :class:`Status` codes.
     """
@@ -33,12 +33,12 @@ class Result(ABC):
 
     @property
     def ok(self) -> Tensor:
-        """Which entries are final answers, bool, shape of ``status``."""
+        """Mask of the entries that are final answers, bool, in the shape of ``status``."""
         status: Tensor = self._values()["status"]
         return torch.isin(status, torch.tensor(OK_CODES, device=status.device))
 
     def take(self, index: Tensor | slice | list[int]) -> Self:
-        """Return the rows at `index` (along the batch)."""
+        """Return the rows at `index`, along the batch dimension."""
         return self._map(lambda v: v[index])
 
     def to(self, device: torch.device | str) -> Self:
@@ -50,12 +50,12 @@ class Result(ABC):
         return self._values()
 
     def raise_for_status(self) -> Self:
-        """Return self, or raise if any entry failed.
+        """Return self, or raise StatusError if any entry failed.
 
         Raises
         ------
         StatusError
-            Names each failed status, how many entries have it, the first rows, and advice.
+            Lists each failed status with its number of entries, the first rows and advice.
         """
         bad = ~self.ok
         if not bool(bad.any()):

@@ -1,11 +1,4 @@
-"""Flip points.
-
-Classes met on segments.
-
-Signed distances to decision regions.
-
-Points where given classes tie.
-"""
+"""Results on decision boundaries: flip points, class paths, region distances and ties."""
 
 from __future__ import annotations
 
@@ -23,7 +16,7 @@ from fsboundary.core.results.base import Result
 class FlipPoints(Result):
     """The closest boundary points of B rows for T targets each, with certificates.
 
-    Of a head that is not linear, ``lower_bound`` is 0, ``gap`` the distance and ``violation`` an
+    For a non-linear head, ``lower_bound`` is 0, ``gap`` is the distance and ``violation`` is an
     estimate by linearisation; ``active`` and ``multipliers`` are empty.
 
     Every number can be re-checked from ``points``, ``active`` and ``multipliers`` (design.md,
@@ -32,22 +25,22 @@ class FlipPoints(Result):
     Attributes
     ----------
     points : Tensor (B, T, d), float64
-        z', on the boundary of source and target; NaN where there is none.
+        Flip point z', on the boundary of source and target; NaN where there is none.
     distance : Tensor (B, T), float64
-        ``|z' - z|`` in feature units; +inf where the target is unreachable.
+        Distance ``|z' - z|`` in feature units; +inf where the target is unreachable.
     lower_bound : Tensor (B, T), float64
-        No boundary point lies nearer, at any status. Feature units.
+        Lower bound of the distance to the boundary, valid at any status. Feature units.
     gap : Tensor (B, T), float64
-        distance - lower_bound; 0 where both are +inf.
+        Difference distance - lower_bound; 0 where both are +inf.
     violation : Tensor (B, T), float64
-        Largest distance of z' from the constraints it must meet, raised by the rounding of its own
+        Largest distance of z' from the constraints it must satisfy, plus the rounding error of this
         evaluation, so rarely exactly 0. Feature units.
     source : Tensor (B,)
         Predicted class of the row; -1 where the row is not finite.
     target : Tensor (B, T)
-        Class to reach.
+        Class to be reached.
     active : Tensor (B, T, S)
-        Classes whose constraint carries a multiplier, -1 as padding. The entry equal to the
+        Classes whose constraint has a multiplier, -1 as padding. The entry equal to the
         target stands for the tie ``(w_i - w_j).z' + b_i - b_j = 0``, any other entry k for the
         slack ``(w_j - w_k).z' + b_j - b_k >= 0``.
     multipliers : Tensor (B, T, S), float64
@@ -55,7 +48,7 @@ class FlipPoints(Result):
     status : Tensor (B, T)
         :class:`fsboundary.Status` codes.
     steps : Tensor (B, T)
-        Newton steps or solver iterations.
+        Number of Newton steps or solver iterations.
     """
 
     points: Float64[Tensor, "B T d"]
@@ -74,20 +67,20 @@ class FlipPoints(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClassPath(Result):
-    """The classes met on B segments from t = 0 to t = 1, and where each gives way to the next.
+    """Classes along B segments from t = 0 to t = 1, and the points where they change.
 
     Attributes
     ----------
     classes : Tensor (B, S)
-        In the order in which they are met, -1 as padding.
+        Classes in the order in which they occur, -1 as padding.
     crossings : Tensor (B, S-1), float64
-        t in (0, 1) at which class s gives way to class s + 1, NaN as padding.
+        Parameter t in (0, 1) at which class s changes to class s + 1, NaN as padding.
     points : Tensor (B, S-1, d), float64
-        The points there, on the boundary of the two classes, NaN as padding.
+        Points at the crossings, on the boundary of the two classes, NaN as padding.
     status : Tensor (B,)
-        CONVERGED; UNDECIDED where rounding hides which class is largest on some stretch;
-        INACCURATE where the path missed the rounding of the logits when it was checked; or why the
-        row failed.
+        CONVERGED; UNDECIDED where rounding hides which class has the largest logit on some part of
+        the segment; INACCURATE where the path, when re-checked, missed the rounding of the logits;
+        or the reason why the row failed.
     """
 
     classes: Int[Tensor, "B S"]
@@ -106,25 +99,26 @@ class RegionDistances(Result):
     Attributes
     ----------
     distance : Tensor (B, K), float64
-        Column k: minus the distance to region k; at the row's own class, plus the distance to
-        the nearest other region, which is that to the nearest flip point. Feature units; -inf
-        where the region is empty, +inf at the row's own class where all others are.
+        Signed distance. Column k holds minus the distance to region k, except for the row's own
+        class: plus the distance to the nearest other region, that is, to the nearest flip point.
+        Feature units; -inf where the region is empty, +inf at the row's own class where all other
+        regions are empty.
     lower_bound : Tensor (B, K), float64
-        The absolute value of the true distance is no smaller, at any status.
+        Lower bound of the absolute value of the true distance, valid at any status.
     gap : Tensor (B, K), float64
-        The absolute value of ``distance`` less ``lower_bound``; 0 where both are infinite.
+        Absolute value of ``distance`` minus ``lower_bound``; 0 where both are infinite.
     violation : Tensor (B, K), float64
-        How far the nearest point found is from meeting the constraints of the region.
+        Distance by which the nearest point found misses the constraints of the region.
     gradient : Tensor (B, K, d), float64
-        Of ``distance`` with respect to the row: the unit direction from the row to the nearest
-        point of the region, at the row's own class from the nearest point to the row. 0 where the
-        distance is 0, which is a kink, or not finite, NaN where the entry failed.
+        Gradient of ``distance`` with respect to the row: the unit direction from the row to the
+        nearest point of the region or, for the row's own class, from the nearest point to the row.
+        0 where the distance is 0, which is a kink, or not finite; NaN where the entry failed.
     source : Tensor (B,)
-        Predicted class of the row, the only column that is not negative or 0; -1 where the row is
-        not finite.
+        Predicted class of the row, the only column that can be positive; -1 where the row is not
+        finite.
     status : Tensor (B, K)
         CONVERGED; INFEASIBLE where the region is empty; UNBOUNDED at the row's own class where no
-        other can be reached; or why there is no certified answer.
+        other class can be reached; or the reason why there is no certified answer.
     """
 
     distance: Float64[Tensor, "B K"]
@@ -139,7 +133,7 @@ class RegionDistances(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TiePoints(Result):
-    """The closest points where given classes tie and no other is above, with certificates.
+    """The closest points where given classes tie and no other logit is larger, with certificates.
 
     Every number can be re-checked from ``points``, ``anchor``, ``active`` and ``multipliers``
     (design.md, section 1). Rows that are not ``ok`` are NaN, except ``lower_bound``, which always
@@ -148,23 +142,23 @@ class TiePoints(Result):
     Attributes
     ----------
     points : Tensor (B, d), float64
-        z'; NaN where there is none.
+        Tie point z'; NaN where there is none.
     distance : Tensor (B,), float64
-        ``|z' - z|`` in feature units; +inf where the classes cannot tie at the top.
+        Distance ``|z' - z|`` in feature units; +inf where the classes cannot tie at the top.
     lower_bound : Tensor (B,), float64
-        No such point lies nearer, at any status. Feature units.
+        Lower bound of the distance to such a point, valid at any status. Feature units.
     gap : Tensor (B,), float64
-        distance - lower_bound; 0 where both are +inf.
+        Difference distance - lower_bound; 0 where both are +inf.
     violation : Tensor (B,), float64
-        Largest distance of z' from the constraints it must meet, which compare the anchor with
-        every other class, raised by the rounding of its own evaluation. Feature units.
+        Largest distance of z' from the constraints it must satisfy, which compare the anchor with
+        every other class, plus the rounding error of this evaluation. Feature units.
     classes : Tensor (B, M)
-        The classes that tie, -1 as padding.
+        Classes that tie, -1 as padding.
     anchor : Tensor (B,)
-        The tied class that the others are compared with; -1 where the row failed.
+        Tied class with which the others are compared; -1 where the row failed.
     active : Tensor (B, S)
-        Classes k whose constraint ``(w_r - w_k).z' + b_r - b_k``, with r the anchor, carries a
-        multiplier, -1 as padding. It is 0 for tied classes, at least 0 for the others.
+        Classes k whose constraint on ``(w_r - w_k).z' + b_r - b_k``, with r the anchor, has a
+        multiplier, -1 as padding. This value is 0 for tied classes, at least 0 for the others.
     multipliers : Tensor (B, S), float64
         Dual multipliers of ``active``: free for tied classes, at least 0 for the others.
     source : Tensor (B,)
@@ -172,7 +166,7 @@ class TiePoints(Result):
     status : Tensor (B,)
         :class:`fsboundary.Status` codes.
     steps : Tensor (B,)
-        Newton steps.
+        Number of Newton steps.
     """
 
     points: Float64[Tensor, "B d"]
@@ -192,26 +186,26 @@ class TiePoints(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LargestTies(Result):
-    """How many of a row's top classes can tie, and the closest point where they do.
+    """The largest number of top classes of a row that can tie, and the closest tie point.
 
     Attributes
     ----------
     count : Tensor (B,)
-        The largest number of top logits that were found to tie; 0 where the row failed.
+        Largest number of top logits found to tie; 0 where the row failed.
     points : Tensor (B, d), float64
-        The closest point where they tie and no other is above.
+        Closest point where they tie and no other logit is larger.
     distance, lower_bound, gap, violation : Tensor (B,), float64
-        As in :class:`TiePoints`.
+        Numbers of that point, as in :class:`TiePoints`.
     classes : Tensor (B, M)
-        Those classes, the largest logit first, -1 as padding.
+        Tied classes, the largest logit first, -1 as padding.
     source : Tensor (B,)
         Predicted class of the row; -1 where the row is not finite.
     status : Tensor (B,)
-        CONVERGED; or why the row failed.
+        CONVERGED, or the reason why the row failed.
     stopped : Tensor (B,)
-        Why one more class was not added: INFEASIBLE (proved: it cannot tie with these),
-        CONVERGED (all classes tie), MAX_STEPS or INACCURATE (not decided, so ``count`` may be too
-        small), or the status of a failed row.
+        Reason why no further class was added: INFEASIBLE (the next class provably cannot tie with
+        these), CONVERGED (all classes tie), MAX_STEPS or INACCURATE (undecided, so ``count`` may be
+        too small), or the status of a failed row.
     """
 
     count: Int[Tensor, " B"]

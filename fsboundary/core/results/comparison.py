@@ -1,7 +1,4 @@
-"""The tables of a comparison, by columns.
-
-Comparisons of attributions.
-"""
+"""Comparisons of attributions, and their tables as columns."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ Axes: TypeAlias = Mapping[str, Sequence[Any]]
 
 
 def columns(comparison: Comparison, table: TableName) -> Columns:
-    """Return the columns of `table` by name, all of one length.
+    """Return the columns of `table` by name, all of the same length.
 
     Raises
     ------
@@ -43,7 +40,7 @@ def columns(comparison: Comparison, table: TableName) -> Columns:
 
 
 def write_csv(table: Columns, path: str | PathLike[str]) -> None:
-    """Write `table` with a line of headings; NaN becomes an empty field."""
+    """Write `table` as CSV with a header line; NaN becomes an empty field."""
     with Path(path).open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(table)
@@ -52,12 +49,12 @@ def write_csv(table: Columns, path: str | PathLike[str]) -> None:
 
 
 def _table(axes: Axes, values: dict[str, Tensor]) -> Columns:
-    """Return one row for each entry of the `values`, named by where it stands on the `axes`."""
+    """Return one row per entry of the `values`, labelled by its position on the `axes`."""
     grid = torch.cartesian_prod(*(torch.arange(len(labels)) for labels in axes.values()))
-    places = grid.reshape(-1, len(axes)).T.tolist()
-    named = zip(axes.items(), places, strict=True)
-    found = {name: [labels[p] for p in place] for (name, labels), place in named}
-    return found | {name: value.reshape(-1).tolist() for name, value in values.items()}
+    indices = grid.reshape(-1, len(axes)).T.tolist()
+    positions = zip(axes.items(), indices, strict=True)
+    table = {name: [labels[i] for i in index] for (name, labels), index in positions}
+    return table | {name: value.reshape(-1).tolist() for name, value in values.items()}
 
 
 def _pairs(c: Comparison) -> Columns:
@@ -68,12 +65,12 @@ def _pairs(c: Comparison) -> Columns:
 def _reference(c: Comparison) -> Columns:
     if not c.reference:
         got, wanted = "a comparison without a reference", "one of the methods as reference"
-        fix = "call compare with reference= a name of the attributions"
+        fix = "call compare with reference= the name of one of the attributions"
         raise ArgumentError("table='reference'", got, wanted, fix)
-    place = c.methods.index(c.reference)
+    index = c.methods.index(c.reference)
     axes: Axes = {"metric": c.metrics, "method": c.methods}
     values = {"mean": c.mean, "ci_low": c.ci_low, "ci_high": c.ci_high}
-    return _table(axes, {name: value[:, place] for name, value in values.items()})
+    return _table(axes, {name: value[:, index] for name, value in values.items()})
 
 
 def _images(c: Comparison) -> Columns:
@@ -85,7 +82,7 @@ def _images(c: Comparison) -> Columns:
 def _curves(c: Comparison) -> Columns:
     images = range(c.status.shape[1])
     parts = []
-    for name, at, values in (
+    for name, positions, values in (
         ("deletion", c.fraction_perturbed, c.deletion),
         ("reach", c.path_position, c.reach),
     ):
@@ -93,7 +90,7 @@ def _curves(c: Comparison) -> Columns:
             "curve": [name],
             "method": c.methods,
             "image": images,
-            "position": at.tolist(),
+            "position": positions.tolist(),
         }
         parts.append(_table(axes, {"margin": values}))
     return {name: parts[0][name] + parts[1][name] for name in parts[0]}
@@ -118,7 +115,7 @@ _TABLES: dict[str, Callable[[Comparison], Columns]] = {
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Comparison(Result):
-    """How far M attributions of the same B images agree, by Q metrics, and how they behave.
+    """Agreement of M attributions of the same B images by Q metrics, and their behaviour.
 
     Attributes
     ----------
@@ -127,35 +124,36 @@ class Comparison(Result):
     metrics : tuple of str
         Names of the Q metrics.
     reference : str
-        The attribution that the others are told against; "" where it is not among `methods`.
+        Attribution with which the others are compared; "" where it is not among `methods`.
     mean : Tensor (Q, M, M), float64
-        Of ``per_image`` over the images that have a value; NaN where none has.
+        Mean of ``per_image`` over the images that have a value; NaN where none has.
     ci_low, ci_high : Tensor (Q, M, M), float64
-        Bootstrap interval of ``mean`` over the images.
+        Limits of the bootstrap confidence interval of ``mean`` over the images.
     per_image : Tensor (Q, B, M, M), float64
-        Symmetric. NaN where a metric has no value for an image.
+        Metrics of each image, symmetric in the attributions. NaN where a metric has no value for an
+        image.
     deletion : Tensor (M, B, T), float64
-        Margin of the image's own class, divided by that of the image itself, after its largest
-        pixels by the attribution's size were moved to the baselines. 1 at the start; below 0 the
-        class has changed.
+        Margin of the image's own class, divided by the margin of the original image, after the
+        pixels with the largest attributions in absolute value were replaced by the baselines. 1 at
+        the start; negative where the class has changed.
     reach : Tensor (M, B, T), float64
-        The same quotient along the line of the attribution, in the sense in which the boundary is
-        nearer, or else the margin ends smaller.
+        Same quotient along the line in the direction of the attribution, with the sign for which
+        the boundary is nearer or, without a crossing, the final margin is smaller.
     fraction_perturbed : Tensor (T,), float64
-        Share of the pixels moved at each step of ``deletion``.
+        Fraction of the pixels replaced at each step of ``deletion``.
     path_position : Tensor (T,), float64
-        How far each step of ``reach`` lies from the image, in units of ``flip_distance``.
+        Distance of each step of ``reach`` from the image, in units of ``flip_distance``.
     crossing : Tensor (M, B), float64
-        Where ``reach`` first meets the boundary, in units of ``flip_distance``: 1 is as near as
-        the flip image. +inf where it does not by the last of ``path_position``.
+        Distance at which ``reach`` first meets the boundary, in units of ``flip_distance``: 1 is as
+        near as the flip image. +inf where it does not within the last ``path_position``.
     flip_distance : Tensor (B,), float64
-        Distance of the flip image in pixel units; NaN where there is none, and then ``reach`` and
-        ``crossing`` are too.
+        Distance of the flip image in pixel units; NaN where there is none, in which case ``reach``
+        and ``crossing`` are NaN too.
     status : Tensor (M, B)
-        CONVERGED; NOT_FINITE where the image or the attribution holds NaN or infinite values;
+        CONVERGED; NOT_FINITE where the image or the attribution contains NaN or infinite values;
         DEGENERATE where all entries of the attribution are equal or the image has no margin;
-        INACCURATE where only the flip image is missing. All but ``per_image`` is NaN then, except
-        the ``deletion`` of the last.
+        INACCURATE where only the flip image is missing. Unless CONVERGED, everything except
+        ``per_image`` is NaN; INACCURATE entries keep their ``deletion``.
     """
 
     methods: tuple[str, ...]
@@ -174,7 +172,7 @@ class Comparison(Result):
     status: Int[Tensor, "M B"]
 
     def take(self, index: Tensor | slice | list[int]) -> Self:
-        """Return the images at `index`; means and intervals stay those of all images compared."""
+        """Return the images at `index`; means and intervals remain those of all images."""
         return dataclasses.replace(
             self,
             per_image=self.per_image[:, index],
@@ -191,10 +189,10 @@ class Comparison(Result):
         Parameters
         ----------
         table : str
-            "pairs": metric, method, other, mean, ci_low, ci_high. "reference": metric, method, mean,
-            ci_low, ci_high, each method against the reference. "images": metric, image, method, other,
-            value. "curves": curve, method, image, position, margin. "crossings": method,
-            image, crossing, flip_distance, status.
+            Name of the table, with these columns. "pairs": metric, method, other, mean, ci_low,
+            ci_high. "reference": metric, method, mean, ci_low, ci_high, each method against the
+            reference. "images": metric, image, method, other, value. "curves": curve, method,
+            image, position, margin. "crossings": method, image, crossing, flip_distance, status.
 
         Raises
         ------
@@ -203,15 +201,15 @@ class Comparison(Result):
         ImportError
             pandas is not installed.
         """
-        found = columns(self, table)
+        data = columns(self, table)
         try:
             pandas = importlib.import_module("pandas")
         except ImportError as error:
             raise ImportError(
                 "to_pandas needs pandas: pip install 'fsboundary[pandas]'; to_csv does not need it"
             ) from error
-        return pandas.DataFrame(found)
+        return pandas.DataFrame(data)
 
     def to_csv(self, path: str | PathLike[str], table: TableName = "pairs") -> None:
-        """Write a table of :meth:`to_pandas` to the file `path`; a missing value is empty."""
+        """Write a table of :meth:`to_pandas` to the file `path`; missing values are empty."""
         write_csv(columns(self, table), path)

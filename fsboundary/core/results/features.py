@@ -14,18 +14,18 @@ from fsboundary.core.results.base import Result
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FeatureBatch(Result):
-    """What the body and the head say of B images.
+    """Features, logits and predicted classes of B images.
 
     Attributes
     ----------
     features : Tensor (B, d)
         Inputs of the head, in the model's dtype.
     logits : Tensor (B, K)
-        The model's own logits.
+        Logits of the model itself.
     predicted : Tensor (B,)
         Argmax of the float64 ``W z + b``; -1 for rows that are not finite.
     disagrees : Tensor (B,), bool
-        Rows whose own logits have another argmax.
+        Mask of the rows where the model's logits have a different argmax.
     status : Tensor (B,)
         CONVERGED, or NOT_FINITE for rows with NaN or infinite features or logits.
     fingerprint : str

@@ -1,12 +1,6 @@
-"""The affine hull of a bank: its dimension, and how far rows lie from it.
+"""Results on hulls: affine rank, projections, separations, vertices, leave-one-out distances.
 
-Projections on a convex hull.
-
-How far the hulls of classes are from each other, and where they meet.
-
-Which generators of a hull are its vertices.
-
-Distances of training rows to the hull of the others, and other distances told against them.
+Extrapolation distances are reported relative to the leave-one-out distances.
 """
 
 from __future__ import annotations
@@ -23,25 +17,26 @@ from fsboundary.core.results.base import Result
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AffineRank(Result):
-    """How many dimensions the points of a bank span, for a stated tolerance.
+    """Number of dimensions that the points of a bank span, for a given tolerance.
 
     Attributes
     ----------
     rank : Tensor ()
-        Number of singular values of the points less their mean that are above the tolerance times
-        the norm of all of them.
+        Number of singular values of the centred points that exceed the tolerance times the norm of
+        all singular values.
     singular_values : Tensor (d,), float64
-        Of the points less their mean, descending. Feature units.
+        Singular values of the centred points, descending. Feature units.
     kept : Tensor (), float64
-        Lower bound of the last singular value that counts; +inf where none does. Where it is
-        above 0, the points span at least `rank` dimensions.
+        Lower bound of the last singular value that counts; +inf where none counts. If it is
+        positive, the points span at least `rank` dimensions.
     rest : Tensor (), float64
         Upper bound of the first singular value that does not count; 0 where there is none.
     thickness : Tensor (), float64
-        No point is farther from the flat that the first `rank` directions span. Feature units.
+        Upper bound of the distance of every point from the affine subspace spanned by the first
+        `rank` directions. Feature units.
     status : Tensor ()
-        CONVERGED where the bounds prove the rank, UNDECIDED where a singular value is within
-        rounding of the tolerance.
+        CONVERGED if the bounds prove the rank, UNDECIDED if a singular value is within rounding of
+        the tolerance.
     """
 
     rank: Int[Tensor, ""]
@@ -55,15 +50,15 @@ class AffineRank(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AffineResiduals(Result):
-    """How far B rows lie from the flat that the points of a bank span.
+    """Distances of B rows from the affine subspace that the points of a bank span.
 
     Attributes
     ----------
     residual : Tensor (B,), float64
-        Distance to the flat; NaN where the row failed. Feature units.
+        Distance to the affine subspace; NaN where the row failed. Feature units.
     lower_bound : Tensor (B,), float64
-        No point of the hull of the bank is nearer than this: the residual less the thickness of
-        the bank and less rounding.
+        Lower bound of the distance to every point of the bank's hull: the residual minus the
+        thickness of the bank and minus rounding.
     status : Tensor (B,)
         CONVERGED; NOT_FINITE; INACCURATE where numbers overflow.
     """
@@ -85,17 +80,17 @@ class HullProjection(Result):
     distance, lower_bound, gap : Tensor (B,), float64
         Upper and lower bound of the distance to the hull and their difference. Feature units.
     support : Tensor (B, S)
-        Generators that carry weight, -1 as padding.
+        Generators with nonzero weight, -1 as padding.
     weights : Tensor (B, S), float64
-        On the simplex, 0 as padding.
+        Weights on the simplex, 0 as padding.
     normal : Tensor (B, d), float64
         Unit normal of the supporting hyperplane, NaN unless outside.
     offset : Tensor (B,), float64
-        ``normal . v <= offset`` for every generator v, NaN unless outside.
+        Offset such that ``normal . v <= offset`` for every generator v, NaN unless outside.
     membership : Tensor (B,)
-        1 inside, -1 outside, 0 undecided.
+        Position of the row: 1 inside, -1 outside, 0 undecided.
     status, steps : Tensor (B,)
-        :class:`fsboundary.Status` codes; rounds of the solver.
+        :class:`fsboundary.Status` codes; number of solver rounds.
     """
 
     points: Float64[Tensor, "B d"]
@@ -119,16 +114,16 @@ class NearestHulls(Result):
     Attributes
     ----------
     label : Tensor (B,)
-        The class with the smallest distance, the lowest of those whose hulls hold the row; -1 where
+        Class with the smallest distance, the lowest of those whose hulls contain the row; -1 where
         no class has a certified distance.
     distance, lower_bound : Tensor (B,), float64
         Upper and lower bound of the distance to its hull. Feature units.
     runner_up_gap : Tensor (B,), float64
-        Every other hull is farther by at least this, where it is positive; +inf where there is no
-        other. Not positive where two hulls hold the row, or rounding or a solver that failed
-        leaves open which is nearer. Feature units.
+        Where positive, lower bound of how much farther every other hull is; +inf where there is no
+        other hull. Not positive where two hulls contain the row, or where rounding or a failed
+        solver leaves open which hull is nearer. Feature units.
     classes : Tensor (B, K)
-        The label of each column, ascending, in every row the same.
+        Label of each column, ascending, the same in every row.
     distances, lower_bounds : Tensor (B, K), float64
         Upper and lower bound of the distance to the hull of each class; distances are NaN where
         there is no certified answer.
@@ -151,37 +146,37 @@ class NearestHulls(Result):
 class HullSeparation(Result):
     """The nearest points of the hulls of two classes, for P pairs (i, j), with certificates.
 
-    Entry 0 along an axis of size 2 is about class i, entry 1 about class j. Where a pair is not
-    ``ok``, points, distance and gap are NaN; ``lower_bound`` holds all the same.
+    Entry 0 along an axis of size 2 belongs to class i, entry 1 to class j. Where a pair is not
+    ``ok``, points, distance and gap are NaN; ``lower_bound`` is valid anyway.
 
     Attributes
     ----------
     classes : Tensor (P, 2)
-        The pair.
+        Classes i and j of the pair.
     points : Tensor (P, 2, d), float64
-        The nearest points of the two hulls.
+        Nearest points of the two hulls.
     distance, lower_bound, gap : Tensor (P,), float64
         Upper and lower bound of the distance between the hulls and their difference. Feature
         units.
     intersect : Tensor (P,)
-        1 the hulls meet: they are no farther apart than the absolute tolerance, 1e-9 of the RMS
-        norm of the differences between the classes about their mean. -1 apart: ``lower_bound``
-        is above it. 0 undecided.
+        1 if the hulls meet: they are no farther apart than the absolute tolerance, 1e-9 times the
+        RMS norm of the differences between the classes about their mean. -1 if they are apart:
+        ``lower_bound`` exceeds this tolerance. 0 if undecided.
     common_point : Tensor (P, d), float64
-        Within the tolerance of both hulls; NaN unless they meet.
+        Point within the tolerance of both hulls; NaN unless they meet.
     support : Tensor (P, 2, S)
-        Rows of the bank that carry weight on each side, -1 as padding.
+        Rows of the bank with nonzero weight on each side, -1 as padding.
     weights : Tensor (P, 2, S), float64
-        On the simplex of each side, 0 as padding.
+        Weights on the simplex of each side, 0 as padding.
     normal : Tensor (P, d), float64
         Unit normal of the separating hyperplanes, from i to j; NaN unless apart.
     offset : Tensor (P, 2), float64
-        ``normal . v``, also as computed in float64, is at most the first for every row v of class
-        i and at least the second for every row of class j; NaN unless apart. Where the classes lie
-        much farther from 0 than from each other, that rounding may leave nothing between the two;
-        ``lower_bound`` does not suffer from it.
+        Two offsets: ``normal . v``, also as computed in float64, is at most the first for every row
+        v of class i and at least the second for every row of class j; NaN unless apart. If the
+        classes lie much farther from 0 than from each other, this rounding may close the interval
+        between the offsets; ``lower_bound`` is not affected.
     status, steps : Tensor (P,)
-        :class:`fsboundary.Status` codes; rounds of the solver.
+        :class:`fsboundary.Status` codes; number of solver rounds.
     """
 
     classes: Int[Tensor, "P 2"]
@@ -202,23 +197,23 @@ class HullSeparation(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HullVertices(Result):
-    """Which of n generators are extreme, judged by their distance to the hull of all others.
+    """Extreme points among n generators, decided by the distance to the hull of all others.
 
-    Rows that hold the same point share one answer.
+    Rows with the same point share one answer.
 
     Attributes
     ----------
     extreme : Tensor (n,)
-        1 a vertex: ``lower_bound`` is above the absolute tolerance, 1e-9 of the RMS norm of the
-        points about their mean. -1 not a vertex: within that tolerance of the hull of all other
-        points. 0 undecided.
+        1 for a vertex: ``lower_bound`` exceeds the absolute tolerance, 1e-9 times the RMS norm of
+        the points about their mean. -1 for other points: within that tolerance of the hull of all
+        other points. 0 if undecided.
     distance, lower_bound : Tensor (n,), float64
-        Upper and lower bound of the distance to the hull of all other points, as near to each
-        other as deciding took, not nearer; +inf where there is no other. Feature units.
+        Upper and lower bound of the distance to the hull of all other points, only as tight as the
+        decision required; +inf where there is no other point. Feature units.
     copy_of : Tensor (n,)
-        The lowest row that holds the same point; the row itself where it is the first.
+        Lowest row with the same point; the row itself if it is the first.
     status, steps : Tensor (n,)
-        CONVERGED where decided; passes of the solver, 0 where one direction sufficed.
+        CONVERGED where decided; number of solver passes, 0 where one direction sufficed.
     """
 
     extreme: Int[Tensor, " n"]
@@ -230,7 +225,7 @@ class HullVertices(Result):
 
     @property
     def indices(self) -> Tensor:
-        """Rows of this result that hold a vertex, ascending, every copy included."""
+        """Rows of this result that are vertices, ascending, including every copy."""
         return (self.extreme == 1).nonzero()[:, 0]
 
     @property
@@ -242,21 +237,21 @@ class HullVertices(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LeaveOneOutDistances(Result):
-    """How far B rows of a bank lie from the hull of the others: the measure of other distances.
+    """Distances of B rows of a bank to the hull of the others, a reference for other distances.
 
     Attributes
     ----------
     rows : Tensor (B,)
-        Of the bank.
+        Rows of the bank.
     distance, lower_bound, gap : Tensor (B,), float64
-        Upper and lower bound of the distance to the hull of the other rows, copies of the row left
-        out with it, and their difference. Feature units. +inf, and a gap of 0, where no other
-        point is left; NaN where there is no certified answer, except ``lower_bound``.
+        Upper and lower bound of the distance to the hull of the other rows, without the row and its
+        copies, and their difference. Feature units. +inf, and a gap of 0, where no other point is
+        left; NaN where there is no certified answer, except ``lower_bound``.
     membership : Tensor (B,)
-        1 inside the hull of the others, -1 outside, 0 undecided.
+        Position of the row: 1 inside the hull of the others, -1 outside, 0 undecided.
     status, steps : Tensor (B,)
-        CONVERGED; INFEASIBLE where no other point is left; or why there is no certified answer.
-        Rounds of the solver.
+        CONVERGED; INFEASIBLE where no other point is left; or the reason why there is no certified
+        answer. Number of solver rounds.
     """
 
     rows: Int[Tensor, " B"]
@@ -271,20 +266,20 @@ class LeaveOneOutDistances(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Extrapolation(Result):
-    """How far B rows lie outside a hull, told against the training set's own distances.
+    """Distances of B rows to a hull, relative to the training set's leave-one-out distances.
 
     Attributes
     ----------
     distance : Tensor (B,), float64
-        Extrapolation distance: to the hull, 0 inside. Feature units; NaN where there is no
-        certified answer.
+        Extrapolation distance, that is, the distance to the hull, 0 inside. Feature units; NaN
+        where there is no certified answer.
     ratio : Tensor (B,), float64
-        Distance over the mean leave-one-out distance; +inf where all of these are 0.
+        Distance divided by the mean leave-one-out distance; +inf where all of these are 0.
     fraction_below : Tensor (B,), float64
-        Share of the leave-one-out distances that lie below the row's lower bound: 0 no farther
-        out than any training row, 1 farther out than every one.
+        Fraction of the leave-one-out distances that lie below the row's lower bound: 0 if the row
+        is no farther out than any training row, 1 if it is farther out than every one.
     status : Tensor (B,)
-        That of the projection.
+        Status of the projection.
     """
 
     distance: Float64[Tensor, " B"]

@@ -1,11 +1,4 @@
-"""How far features move for a small move of the image.
-
-Flip images, and images across the boundary.
-
-Images that have given features, or nearly.
-
-Paths of images.
-"""
+"""Results in pixel space: amplification, flip images, inverse images and morphs."""
 
 from __future__ import annotations
 
@@ -22,30 +15,32 @@ from fsboundary.core.results.base import Result
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Amplification(Result):
-    """How far the features of B images move, in feature units, for pixel moves of one length.
+    """Feature displacements of B images, in feature units, for pixel perturbations of one length.
 
     Attributes
     ----------
     max_displacement : Tensor (B,), float64
-        The longest move that was found.
+        Largest displacement found.
     max_direction : Tensor (B, C, H, W)
-        The pixel move that made it, scaled to length 1; NaN where no move moves the features.
+        Pixel perturbation that causes it, scaled to length 1; NaN where no perturbation moves the
+        features.
     random_mean, random_max : Tensor (B,), float64
-        Mean and longest move over random directions.
+        Mean and largest displacement over random directions.
     towards_flip : Tensor (B,), float64
-        The move in the direction of the flip image; NaN where none was given.
+        Displacement for a perturbation towards the flip image; NaN where none was given.
     singular_value : Tensor (B,), float64
-        Largest singular value of the Jacobian at the image, features a pixel unit: the same for
-        moves that are small enough, without bounds. From below.
+        Largest singular value of the Jacobian at the image, in feature units per pixel unit, as a
+        lower bound: the same quantity for sufficiently small perturbations, without pixel bounds.
     boundary_distance : Tensor (B,), float64
         Distance of the image's features from the nearest boundary, feature units.
     vulnerability : Tensor (B,), float64
-        ``worst / boundary_distance``: below 1, no pixel move that was found takes the features as
-        far as the boundary.
+        Ratio ``max_displacement / boundary_distance``; below 1, no perturbation that was found
+        moves the features as far as the boundary.
     predicted : Tensor (B,)
         Class of the image; -1 where a row failed.
     status : Tensor (B,)
-        CONVERGED, INFEASIBLE where there is no boundary (distance +inf), or why the row failed.
+        CONVERGED, INFEASIBLE where there is no boundary (distance +inf), or the reason why the row
+        failed.
     """
 
     max_displacement: Float64[Tensor, " B"]
@@ -60,14 +55,14 @@ class Amplification(Result):
     status: Int[Tensor, " B"]
 
     def ranking(self) -> Tensor:
-        """Return the rows from the most to the least vulnerable, (B,); those that failed last."""
+        """Return the rows (B,) from the most to the least vulnerable, failed rows last."""
         return self.vulnerability.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FlipImages(Result):
-    """Images on a decision boundary, one a row.
+    """Images on a decision boundary, one per row.
 
     Attributes
     ----------
@@ -76,12 +71,12 @@ class FlipImages(Result):
     distance : Tensor (B,), float64
         Distance of the returned image from the row, pixel units.
     residual : Tensor (B,), float64
-        Top minus second logit over largest minus smallest, of the returned image; of two classes
-        over their difference at the row itself.
+        Difference of the two largest logits of the returned image divided by that of its largest
+        and smallest; for two classes, divided by their difference at the row itself.
     source, target, status : Tensor (B,)
         Classes and :class:`fsboundary.Status` codes.
     num_backwards, num_forwards : Tensor (B,)
-        Gradients and other forward passes spent.
+        Number of gradients and of other forward passes.
     """
 
     images: Float[Tensor, "B C H W"]
@@ -97,16 +92,16 @@ class FlipImages(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CrossedImages(Result):
-    """Images of the target's class just beyond flip images, of 256 levels, one a row.
+    """Images of the target class just beyond flip images, with 256 levels, one per row.
 
     Attributes
     ----------
     images : Tensor (B, C, H, W)
-        In the dtype of the flip images; NaN where none was found.
+        Images in the dtype of the flip images; NaN where none was found.
     distance : Tensor (B,), float64
         L2 distance of the returned image from the flip image, pixel units.
     margin : Tensor (B,), float64
-        Lead of the target over every other class, of the returned image, logit units.
+        Margin of the target over every other class at the returned image, logit units.
     source, target, status : Tensor (B,)
         Classes and :class:`fsboundary.Status` codes.
     """
@@ -122,30 +117,30 @@ class CrossedImages(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class InverseImages(Result):
-    """Images whose features come near B given ones, from S starts each.
+    """Images whose features approximate B given ones, from S starts each.
 
-    Every number is measured on the image returned, so it holds at any status.
+    Every number is measured on the returned image, so it is valid at any status.
 
     Attributes
     ----------
     images : Tensor (B, S, C, H, W)
-        In the dtype of the starts and within the bounds; NaN where a row failed.
+        Images in the dtype of the starts and within the bounds; NaN where a row failed.
     features : Tensor (B, S, d), float64
-        What the body gives for the images.
+        Features of the images.
     residual : Tensor (B, S), float64
-        Distance of these from the features asked for, feature units.
+        Distance of these features from the given ones, feature units.
     relative_residual : Tensor (B, S), float64
-        The residual over the norm of the features asked for (over 1 where that is 0).
+        Residual divided by the norm of the given features (by 1 where that is 0).
     predicted : Tensor (B, S)
         Class of the image; -1 where a row failed.
     boundary_distance : Tensor (B, S), float64
-        Distance of the image's features from the nearest boundary in feature space. For the
-        features of a flip point: how far the image remains from the boundary.
+        Distance of the image's features from the nearest boundary in feature space; if the given
+        features are those of a flip point, the distance left to the boundary.
     spread : Tensor (B,), float64
-        Mean distance in pixels between the images of different starts: how far the answer is from
-        being the only one. NaN with fewer than two images.
+        Mean distance in pixels between the images of different starts, a measure of how far the
+        solution is from unique. NaN with fewer than two images.
     status : Tensor (B, S)
-        CONVERGED: relative residual at most 0.01. MAX_STEPS: above, the image is the best one
+        CONVERGED: relative residual at most 0.01. MAX_STEPS: larger, and the image is the best one
         found. NaN rows: INACCURATE where no step came nearer than the start, OUTSIDE_DOMAIN where
         no image has such features, NOT_FINITE.
     """
@@ -160,47 +155,48 @@ class InverseImages(Result):
     status: Int[Tensor, "B S"]
 
     def best(self) -> InverseImages:
-        """Return the image of smallest residual of each row, S = 1; ``spread`` stays."""
+        """Return the image with the smallest residual of each row, so S = 1; ``spread`` is kept."""
         first = self.residual.nan_to_num(nan=torch.inf).argmin(dim=1)
         rows = torch.arange(len(first), device=first.device)
-        picked = {
+        fields = {
             name: value if name == "spread" else value[rows, first][:, None]
             for name, value in self.to_dict().items()
         }
-        return InverseImages(**picked)
+        return InverseImages(**fields)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Morph(Result):
-    """B paths of N images whose features follow given paths, and plain blending beside them.
+    """B paths of N images whose features follow given paths, with plain blending for comparison.
 
     A row that failed is NaN, with class -1.
 
     Attributes
     ----------
     times : Tensor (B, N), float64
-        t in [0, 1] of each frame.
+        Parameter t in [0, 1] of each frame.
     images, blend : Tensor (B, N, C, H, W)
-        Frames of the morph, and of the straight line in pixels between its ends.
+        Frames of the morph, and of the straight line in pixel space between its ends.
     features : Tensor (B, N, d), float64
-        What the body gives for ``images``.
+        Features of ``images``.
     off_path : Tensor (B, N), float64
-        Distance of these from the feature path, over the norm of the path's own features (over 1
-        where that is 0).
+        Distance of these features from the feature path, divided by the norm of the path's features
+        (by 1 where that is 0).
     logits, blend_logits : Tensor (B, N, K), float64
+        Logits of the frames.
     predicted, blend_predicted : Tensor (B, N)
-        Classes met.
+        Predicted classes of the frames.
     crossing, blend_crossing : Tensor (B,), float64
-        t at which the images first leave the class of the start, within 1e-4, found between the
-        first two frames of different class, on the line between these. NaN if no frame leaves it.
+        Parameter t at which the images first leave the class of the start, to within 1e-4, searched
+        on the line between the first two frames of different classes. NaN if no frame leaves it.
     feature_crossing : Tensor (B,), float64
-        The same of the feature path: computed, not sampled.
+        Same parameter for the feature path, computed instead of sampled.
     largest_jump, blend_largest_jump : Tensor (B,), float64
-        Largest distance in pixels between neighbouring frames.
+        Largest distance in pixels between consecutive frames.
     status : Tensor (B,)
-        CONVERGED: ``off_path`` at most 0.03 everywhere. MAX_STEPS: above somewhere; what is
-        measured holds all the same. NaN rows: why the row has no path.
+        CONVERGED: ``off_path`` at most 0.03 everywhere. MAX_STEPS: larger somewhere; the measured
+        numbers are valid anyway. NaN rows: the reason why the row has no path.
     """
 
     times: Float64[Tensor, "B N"]

@@ -1,15 +1,4 @@
-"""Guaranteed boxes.
-
-Which rows are covered by guaranteed sets of training features.
-
-The faces of a decision region.
-
-Rows held against guaranteed hulls.
-
-Guaranteed balls.
-
-How large decision regions are.
-"""
+"""Results on decision regions: guaranteed sets, coverage, faces and fractions."""
 
 from __future__ import annotations
 
@@ -31,14 +20,14 @@ class GuaranteedBoxes(Result):
     Attributes
     ----------
     lower, upper : Tensor (B, d), float64
-        Limits of each feature; infinite where neither a class nor the domain sets one, NaN where
+        Limits of each feature; infinite where neither a class nor the domain limits it, NaN where
         the row failed.
     source : Tensor (B,)
-        The class; -1 where the row is not finite.
+        Predicted class of the row; -1 where the row is not finite.
     status : Tensor (B,)
         CONVERGED; UNBOUNDED where the box is the whole domain; UNDECIDED where rounding hides the
-        margin of the row itself; INACCURATE where no proposed box stood the check; or why the row
-        failed.
+        margin of the row itself; INACCURATE where no proposed box passed the check; or the reason
+        why the row failed.
     """
 
     lower: Float64[Tensor, "B d"]
@@ -50,21 +39,21 @@ class GuaranteedBoxes(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Coverage(Result):
-    """Rows, such as those of test images, held against guaranteed sets of training features.
+    """Membership of rows, such as test images, in guaranteed sets of training features.
 
     Attributes
     ----------
     hull : Tensor (B,)
-        The class whose guaranteed hull holds the row; -1 for none.
+        Class whose guaranteed hull contains the row; -1 for none.
     ball : Tensor (B,)
-        A row of the bank whose guaranteed ball holds the row; -1 for none.
+        Row of the bank whose guaranteed ball contains the row; -1 for none.
     predicted : Tensor (B,)
-        The head's float64 decision; -1 where the row is not finite.
+        Class predicted by the head in float64; -1 where the row is not finite.
     labels : Tensor (B,)
-        True classes, -1 where none were given.
+        True classes; -1 where none were given.
     status : Tensor (B,)
-        CONVERGED; UNDECIDED where rounding hides whether the hull holds the row; or why the row
-        failed, which counts as not covered.
+        CONVERGED; UNDECIDED where rounding hides whether the hull contains the row; or the reason
+        why the row failed, which counts as not covered.
     """
 
     hull: Int[Tensor, " B"]
@@ -77,18 +66,18 @@ class Coverage(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CoverageFractions:
-    """How much is covered, and how often the prediction is right there and elsewhere.
+    """Fractions of covered rows, and the accuracy among covered and uncovered rows.
 
     Attributes
     ----------
     kinds : tuple of str
-        "hull", "ball", "both", "either": what each entry of the tensors counts.
+        Meaning of the entries of each tensor: "hull", "ball", "both", "either".
     covered : Tensor (4,)
-        Covered rows.
+        Number of covered rows.
     fraction : Tensor (4,), float64
-        Of all rows.
+        Fraction of all rows that are covered.
     accuracy_covered, accuracy_uncovered : Tensor (4,), float64
-        Share of predictions that equal the true label, among the covered rows with a label and
+        Fraction of predictions that equal the true label, among the covered rows with a label and
         among the others; NaN where there are none.
     """
 
@@ -107,26 +96,27 @@ class RegionFaces(Result):
     Attributes
     ----------
     normals : Tensor (F, d), float64
-        ``w_i - w_k`` for a class k; plus or minus a unit vector for a limit of the domain.
+        Normals: ``w_i - w_k`` for a class k, plus or minus a unit vector for a limit of the domain.
     offsets : Tensor (F,), float64
+        Offsets of the half-spaces.
     classes : Tensor (F,)
-        The class on the other side; -1 for a limit of the domain.
+        Class on the other side; -1 for a limit of the domain.
     coordinates : Tensor (F,)
-        The feature that the domain limits; -1 for a class.
+        Feature that the domain limits; -1 for a class.
     witnesses : Tensor (F, d), float64
-        A point that breaks this half-space alone, which proves that it is needed; NaN where none
-        was found.
+        Point that violates only this half-space, which proves that it is needed; NaN where none was
+        found.
     status : Tensor (F,)
-        CONVERGED where the half-space is needed, UNDECIDED where that was not decided.
+        CONVERGED where the half-space is needed, UNDECIDED where this was not decided.
     source : int
-        The class of the region.
+        Class of the region.
     region : Status
-        CONVERGED where the region has an interior; INFEASIBLE, with F = 0, where it has none;
-        UNDECIDED, with all half-spaces, where rounding hides it.
+        CONVERGED if the region has an interior; INFEASIBLE, with F = 0, if it has none; UNDECIDED,
+        with all half-spaces, if rounding hides it.
     redundant_classes : tuple of int
         Classes whose half-space follows from the others.
     redundant_limits : tuple of int
-        Features with a limit of the domain that follows from the others; twice where both do.
+        Features with a domain limit that follows from the others; listed twice if both limits do.
     """
 
     normals: Float64[Tensor, "F d"]
@@ -144,26 +134,27 @@ class RegionFaces(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CertifiedClasses(Result):
-    """Which rows lie in the guaranteed hull of their class, and how far the others are from it.
+    """Rows in the guaranteed hull of their class, and the distances of the others to it.
 
-    A row is certified iff it is in the domain and ``distance < clearance``.
+    A row is certified if and only if it is in the domain and ``distance < clearance``.
 
     Attributes
     ----------
     certified : Tensor (B,)
-        The class; -1 where no guaranteed hull holds the row.
+        Certified class; -1 where no guaranteed hull contains the row.
     source : Tensor (B,)
-        Predicted class, the only one whose hull can hold the row; -1 where the row is not finite.
+        Predicted class, the only one whose hull can contain the row; -1 where the row is not
+        finite.
     distance : Tensor (B,), float64
-        Upper bound of the distance to the hull of the source, no tighter than it takes to decide;
-        +inf where the class has no hull, NaN where the row failed. Feature units.
+        Upper bound of the distance to the hull of the source, only as tight as the decision
+        required; +inf where the class has no hull, NaN where the row failed. Feature units.
     lower_bound : Tensor (B,), float64
-        The hull lies no nearer.
+        Lower bound of the distance to the hull.
     clearance : Tensor (B,), float64
         Clearance of the source's hull; NaN where there is none.
     status : Tensor (B,)
         CONVERGED; INFEASIBLE where the source has no hull; UNDECIDED where the clearance lies
-        between the two bounds; or why the row failed.
+        between the two bounds; or the reason why the row failed.
     """
 
     certified: Int[Tensor, " B"]
@@ -182,15 +173,15 @@ class GuaranteedBalls(Result):
     Attributes
     ----------
     centre : Tensor (B, d), float64
-        The rows themselves.
+        Rows themselves, as centres of the balls.
     radius : Tensor (B,), float64
-        Feature units; +inf where no other class is reachable, NaN where the row failed.
+        Radius in feature units; +inf where no other class is reachable, NaN where the row failed.
     norm : str
-        "l2" or "linf".
+        Norm of the balls, "l2" or "linf".
     active_class : Tensor (B,)
-        The class whose boundary limits the ball; -1 where none does.
+        Class whose boundary limits the ball; -1 where none does.
     status : Tensor (B,)
-        CONVERGED, UNBOUNDED (no other class reachable), or why the row failed.
+        CONVERGED, UNBOUNDED (no other class reachable), or the reason why the row failed.
     """
 
     centre: Float64[Tensor, "B d"]
@@ -203,17 +194,18 @@ class GuaranteedBalls(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RegionFractions:
-    """Which share of a sample lies in each of K regions.
+    """Fraction of a sample in each of K regions.
 
     Attributes
     ----------
     fractions : Tensor (K,), float64
-        They sum to 1; NaN where no row counted. 0 does not say that a region is empty: of n
-        independent draws none falls, with a probability of 5 %, in a region as large as 3/n.
+        Fractions, with sum 1; NaN if no row counted. A fraction of 0 does not mean that a region is
+        empty: with a probability of 5 %, none of n independent draws falls in a region as large as
+        3/n.
     standard_error : Tensor (K,), float64
-        sqrt(p (1 - p) / samples), of independent draws.
+        Standard error sqrt(p (1 - p) / samples) for independent draws.
     samples : int
-        Rows that counted.
+        Number of rows that counted.
     """
 
     fractions: Float64[Tensor, " K"]

@@ -1,4 +1,4 @@
-"""A small model, its images, and what lies in a bank's folder."""
+"""A small model, its images, and the files in the folder of a bank."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import fsboundary as fsb
 from support.banks.oracle import normal
 
 ROWS, BATCH, CHUNK = 47, 4, 8
-"""12 batches, the last of 3 images, in 6 chunks, the last of 7 rows."""
+"""Sizes that give 12 batches, the last of 3 images, in 6 chunks, the last of 7 rows."""
 
 
-class Counting(nn.Sequential):
-    """A classifier that counts its images."""
+class CountingModel(nn.Sequential):
+    """A classifier that counts the images that it is called with."""
 
     seen = 0
 
@@ -25,13 +25,13 @@ class Counting(nn.Sequential):
         return logits
 
 
-def model(seed: int = 0, body_seed: int = 0) -> Counting:
-    """Return 1x2x3 images to 3 classes by way of 4 features; `seed` makes the head."""
+def model(seed: int = 0, body_seed: int = 0) -> CountingModel:
+    """Return a model from 1x2x3 images to 3 classes with 4 features; `seed` sets the head."""
     with torch.random.fork_rng():
         torch.manual_seed(body_seed)
         body = nn.Linear(6, 4)
         torch.manual_seed(seed)
-        return Counting(nn.Flatten(), body, nn.ReLU(), nn.Linear(4, 3)).eval()
+        return CountingModel(nn.Flatten(), body, nn.ReLU(), nn.Linear(4, 3)).eval()
 
 
 def images(rows: int = ROWS) -> Tensor:
@@ -51,6 +51,6 @@ def space() -> fsb.FeatureSpace:
 
 
 def content(path: Path) -> dict[str, bytes]:
-    """Return every file under `path`."""
+    """Return the bytes of every file under `path`, by relative path."""
     files = (file for file in sorted(path.rglob("*")) if file.is_file())
     return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}

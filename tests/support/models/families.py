@@ -1,4 +1,4 @@
-"""What the test matrix says of one architecture, and weights that make its features vary."""
+"""Entries of the test matrix of architectures, and weights that make their features vary."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ CLASSES = 7
 
 
 class Family(NamedTuple):
-    """One architecture and what should be found in it.
+    """One architecture and the expected properties of its head.
 
-    ``layer`` is the head's dotted name, ``nonnegative`` whether the structure proves that,
-    ``shape`` that of one image, ``pooled`` whether features are means over space.
+    ``layer`` is the head's dotted name, ``nonnegative`` whether the structure proves nonnegative
+    features, ``shape`` that of one image, ``pooled`` whether features are means over space.
     """
 
     build: Callable[[], nn.Module]
@@ -25,11 +25,11 @@ class Family(NamedTuple):
     pooled: bool = False
 
 
-def enlivened(model: nn.Module) -> nn.Module:
+def randomize_weights(model: nn.Module) -> nn.Module:
     """Draw weights that keep activations of order one, so that no check passes on zeros.
 
-    Fresh classifiers are often useless here: heads start at zero, residual scales at 1e-6, and
-    batch norms that saw no data let signals die out.
+    Freshly initialised classifiers are often useless here: heads start at zero, residual scales at
+    1e-6, and batch norms without statistics let signals vanish.
     """
     generator = torch.Generator().manual_seed(0)
 

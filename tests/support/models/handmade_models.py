@@ -1,4 +1,4 @@
-"""Classifiers made by hand, tiny: architectures and head shapes that transformers lacks."""
+"""Tiny handmade classifiers: architectures and head shapes that transformers lacks."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class DenseNet(nn.Module):
 
 
 class Inception(nn.Module):
-    """Parallel branches, and an auxiliary head of the same shape that runs in the middle."""
+    """Parallel branches, and an auxiliary head of the same shape in the middle."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class MlpMixer(nn.Module):
 
 
 class Highway(nn.Module):
-    """Gates of the head's own shape, so that shapes alone do not tell which is the head."""
+    """Gates with the shape of the head, so that shapes do not identify the head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Highway(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Torch's own encoder, whose fast path runs only where no hook is."""
+    """Torch's encoder, whose fast path runs only without hooks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -193,7 +193,7 @@ class ConvMixer(nn.Module):
 
 
 class Maxout(nn.Module):
-    """Takes the larger of two linear maps instead of an activation."""
+    """The maximum of two linear maps instead of an activation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class Maxout(nn.Module):
 
 
 class NetInNet(nn.Module):
-    """A 1x1 convolution gives a map of logits, and averages over space come last."""
+    """A 1x1 convolution gives a map of logits, which is averaged over space."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ class NetInNet(nn.Module):
 
 
 class MobileNetV3(nn.Module):
-    """Its head is a 1x1 convolution after pooling, then a reshape."""
+    """A head that is a 1x1 convolution after pooling, followed by a reshape."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ def resnext() -> nn.Module:
 
 
 def all_convolutional() -> nn.Module:
-    """A 1x1 convolution as the head, after pooling."""
+    """Return a model whose head is a 1x1 convolution after pooling."""
     return nn.Sequential(
         _conv(3, 8, stride=2), nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, CLASSES, 1), nn.Flatten()
     )
@@ -271,4 +271,4 @@ FAMILIES = {
     "ResNeXt": Family(resnext, "5", True),
     "All-convolutional": Family(all_convolutional, "2", True),
 }
-"""By name; each a different architecture."""
+"""Families by name, each with a different architecture."""

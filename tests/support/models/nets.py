@@ -1,4 +1,4 @@
-"""Small parts that several extraction tests build models from."""
+"""Small models used by several extraction tests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Net(nn.Module):
 
 
 class Last(nn.Module):
-    """A body that is given and a head that is given, called in turn, then a function."""
+    """A given body and a given head in sequence, followed by a function."""
 
     def __init__(
         self, body: nn.Module, head: nn.Module, output: Callable[[Tensor], Any] = lambda y: y

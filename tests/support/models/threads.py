@@ -1,4 +1,4 @@
-"""A fixture that the tests of models and of feature spaces share."""
+"""Fixture shared by the tests of models and of feature spaces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Run on one thread: the models are so small that threads would only wait for each other."""
+    """Run on one thread, because threads only slow such small models down."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

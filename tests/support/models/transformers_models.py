@@ -1,4 +1,4 @@
-"""Image classifiers of the library transformers: tiny configurations, no downloads."""
+"""Image classifiers of the library transformers, in tiny configurations, without downloads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import nn
 from support.models.families import CLASSES, Family
 
 
-def configured(model: str, config: str = "", **settings: Any) -> Callable[[], nn.Module]:
+def builder(model: str, config: str = "", **settings: Any) -> Callable[[], nn.Module]:
     """Return a function that builds ``{model}ForImageClassification`` from a configuration."""
 
     def build() -> nn.Module:
-        made = getattr(hf, f"{config or model}Config")(num_labels=CLASSES, **settings)
+        configuration = getattr(hf, f"{config or model}Config")(num_labels=CLASSES, **settings)
         name = model if "ForImage" in model else f"{model}ForImageClassification"
-        built: nn.Module = getattr(hf, name)(made)
-        return built
+        classifier: nn.Module = getattr(hf, name)(configuration)
+        return classifier
 
     return build
 
@@ -75,23 +75,23 @@ SWIFTFORMER = {"depths": [1, 1], "embed_dims": [8, 16], "downsamples": [True, Tr
 
 FAMILIES = {
     "ResNet": Family(
-        configured("ResNet", **_TWO, embedding_size=8, layer_type="basic"), "classifier.1", True
+        builder("ResNet", **_TWO, embedding_size=8, layer_type="basic"), "classifier.1", True
     ),
     "RegNet": Family(
-        configured("RegNet", **_TWO, embedding_size=8, groups_width=4), "classifier.1", True
+        builder("RegNet", **_TWO, embedding_size=8, groups_width=4), "classifier.1", True
     ),
     "BiT": Family(
-        configured("Bit", embedding_size=8, hidden_sizes=[32, 32], depths=[1, 1], num_groups=4),
+        builder("Bit", embedding_size=8, hidden_sizes=[32, 32], depths=[1, 1], num_groups=4),
         "classifier.1",
         True,
     ),
-    "MobileNetV1": Family(configured("MobileNetV1", depth_multiplier=0.25), "classifier", True),
-    "MobileNetV2": Family(configured("MobileNetV2", depth_multiplier=0.25), "classifier", True),
+    "MobileNetV1": Family(builder("MobileNetV1", depth_multiplier=0.25), "classifier", True),
+    "MobileNetV2": Family(builder("MobileNetV2", depth_multiplier=0.25), "classifier", True),
     "TextNet": Family(
-        configured("TextNet", stem_out_channels=8, hidden_sizes=[8, 8, 8, 8, 16]), "fc", True
+        builder("TextNet", stem_out_channels=8, hidden_sizes=[8, 8, 8, 8, 16]), "fc", True
     ),
     "HGNetV2": Family(
-        configured(
+        builder(
             "HGNetV2",
             depths=[1, 1],
             hidden_sizes=[8, 12],
@@ -109,15 +109,15 @@ FAMILIES = {
         "fc",
         True,
     ),
-    "ConvNeXt": Family(configured("ConvNext", **_TWO, num_stages=2), "classifier", False),
-    "ConvNeXtV2": Family(configured("ConvNextV2", **_TWO, num_stages=2), "classifier", False),
+    "ConvNeXt": Family(builder("ConvNext", **_TWO, num_stages=2), "classifier", False),
+    "ConvNeXtV2": Family(builder("ConvNextV2", **_TWO, num_stages=2), "classifier", False),
     "EfficientNet": Family(
-        configured("EfficientNet", width_coefficient=0.2, depth_coefficient=0.1, hidden_dim=256),
+        builder("EfficientNet", width_coefficient=0.2, depth_coefficient=0.1, hidden_dim=256),
         "classifier",
         False,
     ),
     "MobileViT": Family(
-        configured(
+        builder(
             "MobileViT",
             image_size=32,
             patch_size=2,
@@ -129,41 +129,39 @@ FAMILIES = {
         False,
     ),
     "MobileViTV2": Family(
-        configured("MobileViTV2", width_multiplier=0.25, n_attn_blocks=[1, 1, 1]),
+        builder("MobileViTV2", width_multiplier=0.25, n_attn_blocks=[1, 1, 1]),
         "classifier",
         False,
         (3, 64, 64),
     ),
-    "ViT": Family(configured("ViT", **_VIT), "classifier", False),
-    "DeiT": Family(configured("DeiT", **_VIT), "classifier", False),
-    "BEiT": Family(configured("Beit", **_VIT), "classifier", False),
-    "Data2VecVision": Family(configured("Data2VecVision", **_VIT), "classifier", False),
-    "DINOv2": Family(configured("Dinov2", **_VIT), "classifier", False),
-    "DINOv2 with registers": Family(configured("Dinov2WithRegisters", **_VIT), "classifier", False),
-    "ViTMSN": Family(configured("ViTMSN", **_VIT), "classifier", False),
-    "I-JEPA": Family(configured("IJepa", **_VIT), "classifier", False),
-    "SigLIP": Family(
-        configured("Siglip", vision_config=_VIT, text_config=_TEXT), "classifier", False
-    ),
-    "CLIP": Family(configured("CLIP", vision_config=_VIT, text_config=_TEXT), "classifier", False),
-    "Swin": Family(configured("Swin", **_SWIN), "classifier", False),
-    "Swinv2": Family(configured("Swinv2", **_SWIN), "classifier", False),
-    "DonutSwin": Family(configured("DonutSwin", **_SWIN), "classifier", False),
-    "PVT": Family(configured("Pvt", image_size=32, **_FOUR), "classifier", False),
-    "PVTv2": Family(configured("PvtV2", image_size=32, **_FOUR), "classifier", False),
-    "SegFormer": Family(configured("Segformer", **_FOUR), "classifier", False),
+    "ViT": Family(builder("ViT", **_VIT), "classifier", False),
+    "DeiT": Family(builder("DeiT", **_VIT), "classifier", False),
+    "BEiT": Family(builder("Beit", **_VIT), "classifier", False),
+    "Data2VecVision": Family(builder("Data2VecVision", **_VIT), "classifier", False),
+    "DINOv2": Family(builder("Dinov2", **_VIT), "classifier", False),
+    "DINOv2 with registers": Family(builder("Dinov2WithRegisters", **_VIT), "classifier", False),
+    "ViTMSN": Family(builder("ViTMSN", **_VIT), "classifier", False),
+    "I-JEPA": Family(builder("IJepa", **_VIT), "classifier", False),
+    "SigLIP": Family(builder("Siglip", vision_config=_VIT, text_config=_TEXT), "classifier", False),
+    "CLIP": Family(builder("CLIP", vision_config=_VIT, text_config=_TEXT), "classifier", False),
+    "Swin": Family(builder("Swin", **_SWIN), "classifier", False),
+    "Swinv2": Family(builder("Swinv2", **_SWIN), "classifier", False),
+    "DonutSwin": Family(builder("DonutSwin", **_SWIN), "classifier", False),
+    "PVT": Family(builder("Pvt", image_size=32, **_FOUR), "classifier", False),
+    "PVTv2": Family(builder("PvtV2", image_size=32, **_FOUR), "classifier", False),
+    "SegFormer": Family(builder("Segformer", **_FOUR), "classifier", False),
     "PoolFormer": Family(
-        configured("PoolFormer", hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1]),
+        builder("PoolFormer", hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1]),
         "classifier",
         False,
     ),
     "CvT": Family(
-        configured("Cvt", embed_dim=[8, 8, 16], depth=[1, 2, 3], num_heads=[1, 1, 2]),
+        builder("Cvt", embed_dim=[8, 8, 16], depth=[1, 2, 3], num_heads=[1, 1, 2]),
         "classifier",
         False,
     ),
     "FocalNet": Family(
-        configured(
+        builder(
             "FocalNet",
             image_size=32,
             embed_dim=8,
@@ -175,9 +173,9 @@ FAMILIES = {
         "classifier",
         False,
     ),
-    "LeViT": Family(configured("Levit", **_LEVIT), "classifier.linear", False, (3, 64, 64)),
+    "LeViT": Family(builder("Levit", **_LEVIT), "classifier.linear", False, (3, 64, 64)),
     "Hiera": Family(
-        configured(
+        builder(
             "Hiera",
             embed_dim=8,
             image_size=[32, 32],
@@ -190,23 +188,23 @@ FAMILIES = {
         False,
     ),
     "Perceiver": Family(
-        configured("PerceiverForImageClassificationLearned", "Perceiver", **_PERCEIVER),
+        builder("PerceiverForImageClassificationLearned", "Perceiver", **_PERCEIVER),
         "perceiver.decoder.decoder.final_layer",
         False,
     ),
 }
-"""By name; each a different architecture."""
+"""Families by name, each with a different architecture."""
 
 AVERAGED = {
-    "SwiftFormer": Family(configured("SwiftFormer", **SWIFTFORMER), "", False),
+    "SwiftFormer": Family(builder("SwiftFormer", **SWIFTFORMER), "", False),
     "DeiT with teacher": Family(
-        configured("DeiTForImageClassificationWithTeacher", "DeiT", **_VIT), "", False
+        builder("DeiTForImageClassificationWithTeacher", "DeiT", **_VIT), "", False
     ),
     "LeViT with teacher": Family(
-        configured("LevitForImageClassificationWithTeacher", "Levit", **_LEVIT),
+        builder("LevitForImageClassificationWithTeacher", "Levit", **_LEVIT),
         "",
         False,
         (3, 64, 64),
     ),
 }
-"""Their logits are the average of two heads: no single linear layer gives them."""
+"""Families whose logits are the average of two heads, so that no single layer gives them."""

@@ -1,4 +1,4 @@
-"""Everything of a model that extraction must leave as it was."""
+"""The state of a model, which extraction must not change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def state_of(model: nn.Module) -> dict[str, Any]:
-    """Return modes, hooks, attributes, and where and what each parameter and buffer is."""
+    """Return modes, hooks, attributes, and the identity of each parameter and buffer."""
     state: dict[str, Any] = {}
     for name, module in model.named_modules():
         state[name, "mode"] = module.training

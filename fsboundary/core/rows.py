@@ -1,0 +1,73 @@
+"""Tables of rows: solved rows scattered among all rows, and rows of different lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+_NONE: Mapping[str, float] = MappingProxyType({})
+
+
+def scatter_rows(values: Tensor, rows: Tensor, total: int, fill_value: float = torch.nan) -> Tensor:
+    """Return a table of `total` rows with `values` at `rows` and `fill_value` elsewhere.
+
+    Parameters
+    ----------
+    values : Tensor (F, ...)
+    rows : Tensor (F,) or bool Tensor (total,)
+        Indices, or a mask with F true entries.
+    total : int
+    fill_value : float
+    """
+    shape = (total, *values.shape[1:])
+    table = torch.full(shape, fill_value, dtype=values.dtype, device=values.device)
+    table[rows] = values
+    return table
+
+
+def write_rows(
+    fields: dict[str, Tensor],
+    rows: Tensor,
+    values: Mapping[str, Tensor],
+    padding: Mapping[str, float] = _NONE,
+) -> None:
+    """Write each of `values` at `rows` of the table of the same name in `fields`.
+
+    Parameters
+    ----------
+    fields : dict of Tensor (B, ...)
+        Changed in place; a table in `padding` may be replaced by a wider one.
+    rows : Tensor (F,) or bool Tensor (B,)
+        Indices, or a mask with F true entries.
+    values : mapping of Tensor (F, ...)
+    padding : mapping of float
+        Padding of the ragged tables, by name: their last dimensions may differ, and the narrower
+        of the two is padded.
+    """
+    for name, value in values.items():
+        if name in padding:
+            width = max(fields[name].shape[-1], value.shape[-1])
+            if fields[name].shape[-1] < width:
+                fields[name] = pad_columns(fields[name], width, padding[name])
+            value = pad_columns(value, width, padding[name])
+        fields[name][rows] = value
+
+
+def pad_columns(table: Tensor, width: int, padding: float) -> Tensor:
+    """Return `table` (..., S) padded, or cut, to (..., width)."""
+    return torch.nn.functional.pad(table, (0, width - table.shape[-1]), value=padding)
+
+
+def cat_ragged(tables: Sequence[Tensor], padding: float) -> Tensor:
+    """Concatenate tables (B_n, ..., S_n) of different widths along their first dimension."""
+    width = max(table.shape[-1] for table in tables)
+    return torch.cat([pad_columns(table, width, padding) for table in tables])
+
+
+def stack_ragged(tables: Sequence[Tensor], padding: float, min_width: int = 0) -> Tensor:
+    """Stack tables (..., S_n) of different widths, at least `min_width` wide."""
+    width = max(min_width, *(table.shape[-1] for table in tables))
+    return torch.stack([pad_columns(table, width, padding) for table in tables])
