@@ -1,1 +1,1 @@
-"""The built-in plugin: one idea a file."""
+"""The built-in plugin: one idea per file."""

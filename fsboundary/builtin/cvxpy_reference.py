@@ -1,8 +1,7 @@
-"""What cvxpy is told to solve with, for the reference finder and the reference hull solver.
+"""Reference boundary finder and reference hull solver with cvxpy.
 
-The reference boundary finder: one cvxpy program a problem.
-
-A reference hull solver: one parametrised cvxpy program, solved anew for each row.
+The finder forms one program per problem; the hull solver solves one parametrised program anew for
+each row.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fsboundary.builtin.hull_solvers.common import all_points, row_by_row
+from fsboundary.builtin.hull_solvers.common import all_points, solve_rows
 from fsboundary.builtin.hull_solvers.min_norm_point import Array, simplex_weights
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
@@ -27,7 +26,7 @@ from fsboundary.plugins.interfaces import BoundaryFinder, HullSolver, unsolved_f
 
 
 def solve_options(solver: str, accuracy: float, max_steps: int) -> dict[str, Any]:
-    """Return keyword arguments of cvxpy's ``solve``: Clarabel's tolerances, or the name alone."""
+    """Return keyword arguments of cvxpy's ``solve``: Clarabel's tolerances, or only the name."""
     if solver.upper() != "CLARABEL":
         return {"solver": solver}
     names = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
@@ -42,10 +41,10 @@ class CvxpyFinder(BoundaryFinder):
     Parameters
     ----------
     solver : str
-        A quadratic solver that cvxpy has; Clarabel comes with it.
+        A quadratic solver supported by cvxpy; Clarabel is installed with it.
     accuracy : float
-        Gap and feasibility tolerance asked of Clarabel; other solvers keep their defaults.
-        Clarabel gives up on many problems of 64 features below 1e-11.
+        Gap and feasibility tolerance of Clarabel; other solvers keep their defaults.
+        Below 1e-11, Clarabel fails on many problems of 64 features.
     """
 
     solver: str = "CLARABEL"
@@ -88,7 +87,7 @@ class CvxpyFinder(BoundaryFinder):
 
 @final
 class _FlipProgram:
-    """The flip problem as a cvxpy program, formed once a problem."""
+    """The flip problem as a cvxpy program, formed once per problem."""
 
     def __init__(self, head: LinearHead, low: NDArray[Any], high: NDArray[Any]) -> None:
         self.weight, self.bias = head.weight.cpu().numpy(), head.bias.cpu().numpy()
@@ -130,11 +129,12 @@ class _FlipProgram:
 
 
 _TAIL = 1e-11
-"""The lightest points, up to this share of all weight, are left out: an interior point method
-gives every point some weight. This moves the answer by that share of the hull's width at most."""
+"""The lightest points, up to this fraction of all weight, are left out: an interior point method
+gives every point some weight. This moves the solution by at most that fraction of the hull's
+width."""
 
 _NEAR = 1e-3
-"""Distances below this share of the scale are minimised anew, as |y|: where |y|² vanishes to
+"""Distances below this fraction of the scale are minimised again, as |y|: where |y|² vanishes to
 rounding, half of the digits of |y| are lost. Far from the hull |y|² gives the better point."""
 
 
@@ -144,32 +144,32 @@ class CvxpyHull(HullSolver):
     """Solve each row with cvxpy: slow, independent of the fast path, any conic solver.
 
     Minimises |y|² subject to y = q - Vᵀa, with y and a on the simplex as variables: the quadratic
-    part stays d numbers wide, however many points there are. Rows close to the hull are solved a
-    second time, for |y|. The query is a parameter, so that the program is compiled once; a row
-    with excluded points has a program of its own.
+    part has only d variables, however many points there are. Rows close to the hull are solved a
+    second time, for |y|. The query is a parameter, so the program is compiled once; a row with
+    excluded points has its own program.
 
     Parameters
     ----------
     solver : str
-        A solver of quadratic and conic programs that cvxpy has; Clarabel comes with it.
+        A solver of quadratic and conic programs supported by cvxpy; Clarabel is installed with it.
     accuracy : float
-        Gap and feasibility tolerance asked of Clarabel; other solvers keep their defaults.
-    most : int
+        Gap and feasibility tolerance of Clarabel; other solvers keep their defaults.
+    max_elements : int
         Largest number of rows times width that is accepted; Clarabel needs about 200 bytes for
         each of these numbers.
 
     Raises
     ------
     ArgumentError
-        cvxpy does not have the solver.
+        cvxpy does not support the solver, or it is not installed.
     """
 
     solver: str = "CLARABEL"
     accuracy: float = 1e-13
-    most: int = 2**24
+    max_elements: int = 2**24
 
     def __post_init__(self) -> None:
-        """Raise ArgumentError unless cvxpy has the solver."""
+        """Raise ArgumentError unless cvxpy can use the solver."""
         installed = cp.installed_solvers()
         if self.solver.upper() not in installed:
             raise ArgumentError(
@@ -181,7 +181,7 @@ class CvxpyHull(HullSolver):
 
     def prepare(self, points: PointSet) -> _HullProgram:
         """Return the program with all points."""
-        return _HullProgram(all_points(points, self.most))
+        return _HullProgram(all_points(points, self.max_elements))
 
     def project(
         self,
@@ -195,11 +195,11 @@ class CvxpyHull(HullSolver):
         """Propose the nearest point of the hull to each of `queries` (B,d)."""
         options = solve_options(self.solver, self.accuracy, max_steps)
 
-        def solve(query: Array, kept: NDArray[np.intp] | None) -> tuple[Array, int]:
-            program = state if kept is None else _HullProgram(state.points[kept])
+        def solve(query: Array, included: NDArray[np.intp] | None) -> tuple[Array, int]:
+            program = state if included is None else _HullProgram(state.points[included])
             return program.solve(query, options)
 
-        return row_by_row(queries, exclude, len(state.points), solve)
+        return solve_rows(queries, exclude, len(state.points), solve)
 
 
 @final
@@ -208,14 +208,14 @@ class _HullProgram:
 
     def __init__(self, points: Array) -> None:
         self.points = points
-        # about a point, not the mean, which rounding puts beside points that are all the same
-        about = points - points[0]
-        self._scale = float(np.abs(about).max()) or 1.0
+        # relative to a point, not the mean, which rounding displaces from identical points
+        centred = points - points[0]
+        self._scale = float(np.abs(centred).max()) or 1.0
         self._weights = cp.Variable(len(points), nonneg=True)
         self._query = cp.Parameter(points.shape[1])
         self._away = cp.Variable(points.shape[1])
         constraints = [
-            self._away + (about / self._scale).T @ self._weights == self._query,
+            self._away + (centred / self._scale).T @ self._weights == self._query,
             cp.sum(self._weights) == 1,  # type: ignore[attr-defined]  # cvxpy does not declare it
         ]
         square = cp.sum_squares(self._away)  # type: ignore[attr-defined]  # cvxpy does not declare it
@@ -224,17 +224,17 @@ class _HullProgram:
         self._norm = cp.Problem(cp.Minimize(norm), constraints)
 
     def solve(self, query: Array, options: dict[str, Any]) -> tuple[Array, int]:
-        """Return weights (n,), at most d + 1 of them above zero, and the most iterations."""
+        """Return weights (n,), at most d + 1 of them above zero, and the iterations."""
         self._query.value = (query - self.points[0]) / self._scale
         size, weights, steps = self._run(self._square, options)
         if not _NEAR < size < np.inf:
             nearer, others, more = self._run(self._norm, options)
             steps = max(steps, more)
             weights = others if nearer < size else weights
-        return _few(self.points, weights), steps
+        return _reduce_support(self.points, weights), steps
 
     def _run(self, problem: cp.Problem, options: dict[str, Any]) -> tuple[float, Array, int]:
-        """Return |q - p|, scaled, of the weights (n,) that were found, and iterations."""
+        """Return |q - p|, scaled, of the weights (n,) found, the weights, and the iterations."""
         nothing = np.inf, np.zeros(len(self.points)), 0
         with warnings.catch_warnings():
             # "may be inaccurate": the core measures how inaccurate
@@ -243,14 +243,19 @@ class _HullProgram:
                 problem.solve(**options)
             except cp.SolverError:
                 return nothing
-        stats, found, away = problem.solver_stats, self._weights.value, self._away.value
-        if found is None or away is None or not np.isfinite(found).all() or found.max() <= 0:
+        stats, solution, away = problem.solver_stats, self._weights.value, self._away.value
+        if (
+            solution is None
+            or away is None
+            or not np.isfinite(solution).all()
+            or solution.max() <= 0
+        ):
             return nothing
         steps = int(stats.num_iters or 0) if stats else 0
-        return float(np.linalg.norm(away)), np.maximum(found, 0.0), steps
+        return float(np.linalg.norm(away)), np.maximum(solution, 0.0), steps
 
 
-def _few(points: Array, weights: Array) -> Array:
+def _reduce_support(points: Array, weights: Array) -> Array:
     """Return weights (n,) of the same point, at most d + 1 of them above zero."""
     order = np.argsort(weights, kind="stable")
     total = weights.sum()
@@ -258,9 +263,9 @@ def _few(points: Array, weights: Array) -> Array:
         return weights
     tail = np.cumsum(weights[order]) <= _TAIL * total
     kept = np.sort(order[~tail])
-    share = weights[kept] / weights[kept].sum()
+    reduced = weights[kept] / weights[kept].sum()
     if len(kept) > points.shape[1] + 1:
-        share = simplex_weights(points[kept], share @ points[kept])
-    few = np.zeros(len(points))
-    few[kept] = share
-    return few
+        reduced = simplex_weights(points[kept], reduced @ points[kept])
+    sparse = np.zeros(len(points))
+    sparse[kept] = reduced
+    return sparse

@@ -1,6 +1,6 @@
-"""The built-in plugin: one line for each extractor, solver and finder.
+"""The built-in plugin: one registration per extractor, solver and finder.
 
-Each factory imports its module when it is first called, so that listing them costs nothing.
+Each factory imports its module when it is first called, so listing them costs nothing.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Plugins: found, loaded one at a time at first use, isolated, and selected by name or instance.
+"""Plugins: discovery, isolated loading at first use, and selection by name or instance.
 
-The built-in plugin is loaded first and by name; a plugin of another distribution (entry-point
-group ``fsboundary``) is imported only when a name that is not built in is asked for, or when all
-are listed. One that fails is set aside with its reason, which ``fsboundary plugins`` shows; the
-rest work.
+The built-in plugin is loaded first; a plugin of another distribution (entry-point group
+``fsboundary``) is imported only when a name that is not built in is requested, or when all are
+listed. A plugin that fails is rejected with its reason, which ``fsboundary plugins`` shows; the
+others work.
 
-The environment variable ``FSBOUNDARY_PLUGINS`` chooses, and is read once, at first use:
+The environment variable ``FSBOUNDARY_PLUGINS`` selects plugins. It is read once, at first use:
 
 - unset: all installed plugins;
 - empty: the built-in plugin only;
-- a comma-separated list of distribution or entry-point names: these besides the built-in one.
+- a comma-separated list of distribution or entry-point names: these and the built-in plugin.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def create(
     options: dict[str, Any] | None = None,
     capability: str | None = None,
 ) -> Any:
-    """Return a plugin, made by name or passed through.
+    """Return a plugin: created by name, or the given instance.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ def create(
     plugin : str or object
         A name that ``fsboundary plugins`` lists, or an instance of the kind's interface.
     options : dict, optional
-        Constructor arguments; with a name only.
+        Constructor arguments; only with a name.
     capability : str, optional
-        What the plugin must be able to do. "pixels" selects boundary finders that work on
+        Capability that the plugin must have. "pixels" selects boundary finders that work on
         images, which are not eligible without it.
 
     Returns
@@ -55,22 +55,22 @@ def create(
     ArgumentError
         No such plugin, an option that it does not take, or an object of another type.
     PluginError
-        The plugin's factory failed or made something else.
+        The plugin's factory failed or returned another type.
     """
     return _create(_registry, kind, plugin, options=options, capability=capability)
 
 
 def describe() -> list[PluginInfo]:
-    """Load every chosen plugin and list all, with the reasons of those set aside.
+    """Load every selected plugin and list all, with the reasons of rejected ones.
 
     Returns
     -------
     list of PluginInfo
-        Built-in ones first, then by distribution.
+        Plugins, built-in ones first, then by distribution.
     """
     return _registry.describe()
 
 
 def reset() -> None:
-    """Forget what was loaded, so that the next use finds plugins anew; for tests."""
+    """Unload all plugins, so that the next use discovers them again; for tests."""
     _registry.reset()

@@ -1,4 +1,4 @@
-"""The three hooks, in one screen."""
+"""Hook specifications of the three kinds of plugin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plugin implements. A plugin proposes; the core grades (design.md, section 4)."""
+"""Interfaces of plugins. A plugin proposes; the core grades (design.md, section 4)."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from fsboundary.core.heads import LinearHead
 from fsboundary.core.protocols import ModelView, PointSet
 from fsboundary.core.results import FlipImages, FlipPoints, HullProjection
 from fsboundary.core.status import Status
+from fsboundary.models.linear_maps import LayerCall
 
 API_VERSION = 1
-"""Version of these interfaces. A registration made for a newer one is set aside."""
+"""Version of these interfaces. A registration for a newer version is rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=False)
 class Registration:
-    """One plugin, as returned by a hook.
+    """Registration of one plugin, as returned by a hook.
 
     Parameters
     ----------
     name : str
-        By which users select it; unique among plugins of its kind.
+        Name by which users select it; unique among plugins of its kind.
     factory : callable
-        Makes the plugin from its options: ``factory(**options)``.
+        Creates the plugin from its options: ``factory(**options)``.
     summary : str
         One line that says when to use it.
     api_version : int
-        The :data:`API_VERSION` that it was written for.
+        :data:`API_VERSION` that it was written for.
     capabilities : frozenset of str
         Extractors: "surrogate". Boundary finders: "nonlinear_head", "pixels".
     """
@@ -46,11 +47,21 @@ class Registration:
 
 
 class FeatureExtractor(ABC):
-    """Where features come from. Hyper-parameters in the constructor, data in the call."""
+    """Source of features. Hyper-parameters go to the constructor, data to the call."""
 
     @abstractmethod
     def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
         """Return features (B,d) and logits (B,K) of one batch, with the graph kept."""
+
+    def features_and_call(
+        self, model: nn.Module, images: Tensor, *additional: Any
+    ) -> tuple[Tensor, Tensor, LayerCall | None]:
+        """Return features, logits, and the call of the layer that computed the logits, if known.
+
+        The core verifies ``W z + b`` against the logits. The call tells it how the layer rounds:
+        its dtypes, and over how many positions it pools. By default the call is None.
+        """
+        return *self.features(model, images, *additional), None
 
     @abstractmethod
     def head(self, model: nn.Module) -> LinearHead | None:
@@ -58,41 +69,41 @@ class FeatureExtractor(ABC):
 
     @property
     def surrogate(self) -> bool:
-        """Whether the head is fitted and stands in for the model (capability "surrogate").
+        """Whether the head is fitted and replaces the model (capability "surrogate").
 
-        The core then reports how often it agrees with the model on held-out images; of other
-        extractors it demands that ``W z + b`` is what the model computes. By default False; a
-        class attribute ``surrogate = True`` will do.
+        The core then reports how often it agrees with the model on held-out images; for other
+        extractors it requires that ``W z + b`` is what the model computes. By default False; a
+        class attribute ``surrogate = True`` is enough.
         """
         return False
 
     def fit(self, model: nn.Module, loader: Iterable[Any]) -> Self:
-        """Fit what must be fitted (capability "surrogate"); by default nothing."""
+        """Fit the surrogate head (capability "surrogate"); a no-op by default."""
         return self
 
     def domain(self, model: nn.Module) -> Domain:
-        """Return the domain that the model's structure proves; by default no claim."""
+        """Return the domain that the model's structure proves; unbounded by default."""
         return Domain.unbounded()
 
     def notes(self, model: nn.Module) -> dict[str, str]:
-        """Return facts for the report, such as the layer's name; by default none."""
+        """Return facts for the report, such as the layer's name; empty by default."""
         return {}
 
     def example(self, rows: int, seed: int) -> tuple[nn.Module, Tensor] | None:
         """Return a small model in eval mode and `rows` images for the conformance suite.
 
-        Torch's generator is seeded with `seed` beforehand and put back afterwards. By default
-        None: the suite's own will do, a network of convolutions and images (rows,3,8,8).
+        Torch's generator is seeded with `seed` before and restored afterwards. By default None:
+        the suite uses its own convolutional network and images (rows,3,8,8).
         """
         return None
 
 
 class HullSolver(ABC):
-    """Projects queries on the hull of a point set. Prepare once, solve many."""
+    """Solver of projections onto the hull of a point set. Prepares once, solves many queries."""
 
     @abstractmethod
     def prepare(self, points: PointSet) -> Any:
-        """Return a state that :meth:`project` uses; the core keeps it by point set and options."""
+        """Return a state for :meth:`project`; the core caches it by point set and options."""
 
     @abstractmethod
     def project(
@@ -108,7 +119,7 @@ class HullSolver(ABC):
 
 
 class BoundaryFinder(ABC):
-    """Finds boundary points of a head in feature space."""
+    """Finder of boundary points of a head in feature space."""
 
     @abstractmethod
     def find(
@@ -125,14 +136,14 @@ class BoundaryFinder(ABC):
         With the capability "nonlinear_head", `head` may also be a
         :class:`fsboundary.core.heads.NonlinearHead`, and ``points`` and ``steps`` are enough.
 
-        Rows are finite, inside the domain, and differ from their targets' class; the core sets
-        the rest aside. It needs of the answer ``points``, ``active``, ``multipliers`` and
-        ``steps`` and recomputes everything else.
+        Rows are finite, inside the domain, and of another class than their targets; the core
+        handles other rows itself. It reads ``points``, ``active``, ``multipliers`` and ``steps``
+        of the result and recomputes everything else.
         """
 
 
 class ImageBoundaryFinder(ABC):
-    """Finds images on a boundary (hook ``register_boundary_finders``, capability "pixels")."""
+    """Finder of images on a boundary (hook ``register_boundary_finders``, capability "pixels")."""
 
     @abstractmethod
     def find(
@@ -149,7 +160,7 @@ class ImageBoundaryFinder(ABC):
 
 
 def unsolved_flips(features: Tensor, source: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Return the fields of a :class:`FlipPoints` that says nothing yet, for finders to fill.
+    """Return the fields of a :class:`FlipPoints` without results yet, for finders to fill in.
 
     Parameters
     ----------
@@ -181,7 +192,7 @@ def unsolved_flips(features: Tensor, source: Tensor, targets: Tensor) -> dict[st
 
 
 def unsolved_hulls(queries: Tensor) -> dict[str, Tensor]:
-    """Return the fields of a :class:`HullProjection` that says nothing yet, for solvers to fill.
+    """Return the fields of a :class:`HullProjection` without results yet, for solvers to fill in.
 
     Parameters
     ----------

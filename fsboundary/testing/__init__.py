@@ -1,6 +1,6 @@
-"""The public conformance suites: for plugins, and for Captum's attribution methods.
+"""Conformance suites for plugins and for Captum's attribution methods.
 
-One line in a plugin's own tests makes a parametrised pytest function, one case a check::
+One line in a plugin's tests creates a parametrised pytest function with one case per check::
 
     test_my_solver = fsboundary.testing.hull_solver_tests(MySolver)
 

@@ -1,4 +1,4 @@
-"""The conformance checks of a plugin that is selected by name, run without pytest."""
+"""Conformance checks of a plugin selected by name, without pytest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fsboundary.testing.checks.flips import flip_suite
 from fsboundary.testing.checks.hulls import hull_suite
 from fsboundary.testing.checks.images import image_suite
 from fsboundary.testing.checks.nonlinear import nonlinear_suite
-from fsboundary.testing.suite import NONE, Outcome, Suite
+from fsboundary.testing.suite import NO_EXPECTED_FAILURES, Outcome, Suite
 
 _SUITES: dict[Kind, Callable[..., Suite[Any]]] = {
     "feature_extractor": extractor_suite,
@@ -32,23 +32,23 @@ def check_plugin(
     name: str,
     *,
     options: dict[str, Any] | None = None,
-    expected_failures: Mapping[str, str] = NONE,
+    expected_failures: Mapping[str, str] = NO_EXPECTED_FAILURES,
 ) -> Iterator[tuple[PluginInfo, Iterator[Outcome]]]:
     """Run the conformance checks of every plugin called `name`.
 
     Parameters
     ----------
     name : str
-        As ``fsboundary plugins`` lists it; plugins of different kinds may share it.
+        Name listed by ``fsboundary plugins``; plugins of different kinds may share it.
     options : dict, optional
         Constructor arguments.
     expected_failures : mapping of str to str
-        Check name to the reason why the plugin fails it.
+        Map from check name to the reason why the plugin fails it.
 
     Yields
     ------
     (PluginInfo, iterator of Outcome)
-        The outcomes come one by one, as the checks run.
+        A plugin and its outcomes, produced one by one as the checks run.
 
     Raises
     ------
@@ -58,8 +58,8 @@ def check_plugin(
     listed = [info for info in plugins.describe() if info.name == name]
     ready = [info for info in listed if info.state == "ready"]
     if not ready:
-        got = f"{name!r}, set aside: {listed[0].reason}" if listed else repr(name)
-        fix = "`fsboundary plugins` lists them, and why some were set aside"
+        got = f"{name!r}, rejected: {listed[0].reason}" if listed else repr(name)
+        fix = "`fsboundary plugins` lists plugins, and the reasons of rejected ones"
         raise ArgumentError("name", got, "a plugin that is ready", fix)
     for info in ready:
         yield info, _suite_of(info, options)(expected_failures).outcomes()
@@ -68,7 +68,7 @@ def check_plugin(
 def _suite_of(
     info: PluginInfo, options: dict[str, Any] | None
 ) -> Callable[[Mapping[str, str]], Suite[Any]]:
-    assert info.kind  # only plugins that were set aside may lack it
+    assert info.kind  # only plugins that were rejected may lack it
     kind: Kind = info.kind
     capability = next((name for name in _SPECIAL if name in info.capabilities), None)
     suite = _SPECIAL[capability] if capability else _SUITES[kind]

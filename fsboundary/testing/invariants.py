@@ -1,7 +1,4 @@
-"""Checks of a plugin's constructor that every kind shares.
-
-What a plugin must leave as it was: what it was given, the process, the model.
-"""
+"""Invariants that every kind of plugin keeps: constructor, repr, inputs, process and model."""
 
 from __future__ import annotations
 
@@ -18,25 +15,25 @@ from fsboundary.plugins import identify
 from fsboundary.testing.suite import require
 
 
-def made_by(factory: Callable[..., Any], wanted: type[Any]) -> Any:
-    """Return what `factory` makes without options, an instance of `wanted`."""
+def make_instance(factory: Callable[..., Any], wanted: type[Any]) -> Any:
+    """Return the instance of `wanted` that `factory` creates without options."""
     made = factory()
     kind = type(made).__name__
-    require(isinstance(made, wanted), f"the factory made a {kind}; wanted a {wanted.__name__}")
+    require(isinstance(made, wanted), f"the factory returned a {kind}; wanted a {wanted.__name__}")
     return made
 
 
 def check_repr(plugin: Any) -> None:
-    """Require that a plugin's repr makes it again, and tells other options apart.
+    """Require that a plugin's repr recreates it, and differs for other options.
 
-    The core keeps prepared states by repr, and reports print it.
+    The core caches prepared states by repr, and reports print it.
     """
     kind, text = type(plugin), repr(plugin)
     try:
         again = eval(text, {kind.__name__: kind})
     except Exception as error:
-        require(False, f"repr {text} does not make it again: {type(error).__name__}: {error}")
-    require(repr(again) == text, f"repr {text} makes another: {again!r}")
+        require(False, f"repr {text} does not recreate it: {type(error).__name__}: {error}")
+    require(repr(again) == text, f"repr {text} creates another: {again!r}")
     options = identify(plugin).options
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -44,8 +41,8 @@ def check_repr(plugin: Any) -> None:
         try:
             other = repr(kind(**{**options, name: 2 * value + 1}))
         except Exception:
-            continue  # the constructor refuses the other value
-        require(other != text, f"repr {text} does not tell the option {name!r}")
+            continue  # the constructor rejects the other value
+        require(other != text, f"repr {text} omits the option {name!r}")
 
 
 _PROCESS: dict[str, Callable[[], Any]] = {
@@ -65,13 +62,13 @@ _PROCESS: dict[str, Callable[[], Any]] = {
 
 
 def content(tensor: Tensor) -> tuple[Any, ...]:
-    """Return dtype, shape, device and bytes of a tensor; two of the same content compare equal."""
+    """Return dtype, shape, device and bytes of a tensor; equal contents compare equal."""
     data = tensor.detach().cpu().contiguous().reshape(-1)
     return tensor.dtype, tensor.shape, tensor.device, data.view(torch.uint8).numpy().tobytes()
 
 
 @contextlib.contextmanager
-def left_alone(**given: Tensor) -> Iterator[None]:
+def require_unchanged(**given: Tensor) -> Iterator[None]:
     """Require that the block changes neither the `given` tensors nor the process."""
     process = {name: read() for name, read in _PROCESS.items()}
     tensors = {name: content(tensor) for name, tensor in given.items()}
@@ -83,8 +80,8 @@ def left_alone(**given: Tensor) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def model_left_alone(model: nn.Module) -> Iterator[None]:
-    """Require that the block leaves hooks, modes, attributes, weights and gradients as they are."""
+def require_model_unchanged(model: nn.Module) -> Iterator[None]:
+    """Require that the block changes no hooks, modes, attributes, weights or gradients."""
     before = _state(model)
     yield
     after = _state(model)

@@ -1,9 +1,4 @@
-"""The model and the images that extractors are checked with, unless they bring their own.
-
-Hulls whose nearest points are known in closed form.
-
-Flip points that are known in closed form.
-"""
+"""Test problems: a small model, and hulls and heads with solutions in closed form."""
 
 from __future__ import annotations
 
@@ -39,7 +34,7 @@ def small_model(seed: int) -> nn.Module:
 
 
 def redraw(model: nn.Module, seed: int) -> None:
-    """Replace every weight by a normal number, without touching the global generator."""
+    """Replace every weight by a normal number, without using the global generator."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():
@@ -70,8 +65,8 @@ def cloud(rows: int, width: int, seed: int) -> Tensor:
     return torch.randn(rows, width, generator=generator, dtype=torch.float64)
 
 
-def simplex_nearest(queries: Tensor) -> Tensor:
-    """Return the nearest points with coordinates >= 0 that sum to 1: cut at a common level."""
+def project_on_simplex(queries: Tensor) -> Tensor:
+    """Return the nearest points with coordinates >= 0 that sum to 1, by subtracting one level."""
     ordered = queries.sort(dim=1, descending=True).values
     levels = (ordered.cumsum(dim=1) - 1) / torch.arange(1, queries.shape[1] + 1)
     last = (ordered > levels).sum(dim=1, keepdim=True) - 1
@@ -85,18 +80,18 @@ def known_hulls() -> list[HullProblem]:
     wide = 1.5 * cloud(6, 6, 1)
     ends, around = cloud(2, 5, 2), 2 * cloud(6, 5, 3)
     along = ends[1] - ends[0]
-    share = ((around - ends[0]) @ along / along.square().sum()).clamp(0, 1)[:, None]
+    fraction = ((around - ends[0]) @ along / along.square().sum()).clamp(0, 1)[:, None]
     one = cloud(1, 4, 4)
-    found = {
+    problems = {
         "a cube": (cube, queries, queries.clamp(-1, 1)),
-        "a simplex": (torch.eye(6, dtype=torch.float64), wide, simplex_nearest(wide)),
-        "a segment": (ends, around, ends[0] + share * along),
+        "a simplex": (torch.eye(6, dtype=torch.float64), wide, project_on_simplex(wide)),
+        "a segment": (ends, around, ends[0] + fraction * along),
         "one point": (one, cloud(3, 4, 5), one.expand(3, 4)),
         "a cube, every vertex twice": (cube.repeat(2, 1), queries, queries.clamp(-1, 1)),
     }
     return [
         HullProblem(name=name, points=v, queries=q, distance=torch.linalg.vector_norm(q - p, dim=1))
-        for name, (v, q, p) in found.items()
+        for name, (v, q, p) in problems.items()
     ]
 
 
@@ -113,7 +108,7 @@ class FlipProblem:
 
 
 def two_classes() -> FlipProblem:
-    """Return a head with one boundary, a hyperplane: its distance is the textbook's."""
+    """Return a head with one boundary, a hyperplane, at the textbook distance."""
     head = LinearHead(cloud(2, 4, 20), cloud(1, 2, 21)[0])
     features = cloud(6, 4, 22)
     source, normal = head.predict(features), head.weight[0] - head.weight[1]
@@ -127,7 +122,7 @@ def two_classes() -> FlipProblem:
 def third_classes() -> FlipProblem:
     """Return a head whose logits are the features: the tied ones must not be below the others.
 
-    At the flip point source, target, and whatever is above their mean, are all at one level.
+    At the flip point the source, the target and all classes above their mean are equal.
     """
     head = LinearHead(torch.eye(5), torch.zeros(5))
     features = cloud(6, 5, 23)
@@ -150,7 +145,7 @@ def third_classes() -> FlipProblem:
     )
 
 
-def in_a_domain(domain: Domain, name: str) -> FlipProblem:
+def domain_problem(domain: Domain, name: str) -> FlipProblem:
     """Return a boundary on which the features sum to 2, with features where the domain cuts."""
     head = LinearHead(torch.stack([torch.ones(6), torch.zeros(6)]), torch.tensor([-2.0, 0]), domain)
     low, high = domain.limits(head.weight)
@@ -172,16 +167,16 @@ def in_a_domain(domain: Domain, name: str) -> FlipProblem:
 
 
 def domains() -> list[FlipProblem]:
-    """Return the problems in which the domain matters."""
+    """Return problems in which the domain is active."""
     box = Domain.box(torch.zeros(6), torch.full((6,), 0.75))
     return [
-        in_a_domain(Domain.nonnegative(), "the nonnegative domain"),
-        in_a_domain(box, "a box"),
+        domain_problem(Domain.nonnegative(), "the nonnegative domain"),
+        domain_problem(box, "a box"),
     ]
 
 
 def unreachable() -> FlipProblem:
-    """Return a class that no nonnegative feature belongs to."""
+    """Return a head with a class that no nonnegative feature belongs to."""
     weight = torch.tensor([[1.0, 1.0], [0.0, 0.0], [-1.0, -1.0]])
     head = LinearHead(weight, torch.tensor([1.0, 0.0, 0.0]), Domain.nonnegative())
     features = cloud(4, 2, 25).abs()
@@ -195,7 +190,7 @@ def unreachable() -> FlipProblem:
 
 
 def ordinary(kind: str = "unbounded") -> FlipProblem:
-    """Return a random head of six classes, each within reach; its distances are not known."""
+    """Return a random head of six classes, each reachable; its distances are not known."""
     box = Domain.box(torch.full((5,), -0.5), torch.full((5,), 1.5))
     named = {"unbounded": Domain.unbounded(), "nonnegative": Domain.nonnegative(), "box": box}
     domain = named[kind]

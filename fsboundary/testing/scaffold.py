@@ -1,4 +1,4 @@
-"""A plugin to begin from: a package that installs, works and passes its own tests."""
+"""Source tree of a new plugin: a package that installs, works and passes its own tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fsboundary.core.errors import ArgumentError
 @final
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What differs between the kinds of plugin: the class's ending, the hook, the suite."""
+    """Differences between the kinds of plugin: class name ending, hook, suite."""
 
     ending: str
     hook: str
@@ -38,10 +38,10 @@ def write_template(name: str, kind: str, folder: Path) -> Path:
     Parameters
     ----------
     name : str
-        By which users will select it, such as ``my_solver``.
+        Name by which users will select it, such as ``my_solver``.
     kind : {"hull-solver", "boundary-finder", "feature-extractor"}
     folder : Path
-        Where to put it.
+        Parent folder.
 
     Returns
     -------
@@ -51,18 +51,20 @@ def write_template(name: str, kind: str, folder: Path) -> Path:
     Raises
     ------
     ArgumentError
-        A name that cannot be a Python module's, an unknown kind, or something is there already.
+        The name is not that of a Python module, the kind is unknown, or the folder exists.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*[a-z0-9]", name):
         wanted = "lower-case letters, digits and underscores, a letter first"
-        raise ArgumentError("name", repr(name), wanted, "choose such a name: it is a module's too")
+        raise ArgumentError(
+            "name", repr(name), wanted, "choose such a name: it also names a module"
+        )
     if kind not in KINDS:
         raise ArgumentError("kind", repr(kind), f"one of {', '.join(KINDS)}", "choose one of these")
     distribution = f"fsboundary-{name.replace('_', '-')}"
     root = folder / distribution
     if root.exists():
         fix = "choose another name or folder"
-        raise ArgumentError("name", f"{root}, which is there already", "a new folder", fix)
+        raise ArgumentError("name", f"{root}, which exists already", "a new folder", fix)
     chosen, package = KINDS[kind], f"fsboundary_{name}"
     stem = "".join(part.capitalize() for part in name.split("_"))
     values = {

@@ -1,4 +1,4 @@
-"""A conformance suite: named checks of one plugin, run by pytest or without it."""
+"""Conformance suites: named checks of one plugin, run with or without pytest."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fsboundary.core.errors import ArgumentError
 
 S = TypeVar("S")
 
-NONE: Mapping[str, str] = MappingProxyType({})
+NO_EXPECTED_FAILURES: Mapping[str, str] = MappingProxyType({})
 """No expected failures."""
 
 
 class CheckFailure(AssertionError):
-    """A plugin breaks its contract; the message says which part of it, and where."""
+    """A plugin violates its contract; the message says which part, and where."""
 
 
 def require(condition: object, message: str) -> None:
@@ -29,18 +29,19 @@ def require(condition: object, message: str) -> None:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of one check.
+    """Result of one check.
 
     Attributes
     ----------
     check : str
-        Its name.
+        Name of the check.
     about : str
-        What it holds the plugin to, one line.
+        Requirement that it checks, one line.
     passed : bool
-        As expected: a check listed in ``expected_failures`` passes by failing.
+        Whether the result is the expected one: a check listed in ``expected_failures`` passes by
+        failing.
     message : str
-        Why it failed, or why it was expected to; empty where nothing is to be said.
+        Reason for the failure or for the expected failure; empty otherwise.
     """
 
     check: str
@@ -56,17 +57,17 @@ class Suite(Generic[S]):
     Parameters
     ----------
     checks : iterable of callable
-        Each takes a subject and raises where the contract is broken. Its name is the check's
-        name, which stays the same from version to version; its docstring says what is held.
+        Functions of a subject that raise where the contract is violated. The function's name is
+        the check's name, which is stable across versions; its docstring states the requirement.
     subject : callable
-        Makes what the checks ask, anew for each.
+        Factory of the object that is checked, called anew for each check.
     expected_failures : mapping of str to str
-        Check name to the reason why the plugin fails it. Strict: one that passes is a failure.
+        Map from check name to the reason why the plugin fails it. Strict: passing is a failure.
 
     Raises
     ------
     ArgumentError
-        ``expected_failures`` names a check that there is not.
+        ``expected_failures`` names an unknown check.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Suite(Generic[S]):
                 "expected_failures",
                 ", ".join(map(repr, unknown)),
                 f"names of checks: {', '.join(self._checks)}",
-                "correct the name, or take it out if the check is gone",
+                "correct the name, or remove it if the check no longer exists",
             )
 
     @property
@@ -98,9 +99,9 @@ class Suite(Generic[S]):
         Raises
         ------
         CheckFailure
-            The plugin breaks its contract, or passes a check that it was expected to fail.
+            The plugin violates its contract, or passes a check that it was expected to fail.
         Exception
-            Whatever the plugin raised.
+            The plugin raised it.
         """
         try:
             self._checks[name](self._subject())
@@ -111,11 +112,11 @@ class Suite(Generic[S]):
         if name in self._expected:
             raise CheckFailure(
                 f"{name} passed, but expected_failures says that it fails "
-                f"({self._expected[name]}): take it out"
+                f"({self._expected[name]}): remove it"
             )
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Run every check and yield what came of it, one by one."""
+        """Run every check and yield its outcome, one by one."""
         for name, check in self._checks.items():
             about = (check.__doc__ or "").strip().splitlines()[0]
             message, passed = self._expected.get(name, ""), True
@@ -132,9 +133,9 @@ class Suite(Generic[S]):
         Raises
         ------
         ModuleNotFoundError
-            pytest is not installed; :meth:`outcomes` does without it.
+            pytest is not installed; :meth:`outcomes` does not need it.
         """
-        # by name: pytest is no dependency of the package
+        # by name: pytest is not a dependency of the package
         pytest: Any = importlib.import_module("pytest")
 
         def test_conformance(check: str) -> None:

@@ -15,7 +15,7 @@ TREES = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 
 @pytest.fixture(scope="session")
 def templates(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Return what `fsboundary plugins new` writes; test_first_plugin.py sees to the third kind."""
+    """Return trees from `fsboundary plugins new`; test_first_plugin.py covers the third kind."""
     folder = tmp_path_factory.mktemp("templates")
     kinds = {"my_finder": "boundary-finder", "some_features": "feature-extractor"}
     return [write_template(name, kind, folder) for name, kind in kinds.items()]

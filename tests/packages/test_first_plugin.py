@@ -1,4 +1,4 @@
-"""docs/first_plugin.md, followed to the letter: its commands run, its files are built."""
+"""docs/first_plugin.md: its commands are run and its files are built."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def steps(root: Path) -> list[tuple[str, str, str]]:
     return FENCE.findall((root / "docs" / "first_plugin.md").read_text("utf-8"))
 
 
-def test_page_leads_to_a_plugin_that_works(
+def test_page_gives_a_working_plugin(
     steps: list[tuple[str, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -73,7 +73,7 @@ def test_page_leads_to_a_plugin_that_works(
             (tmp_path / caption).write_text(text, "utf-8")
             waiting.append(f"python {caption}")
         elif text != (home / caption).read_text("utf-8"):
-            # installed as a wheel, not with -e: what was asked of the old files is run first
+            # installed as a wheel, not with -e: pending commands on the old files are run first
             catch_up()
             (home / caption).write_text(text, "utf-8")
             environment.install([home])

@@ -1,4 +1,4 @@
-"""The packages of plugins/: their own tests, from wheels, and what their installation costs."""
+"""The packages of plugins/: their tests from wheels, and the imports that listing them causes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ print(json.dumps([found, heavy]))
 """
 
 
-def test_listing_them_imports_none_of_what_they_need(
+def test_listing_them_imports_none_of_their_dependencies(
     environment: Environment, templates: list[Path]
 ) -> None:
     done = environment.run("-W", "error", "-c", LISTED)
@@ -58,7 +58,7 @@ def test_listing_them_imports_none_of_what_they_need(
     assert all(row[3] == "ready" and row[4] for row in installed)
 
 
-def test_each_is_a_distribution_of_its_own() -> None:
+def test_each_is_a_separate_distribution() -> None:
     assert {tree.name for tree in TREES} == NAMES
     for tree in TREES:
         project = tomllib.loads((tree / "pyproject.toml").read_text("utf-8"))["project"]

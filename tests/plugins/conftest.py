@@ -1,4 +1,4 @@
-"""A temporary environment with every sample plugin built as a wheel and installed by pip."""
+"""Temporary environment with every sample plugin built as a wheel and installed by pip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import fsboundary
 import fsboundary.plugins
 from support.plugins.samples import SAMPLES
 
-# Each tree is built by the backend's own hook; one process for all, as the trees are tiny.
+# Each tree is built by the backend's own hook; one process for all, because the trees are tiny.
 BUILD = """
 import os, sys
 from hatchling.build import build_wheel
@@ -44,7 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def samples(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give this process the sample plugins, none of them loaded yet."""
+    """Make the sample plugins available to this process, none of them loaded yet."""
     monkeypatch.delenv("FSBOUNDARY_PLUGINS", raising=False)
     monkeypatch.setattr(sys, "path", [str(site), *sys.path])
     fsboundary.plugins.reset()

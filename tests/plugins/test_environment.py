@@ -1,4 +1,4 @@
-"""Which plugins are considered: FSBOUNDARY_PLUGINS, and metadata that cannot be read."""
+"""Discovery of plugins: FSBOUNDARY_PLUGINS, and unreadable metadata."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.plugins.samples import install
 
 
 def reasons() -> dict[str, str]:
-    return {i.name: i.reason for i in plugins.describe() if i.state == "set aside"}
+    return {i.name: i.reason for i in plugins.describe() if i.state == "rejected"}
 
 
 def ready() -> set[str]:
@@ -56,19 +56,21 @@ def test_name_is_free_when_its_holder_is_not_listed(
 
 def test_only_what_is_needed_is_imported(samples: None) -> None:
     plugins.create("boundary_finder", "good")
-    assert imported() == {"fsb_test_good"}  # fsb-test-exit comes before it, and left nothing
+    assert imported() == {
+        "fsb_test_good"
+    }  # fsb-test-exit comes before it, and is not left imported
     plugins.create("boundary_finder", "liar")
     assert imported() == {"fsb_test_good", "fsb_test_hook", "fsb_test_liar"}
 
 
 @pytest.mark.parametrize("text", ["[fsboundary]\nnot a pair\n", "[fsboundary]\nx = 5 : no\n"])
-def test_unreadable_entry_points_harm_no_other(
+def test_unreadable_entry_points_break_no_other_plugin(
     text: str, samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tmp_path, "fsb_test_malformed", text)
     monkeypatch.syspath_prepend(str(tmp_path))
     [info] = [i for i in plugins.describe() if i.distribution == "fsb_test_malformed"]
-    assert info.state == "set aside"
+    assert info.state == "rejected"
     assert info.reason
     assert {"fsboundary", "fsb-test-good"} <= ready()
 
@@ -107,7 +109,7 @@ def register_hull_solvers():
 """
 
 
-def test_plugin_may_ask_the_registry_while_it_loads(
+def test_plugin_may_use_the_registry_while_it_loads(
     samples: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = "[fsboundary]\ncurious = fsb_test_aa_curious\n"

@@ -1,4 +1,4 @@
-"""The core believes no finder, and refuses what is malformed before any work."""
+"""Grading of image finders, and rejection of malformed arguments before any work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import fsboundary as fsb
-from support.pixels.models import Linear, Proposes, pictures
+from support.pixels.models import FixedProposal, Linear, pictures
 
 
 def flips_of(finder: object, count: int = 4, **options: object) -> fsb.results.FlipImages:
@@ -24,8 +24,8 @@ def flips_of(finder: object, count: int = 4, **options: object) -> fsb.results.F
     ],
     ids=["clean", "elsewhere", "out of bounds", "one image for all"],
 )
-def test_images_that_are_no_ties_are_not_returned(change) -> None:
-    flips = flips_of(Proposes(change, distance=torch.zeros(4), residual=torch.zeros(4)))
+def test_images_that_are_not_ties_are_not_returned(change) -> None:
+    flips = flips_of(FixedProposal(change, distance=torch.zeros(4), residual=torch.zeros(4)))
     assert flips.status.tolist() == [fsb.Status.INACCURATE] * 4
     assert bool(torch.isnan(flips.images).all())
     assert bool(torch.isnan(flips.distance).all())
@@ -37,16 +37,16 @@ def test_ties_of_other_classes_or_out_of_bounds_are_not_returned() -> None:
     right = fsb.pixels.flip_images(Linear(), images)
     # another row's flip image is on a boundary, but not on one of this row's class
     order = torch.arange(3, -1, -1)
-    other = flips_of(Proposes(lambda x: right.images[order]))
+    other = flips_of(FixedProposal(lambda x: right.images[order]))
     pair = torch.stack([right.source, right.target], dim=1)[order]
     foreign = (pair != right.source[:, None]).all(dim=1)
     assert bool((other.status[foreign] == fsb.Status.INACCURATE).all())
     wrong_target = (right.target + 1) % 8
     wrong_target = torch.where(wrong_target == right.source, (wrong_target + 1) % 8, wrong_target)
-    asked = fsb.pixels.flip_images(
-        Linear(), images, wrong_target, finder=Proposes(lambda x: right.images)
+    result = fsb.pixels.flip_images(
+        Linear(), images, wrong_target, finder=FixedProposal(lambda x: right.images)
     )
-    assert not bool(asked.ok.any())
+    assert not bool(result.ok.any())
 
 
 @pytest.mark.parametrize("left", [0.0, 0.5e-4, 2e-4, 0.5, 1.0])
@@ -56,10 +56,10 @@ def test_two_classes_tie_by_the_gap_of_the_row(left: float) -> None:
     assert bool(right.ok.all())
     # along a line of a linear model the gap falls evenly
     short = images + (1 - left) * (right.images - images)
-    flips = fsb.pixels.flip_images(model, images, finder=Proposes(lambda x: short))
+    flips = fsb.pixels.flip_images(model, images, finder=FixedProposal(lambda x: short))
     assert bool((flips.ok == (left < 1e-4)).all())
     if left < 1e-4:
-        # the tie that was found is as near as this
+        # the residual is the remaining gap
         want = torch.full_like(flips.residual, left)
         torch.testing.assert_close(flips.residual, want, rtol=0, atol=2e-6)
 
@@ -68,7 +68,7 @@ def test_rounding_counts() -> None:
     images = pictures(4, 1, 4, 4).float()
     exact = fsb.pixels.flip_images(Linear(), images.double())
     model = Linear().float()
-    flips = fsb.pixels.flip_images(model, images, finder=Proposes(lambda x: exact.images))
+    flips = fsb.pixels.flip_images(model, images, finder=FixedProposal(lambda x: exact.images))
     assert bool(flips.ok.all())
     assert flips.images.dtype == torch.float32
     change = (flips.images.double() - images.double()).flatten(1)
@@ -76,15 +76,15 @@ def test_rounding_counts() -> None:
 
 
 def test_passes_are_counted_whatever_is_claimed() -> None:
-    flips = flips_of(Proposes(lambda x: x * torch.nan, passes=3, gradients=2))
+    flips = flips_of(FixedProposal(lambda x: x * torch.nan, passes=3, gradients=2))
     assert flips.num_backwards.tolist() == [2] * 4
     # and one pass for the class, one for the grade
     assert flips.num_forwards.tolist() == [5] * 4
     assert flips.status.tolist() == [fsb.Status.MAX_STEPS] * 4
 
 
-def test_batched_gradients_are_refused() -> None:
-    class Batched(Proposes):
+def test_batched_gradients_are_rejected() -> None:
+    class Batched(FixedProposal):
         def find(self, view, images, **rest):
             shown = images.clone().requires_grad_()
             logits = view.logits(shown)
@@ -97,14 +97,14 @@ def test_batched_gradients_are_refused() -> None:
 
 
 def test_wrong_answers_name_the_finder() -> None:
-    with pytest.raises(fsb.PluginError, match=r"Proposes: images has shape \(2, 1, 4, 4\)"):
-        flips_of(Proposes(lambda x: x[:2]))
-    with pytest.raises(fsb.PluginError, match="Proposes: num_backwards"):
-        flips_of(Proposes(lambda x: x, num_backwards=torch.zeros(2)))
-    with pytest.raises(fsb.PluginError, match="Proposes raised ZeroDivisionError"):
-        flips_of(Proposes(lambda x: x / (1 // 0)))
+    with pytest.raises(fsb.PluginError, match=r"FixedProposal: images has shape \(2, 1, 4, 4\)"):
+        flips_of(FixedProposal(lambda x: x[:2]))
+    with pytest.raises(fsb.PluginError, match="FixedProposal: num_backwards"):
+        flips_of(FixedProposal(lambda x: x, num_backwards=torch.zeros(2)))
+    with pytest.raises(fsb.PluginError, match="FixedProposal raised ZeroDivisionError"):
+        flips_of(FixedProposal(lambda x: x / (1 // 0)))
 
-    class Silent(Proposes):
+    class Silent(FixedProposal):
         def find(self, *args, **rest):
             return None
 
@@ -138,7 +138,7 @@ def test_malformed_arguments(options: dict[str, object], match: str) -> None:
         fsb.pixels.flip_images(**given)
 
 
-def test_a_model_in_training_mode_is_refused() -> None:
+def test_a_model_in_training_mode_is_rejected() -> None:
     model = nn.Sequential(Linear(), nn.Dropout()).train()
     with pytest.raises(fsb.HeadError, match="training mode"):
         fsb.pixels.flip_images(model, pictures(2, 1, 4, 4))

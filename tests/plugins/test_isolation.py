@@ -1,4 +1,4 @@
-"""Ten installed plugins, most of them broken: each is named, and none harms the others."""
+"""Ten installed plugins, most of them broken: each is reported, and none breaks the others."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ def one(listed: list[plugins.PluginInfo], **fields: str) -> plugins.PluginInfo:
 
 
 @pytest.mark.parametrize("name", REASONS)
-def test_broken_plugin_is_set_aside_whole_with_its_reason(
+def test_broken_plugin_is_rejected_whole_with_its_reason(
     name: str, listed: list[plugins.PluginInfo]
 ) -> None:
     info = one(listed, distribution=name)
-    assert info.state == "set aside"
+    assert info.state == "rejected"
     assert info.reason == REASONS[name]
     assert info.version == SAMPLES[name].version
     assert info.name == f"{name.replace('-', '_')}_entry"
     assert info.kind == ""
 
 
-def test_hook_with_an_argument_is_set_aside(listed: list[plugins.PluginInfo]) -> None:
+def test_hook_with_an_argument_is_rejected(listed: list[plugins.PluginInfo]) -> None:
     info = one(listed, distribution="fsb-test-signature")
-    assert info.state == "set aside"
+    assert info.state == "rejected"
     assert "register_hull_solvers" in info.reason
     assert "config" in info.reason
     assert "\n" not in info.reason
 
 
-def test_others_work(listed: list[plugins.PluginInfo]) -> None:
+def test_other_plugins_work(listed: list[plugins.PluginInfo]) -> None:
     ready = {i.name for i in listed if i.state == "ready" and i.kind == "boundary_finder"}
     assert {"good", "good_pixels", "liar", "present", "noisy", "second"} <= ready
     assert {"dual_newton", "closed_form", "cvxpy"} <= ready
@@ -75,28 +75,26 @@ def test_name_clash_keeps_the_built_in_and_the_first(
     own = [i for i in listed if i.distribution == "fsb-test-second"]
     states = {(i.name, i.state): i.reason for i in own}
     assert states == {
-        ("dual_newton", "set aside"): (
+        ("dual_newton", "rejected"): (
             "name clash: fsb-test-second registers a boundary_finder called 'dual_newton', "
             "but fsboundary has that name"
         ),
-        ("good", "set aside"): (
+        ("good", "rejected"): (
             "name clash: fsb-test-second registers a boundary_finder called 'good', "
             "but fsb-test-good has that name"
         ),
         ("second", "ready"): "",
-        ("second", "set aside"): "fsb-test-second registers the name twice",
+        ("second", "rejected"): "fsb-test-second registers the name twice",
     }
     assert type(plugins.create("boundary_finder", "good")).__module__ == "fsb_test_good"
 
 
-def test_newer_api_sets_the_registration_aside(listed: list[plugins.PluginInfo]) -> None:
+def test_newer_api_rejects_the_registration(listed: list[plugins.PluginInfo]) -> None:
     future = one(listed, name="future")
-    assert future.state == "set aside"
+    assert future.state == "rejected"
     assert future.reason == "needs a newer API: 99, this fsboundary has 1"
     assert one(listed, name="present").state == "ready"
-    with pytest.raises(
-        ArgumentError, match=r"'future' of fsb-test-newer 9\.0 was set aside: needs"
-    ):
+    with pytest.raises(ArgumentError, match=r"'future' of fsb-test-newer 9\.0 was rejected: needs"):
         plugins.create("boundary_finder", "future")
 
 
@@ -109,23 +107,23 @@ def test_printing_plugin_works_and_is_noted(
     assert "hello from the plugin" not in capsys.readouterr().out
 
 
-def test_order_does_not_depend_on_what_was_asked_first(samples: None) -> None:
+def test_order_does_not_depend_on_the_first_request(samples: None) -> None:
     plugins.create("boundary_finder", "second")
-    asked_first = plugins.describe()
+    requested_first = plugins.describe()
     plugins.reset()
     listed_first = plugins.describe()
     # remarks may differ: what a module prints at import, it prints once in a process
-    assert [replace(i, reason="") for i in asked_first] == [
+    assert [replace(i, reason="") for i in requested_first] == [
         replace(i, reason="") for i in listed_first
     ]
 
 
-def test_command_prints_json_alone(run: Run) -> None:
+def test_command_prints_only_json(run: Run) -> None:
     done = run("-m", "fsboundary.cli", "plugins", "--json")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
-    aside = {row["distribution"]: row["reason"] for row in rows if row["state"] == "set aside"}
-    assert REASONS.items() <= aside.items()
+    rejected = {row["distribution"]: row["reason"] for row in rows if row["state"] == "rejected"}
+    assert REASONS.items() <= rejected.items()
     assert done.stderr == "hello from C\n"  # written to the file descriptor, past Python
 
 
@@ -135,10 +133,10 @@ def test_command_prints_a_table(run: Run) -> None:
     head, *lines = done.stdout.splitlines()
     assert head.split() == ["name", "kind", "distribution", "version", "state", "reason"]
     for name, reason in REASONS.items():
-        assert any(name in line and "set aside" in line and reason in line for line in lines)
+        assert any(name in line and "rejected" in line and reason in line for line in lines)
 
 
-IMPORT_ALONE = """
+IMPORT_ONLY = """
 import sys
 import fsboundary
 import fsboundary.plugins
@@ -147,7 +145,7 @@ print([m for m in sys.modules if m.startswith(("fsb_test_", "fsboundary.builtin"
 
 
 def test_import_loads_no_plugin(run: Run) -> None:
-    done = run("-c", IMPORT_ALONE)
+    done = run("-c", IMPORT_ONLY)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[]\n"
 
@@ -164,7 +162,7 @@ for finder in ("good", "liar"):
 """
 
 
-def test_liar_is_graded_and_the_good_one_believed(run: Run) -> None:
+def test_liar_and_good_plugin_are_graded(run: Run) -> None:
     done = run("-c", GRADED)
     assert done.returncode == 0, done.stderr
     good, good_status, good_bound, liar, liar_status, liar_bound = done.stdout.splitlines()
@@ -194,14 +192,14 @@ def register_hull_solvers():
 
 @pytest.fixture
 def slow(tmp_path: Path, samples: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install a plugin that takes its time to import, and its solver's module even more."""
+    """Install a plugin that is slow to import, as is the module of its solver."""
     install(tmp_path, "fsb_test_slow", "[fsboundary]\nslow = fsb_test_slow\n", SLOW)
     (tmp_path / "fsb_test_slower.py").write_text("import time\ntime.sleep(0.2)\nSolver = dict\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(loading, "SLOW", 0.25)
 
 
-def test_slow_plugin_is_named_and_imported_only_when_asked_for(slow: None) -> None:
+def test_slow_plugin_gets_a_remark_and_is_imported_only_on_request(slow: None) -> None:
     plugins.create("boundary_finder", "dual_newton")
     plugins.create("hull_solver", "active_set")
     assert "fsb_test_slow" not in sys.modules
@@ -209,7 +207,7 @@ def test_slow_plugin_is_named_and_imported_only_when_asked_for(slow: None) -> No
     assert info.state == "ready"
     assert info.reason.startswith("took 0.")
     assert "fsb_test_slower" not in sys.modules
-    # its module is imported when one is made, and this one makes something else
-    with pytest.raises(PluginError, match="made a dict"):
+    # its module is imported when a solver is created; this one creates something else
+    with pytest.raises(PluginError, match="returned a dict"):
         plugins.create("hull_solver", "slow")
     assert "fsb_test_slower" in sys.modules

@@ -1,4 +1,4 @@
-"""One plugin at a time: what is refused, and in which words."""
+"""Loading of single plugins: which are rejected, and with which messages."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fsboundary.plugins import hookspecs
 from fsboundary.plugins.hookspecs import hookimpl
 from fsboundary.plugins.interfaces import Registration
 from fsboundary.plugins.registry import info, loading
-from fsboundary.plugins.registry.loading import captured_stdout
+from fsboundary.plugins.registry.loading import capture_stdout
 
 
 def module(**attributes: Any) -> Any:
     """Return a plugin with these attributes."""
-    made = ModuleType("plugin")
-    vars(made).update(attributes)
-    return made
+    result = ModuleType("plugin")
+    vars(result).update(attributes)
+    return result
 
 
 def plugin(returned: Any) -> Any:
@@ -30,9 +30,9 @@ def plugin(returned: Any) -> Any:
 
 
 def reason(candidate: Any) -> str:
-    """Return why `candidate` is set aside, and check that nothing of it stays."""
-    manager = loading.new_manager()
-    with pytest.raises(loading.SetAside) as caught:
+    """Return the reason why `candidate` is rejected; check that it is not registered."""
+    manager = loading.make_manager()
+    with pytest.raises(loading.PluginRejected) as caught:
         loading.load(manager, "x", lambda: candidate)
     assert manager.get_plugins() == set()
     assert not any(hook.get_hookimpls() for hook in hooks(manager))
@@ -48,23 +48,23 @@ def good(**changes: Any) -> Registration:
 
 
 def test_kinds_and_hooks_agree() -> None:
-    manager = loading.new_manager()
+    manager = loading.make_manager()
     assert set(vars(manager.hook)) - {"_call_history"} == set(info.HOOKS)
     assert set(info.HOOKS) == {n for n in vars(hookspecs) if n.startswith("register_")}
 
 
 @pytest.mark.parametrize("collection", [list, tuple, iter])
-def test_any_iterable_will_do(collection: Any) -> None:
+def test_any_iterable_is_accepted(collection: Any) -> None:
     registration = good()
     found, remark = loading.load(
-        loading.new_manager(), "x", lambda: plugin(collection([registration]))
+        loading.make_manager(), "x", lambda: plugin(collection([registration]))
     )
     assert found == [("hull_solver", registration)]
     assert remark == ""
 
 
 @pytest.mark.parametrize(
-    ("returned", "words"),
+    ("returned", "message"),
     [
         (None, "returned NoneType; wanted a list of Registration"),
         ("text", "returned str; wanted a list of Registration"),
@@ -81,8 +81,8 @@ def test_any_iterable_will_do(collection: Any) -> None:
         ([good(), good(name=" ")], "a Registration with name=' '"),
     ],
 )
-def test_what_a_hook_returns_is_checked(returned: Any, words: str) -> None:
-    assert words in reason(plugin(returned))
+def test_what_a_hook_returns_is_checked(returned: Any, message: str) -> None:
+    assert message in reason(plugin(returned))
 
 
 def test_generator_that_raises_midway() -> None:
@@ -100,29 +100,31 @@ def test_foreign_base_exceptions_are_caught_too() -> None:
     def panic() -> None:
         raise Panic("index out of bounds")
 
-    with pytest.raises(loading.SetAside, match="could not be imported: Panic: index out of bounds"):
-        loading.load(loading.new_manager(), "x", panic)
+    with pytest.raises(
+        loading.PluginRejected, match="could not be imported: Panic: index out of bounds"
+    ):
+        loading.load(loading.make_manager(), "x", panic)
 
 
 def test_misspelt_beyond_recognition_lists_the_hooks() -> None:
-    words = reason(module(setup=hookimpl(lambda: [])))
-    assert words.startswith("no hook is called 'setup'; hooks are register_boundary_finders, ")
+    message = reason(module(setup=hookimpl(lambda: [])))
+    assert message.startswith("no hook is called 'setup'; hooks are register_boundary_finders, ")
 
 
 def test_optional_unknown_hook_is_allowed() -> None:
     candidate = plugin([good()])
     candidate.register_future = hookimpl(optionalhook=True)(lambda: [])
-    found, _ = loading.load(loading.new_manager(), "x", lambda: candidate)
+    found, _ = loading.load(loading.make_manager(), "x", lambda: candidate)
     assert len(found) == 1
 
 
-def test_unmarked_hook_is_refused() -> None:
+def test_unmarked_hook_is_rejected() -> None:
     candidate = plugin([good()])
     candidate.register_boundary_finders = lambda: []
     assert reason(candidate) == "register_boundary_finders is not marked with @fsboundary.hookimpl"
 
 
-def test_wrapper_is_refused() -> None:
+def test_wrapper_is_rejected() -> None:
     @hookimpl(wrapper=True)
     def register_hull_solvers() -> Any:
         yield
@@ -131,23 +133,25 @@ def test_wrapper_is_refused() -> None:
     assert reason(candidate) == "register_hull_solvers is a hook wrapper; wanted a plain function"
 
 
-def test_same_plugin_twice_is_refused() -> None:
-    manager, candidate = loading.new_manager(), plugin([good()])
+def test_same_plugin_twice_is_rejected() -> None:
+    manager, candidate = loading.make_manager(), plugin([good()])
     loading.load(manager, "x", lambda: candidate)
-    with pytest.raises(loading.SetAside, match=r"was rejected: .*already registered"):
+    with pytest.raises(
+        loading.PluginRejected, match=r"could not be registered: .*already registered"
+    ):
         loading.load(manager, "y", lambda: candidate)
     assert manager.get_plugins() == {candidate}
 
 
 def test_slow_plugin_gets_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "SLOW", -1.0)
-    _, remark = loading.load(loading.new_manager(), "x", lambda: plugin([good()]))
+    _, remark = loading.load(loading.make_manager(), "x", lambda: plugin([good()]))
     assert remark.startswith("took ")
 
 
 def test_only_the_loading_thread_is_kept_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     parts: list[str] = []
-    with captured_stdout(parts):
+    with capture_stdout(parts):
         kept = sys.stdout
         print("mine")
         other = threading.Thread(target=print, args=("theirs",))

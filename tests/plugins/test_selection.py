@@ -1,4 +1,4 @@
-"""By name, by instance, with options; and errors that say what to do."""
+"""Selection by name, by instance and with options, and its error messages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_instance_passes_through() -> None:
         (MyFinder(), "pixels", "wanted a name .* or an instance of ImageBoundaryFinder"),
     ],
 )
-def test_other_objects_are_refused(plugin: Any, capability: str | None, message: str) -> None:
+def test_other_objects_are_rejected(plugin: Any, capability: str | None, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         plugins.create("boundary_finder", plugin, capability=capability)
 
@@ -70,12 +70,12 @@ def test_unknown_name_lists_and_suggests(samples: None) -> None:
     assert names == sorted(names)
     assert "good_pixels" not in names
     assert caught.value.fix.startswith("use 'dual_newton', the closest name")
-    assert "`fsboundary plugins` shows" in caught.value.fix
+    assert "`fsboundary plugins` lists" in caught.value.fix
 
 
 @pytest.mark.parametrize("name", ["fsb-test-import", "fsb_test_import_entry"])
-def test_unknown_name_of_a_plugin_set_aside_gives_its_reason(name: str, samples: None) -> None:
-    with pytest.raises(ArgumentError, match=r"fsb-test-import 0\.2 was set aside: could not be im"):
+def test_unknown_name_of_a_rejected_plugin_gives_its_reason(name: str, samples: None) -> None:
+    with pytest.raises(ArgumentError, match=r"fsb-test-import 0\.2 was rejected: could not be im"):
         plugins.create("hull_solver", name)
 
 
@@ -125,12 +125,12 @@ def test_missing_option_is_named(samples: None) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("broken", {"level": 3}, r"'broken' \(fsb-test-good 1.2\) could not be made with options "
-         r"{'level': 3}: RuntimeError: no backend for level 3"),
-        ("impostor", {}, r"made a dict; wanted an instance of fsboundary\.HullSolver"),
+        ("broken", {"level": 3}, r"'broken' \(fsb-test-good 1.2\) could not be created with "
+         r"options {'level': 3}: RuntimeError: no backend for level 3"),
+        ("impostor", {}, r"returned a dict; wanted an instance of fsboundary\.HullSolver"),
         ("absent", {}, "could not be imported: ModuleNotFoundError: .*fsb_test_absent"),
     ],
-)  # fmt: skip  # the table reads better with one case a line
+)  # fmt: skip  # one case per line reads better
 def test_factory_fails(name: str, options: dict[str, Any], message: str, samples: None) -> None:
     with pytest.raises(PluginError, match=message):
         plugins.create("hull_solver", name, options=options)
@@ -169,7 +169,7 @@ class Hull(fsb.HullSolver):
 @fsb.hookimpl
 def register_hull_solvers():
     CALLS.append("solvers")
-    time.sleep(0.2)  # so that other threads ask meanwhile
+    time.sleep(0.2)  # so that other threads call meanwhile
     return [fsb.Registration("sleepy", Hull, "")]
 """
 
@@ -180,11 +180,11 @@ def test_threads_load_once(samples: None, tmp_path: Path, monkeypatch: pytest.Mo
     count = 8
     together = threading.Barrier(count)
 
-    def ask(_: int) -> Any:
+    def create(_: int) -> Any:
         together.wait()
         return plugins.create("hull_solver", "sleepy")
 
     with ThreadPoolExecutor(count) as pool:
-        made = list(pool.map(ask, range(count)))
+        made = list(pool.map(create, range(count)))
     assert len({type(solver) for solver in made}) == 1
     assert sys.modules["fsb_test_aa_sleepy"].CALLS == ["solvers"]

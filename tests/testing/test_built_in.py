@@ -1,4 +1,4 @@
-"""The conformance suites over every built-in plugin."""
+"""Conformance suites for every built-in plugin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TESTED: set[tuple[str, str]] = set()
 
 
 def built_in(kind: plugins.Kind, name: str, capability: str | None = None) -> Callable[[], Any]:
-    """Return a factory of the plugin called `name`, and note that it is tested."""
+    """Return a factory of the plugin called `name`, and record that it is tested."""
     TESTED.add((kind, name))
     return lambda: plugins.create(kind, name, capability=capability)
 
@@ -46,20 +46,20 @@ test_cvxpy_hull = hull_solver_tests(solver("cvxpy"))
 test_interior_point = hull_solver_tests(solver("interior_point"))
 test_nnls = hull_solver_tests(solver("nnls"))
 
-_ALONE = "the formula knows the hyperplane alone"
+_HYPERPLANE_ONLY = "the formula uses only the hyperplane"
 test_dual_newton = boundary_finder_tests(finder("dual_newton"))
 test_closed_form = boundary_finder_tests(
     finder("closed_form"),
     {
-        "known_answers_with_third_classes": _ALONE,
-        "known_answers_in_a_domain": _ALONE,
-        "ordinary_heads_are_certified": _ALONE,
-        "domain_is_respected": _ALONE,
+        "known_answers_with_third_classes": _HYPERPLANE_ONLY,
+        "known_answers_in_a_domain": _HYPERPLANE_ONLY,
+        "ordinary_heads_are_certified": _HYPERPLANE_ONLY,
+        "domain_is_respected": _HYPERPLANE_ONLY,
     },
 )
 test_cvxpy_finder = boundary_finder_tests(
     finder("cvxpy"),
-    {"unreachable_target_is_infeasible": "cvxpy passes on no proof of infeasibility"},
+    {"unreachable_target_is_infeasible": "cvxpy returns no proof of infeasibility"},
 )
 test_linearised = boundary_finder_tests(finder("linearised"), nonlinear_head=True)
 test_linearised_on_linear_heads = boundary_finder_tests(finder("linearised"))
@@ -68,7 +68,7 @@ test_feature_guided = image_finder_tests(images("feature_guided"))
 test_ddn = image_finder_tests(images("ddn"))
 test_line_search = image_finder_tests(
     images("line_search"),
-    {"known_answers": "a line in feature space gives an image that is far away"},
+    {"known_answers": "segments between images cross the boundary far away"},
 )
 
 

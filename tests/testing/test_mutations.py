@@ -1,4 +1,4 @@
-"""The suites catch what is wrong, and only the checks that should fail are asked to."""
+"""Mutation tests: the suites catch each faulty plugin, by the checks listed for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CASES = [
 
 @pytest.fixture(autouse=True)
 def process_restored() -> Iterator[None]:
-    """Put back what the bad plugins change in this process."""
+    """Restore the state that the bad plugins change in this process."""
     dtype, threads, state = (
         torch.get_default_dtype(),
         torch.get_num_threads(),
@@ -50,7 +50,7 @@ def process_restored() -> Iterator[None]:
 
 
 def failed(suite: Suite[Any], names: set[str]) -> set[str]:
-    """Return which of the checks `names` fail."""
+    """Return those of the checks `names` that fail."""
     found = set()
     for name in names:
         try:
@@ -78,7 +78,7 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("suite", "factory"), GOOD)
-def test_what_they_were_made_from_passes(
+def test_their_correct_base_classes_pass(
     suite: Callable[..., Suite[Any]], factory: Callable[[], Any]
 ) -> None:
     outcomes = list(suite(factory).outcomes())
@@ -89,7 +89,7 @@ def test_what_they_were_made_from_passes(
 
 def test_expected_failure_must_fail() -> None:
     suite = hull_suite(Solver, {"no_rows": "it was so once"})
-    with pytest.raises(CheckFailure, match=r"no_rows passed, .*it was so once.*: take it out"):
+    with pytest.raises(CheckFailure, match=r"no_rows passed, .*it was so once.*: remove it"):
         suite.run("no_rows")
     [outcome] = [o for o in suite.outcomes() if not o.passed]
     assert outcome.check == "no_rows"
@@ -105,6 +105,6 @@ def test_expected_failure_that_fails_passes() -> None:
     assert outcomes["excluded_points_do_not_count"].message == reason
 
 
-def test_unknown_expected_failure_is_refused() -> None:
+def test_unknown_expected_failure_is_rejected() -> None:
     with pytest.raises(ArgumentError, match=r"got 'no_row'; wanted names of checks: factory_"):
         hull_solver_tests(Solver, {"no_row": "misspelt"})

@@ -1,1 +1,1 @@
-"""Boundary finders, one a file."""
+"""Boundary finders, one per file."""

@@ -1,4 +1,4 @@
-"""The textbook distance to a hyperplane, as a boundary finder."""
+"""Closed-form flip points: the textbook distance to a hyperplane."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class ClosedForm(BoundaryFinder):
             normal = head.weight[source] - head.weight[j]
             margin = torch.linalg.vecdot(normal, features) + head.bias[source] - head.bias[j]
             squared = torch.linalg.vecdot(normal, normal)
-            # equal rows: any multiplier keeps the point; -1 is the direction that shows
-            # different biases can never tie
+            # equal weights: any multiplier keeps the point; -1 is the direction that proves
+            # that different biases can never tie
             factor = torch.where(squared > 0, -margin / squared, -1.0)
             fields["points"][:, column] = features + factor[:, None] * normal
             fields["multipliers"][:, column, 0] = factor

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FlipPoints
+from fsboundary.core.rows import cat_ragged
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.dual_problems import FlipProblems, compress
 from fsboundary.geometry.flips.scalar_dual import flip_start
-from fsboundary.geometry.flips.solve import Proofs, search
+from fsboundary.geometry.flips.solve import FarkasCache, solve_with_certificates
 from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 
 
@@ -25,8 +26,8 @@ class DualNewton(BoundaryFinder):
     Parameters
     ----------
     max_programs : int
-        Rows that Newton's method leaves open mostly have no boundary point at all. One linear
-        program a class pair proves it, for at most this many pairs a call; it takes
+        Largest number of linear programs per call. Rows that Newton's method leaves open mostly
+        have no boundary point at all; one linear program per class pair proves it, in
         milliseconds for ten classes and about a second for a thousand.
     """
 
@@ -53,28 +54,25 @@ class DualNewton(BoundaryFinder):
         steps = torch.zeros(count * width, dtype=torch.int64, device=targets.device)
         solutions = []
         flat = targets.reshape(-1)
-        proofs = Proofs(head, self.max_programs)
+        proofs = FarkasCache(head, self.max_programs)
         size = chunk_rows(max(head.num_features, head.num_classes))
         for part in chunks(len(flat), size):
             index = torch.arange(part.start, part.stop, device=targets.device) // width
             problems = FlipProblems(
                 head=head, z=features[index], source=source[index], target=flat[part]
             )
-            found = search(problems, flip_start(problems), proofs, tolerance, max_steps)
-            points[part], steps[part] = found.points, found.steps
-            solutions.append(compress(found.multipliers))
+            result = solve_with_certificates(
+                problems, flip_start(problems), proofs, tolerance, max_steps
+            )
+            points[part], steps[part] = result.points, result.steps
+            solutions.append(compress(result.multipliers))
         fields = unsolved_flips(features, source, targets)
         fields["points"], fields["steps"] = (
             points.view(count, width, head.num_features),
             steps.view(count, width),
         )
         if solutions:
-            slots = max(a.shape[1] for a, _ in solutions)
-            pad = torch.nn.functional.pad
-            fields["active"] = torch.cat(
-                [pad(a, (0, slots - a.shape[1]), value=-1) for a, _ in solutions]
-            ).view(count, width, slots)
-            fields["multipliers"] = torch.cat(
-                [pad(m, (0, slots - m.shape[1])) for _, m in solutions]
-            ).view(count, width, slots)
+            active, multipliers = zip(*solutions, strict=True)
+            fields["active"] = cat_ragged(active, -1).unflatten(0, (count, width))
+            fields["multipliers"] = cat_ragged(multipliers, 0).unflatten(0, (count, width))
         return FlipPoints(**fields)

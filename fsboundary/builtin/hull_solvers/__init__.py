@@ -1,1 +1,1 @@
-"""Hull solvers, one a file."""
+"""Hull solvers, one per file."""

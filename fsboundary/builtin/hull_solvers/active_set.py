@@ -16,15 +16,16 @@ from torch import Tensor
 from fsboundary.builtin.hull_solvers.active_set_block import Block, Sample
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
+from fsboundary.core.rows import cat_ragged
 from fsboundary.geometry.batching import chunks
 from fsboundary.geometry.hulls.pricing import price_exact
 from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
 
 _MEMORY = 2**28
-"""Bytes that the generators found in one pass may take."""
+"""Largest memory of the generators found in one pass, in bytes."""
 
 _CENTRES = 64
-"""Queries that serve as centres of groups of similar ones."""
+"""Number of queries that serve as centres of groups of similar ones."""
 
 
 @final
@@ -34,33 +35,35 @@ class ActiveSet(HullSolver):
 
     Each row keeps a small set of generators and the exact projection on their hull. The
     generators farthest along the residual join, first from those that its block of similar rows
-    has found so far, then, to end, from all; those whose weight falls to zero leave (Wolfe 1976;
+    has found so far, finally from all; those whose weight falls to zero leave (Wolfe 1976;
     design.md, "Hull of the training set").
 
     Parameters
     ----------
-    added : int
-        Generators that may join a row's set in one round.
+    max_added : int
+        Largest number of generators that join a row's set in one round.
     candidates : int
-        Generators that a pass over all finds for each row.
-    every, scouted : int
-        To begin, every so-many-th row of a block finds so many generators in the direction in
-        which they lie farthest out, for all rows of the block.
-    batch : int
-        Queries that share a pass over all generators.
-    rows : int
-        Similar queries that share what they find.
+        Number of generators that a pass over all finds for each row.
+    scout_stride : int
+        Spacing of the rows of a block that first find generators for the whole block, in the
+        direction in which the generators are extreme.
+    scout_candidates : int
+        Number of generators that each of these rows finds.
+    batch_size : int
+        Number of queries that share a pass over all generators.
+    block_size : int
+        Number of similar queries that share the generators they find.
     """
 
-    added: int = 8
+    max_added: int = 8
     candidates: int = 24
-    every: int = 8
-    scouted: int = 64
-    batch: int = 4096
-    rows: int = 512
+    scout_stride: int = 8
+    scout_candidates: int = 64
+    batch_size: int = 4096
+    block_size: int = 512
 
     def prepare(self, points: PointSet) -> Sample:
-        """Return the state: sizes of the point set and a sample of it."""
+        """Return the state: statistics of the point set and a sample of it."""
         return Sample(points)
 
     def project(
@@ -74,108 +77,110 @@ class ActiveSet(HullSolver):
     ) -> HullProjection:
         """Propose the nearest point of the hull to each of `queries` (B,d)."""
         fields = unsolved_hulls(queries)
-        order = _order(queries - state.size.mean)
+        order = _order_by_similarity(queries - state.stats.mean)
         fit = _MEMORY // (8 * self.candidates * max(1, queries.shape[1]))
         blocks: list[Block] = []
-        with _workers() as each:
-            for part in chunks(len(queries), max(1, min(self.batch, fit))):
+        with _block_runner() as run:
+            for part in chunks(len(queries), max(1, min(self.batch_size, fit))):
                 fresh = [
                     Block(
                         state,
                         queries[rows],
                         None if exclude is None else exclude[rows],
-                        added=self.added,
+                        max_added=self.max_added,
                         tolerance=tolerance,
                     )
-                    for rows in order[part].split(self.rows)
+                    for rows in order[part].split(self.block_size)
                 ]
-                self._solve(state, fresh, max_steps, each)
+                self._solve(state, fresh, max_steps, run)
                 blocks += fresh
         if blocks:
             back = order.argsort()
-            fields["support"] = _joined([b.support for b in blocks], -1)[back]
-            fields["weights"] = _joined([b.weights for b in blocks], 0.0)[back]
+            fields["support"] = cat_ragged([b.support for b in blocks], -1)[back]
+            fields["weights"] = cat_ragged([b.weights for b in blocks], 0.0)[back]
             fields["normal"] = torch.cat([b.residual for b in blocks])[back]
             fields["steps"] = torch.cat([b.steps for b in blocks])[back]
         return HullProjection(**fields)
 
-    def _solve(self, state: Sample, blocks: list[Block], max_steps: int, each: _Each) -> None:
-        """Settle the blocks, price all generators for what is open, and so on."""
-        self._scout(state, blocks, each)
+    def _solve(self, state: Sample, blocks: list[Block], max_steps: int, run: _Runner) -> None:
+        """Solve the blocks locally, price all generators for the open rows, and repeat."""
+        self._scout(state, blocks, run)
         for _ in range(max_steps):
-            left = [b for b in blocks if len(b.open)]
+            left = [b for b in blocks if len(b.open_rows)]
             if not left:
                 break
             skip = None if left[0].exclude is None else torch.cat([b.excluded for b in left])
             priced = price_exact(
                 state.points,
-                torch.cat([-b.residual[b.open] for b in left]),
-                state.size.largest,
+                torch.cat([-b.residual[b.open_rows] for b in left]),
+                state.stats.largest,
                 skip,
-                _joined([b.support[b.open] for b in left], -1),
+                cat_ragged([b.support[b.open_rows] for b in left], -1),
                 candidates=self.candidates,
             )
-            each(partial(Block.receive, priced=priced), left, _parts([len(b.open) for b in left]))
-        each(Block.finish, blocks)
+            run(
+                partial(Block.receive, priced=priced),
+                left,
+                _slices([len(b.open_rows) for b in left]),
+            )
+        run(Block.finish, blocks)
 
-    def _scout(self, state: Sample, blocks: list[Block], each: _Each) -> None:
-        """Find generators for a few rows of each block: similar rows share them."""
-        some = [torch.arange(0, len(b.open), self.every, device=b.open.device) for b in blocks]
+    def _scout(self, state: Sample, blocks: list[Block], run: _Runner) -> None:
+        """Find generators for a few rows of each block; similar rows share them."""
+        some = [
+            torch.arange(0, len(b.open_rows), self.scout_stride, device=b.open_rows.device)
+            for b in blocks
+        ]
         pairs = list(zip(blocks, some, strict=True))
         skip = None if blocks[0].exclude is None else torch.cat([b.excluded[i] for b, i in pairs])
         away = torch.cat([-b.residual[i] for b, i in pairs])
-        priced = price_exact(state.points, away, state.size.largest, skip, candidates=self.scouted)
-        each(partial(Block.start, priced=priced), blocks, _parts([len(i) for i in some]))
+        priced = price_exact(
+            state.points, away, state.stats.largest, skip, candidates=self.scout_candidates
+        )
+        run(partial(Block.start, priced=priced), blocks, _slices([len(i) for i in some]))
 
 
-_Each = Callable[..., None]
-"""Calls a function with the items of one list or more, as map does."""
+_Runner = Callable[..., None]
+"""Calls a function with the items of one or more lists, like map."""
 
 
 @contextmanager
-def _workers() -> Iterator[_Each]:
+def _block_runner() -> Iterator[_Runner]:
     """Yield a loop over blocks that uses as many threads as torch may.
 
-    The small programs of a block are too small to be cut up, and blocks share nothing: one thread
-    a block is nearly twice as fast on two cores as two threads an operation.
+    The small programs of a block are too small to be split, and blocks share nothing: one thread
+    per block is nearly twice as fast on two cores as two threads per operation.
     """
     count = torch.get_num_threads()
     if count == 1:
-        yield _one_by_one
+        yield _run_serially
         return
     with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
 
-        def together(do: Callable[..., None], *items: list[Any]) -> None:
-            # the list raises what a block raised
+        def run_in_threads(do: Callable[..., None], *items: list[Any]) -> None:
+            # list() re-raises what a block raised
             list(pool.map(do, *items))
 
         try:
-            yield together
+            yield run_in_threads
         finally:
-            # torch keeps the last setting of any thread for threads to come
+            # torch applies the last setting of any thread to later threads
             pool.submit(torch.set_num_threads, count).result()
 
 
-def _one_by_one(do: Callable[..., None], *items: list[Any]) -> None:
+def _run_serially(do: Callable[..., None], *items: list[Any]) -> None:
     for item in zip(*items, strict=True):
         do(*item)
 
 
-def _parts(counts: list[int]) -> list[slice]:
-    """Return the slices that cut a table into parts of so many rows."""
+def _slices(counts: list[int]) -> list[slice]:
+    """Return the slices that split a table into parts of `counts` rows."""
     stops = list(accumulate(counts))
     return [slice(stop - count, stop) for stop, count in zip(stops, counts, strict=True)]
 
 
-def _joined(tables: list[Tensor], padding: float) -> Tensor:
-    """Return tables of several widths one above the other."""
-    width = max(table.shape[1] for table in tables)
-    pad = torch.nn.functional.pad
-    return torch.cat([pad(t, (0, width - t.shape[1]), value=padding) for t in tables])
-
-
-def _order(away: Tensor) -> Tensor:
-    """Return an order of the rows that has similar ones side by side."""
+def _order_by_similarity(away: Tensor) -> Tensor:
+    """Return an order of the rows in which similar ones are adjacent."""
     if len(away) == 0:
         return torch.arange(0, device=away.device)
     unit = torch.nn.functional.normalize(away, dim=1)

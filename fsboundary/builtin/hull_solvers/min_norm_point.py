@@ -1,17 +1,16 @@
-"""The nearest point of the hull of few points, by nonnegative least squares.
+"""Nearest points of hulls of few points: nonnegative least squares, and batched pivoting.
 
-With y_i = v_i - q, the x >= 0 that minimises |Σ x_i y_i|² + s² (Σ x_i - 1)² is t a with t > 0 and a
-the weights of the hull's nearest point, whatever s > 0 is (Wolfe, "Finding the nearest point in a
-polytope", Math. Programming 11 (1976)).
+:func:`simplex_weights` solves one row by nonnegative least squares. With y_i = v_i - q, the x >= 0
+that minimises |Σ x_i y_i|² + s² (Σ x_i - 1)² is t a with t > 0 and a the weights of the hull's
+nearest point, for any s > 0 (Wolfe, "Finding the nearest point in a polytope", Math. Programming 11
+(1976)).
 
-The point of smallest norm in the hull of few points, for many rows at once.
-
-min ½|Σ a_s y_s|² over the simplex. With G the Gram matrix and σ > 0, the affine minimiser on a
-passive set P is x / Σx with (G + σ 11ᵀ)_PP x = 1 (Wolfe, "Finding the nearest point in a polytope",
-Math. Programming 11 (1976)). P is found by block principal pivoting: every weight below zero
-leaves and every point that would lower the norm enters, all at once; where that stops making
-progress, only the last such index is exchanged (Murty's rule, which is finite). See Kim and Park,
-"Fast nonnegative matrix factorization", SIAM J. Sci. Comput. 33 (2011), section 4.
+:func:`min_norm_weights` solves many rows at once: min ½|Σ a_s y_s|² over the simplex. With G the
+Gram matrix and σ > 0, the affine minimiser on a passive set P is x / Σx with (G + σ 11ᵀ)_PP x = 1
+(Wolfe 1976). P is found by block principal pivoting: every weight below zero leaves and every point
+that would lower the norm enters, all at once; if that stops making progress, only the last such
+index is exchanged (Murty's rule, which is finite). See Kim and Park, "Fast nonnegative matrix
+factorization", SIAM J. Sci. Comput. 33 (2011), section 4.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ Array = NDArray[np.float64]
 def simplex_weights(points: Array, query: Array) -> Array:
     """Return weights (n,) of the point of the hull of `points` (n,d) nearest to `query` (d,).
 
-    At most d + 1 are above zero; all are zero where scipy's routine gave up.
+    At most d + 1 are above zero; all are zero where scipy's routine failed.
     """
     count, d = points.shape
     lifted = np.ones((d + 1, count))
     np.subtract(points.T, query[:, None], out=lifted[:d])
-    # the ones must be neither lost beside the coordinates nor drown them
+    # the ones must neither vanish beside the coordinates nor dominate them
     size = np.abs(lifted[:d]).max(initial=0.0)
     lifted[:d] /= size or 1.0
     right = np.zeros(d + 1)
@@ -50,22 +49,22 @@ def simplex_weights(points: Array, query: Array) -> Array:
 
 _RIDGE = 1e-13
 """Added to the diagonal relative to the largest Gram entry: keeps affinely dependent points
-solvable. Where its effect shows, one step of iterative refinement undoes it; the certificate sees
-the rest."""
+solvable. Where its effect is visible, one step of iterative refinement undoes it; the certificate
+covers the rest."""
 
-_PLAIN = 1e-4
-"""Rows whose squared norm is above this share of the largest Gram entry need no refinement: the
-ridge changes it by 1e-9 of itself at most."""
+_NO_REFINEMENT = 1e-4
+"""Rows whose squared norm is above this fraction of the largest Gram entry need no refinement: the
+ridge changes it by at most 1e-9 of itself."""
 
 _PATIENCE = 3
-"""Full exchanges in a row that may fail to lower the number of wrong indices."""
+"""Consecutive full exchanges that may fail to lower the number of wrong indices."""
 
 _CROWDED = 0.7
-"""Rows that are done are dropped where fewer than this share is left to do."""
+"""Finished rows are dropped when fewer than this fraction is left."""
 
 _MAX_PIVOTS = 60
-"""Exchanges a row may take. On affinely dependent points they can go round in circles; a row that
-takes more is solved by itself."""
+"""Largest number of exchanges of a row. On affinely dependent points they can cycle; a row that
+takes more is solved separately."""
 
 
 def min_norm_weights(points: Tensor, valid: Tensor, start: Tensor) -> Tensor:
@@ -76,9 +75,9 @@ def min_norm_weights(points: Tensor, valid: Tensor, start: Tensor) -> Tensor:
     points : Tensor (P, S, d), float64
         Rows y_s = v_s - q. Entries that are not valid are ignored.
     valid : Tensor (P, S), bool
-        At least one a row.
+        Mask, with at least one point per row.
     start : Tensor (P, S), bool
-        First guess of the points that carry weight; at least one valid a row.
+        First guess of the points that carry weight; at least one valid point per row.
     """
     gram = points @ points.mT
     size = torch.where(valid, gram.diagonal(dim1=1, dim2=2), 0.0).amax(dim=1, keepdim=True)
@@ -101,7 +100,7 @@ def min_norm_weights(points: Tensor, valid: Tensor, start: Tensor) -> Tensor:
         stuck = rows[go]
         if len(stuck) == 0:
             return weights / weights.sum(dim=1, keepdim=True)
-        # rows that are done do not change: they stay until dropping them pays for the copy
+        # finished rows do not change: they stay until dropping them pays for the copy
         if len(stuck) < _CROWDED * len(go):
             rows, wrong, count, passive = stuck, wrong[go], count[go], passive[go]
             gram, size, inside = gram[go], size[go], inside[go]
@@ -111,19 +110,19 @@ def min_norm_weights(points: Tensor, valid: Tensor, start: Tensor) -> Tensor:
         left = torch.where(fewer, _PATIENCE, left - 1)
         last = wrong & (wrong.flip(1).cumsum(dim=1).flip(1) == 1)
         change = torch.where((left >= 0)[:, None], wrong, last)
-        passive = passive ^ _keep_one(passive, change)
+        passive = passive ^ _keep_nonempty(passive, change)
     for row in stuck.tolist():
-        # Lawson and Hanson's method has its own remedy for dependent columns
+        # Lawson and Hanson's method handles dependent columns
         used = points[row, valid[row]].cpu().numpy()
-        found = torch.from_numpy(simplex_weights(used, np.zeros(used.shape[1]))).to(weights)
-        if bool(found.any()):
+        solution = torch.from_numpy(simplex_weights(used, np.zeros(used.shape[1]))).to(weights)
+        if bool(solution.any()):
             weights[row] = 0.0
-            weights[row, valid[row]] = found
+            weights[row, valid[row]] = solution
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def _keep_one(passive: Tensor, change: Tensor) -> Tensor:
-    """Return `change` without the removal that would leave a row with no point at all."""
+def _keep_nonempty(passive: Tensor, change: Tensor) -> Tensor:
+    """Return `change` without a removal that would leave a row without any point."""
     empties = ~(passive ^ change).any(dim=1)
     first = passive & (passive.cumsum(dim=1) == 1)
     return change & ~(empties[:, None] & first)
@@ -139,14 +138,14 @@ def _affine_minimiser(gram: Tensor, passive: Tensor, size: Tensor) -> Tensor:
     right = passive.to(gram.dtype)[..., None]
     factor, info = torch.linalg.cholesky_ex(system)
     x = torch.cholesky_solve(right, factor)
-    # the square of the norm is 1 / Σx - size: where it is small, the ridge shows
-    small = x.sum(dim=1) * size * (1 + _PLAIN) > 1
+    # the square of the norm is 1 / Σx - size: where it is small, the ridge is visible
+    small = x.sum(dim=1) * size * (1 + _NO_REFINEMENT) > 1
     again = small[:, 0].nonzero()[:, 0]
     if len(again):
-        # one step of refinement against the matrix without its ridge
-        some, own = x[again], ridge[again, :, None]
-        lack = right[again] - system[again] @ some + own * some
-        x[again] = some + torch.cholesky_solve(lack, factor[again])
+        # one step of refinement with the matrix without its ridge
+        partial, ridge_part = x[again], ridge[again, :, None]
+        residual = right[again] - system[again] @ partial + ridge_part * partial
+        x[again] = partial + torch.cholesky_solve(residual, factor[again])
     x = torch.where(passive, x[..., 0], 0.0)
     total = x.sum(dim=1, keepdim=True)
     usable = (info == 0)[:, None] & (total > 0) & torch.isfinite(total)
@@ -155,7 +154,7 @@ def _affine_minimiser(gram: Tensor, passive: Tensor, size: Tensor) -> Tensor:
     return affine
 
 
-def reduced(points: Tensor, weights: Tensor, outside: Tensor) -> Tensor:
+def reduce_support(points: Tensor, weights: Tensor, outside: Tensor) -> Tensor:
     """Return weights (P,S) of at most d + 1 affinely independent points, d where `outside`.
 
     Carathéodory's reduction: while the points that carry weight are affinely dependent, move

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fsboundary.builtin.hull_solvers.common import all_points, row_by_row
+from fsboundary.builtin.hull_solvers.common import all_points, solve_rows
 from fsboundary.builtin.hull_solvers.min_norm_point import Array, simplex_weights
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
@@ -21,20 +21,20 @@ from fsboundary.plugins.interfaces import HullSolver
 class Nnls(HullSolver):
     """Solve each row with scipy's Lawson-Hanson routine: accurate, one row at a time.
 
-    Holds all points in float64, and a copy of them for the row in work. ``steps`` counts calls
-    of scipy's routine, one a row: it does not tell its iterations, so ``max_steps`` has no effect.
+    Keeps all points in float64, and a copy of them for the current row. ``steps`` counts calls of
+    scipy's routine, one per row: it does not report its iterations, so ``max_steps`` has no effect.
 
     Parameters
     ----------
-    most : int
+    max_elements : int
         Largest number of rows times width that is accepted; 2**28 numbers are 2 GiB.
     """
 
-    most: int = 2**28
+    max_elements: int = 2**28
 
     def prepare(self, points: PointSet) -> Array:
         """Return all points (n,d)."""
-        return all_points(points, self.most)
+        return all_points(points, self.max_elements)
 
     def project(
         self,
@@ -47,7 +47,7 @@ class Nnls(HullSolver):
     ) -> HullProjection:
         """Propose the nearest point of the hull to each of `queries` (B,d)."""
 
-        def solve(query: Array, kept: NDArray[np.intp] | None) -> tuple[Array, int]:
-            return simplex_weights(state if kept is None else state[kept], query), 1
+        def solve(query: Array, included: NDArray[np.intp] | None) -> tuple[Array, int]:
+            return simplex_weights(state if included is None else state[included], query), 1
 
-        return row_by_row(queries, exclude, len(state), solve)
+        return solve_rows(queries, exclude, len(state), solve)

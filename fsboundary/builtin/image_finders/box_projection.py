@@ -1,4 +1,4 @@
-"""The nearest point of a box on a hyperplane, one problem a row."""
+"""Projections onto hyperplanes within a box, one problem per row."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 _HALVINGS = 40
-"""Enough to fix a float32 multiplier to its last bits."""
+"""Enough to determine a float32 multiplier to its last bits."""
 
 _SWEEPS = 10
-"""Of the multipliers in turn; callers begin with those of the step before."""
+"""Sweeps over the multipliers; callers begin with those of the previous step."""
 
 
-def onto_plane(
+def project_onto_plane(
     z: Tensor,
     normal: Tensor,
     offset: Tensor,
@@ -24,13 +24,13 @@ def onto_plane(
     """Return the point (B,d) of the box nearest to `z` with ``normal.x <= offset``, and its step.
 
     Moving along the normal (its signs, for Linf) and clipping to the box lowers ``normal.x``
-    steadily, so bisection on how far finds the exact answer. Where the box holds no such point,
-    the one with the least ``normal.x``. The step (B,) is how far: the multiplier.
+    steadily, so bisection on the step finds the exact point. If the box has no such point, the
+    result is the one with the smallest ``normal.x``. The step (B,) is the multiplier.
 
     Parameters
     ----------
     z : Tensor (B, d)
-        Also outside the box; the answer is then that of the clipped path.
+        Points, possibly outside the box; the result is then that of the clipped path.
     normal : Tensor (B, d)
     offset : Tensor (B,)
     """
@@ -43,7 +43,7 @@ def onto_plane(
         beyond: Tensor = torch.linalg.vecdot(normal, at(step)) > offset
         return beyond
 
-    # the largest step that still moves a coordinate: all are at their edges beyond it
+    # the largest step that still moves a coordinate: beyond it all are at their bounds
     room = torch.where(direction > 0, z - box[0], z - box[1]) / direction
     high = torch.where(direction == 0, 0.0, room).amax(dim=1).clamp_min(0.0)
     # without the box; exact where no coordinate is clipped
@@ -59,7 +59,7 @@ def onto_plane(
     return at(high), high
 
 
-def onto_planes(
+def project_onto_planes(
     z: Tensor,
     normals: Tensor,
     offsets: Tensor,
@@ -76,11 +76,11 @@ def onto_planes(
     ----------
     z : Tensor (B, d)
     normals : Tensor (B, M, d)
-        Zero rows ask for nothing.
+        Normals of the planes; zero rows impose nothing.
     offsets : Tensor (B, M)
-        ``normal.x`` equals the first and is at most each other one.
+        Offsets: ``normal.x`` equals the first and is at most each other one.
     start : Tensor (B, M), optional
-        Multipliers to begin with, those of a similar problem.
+        Initial multipliers, those of a similar problem.
 
     Returns
     -------
@@ -94,9 +94,9 @@ def onto_planes(
         for m in range(normals.shape[1]):
             steps[:, m] = 0
             moved = z - torch.einsum("bm,bmd->bd", steps, directions)
-            point, steps[:, m] = onto_plane(moved, normals[:, m], offsets[:, m], box, norm)
+            point, steps[:, m] = project_onto_plane(moved, normals[:, m], offsets[:, m], box, norm)
             if m == 0:
                 # from below the plane up to it; of the two steps one is 0
-                _, up = onto_plane(moved, -normals[:, 0], -offsets[:, 0], box, norm)
+                _, up = project_onto_plane(moved, -normals[:, 0], -offsets[:, 0], box, norm)
                 steps[:, 0] -= up
     return point, steps

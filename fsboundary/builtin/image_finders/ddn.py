@@ -1,4 +1,4 @@
-"""The decoupled-direction-and-norm attack as an image finder, a baseline."""
+"""The decoupled-direction-and-norm attack (DDN) as an image finder, a baseline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fsboundary.builtin.boundary_finders.bracketing import bracket
 from fsboundary.builtin.image_finders.norm_descent import descend
-from fsboundary.builtin.image_finders.search_state import ImageSearch
+from fsboundary.builtin.image_finders.search_state import SearchState
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages
 from fsboundary.plugins.interfaces import ImageBoundaryFinder
@@ -18,21 +18,21 @@ from fsboundary.plugins.interfaces import ImageBoundaryFinder
 @final
 @dataclass(frozen=True, slots=True)
 class DecoupledDescent(ImageBoundaryFinder):
-    """DDN (Rony et al., CVPR 2019), the nearest image across then bracketed onto the boundary.
+    """DDN (Rony et al., CVPR 2019); the nearest image across is then bracketed onto the boundary.
 
     Parameters
     ----------
-    first_radius : float
-        First length of the change, pixel units.
-    stride : float
+    initial_norm : float
+        First norm of the change, pixel units.
+    step_size : float
         First gradient step, pixel units; falls to a hundredth by a cosine.
-    rate : float
-        Share by which the length shrinks or grows in a step.
+    norm_change : float
+        Fraction by which the norm shrinks or grows in a step.
     """
 
-    first_radius: float = 1.0
-    stride: float = 1.0
-    rate: float = 0.05
+    initial_norm: float = 1.0
+    step_size: float = 1.0
+    norm_change: float = 0.05
 
     def find(
         self,
@@ -45,12 +45,12 @@ class DecoupledDescent(ImageBoundaryFinder):
         max_steps: int,
     ) -> FlipImages:
         """Propose the nearest image across of `max_steps` steps, on the boundary."""
-        search = ImageSearch(view, images, targets, bounds, norm)
+        search = SearchState(view, images, targets, bounds, norm)
         descend(
             search,
             max_steps,
-            radius=self.first_radius,
-            stride=self.stride,
-            rate=self.rate,
+            initial_norm=self.initial_norm,
+            step_size=self.step_size,
+            norm_change=self.norm_change,
         )
-        return search.answer(*bracket(search))
+        return search.to_result(*bracket(search))

@@ -1,4 +1,4 @@
-"""The simplest image finder: where segments to other images cross the boundary."""
+"""An image finder without gradients: crossings of segments to other images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Literal, final
 from torch import Tensor
 
 from fsboundary.builtin.boundary_finders.bracketing import bracket
-from fsboundary.builtin.image_finders.search_state import ImageSearch
-from fsboundary.builtin.image_finders.segments import probes, scan
+from fsboundary.builtin.image_finders.search_state import SearchState
+from fsboundary.builtin.image_finders.segments import scan, segment_ends
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages
@@ -19,15 +19,15 @@ from fsboundary.plugins.interfaces import ImageBoundaryFinder
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class LineSearch(ImageBoundaryFinder):
-    """Follow segments to `ends`, keep the nearest crossing, and bracket it. No gradients.
+    """Follow segments to `ends`, keep the nearest crossing, and bracket it; no gradients.
 
     Parameters
     ----------
     ends : Tensor (E, C, H, W), optional
-        Images to go to, such as some of other classes; each row tries all. Without them: the
+        Ends of the segments, such as images of other classes; each row tries all. Default: the
         negative of the row, an all-dark and an all-bright image.
     points : int
-        Steps along a segment; a crossing there and back between two of them is missed.
+        Number of steps along a segment; a crossing there and back between two steps is missed.
     """
 
     ends: Tensor | None = None
@@ -47,11 +47,11 @@ class LineSearch(ImageBoundaryFinder):
         norm: Literal["l2", "linf"],
         max_steps: int,
     ) -> FlipImages:
-        """Propose the nearest crossing on any of the segments; `max_steps` is not needed."""
-        search = ImageSearch(view, images, targets, bounds, norm)
+        """Propose the nearest crossing on any of the segments; `max_steps` has no effect."""
+        search = SearchState(view, images, targets, bounds, norm)
         rows = search.all_rows
         if self.ends is None:
-            for ends in probes(search, rows):
+            for ends in segment_ends(search, rows):
                 scan(search, rows, ends, self.points)
         else:
             if self.ends.shape[1:] != images.shape[1:]:
@@ -63,4 +63,4 @@ class LineSearch(ImageBoundaryFinder):
                 )
             for end in self.ends.detach().flatten(1).to(search.clean).clamp(*search.box):
                 scan(search, rows, end.expand_as(search.clean), self.points)
-        return search.answer(*bracket(search))
+        return search.to_result(*bracket(search))

@@ -1,1 +1,1 @@
-"""Every answer of a plugin is checked and graded here."""
+"""Checks and grading of the results of plugins."""

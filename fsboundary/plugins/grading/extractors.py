@@ -1,4 +1,4 @@
-"""The head that an extractor claims, checked against the model's logits on every batch."""
+"""Verification of an extractor's head against the model's logits on every batch."""
 
 from __future__ import annotations
 
@@ -7,30 +7,49 @@ from torch import Tensor
 
 from fsboundary.core.errors import HeadMismatchError
 from fsboundary.core.heads import LinearHead
-from fsboundary.models.linear_maps import Reading, allowed
+from fsboundary.models.head_search import head_mismatch
+from fsboundary.models.linear_maps import LayerCall, Residual, largest_residual, logit_tolerance
 from fsboundary.plugins.interfaces import FeatureExtractor
 
 
 @torch.no_grad()
-def verified(
-    extractor: FeatureExtractor, head: LinearHead, features: Tensor, logits: Tensor
-) -> Tensor | None:
-    """Return ``W z + b`` (B,K) in float64 after a check that it gives the logits.
+def verify_head(
+    extractor: FeatureExtractor,
+    head: LinearHead,
+    features: Tensor,
+    logits: Tensor,
+    call: LayerCall | None = None,
+) -> tuple[Tensor, Residual | None] | None:
+    """Return ``W z + b`` (B,K) in float64 after a check that it equals the logits.
 
-    None where shapes do not fit, which the caller tells; rows that are not finite are passed over.
+    Parameters
+    ----------
+    extractor : FeatureExtractor
+        The plugin, for messages.
+    head : LinearHead
+        The head that it claims.
+    features, logits : Tensor (B, d) and (B, K)
+        What it returned.
+    call : LayerCall, optional
+        How the layer computed the logits. Without it, as many rounded sums are assumed as there
+        are features, because the operations between the two are unknown.
+
+    Returns
+    -------
+    (Tensor (B, K), Residual or None), or None
+        The product and the largest residual; None if shapes do not match, which the caller
+        reports. Rows that are not finite are ignored.
 
     Raises
     ------
     HeadMismatchError
-        It differs by more than rounding explains
-        (:mod:`fsboundary.models.linear_maps`).
+        The difference exceeds rounding (:mod:`fsboundary.models.linear_maps`).
     """
     rows = len(features)
     if (features.shape, logits.shape) != ((rows, head.num_features), (rows, head.num_classes)):
         return None
     exact = head.logits(features)
-    # what ran between the two is not known: as many rounded sums again for a pooled layer
-    reading = Reading(
+    known = call or LayerCall(
         layer="",
         features=features,
         outputs=logits,
@@ -38,15 +57,15 @@ def verified(
         positions=head.num_features,
         convolution=True,
     )
-    tolerance = allowed(reading, head.weight, head.bias, logits)
-    ratio = ((exact - logits).abs() / tolerance).nan_to_num(nan=0.0, posinf=0.0)
-    if rows and float(ratio.max()) > 1:
-        row, column = divmod(int(ratio.argmax()), ratio.shape[1])
-        found, limit = float((exact - logits)[row, column].abs()), float(tolerance[row, column])
+    tolerance = logit_tolerance(known, head.weight, head.bias, logits)
+    worst = largest_residual(exact, logits, tolerance)
+    if worst is not None and worst.ratio > 1:
+        if call is not None:
+            raise head_mismatch(f"layer {call.layer!r}", "W z + b", worst, logits.dtype)
         raise HeadMismatchError(
-            f"extractor {extractor!r}: W z + b differs from the model's logits by {found:.3e} at "
-            f"row {row}, class {column}; the tolerance there is {limit:.3e} "
-            f"({logits.dtype}). Its features are not the input of its head, or it is a surrogate "
-            "and does not say so"
+            f"extractor {extractor!r}: W z + b differs from the model's logits by {worst.size:.3e} "
+            f"at row {worst.row}, class {worst.column}; the tolerance there is "
+            f"{worst.tolerance:.3e} ({logits.dtype}). Its features are not the input of its head, "
+            "or it is a surrogate that does not declare itself one"
         )
-    return exact
+    return exact, worst

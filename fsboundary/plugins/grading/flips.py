@@ -1,6 +1,6 @@
-"""Every finder's answer is checked for shape, then graded from the raw inputs.
+"""Grading of boundary finders: shapes are checked, then everything is recomputed from the inputs.
 
-Boundary points of a non-linear head are graded by the head itself.
+Boundary points of a non-linear head are graded with the head itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 from fsboundary.core.errors import PluginError
 from fsboundary.core.heads import LinearHead, NonlinearHead
 from fsboundary.core.results import FlipPoints
+from fsboundary.core.rows import cat_ragged
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.batching import chunk_rows, chunks
@@ -32,7 +33,7 @@ def find_and_grade(
     max_steps: int,
     ceiling: Tensor | None = None,
 ) -> FlipPoints:
-    """Ask `finder` for flip points and return the graded answer.
+    """Return the graded flip points that `finder` proposes.
 
     Parameters
     ----------
@@ -42,15 +43,17 @@ def find_and_grade(
     targets : Tensor (B, T)
         Classes other than the source.
     ceiling : Tensor (B, T), optional
-        No lower bound may be above it. For nearest classes: the radius within which no class at
-        all begins, so that the gap also covers the choice of the class.
+        Upper limit of the lower bounds. For nearest classes: the radius within which no other
+        class begins, so that the gap also covers the choice of the class.
 
     Raises
     ------
     PluginError
         The finder raised, or its answer has the wrong type or shapes.
     """
-    proposal = ask(finder, head, features, targets, tolerance=tolerance, max_steps=max_steps)
+    proposal = propose_flips(
+        finder, head, features, targets, tolerance=tolerance, max_steps=max_steps
+    )
     rows = chunk_rows(max(head.num_features, head.num_classes))
     width = targets.shape[1]
     flat_target = targets.reshape(-1)
@@ -70,7 +73,7 @@ def find_and_grade(
     return _collect(parts, proposal, source, targets, head.num_features)
 
 
-def ask(
+def propose_flips(
     finder: BoundaryFinder,
     head: LinearHead | NonlinearHead,
     features: Tensor,
@@ -79,7 +82,7 @@ def ask(
     tolerance: float,
     max_steps: int,
 ) -> Proposal:
-    """Return what `finder` says of copies of `features` (B,d) and `targets` (B,T), flat.
+    """Return what `finder` proposes for copies of `features` (B,d) and `targets` (B,T), flat.
 
     Raises
     ------
@@ -134,7 +137,6 @@ def _collect(
 ) -> FlipPoints:
     """Return the graded chunks as one result."""
     shape = targets.shape
-    slots = max((p.active.shape[1] for p in parts), default=1)
 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(p, name) for p in parts]).reshape(shape)
@@ -154,14 +156,8 @@ def _collect(
             status=targets.clone(),
             steps=targets.clone(),
         )
-    active = torch.full((len(proposal.steps), slots), -1, device=targets.device)
-    multipliers = torch.zeros(active.shape, dtype=torch.float64, device=targets.device)
-    start = 0
-    for p in parts:
-        stop = start + len(p.active)
-        active[start:stop, : p.active.shape[1]] = p.active
-        multipliers[start:stop, : p.active.shape[1]] = p.multipliers
-        start = stop
+    active = cat_ragged([p.active for p in parts], -1)
+    multipliers = cat_ragged([p.multipliers for p in parts], 0)
     return FlipPoints(
         points=torch.cat([p.points for p in parts]).reshape(*shape, width),
         distance=joined("distance"),
@@ -170,8 +166,8 @@ def _collect(
         violation=joined("violation"),
         source=source,
         target=targets,
-        active=active.reshape(*shape, slots),
-        multipliers=multipliers.reshape(*shape, slots),
+        active=active.unflatten(0, shape),
+        multipliers=multipliers.unflatten(0, shape),
         status=joined("status"),
         steps=proposal.steps.reshape(shape),
     )
@@ -187,12 +183,12 @@ def find_and_grade_nonlinear(
     tolerance: float,
     max_steps: int,
 ) -> FlipPoints:
-    """Ask `finder` for boundary points of a non-linear head and return the graded answer.
+    """Return the graded boundary points of a non-linear head that `finder` proposes.
 
     Points are rounded to the dtype that the head computes in, and everything is recomputed from
     them. ON_BOUNDARY: neither source nor target is below the largest logit by more than
     `tolerance` times the range of the logits there or at the row, and the point is in the domain.
-    Others are NaN: INACCURATE, or MAX_STEPS where the finder gave no point.
+    Others are NaN: INACCURATE, or MAX_STEPS if the finder proposed no point.
 
     Parameters
     ----------
@@ -207,7 +203,9 @@ def find_and_grade_nonlinear(
     PluginError
         The finder raised, or its answer has the wrong type or shapes.
     """
-    proposal = ask(finder, head, features, targets, tolerance=tolerance, max_steps=max_steps)
+    proposal = propose_flips(
+        finder, head, features, targets, tolerance=tolerance, max_steps=max_steps
+    )
     fields = unsolved_flips(features, source, targets)
     fields["steps"] = proposal.steps.to(targets).view_as(targets)
     flat = {name: fields[name].flatten(0, 1) for name in _GRADED}
@@ -240,14 +238,14 @@ def _grade(
     high = logits.amax(dim=1)
     with torch.no_grad():
         at_row = head.logits(z)
-    # with two classes there is no range left at a tie
+    # with two classes the range is 0 at a tie
     span = torch.maximum(high - logits.amin(dim=1), at_row.amax(dim=1) - at_row.amin(dim=1))
     behind = high - logits.gather(1, pair).amin(dim=1)
-    # where all logits are equal everything would tie; NaN compares false
+    # if all logits are equal, everything would tie; NaN compares false
     tied = (behind <= tolerance * span) & (span > 0) & torch.isfinite(span)
     size = torch.linalg.vector_norm(z, dim=1) + torch.linalg.vector_norm(shown, dim=1)
     outside = head.domain.violation(shown)
-    # rounding the point to the head's dtype may carry it over a face
+    # rounding the point to the head's dtype may move it across a face
     good = finite & tied & (outside <= torch.finfo(head.dtype).eps * size)
     slope = torch.linalg.vector_norm(gradients[:, 0] - gradients[:, 1], dim=1)
     missed = torch.where(behind > 0, behind / slope, 0.0)

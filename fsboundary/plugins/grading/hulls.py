@@ -1,4 +1,4 @@
-"""Every hull solver's answer is checked for shape, then graded from the raw inputs."""
+"""Grading of hull solvers: everything is recomputed from the generators."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from torch import Tensor
 from fsboundary.core.errors import DataError, PluginError
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
-from fsboundary.geometry.hulls.certify import extent, grade_hulls
-from fsboundary.geometry.hulls.point_sets import Lent
+from fsboundary.geometry.hulls.certify import grade_hulls
+from fsboundary.geometry.hulls.point_sets import view_of
 from fsboundary.plugins.interfaces import HullSolver
 
-_states: weakref.WeakKeyDictionary[PointSet, tuple[Lent, dict[str, Any]]] = (
-    weakref.WeakKeyDictionary()
-)
+_states: weakref.WeakKeyDictionary[PointSet, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
 def project_and_grade(
@@ -28,16 +26,24 @@ def project_and_grade(
     tolerance: float,
     max_steps: int,
 ) -> HullProjection:
-    """Ask `solver` for projections and return the graded answer.
+    """Return the graded projections that `solver` proposes.
 
     Prepared states are kept by point set and by the solver's options (its repr).
 
     Parameters
     ----------
+    solver : HullSolver
+        The plugin.
     points : PointSet
-    queries : Tensor (B, d), float64, finite
+        The generators.
+    queries : Tensor (B, d), float64
+        Finite rows to project.
     exclude : Tensor (B, E), optional
         Generators that do not count in a row, -1 as padding.
+    tolerance : float
+        Tolerance of the gap relative to the distance.
+    max_steps : int
+        Limit of the solver's steps.
 
     Raises
     ------
@@ -46,16 +52,29 @@ def project_and_grade(
     PluginError
         The solver raised, or its answer has the wrong type or shapes.
     """
-    name = type(solver).__name__
-    if points not in _states:
-        _states[points] = Lent(points, extent(points).largest), {}
-    lent, kept = _states[points]
+    proposed = _project(solver, points, queries, exclude, tolerance, max_steps)
+    answer = _require_projection(type(solver).__name__, proposed, len(queries))
+    return grade_hulls(
+        points, queries, answer, exclude=exclude, rtol=tolerance, max_steps=max_steps
+    )
+
+
+def _project(
+    solver: HullSolver,
+    points: PointSet,
+    queries: Tensor,
+    exclude: Tensor | None,
+    tolerance: float,
+    max_steps: int,
+) -> object:
+    """Return the answer of `solver`, which gets copies and a weak view."""
+    states = _states.setdefault(points, {})
     key = f"{type(solver).__module__}.{solver!r}"
     try:
-        if key not in kept:
-            kept[key] = solver.prepare(lent)
-        answer = solver.project(
-            kept[key],
+        if key not in states:
+            states[key] = solver.prepare(view_of(points))
+        return solver.project(
+            states[key],
             queries.clone(),
             exclude=None if exclude is None else exclude.clone(),
             tolerance=tolerance,
@@ -65,15 +84,15 @@ def project_and_grade(
         # a damaged bank is no fault of the solver that met it
         raise
     except Exception as error:
+        name = type(solver).__name__
         raise PluginError(f"hull solver {name} raised {type(error).__name__}: {error}") from error
+
+
+def _require_projection(name: str, answer: object, rows: int) -> HullProjection:
+    """Return `answer`, or raise PluginError unless it is a projection of `rows` rows."""
     if not isinstance(answer, HullProjection):
         raise PluginError(
             f"hull solver {name} returned {type(answer).__name__}; wanted HullProjection"
-        )
-    rows = len(queries)
-    if tuple(answer.normal.shape) != (got := tuple(queries.shape)):
-        raise PluginError(
-            f"hull solver {name}: normal has shape {tuple(answer.normal.shape)}; wanted {got}"
         )
     for field in ("support", "weights"):
         got = tuple(getattr(answer, field).shape)
@@ -82,9 +101,4 @@ def project_and_grade(
     if tuple(answer.steps.shape) != (rows,):
         got = tuple(answer.steps.shape)
         raise PluginError(f"hull solver {name}: steps has shape {got}; wanted ({rows},)")
-    try:
-        return grade_hulls(
-            lent, queries, answer, exclude=exclude, rtol=tolerance, max_steps=max_steps
-        )
-    finally:
-        lent.forget()
+    return answer

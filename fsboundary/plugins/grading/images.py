@@ -1,7 +1,4 @@
-"""A view of a model that counts what is asked of it.
-
-Every image finder's answer is checked for shape, then graded by the model itself.
-"""
+"""Grading of image finders: passes are counted, shapes checked, and images graded by the model."""
 
 from __future__ import annotations
 
@@ -21,29 +18,29 @@ from fsboundary.plugins.interfaces import ImageBoundaryFinder
 
 @final
 class CountingView(ModelView):
-    """Passes everything on to `view` and counts images.
+    """A view of a model that counts the images in forward and backward passes.
 
     Attributes
     ----------
-    passes : int
-        Images that went forward.
-    used : int
-        Of these, images that a gradient came back for.
+    forward_passes : int
+        Number of images in forward passes.
+    with_backward : int
+        Number of these images that also had a backward pass.
     gradients : int
-        Gradients that came back, one an image and backward pass.
+        Number of gradients, one per image and backward pass.
     """
 
     def __init__(self, view: ModelView) -> None:
         self._view = view
-        self.passes = self.used = self.gradients = 0
+        self.forward_passes = self.with_backward = self.gradients = 0
 
     def logits(self, images: Tensor) -> Tensor:
         """Return logits (B,K) of images (B,C,H,W), differentiable."""
-        return self._view.logits(self.watched(images))
+        return self._view.logits(self.count_pass(images))
 
     def features(self, images: Tensor) -> Tensor:
         """Return features (B,d) of images (B,C,H,W), differentiable."""
-        return self._view.features(self.watched(images))
+        return self._view.features(self.count_pass(images))
 
     @property
     def head(self) -> LinearHead:
@@ -52,27 +49,27 @@ class CountingView(ModelView):
 
     @property
     def domain(self) -> Domain:
-        """What the body can produce."""
+        """The domain of the features."""
         return self._view.domain
 
     @property
     def num_forwards(self) -> int:
-        """Images that went forward and no gradient came back for."""
-        return self.passes - self.used
+        """Number of images with a forward pass only."""
+        return self.forward_passes - self.with_backward
 
-    def watched(self, images: Tensor) -> Tensor:
-        """Return `images` for one pass, counted now and when a gradient comes back."""
-        self.passes += len(images)
+    def count_pass(self, images: Tensor) -> Tensor:
+        """Return `images` for one pass, counted now and when a gradient is computed."""
+        self.forward_passes += len(images)
         if not (images.requires_grad and torch.is_grad_enabled()):
             return images
         first = True
 
         def count(gradient: Tensor) -> None:
             nonlocal first
-            # reading a number refuses batched gradients (vmap), which would count as one
+            # reading a number raises for batched gradients (vmap), which would count as one
             float(gradient.detach().sum())
             self.gradients += len(gradient)
-            self.used += len(gradient) if first else 0
+            self.with_backward += len(gradient) if first else 0
             first = False
 
         seen = images.view_as(images)
@@ -81,8 +78,8 @@ class CountingView(ModelView):
 
 
 TIE_TOLERANCE = 1e-4
-"""On the boundary: the two logits differ by at most this share of the range of all logits, with two
-classes of their difference at the clean image."""
+"""On the boundary, the two logits differ by at most this fraction of the range of all logits; with
+two classes, of their difference at the clean image."""
 
 Norm = Literal["l2", "linf"]
 
@@ -98,19 +95,19 @@ def find_and_grade_images(
     norm: Norm,
     max_steps: int,
 ) -> FlipImages:
-    """Ask `finder` for flip images and return the graded answer.
+    """Return the graded flip images that `finder` proposes.
 
-    Everything is recomputed from the image as it is returned, in the dtype of `images`. An image
-    on no boundary of its row, out of bounds or beyond a third class is replaced by NaN and has
-    status INACCURATE; a row without an image has MAX_STEPS. What the finder and the grading spend
-    is counted; the finder's word is taken only on how it splits among the rows.
+    Everything is recomputed from the returned image, in the dtype of `images`. An image on no
+    boundary of its row, out of bounds or beyond a third class is replaced by NaN and has status
+    INACCURATE; a row without an image has MAX_STEPS. The passes of the finder and of the grading
+    are counted; only their distribution over the rows is taken from the finder.
 
     Parameters
     ----------
     images : Tensor (B, C, H, W)
         Finite and within `bounds`.
     logits : Tensor (B, K)
-        The model's, of each row.
+        The model's logits of each row.
     targets : Tensor (B,) or "nearest"
         Classes other than the source.
 
@@ -121,12 +118,12 @@ def find_and_grade_images(
     """
     name = type(finder).__name__
     counted = CountingView(view)
-    asked = targets.clone() if isinstance(targets, Tensor) else targets
+    given_targets = targets.clone() if isinstance(targets, Tensor) else targets
     try:
         answer = finder.find(
             counted,
             images.clone(),
-            targets=asked,
+            targets=given_targets,
             bounds=bounds,
             norm=norm,
             max_steps=max_steps,
@@ -138,19 +135,19 @@ def find_and_grade_images(
             f"image boundary finder {name} raised {type(error).__name__}: {error}"
         ) from error
     _check(name, answer, images)
-    found = answer.images.detach().to(images.device, images.dtype)
+    proposed = answer.images.detach().to(images.device, images.dtype)
     spent = (
-        _shares(answer.num_backwards, counted.gradients, images.device),
-        # and the grading's own pass over each image
-        _shares(answer.num_forwards, counted.num_forwards, images.device) + 1,
+        _distribute_count(answer.num_backwards, counted.gradients, images.device),
+        # and one pass per image for grading
+        _distribute_count(answer.num_forwards, counted.num_forwards, images.device) + 1,
     )
-    return _grade(view, images, found, logits.to(torch.float64), targets, bounds, norm, spent)
+    return _grade(view, images, proposed, logits.to(torch.float64), targets, bounds, norm, spent)
 
 
 def tie_range(logits: Tensor, first: Tensor) -> Tensor:
-    """Return the range (R,) that a tie of `logits` (R,K) is told against.
+    """Return the range (R,) of `logits` (R,K), which ties are relative to.
 
-    That of the logits; two have none on their tie, so there it is `first` (R,), at the clean image.
+    Two classes have range 0 at a tie, so for them it is `first` (R,), that at the clean image.
     """
     if logits.shape[1] == 2:
         return first
@@ -180,8 +177,8 @@ def _check(name: str, answer: object, images: Tensor) -> None:
             )
 
 
-def _shares(claimed: Tensor, counted: int, device: torch.device) -> Tensor:
-    """Return `claimed` where its sum is what was counted, else equal shares, rounded up."""
+def _distribute_count(claimed: Tensor, counted: int, device: torch.device) -> Tensor:
+    """Return `claimed` if its sum is `counted`, else equal numbers per row, rounded up."""
     claimed = claimed.detach().to(device, torch.int64)
     if int(claimed.sum()) == counted and not bool((claimed < 0).any()):
         return claimed
@@ -191,7 +188,7 @@ def _shares(claimed: Tensor, counted: int, device: torch.device) -> Tensor:
 def _grade(
     view: ModelView,
     images: Tensor,
-    found: Tensor,
+    proposed: Tensor,
     first: Tensor,
     targets: Tensor | Literal["nearest"],
     bounds: tuple[float, float],
@@ -199,24 +196,28 @@ def _grade(
     spent: tuple[Tensor, Tensor],
 ) -> FlipImages:
     source = first.argmax(dim=1)
-    finite = torch.isfinite(found).flatten(1).all(dim=1)
-    # a NaN row would be refused by a model view; the clean image stands in and is not graded
-    shown = torch.where(finite[:, None, None, None], found, images)
+    finite = torch.isfinite(proposed).flatten(1).all(dim=1)
+    # a model view would raise on a NaN row; the clean image replaces it and is not graded
+    shown = torch.where(finite[:, None, None, None], proposed, images)
     with torch.no_grad():
         logits = view.logits(shown).detach().to(source.device, torch.float64)
     high = logits.amax(dim=1)
     span = tie_range(logits, first.amax(dim=1) - first.amin(dim=1))
-    own = logits.gather(1, source[:, None])[:, 0]
+    source_logit = logits.gather(1, source[:, None])[:, 0]
     if isinstance(targets, Tensor):
         target = targets
     else:
         target = logits.scatter(1, source[:, None], -torch.inf).argmax(dim=1)
-    other = logits.gather(1, target[:, None])[:, 0]
+    target_logit = logits.gather(1, target[:, None])[:, 0]
     top = logits.topk(2, dim=1).values
     residual = (top[:, 0] - top[:, 1]) / span
-    # where all logits are equal there is no boundary to be on; NaN compares false
-    tied = ((own - other).abs() <= TIE_TOLERANCE * span) & (span > 0) & torch.isfinite(span)
-    tied &= torch.maximum(own, other) == high
+    # if all logits are equal, there is no boundary; NaN compares false
+    tied = (
+        ((source_logit - target_logit).abs() <= TIE_TOLERANCE * span)
+        & (span > 0)
+        & torch.isfinite(span)
+    )
+    tied &= torch.maximum(source_logit, target_logit) == high
     edges = torch.tensor(bounds, dtype=images.dtype, device=images.device)
     inside = ((shown >= edges[0]) & (shown <= edges[1])).flatten(1).all(dim=1)
     good = finite & tied & inside

@@ -1,4 +1,4 @@
-"""Which plugins are installed, and which of them the user wants. Nothing is imported here."""
+"""Discovery of installed plugins and of the user's selection; nothing is imported here."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ GROUP = "fsboundary"
 VARIABLE = "FSBOUNDARY_PLUGINS"
 
 
-def normalized(name: str) -> str:
-    """Return a distribution's name as packaging tools compare it."""
+def normalize_name(name: str) -> str:
+    """Return a distribution's name in the form in which packaging tools compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where a plugin can be loaded from: a distribution and one of its entry points."""
+    """Origin of a plugin: a distribution and one of its entry points."""
 
     distribution: str
     version: str
@@ -36,25 +36,25 @@ class Source:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names by which ``FSBOUNDARY_PLUGINS`` may choose it."""
-        return frozenset({normalized(self.distribution), normalized(self.name)})
+        """The names by which ``FSBOUNDARY_PLUGINS`` can select it."""
+        return frozenset({normalize_name(self.distribution), normalize_name(self.name)})
 
 
-def installed() -> list[Source]:
+def installed_plugins() -> list[Source]:
     """Return the installed plugins, sorted by distribution and entry point.
 
     Distributions are read one by one, because a malformed one would make
     ``importlib.metadata.entry_points`` fail for all.
     """
-    found: dict[str, list[Source]] = {}
+    by_name: dict[str, list[Source]] = {}
     for distribution in importlib.metadata.distributions():
         text = distribution.read_text("entry_points.txt")
         if not text or f"[{GROUP}]" not in text:
             continue
         sources = _sources(distribution)
-        # The first on the path is the one that Python imports.
-        found.setdefault(normalized(sources[0].distribution), sources)
-    return [source for name in sorted(found) for source in found[name]]
+        # Python imports the first on the path.
+        by_name.setdefault(normalize_name(sources[0].distribution), sources)
+    return [source for name in sorted(by_name) for source in by_name[name]]
 
 
 def _sources(distribution: importlib.metadata.Distribution) -> list[Source]:
@@ -70,8 +70,8 @@ def _sources(distribution: importlib.metadata.Distribution) -> list[Source]:
         return [Source(distribution=name, version=version, name=name, value="", problem=problem)]
 
 
-def wanted() -> list[str] | None:
-    """Return the names listed in ``FSBOUNDARY_PLUGINS``; None where it is not set."""
+def requested_names() -> list[str] | None:
+    """Return the names listed in ``FSBOUNDARY_PLUGINS``; None if it is not set."""
     value = os.environ.get(VARIABLE)
     if value is None:
         return None

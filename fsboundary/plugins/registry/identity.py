@@ -1,4 +1,4 @@
-"""Which plugin answered: name, distribution, version, options; for reports."""
+"""Identity of a plugin instance for reports: name, distribution, version, options."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fsboundary.plugins.registry.info import Entry
 
 @final
 class Identity(NamedTuple):
-    """What a report prints of a plugin.
+    """Description of a plugin in reports.
 
     Attributes
     ----------
     name : str
-        The registered name; the class's name where the user passed an instance.
+        Registered name; the class's name if the user passed an instance.
     distribution, version : str
-        Empty where the class comes from no installed package.
+        Installed package of the class; empty if there is none.
     options : dict
-        Constructor arguments by name, defaults included where the instance keeps them.
+        Constructor arguments by name, including defaults that the instance stores.
     """
 
     name: str
@@ -33,16 +33,19 @@ class Identity(NamedTuple):
 
 
 # By id, not by the object itself: instances may compare equal, or be unhashable.
-_made: dict[int, tuple[weakref.ref[Any], Identity]] = {}
+_identities: dict[int, tuple[weakref.ref[Any], Identity]] = {}
 
 
 def remember(instance: Any, entry: Entry, options: dict[str, Any]) -> None:
-    """Note which plugin made `instance`."""
-    key, made = id(instance), _made  # a module's names are None when the interpreter shuts down
+    """Record which plugin created `instance`."""
+    key, identities = (
+        id(instance),
+        _identities,
+    )  # a module's names are None when the interpreter shuts down
 
     def forget(reference: weakref.ref[Any]) -> None:
-        if key in made and made[key][0] is reference:
-            del made[key]
+        if key in identities and identities[key][0] is reference:
+            del identities[key]
 
     known = Identity(
         entry.registration.name,
@@ -53,32 +56,32 @@ def remember(instance: Any, entry: Entry, options: dict[str, Any]) -> None:
     try:
         reference = weakref.ref(instance, forget)
     except TypeError:
-        return  # a class with slots and no __weakref__: identify() falls back on its class
-    _made[key] = (reference, known)
+        return  # a class with slots and no __weakref__: identify() uses its class instead
+    _identities[key] = (reference, known)
 
 
 def identify(instance: Any) -> Identity:
-    """Say which plugin an instance is.
+    """Return the identity of a plugin instance.
 
     Parameters
     ----------
     instance : object
-        Made by :func:`fsboundary.plugins.create`, or by the user.
+        Plugin created by :func:`fsboundary.plugins.create` or by the user.
 
     Returns
     -------
     Identity
         ``(name, distribution, version, options)``.
     """
-    reference, known = _made.get(id(instance), (None, None))
+    reference, known = _identities.get(id(instance), (None, None))
     if reference is not None and known is not None and reference() is instance:
         return known
-    distribution, version = _home(type(instance).__module__.partition(".")[0])
+    distribution, version = _distribution_of(type(instance).__module__.partition(".")[0])
     name = type(instance).__name__
     return Identity(name, distribution, version, _constructor_arguments(instance))
 
 
-def _home(package: str) -> tuple[str, str]:
+def _distribution_of(package: str) -> tuple[str, str]:
     if package == "fsboundary":
         return "fsboundary", __version__
     names = importlib.metadata.packages_distributions().get(package)
@@ -91,10 +94,10 @@ def _constructor_arguments(instance: Any) -> dict[str, Any]:
         parameters = inspect.signature(type(instance)).parameters
     except (TypeError, ValueError):
         return {}  # compiled classes may have no signature
-    found = {}
+    arguments = {}
     for name in parameters:
         for attribute in (f"_{name}", name):
-            # A foreign property may raise anything; a report must not fail for want of an option.
+            # A foreign property may raise anything; a missing option must not break a report.
             with contextlib.suppress(Exception):
-                found[name] = getattr(instance, attribute)
-    return found
+                arguments[name] = getattr(instance, attribute)
+    return arguments

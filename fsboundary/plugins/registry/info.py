@@ -1,7 +1,4 @@
-"""The three kinds of plugin, and one line of the list that users see.
-
-Factories that import what they make when it is first made.
-"""
+"""Kinds of plugin, entries of the list that users see, and lazily importing factories."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from fsboundary.plugins.interfaces import (
 )
 
 Kind = Literal["feature_extractor", "hull_solver", "boundary_finder"]
-State = Literal["ready", "set aside"]
+State = Literal["ready", "rejected"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 HOOKS: dict[str, Kind] = {f"register_{kind}s": kind for kind in KINDS}
@@ -40,7 +37,7 @@ _INTERFACES: dict[Kind, type[Any]] = {
 
 
 def needs_pixels(kind: Kind, capabilities: Collection[str | None]) -> bool:
-    """Whether `capabilities` tell an image finder from a finder in feature space."""
+    """Return whether `kind` with these `capabilities` is an image finder."""
     return kind == "boundary_finder" and PIXELS in capabilities
 
 
@@ -57,15 +54,15 @@ class PluginInfo:
     Attributes
     ----------
     name : str
-        By which users select it; the entry point's name where the plugin never got as far as
-        registering one.
+        Name by which users select it; the entry point's name if the plugin failed before it
+        registered one.
     kind : str
-        "feature_extractor", "hull_solver" or "boundary_finder"; empty where it never said.
+        "feature_extractor", "hull_solver" or "boundary_finder"; empty if it registered none.
     distribution, version : str
-        The installed package that it comes from; empty where it is not installed.
-    state : {"ready", "set aside"}
+        Installed package that it comes from; empty if it is not installed.
+    state : {"ready", "rejected"}
     reason : str
-        Why it was set aside, or a remark on how it loaded; often empty.
+        Reason for the rejection, or a remark on how it loaded; often empty.
     summary : str
         When to use it.
     capabilities : frozenset of str
@@ -84,7 +81,7 @@ class PluginInfo:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A registration that is ready for use, with where it comes from."""
+    """A registration that is ready for use, with its origin."""
 
     kind: Kind
     registration: Registration
@@ -94,7 +91,7 @@ class Entry:
 
     @property
     def key(self) -> tuple[Kind, bool, str]:
-        """Where names must be unique: kind, works on images, name."""
+        """Key that must be unique: kind, whether it works on images, name."""
         pixels = needs_pixels(self.kind, self.registration.capabilities)
         return self.kind, pixels, self.registration.name
 
@@ -104,7 +101,7 @@ class Entry:
         return f"{self.registration.name!r} ({self.distribution} {self.version})"
 
     def info(self, state: State = "ready", reason: str | None = None) -> PluginInfo:
-        """Return its line of the list."""
+        """Return its entry in the list."""
         return PluginInfo(
             name=self.registration.name,
             kind=self.kind,
@@ -129,7 +126,7 @@ class _LazyFactory:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        """The target's own, so that misspelt options are named before it is called."""
+        """The target's signature, so that misspelt options are reported before the call."""
         return inspect.signature(self._load())
 
     def __call__(self, **options: Any) -> Any:
@@ -140,7 +137,7 @@ class _LazyFactory:
 
 
 def lazy(target: str) -> _LazyFactory:
-    """Return a factory for a registration that imports its class only when one is made.
+    """Return a factory that imports its class only when the first instance is created.
 
     Parameters
     ----------

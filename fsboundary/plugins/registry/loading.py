@@ -1,8 +1,7 @@
-"""Keep what a plugin prints while it loads out of the program's output.
+"""Isolated loading of plugins, and the registry of ready and rejected ones.
 
-Load one plugin: import, check its hooks, call each by itself, check what they return.
-
-What is loaded: one table of ready plugins, one list of those set aside.
+Loading imports a plugin, checks its hooks, calls each separately and checks what it returns. What a
+plugin prints meanwhile is kept out of the program's output.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from fsboundary.plugins.registry.info import HOOKS, Entry, Kind, PluginInfo
 
 @final
 class _Capture:
-    """Stands in for ``sys.stdout``; keeps the text of one thread, and passes on all other.
+    """Replacement of ``sys.stdout`` that captures the text of one thread and forwards all other.
 
-    A plugin may keep the stream (a logging handler does), so it passes everything on once it is
+    A plugin may keep the stream (a logging handler does), so it forwards everything once it is
     closed.
     """
 
@@ -55,8 +54,8 @@ class _Capture:
 
 
 @contextlib.contextmanager
-def captured_stdout(parts: list[str]) -> Iterator[None]:
-    """Append what this thread prints to `parts`, while other threads print as before."""
+def capture_stdout(parts: list[str]) -> Iterator[None]:
+    """Append what this thread prints to `parts`; other threads print as before."""
     capture: Any = _Capture(sys.stdout, parts)
     try:
         with contextlib.redirect_stdout(capture):
@@ -69,12 +68,12 @@ SLOW = 2.0
 """A plugin that takes longer to load than this many seconds gets a remark."""
 
 
-class SetAside(Exception):
-    """Carries the reason why a plugin cannot be used, as users read it, to the store."""
+class PluginRejected(Exception):
+    """A plugin cannot be used; the message is the reason shown to users."""
 
 
-def new_manager() -> pluggy.PluginManager:
-    """Return a plugin manager that knows the three hooks."""
+def make_manager() -> pluggy.PluginManager:
+    """Return a plugin manager with the three hook specifications."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     return manager
@@ -88,23 +87,23 @@ def load(
     Parameters
     ----------
     manager : pluggy.PluginManager
-        Holds the plugin afterwards, unless it was set aside.
+        Manager that the plugin is registered with, unless it is rejected.
     name : str
-        Unique among the plugins of `manager`.
+        Unique name among the plugins of `manager`.
     importer : callable
-        Imports and returns the plugin.
+        Function that imports and returns the plugin.
 
     Raises
     ------
     SetAside
-        With the reason, whatever went wrong: plugins also call ``sys.exit`` or raise the
-        ``BaseException`` of a foreign runtime. Only ``KeyboardInterrupt`` passes.
+        The plugin failed in any way: plugins also call ``sys.exit`` or raise the
+        ``BaseException`` of a foreign runtime. Only ``KeyboardInterrupt`` is re-raised.
     """
     printed: list[str] = []
     started = time.perf_counter()
     try:
-        with captured_stdout(printed):
-            plugin = _attempt("could not be imported", importer)
+        with capture_stdout(printed):
+            plugin = _run_plugin_code("could not be imported", importer)
             try:
                 registrations = _register(manager, name, plugin)
             except BaseException:
@@ -112,68 +111,70 @@ def load(
                 if manager.has_plugin(name):
                     manager.unregister(name=name)
                 raise
-    except SetAside as error:
-        raise SetAside("; ".join(filter(None, [str(error), _printed(printed)]))) from error
+    except PluginRejected as error:
+        raise PluginRejected(
+            "; ".join(filter(None, [str(error), _printed_remark(printed)]))
+        ) from error
     seconds = time.perf_counter() - started
     slow = f"took {seconds:.1f} s to load" if seconds > SLOW else ""
-    return registrations, "; ".join(filter(None, [_printed(printed), slow]))
+    return registrations, "; ".join(filter(None, [_printed_remark(printed), slow]))
 
 
-def _printed(parts: list[str]) -> str:
+def _printed_remark(parts: list[str]) -> str:
     text = " ".join("".join(parts).split())
-    return f"printed while loading: {_short(text, 60)!r}" if text else ""
+    return f"printed while loading: {_shorten(text, 60)!r}" if text else ""
 
 
-def _short(text: str, width: int = 300) -> str:
+def _shorten(text: str, width: int = 300) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
-def _attempt(what: str, call: Callable[[], Any]) -> Any:
-    """Run a plugin's own code; turn whatever it raises into a reason."""
+def _run_plugin_code(what: str, call: Callable[[], Any]) -> Any:
+    """Run a plugin's own code; turn whatever it raises into a PluginRejected."""
     try:
         return call()
-    except (KeyboardInterrupt, SetAside):
+    except (KeyboardInterrupt, PluginRejected):
         raise
     except BaseException as error:
-        detail = _short(" ".join(str(error).split()))
-        raise SetAside(f"{what}: {type(error).__name__}: {detail}".rstrip(": ")) from error
+        detail = _shorten(" ".join(str(error).split()))
+        raise PluginRejected(f"{what}: {type(error).__name__}: {detail}".rstrip(": ")) from error
 
 
 def _register(
     manager: pluggy.PluginManager, name: str, plugin: Any
 ) -> list[tuple[Kind, Registration]]:
-    _attempt("was rejected", partial(manager.register, plugin, name))
-    found: list[tuple[Kind, Registration]] = []
+    _run_plugin_code("could not be registered", partial(manager.register, plugin, name))
+    registrations: list[tuple[Kind, Registration]] = []
     for hook, implementation in _implementations(manager, plugin):
         kind = HOOKS[hook]
-        returned = _attempt(f"{hook} failed", partial(_call, implementation.function))
-        found.extend((kind, _checked(hook, item)) for item in returned)
-    if not found:
-        raise SetAside("registered nothing")
-    return found
+        returned = _run_plugin_code(f"{hook} failed", partial(_call, implementation.function))
+        registrations.extend((kind, _check_registration(hook, item)) for item in returned)
+    if not registrations:
+        raise PluginRejected("registered nothing")
+    return registrations
 
 
 def _implementations(
     manager: pluggy.PluginManager, plugin: Any
 ) -> list[tuple[str, pluggy.HookImpl]]:
     """Return the plugin's hook functions by hook, after checking their names."""
-    found = []
+    implementations = []
     for caller in manager.get_hookcallers(plugin) or []:
         for implementation in caller.get_hookimpls():
             if implementation.plugin is not plugin:
                 continue
             if caller.name in HOOKS:
-                found.append((caller.name, implementation))
+                implementations.append((caller.name, implementation))
             elif not implementation.optionalhook:
-                raise SetAside(f"no hook is called {caller.name!r}{_suggest(caller.name)}")
-    marked = {hook for hook, _ in found}
+                raise PluginRejected(f"no hook is called {caller.name!r}{_suggest(caller.name)}")
+    marked = {hook for hook, _ in implementations}
     for hook in sorted(HOOKS.keys() - marked):
-        if callable(_attempt(f"{hook} failed", partial(getattr, plugin, hook, None))):
-            raise SetAside(f"{hook} is not marked with @fsboundary.hookimpl")
-    for hook, implementation in found:
+        if callable(_run_plugin_code(f"{hook} failed", partial(getattr, plugin, hook, None))):
+            raise PluginRejected(f"{hook} is not marked with @fsboundary.hookimpl")
+    for hook, implementation in implementations:
         if implementation.hookwrapper or implementation.wrapper:
-            raise SetAside(f"{hook} is a hook wrapper; wanted a plain function")
-    return sorted(found, key=lambda pair: pair[0])
+            raise PluginRejected(f"{hook} is a hook wrapper; wanted a plain function")
+    return sorted(implementations, key=lambda pair: pair[0])
 
 
 def _suggest(name: str) -> str:
@@ -184,14 +185,16 @@ def _suggest(name: str) -> str:
 def _call(function: Callable[[], Any]) -> list[Any]:
     returned = function()
     if not isinstance(returned, Iterable) or isinstance(returned, str | bytes):
-        raise SetAside(f"a hook returned {type(returned).__name__}; wanted a list of Registration")
+        raise PluginRejected(
+            f"a hook returned {type(returned).__name__}; wanted a list of Registration"
+        )
     return list(returned)
 
 
-def _checked(hook: str, item: Any) -> Registration:
-    """Return a registration whose fields have the right types, or set the plugin aside."""
+def _check_registration(hook: str, item: Any) -> Registration:
+    """Return a registration whose fields have the right types, or reject the plugin."""
     if not isinstance(item, Registration):
-        raise SetAside(f"{hook} returned a {type(item).__name__}; wanted a Registration")
+        raise PluginRejected(f"{hook} returned a {type(item).__name__}; wanted a Registration")
     number, names = item.api_version, item.capabilities
     wrong = {
         "name": not isinstance(item.name, str) or not item.name.strip(),
@@ -203,8 +206,8 @@ def _checked(hook: str, item: Any) -> Registration:
     }
     for field, is_wrong in wrong.items():
         if is_wrong:
-            got = _short(repr(getattr(item, field)), 60)
-            raise SetAside(f"{hook} returned a Registration with {field}={got}")
+            got = _shorten(repr(getattr(item, field)), 60)
+            raise PluginRejected(f"{hook} returned a Registration with {field}={got}")
     return item
 
 
@@ -218,11 +221,11 @@ BUILTIN = discovery.Source(
 
 @final
 class Registry:
-    """Loads plugins when a question needs them; safe to use from several threads.
+    """Registry that loads plugins on demand; safe to use from several threads.
 
-    The built-in plugin is asked first, then the others in the order of their distributions'
-    names, and only until one answers. A name is kept by the first that registers it, so the
-    answer does not depend on how much was loaded before.
+    The built-in plugin is searched first, then the others in the order of their distributions'
+    names, only until the name is found. A name belongs to the first plugin that registers it, so
+    the result does not depend on how much was loaded before.
     """
 
     def __init__(self) -> None:
@@ -230,11 +233,11 @@ class Registry:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was loaded."""
+        """Unload everything."""
         with self._lock:
-            self._manager = new_manager()
+            self._manager = make_manager()
             self._ready: dict[tuple[Kind, bool, str], Entry] = {}
-            self._aside: list[PluginInfo] = []
+            self._rejected: list[PluginInfo] = []
             self._queue: list[discovery.Source] | None = None
             self._builtin_loaded = False
 
@@ -257,7 +260,7 @@ class Registry:
         """Load everything and list it."""
         with self._lock:
             self._load_all()
-            return sorted([*(e.info() for e in self._ready.values()), *self._aside], key=_order)
+            return sorted([*(e.info() for e in self._ready.values()), *self._rejected], key=_order)
 
     def _load_all(self) -> None:
         self._load_builtin()
@@ -266,8 +269,8 @@ class Registry:
 
     def _load_builtin(self) -> None:
         if not self._builtin_loaded:
-            # Marked before loading: a plugin that asks the registry while it is being loaded
-            # sees what is there so far, and is not loaded twice.
+            # Set before loading: a plugin that uses the registry while it is being loaded sees
+            # what is loaded so far, and is not loaded twice.
             self._builtin_loaded = True
             try:
                 self._load(BUILTIN)
@@ -284,29 +287,29 @@ class Registry:
         try:
             self._load(source)
         except BaseException:
-            # Interrupted by the user: the next question loads it.
+            # Interrupted by the user: the next request loads it.
             self._queue.insert(0, source)
             raise
         return True
 
     def _choose(self) -> list[discovery.Source]:
-        """Return the plugins to load; set the others aside without importing them."""
-        sources, names = discovery.installed(), discovery.wanted()
+        """Return the plugins to load; reject the others without importing them."""
+        sources, names = discovery.installed_plugins(), discovery.requested_names()
         if names is None:
             return sources
-        listed = {discovery.normalized(name) for name in names}
+        listed = {discovery.normalize_name(name) for name in names}
         chosen = []
         for source in sources:
             if source.names & listed:
                 chosen.append(source)
             else:
-                self._set_aside(source, f"not listed in {discovery.VARIABLE}")
+                self._reject(source, f"not listed in {discovery.VARIABLE}")
         known = frozenset[str]().union(BUILTIN.names, *(source.names for source in sources))
         for name in names:
-            if discovery.normalized(name) not in known:
+            if discovery.normalize_name(name) not in known:
                 reason = f"not installed, but listed in {discovery.VARIABLE}"
                 absent = discovery.Source(distribution="", version="", name=name, value="")
-                self._set_aside(absent, reason)
+                self._reject(absent, reason)
         return chosen
 
     def _load(self, source: discovery.Source) -> None:
@@ -314,13 +317,13 @@ class Registry:
             return importlib.import_module(source.value) if source is BUILTIN else source.load()
 
         if source.problem:
-            self._set_aside(source, source.problem)
+            self._reject(source, source.problem)
             return
         unique = f"{source.distribution}:{source.name}"
         try:
             registrations, remark = load(self._manager, unique, importer)
-        except SetAside as error:
-            self._set_aside(source, str(error))
+        except PluginRejected as error:
+            self._reject(source, str(error))
             return
         for kind, registration in registrations:
             entry = Entry(
@@ -330,13 +333,13 @@ class Registry:
                 version=source.version,
                 remark=remark,
             )
-            reason = self._objection(entry)
+            reason = self._reason_to_reject(entry)
             if reason:
-                self._aside.append(entry.info("set aside", reason))
+                self._rejected.append(entry.info("rejected", reason))
             else:
                 self._ready[entry.key] = entry
 
-    def _objection(self, entry: Entry) -> str:
+    def _reason_to_reject(self, entry: Entry) -> str:
         needed = entry.registration.api_version
         if needed > API_VERSION:
             return f"needs a newer API: {needed}, this fsboundary has {API_VERSION}"
@@ -350,14 +353,14 @@ class Registry:
             f"{entry.registration.name!r}, but {other.distribution} has that name"
         )
 
-    def _set_aside(self, source: discovery.Source, reason: str) -> None:
-        self._aside.append(
+    def _reject(self, source: discovery.Source, reason: str) -> None:
+        self._rejected.append(
             PluginInfo(
                 name=source.name,
                 kind="",
                 distribution=source.distribution,
                 version=source.version,
-                state="set aside",
+                state="rejected",
                 reason=reason,
             )
         )
@@ -365,4 +368,4 @@ class Registry:
 
 def _order(info: PluginInfo) -> tuple[bool, str, str, str]:
     built_in = info.distribution == BUILTIN.distribution
-    return not built_in, discovery.normalized(info.distribution), info.kind, info.name
+    return not built_in, discovery.normalize_name(info.distribution), info.kind, info.name

@@ -1,4 +1,4 @@
-"""From a name or an instance to a plugin that is ready for use, or an error that helps."""
+"""Selection of a plugin by name or instance, with helpful errors."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def create(
     options: dict[str, Any] | None,
     capability: str | None,
 ) -> Any:
-    """Do what :func:`fsboundary.plugins.create` says, with plugins from `registry`."""
+    """Create a plugin from `registry`; see :func:`fsboundary.plugins.create`."""
     if kind not in KINDS:
         raise ArgumentError("kind", repr(kind), f"one of {', '.join(KINDS)}", "choose one of these")
     pixels = needs_pixels(kind, {capability})
     wanted = interface_of(kind, pixels=pixels)
     if not isinstance(plugin, str):
-        return _passed_through(kind, plugin, wanted, options)
+        return _check_instance(kind, plugin, wanted, options)
     entry = registry.find(kind, plugin, pixels=pixels)
     if entry is None or not _capable(entry, capability):
         raise _unknown(registry, kind, plugin, capability)
@@ -37,7 +37,7 @@ def _capable(entry: Entry, capability: str | None) -> bool:
     return capability is None or capability in entry.registration.capabilities
 
 
-def _passed_through(kind: Kind, plugin: Any, wanted: type[Any], options: Any) -> Any:
+def _check_instance(kind: Kind, plugin: Any, wanted: type[Any], options: Any) -> Any:
     name = wanted.__name__
     if isinstance(plugin, type):
         fix = f"call it: {plugin.__name__}()"
@@ -54,7 +54,7 @@ def _passed_through(kind: Kind, plugin: Any, wanted: type[Any], options: Any) ->
 
 
 def _unknown(registry: Registry, kind: Kind, name: str, capability: str | None) -> ArgumentError:
-    """Return the error that lists what there is, what was perhaps meant, and what was set aside."""
+    """Return an error with the available names, the closest one, and rejected plugins."""
     ready = registry.ready(kind)
     same_home = [e for e in ready if e.key[1] == needs_pixels(kind, {capability})]
     available = sorted(e.registration.name for e in same_home if _capable(e, capability))
@@ -65,14 +65,16 @@ def _unknown(registry: Registry, kind: Kind, name: str, capability: str | None) 
     wanted = f"a {what}: {', '.join(available)}" if available else f"a {what}, but none is ready"
     close = get_close_matches(name, available, n=1)
     fixes = [f"use {close[0]!r}, the closest name" if close else "choose one that is available"]
-    known = discovery.normalized(name)
-    aside = [info for info in registry.describe() if info.state == "set aside"]
-    named = [i for i in aside if known in map(discovery.normalized, (i.name, i.distribution))]
+    known = discovery.normalize_name(name)
+    rejected = [info for info in registry.describe() if info.state == "rejected"]
+    named = [
+        i for i in rejected if known in map(discovery.normalize_name, (i.name, i.distribution))
+    ]
     for info in named:
         origin = f" of {info.distribution} {info.version}" if info.distribution else ""
-        fixes.append(f"plugin {info.name!r}{origin} was set aside: {info.reason}")
-    if len(aside) > len(named):
-        fixes.append("`fsboundary plugins` shows the plugins that were set aside, and why")
+        fixes.append(f"plugin {info.name!r}{origin} was rejected: {info.reason}")
+    if len(rejected) > len(named):
+        fixes.append("`fsboundary plugins` lists rejected plugins with their reasons")
     return ArgumentError(kind, got, wanted, "; ".join(fixes))
 
 
@@ -82,14 +84,14 @@ def _make(entry: Entry, wanted: type[Any], options: dict[str, Any]) -> Any:
         made = entry.registration.factory(**options)
     except (FsboundaryError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # as in loading: foreign code also calls sys.exit
+    except BaseException as error:  # as in loading: foreign code may call sys.exit
         given = f" with options {options}" if options else ""
         raise PluginError(
-            f"plugin {entry.label} could not be made{given}: {type(error).__name__}: {error}"
+            f"plugin {entry.label} could not be created{given}: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(made, wanted):
         raise PluginError(
-            f"plugin {entry.label} made a {type(made).__name__}; wanted an instance of "
+            f"plugin {entry.label} returned a {type(made).__name__}; wanted an instance of "
             f"fsboundary.{wanted.__name__}. Report it to the plugin's author"
         )
     identity.remember(made, entry, options)
@@ -97,11 +99,11 @@ def _make(entry: Entry, wanted: type[Any], options: dict[str, Any]) -> Any:
 
 
 def _check_options(entry: Entry, options: dict[str, Any]) -> None:
-    """Name an option that the factory does not take, before it is called."""
+    """Raise for an option that the factory does not take, before it is called."""
     try:
         signature = inspect.signature(entry.registration.factory)
     except ValueError:
-        return  # some compiled callables have no signature; their own error will do
+        return  # some compiled callables have no signature; they raise their own error
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a lazy factory imports its module here

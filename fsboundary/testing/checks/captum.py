@@ -1,6 +1,6 @@
-"""What Captum and its consumers expect of an attribution method, as a test suite.
+"""Conformance checks of attribution methods against the expectations of Captum and its consumers.
 
-Captum 0.9 writes no contract down; each check names the consumer or convention that needs it.
+Captum 0.9 has no written contract; each check names the consumer or convention that needs it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from fsboundary.testing.suite import NONE, Suite
+from fsboundary.testing.suite import NO_EXPECTED_FAILURES, Suite
 
 TARGET = 1
 _TOLERANCE = 1e-4
-"""Rows of a batch and rows alone may differ by the rounding of float32 sums, not by more."""
+"""Rows of a batch and single rows may differ by the rounding of float32 sums, not more."""
 
 
 @final
@@ -34,7 +34,7 @@ class SmallClassifier(nn.Module):
         self.head = nn.Linear(8, 3)
 
     def forward(self, images: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        """Return logits (B,3); `gain` is a number, or one a row (B,)."""
+        """Return logits (B,3); `gain` is a number, or one per row (B,)."""
         if isinstance(gain, Tensor):
             gain = gain.view(-1, 1, 1, 1)
         hidden = self.relu(self.conv(images * gain)).flatten(1)
@@ -50,7 +50,7 @@ class Case:
     Attributes
     ----------
     factory : callable
-        A classifier to the method: ``factory(model)``.
+        Function from a classifier to the method: ``factory(model)``.
     options : mapping
         Further arguments of every call of ``attribute``.
     """
@@ -77,7 +77,7 @@ class Case:
 
 
 def is_an_attribution(case: Case) -> None:
-    """Users tell methods apart by their classes and names."""
+    """Users distinguish methods by their classes and names."""
     from captum.attr import Attribution  # here: a plugin's tests need no Captum
 
     _, method, _ = case.make()
@@ -97,7 +97,7 @@ def attribute_is_wrapped(case: Case) -> None:
 
 
 def shape_is_that_of_the_inputs(case: Case) -> None:
-    """Infidelity multiplies attributions and perturbations; a layer's are one a row."""
+    """Infidelity multiplies attributions and perturbations; a layer's have one entry per row."""
     _, method, images = case.make()
     out = case.call(method, images)
     assert isinstance(out, Tensor)
@@ -110,7 +110,7 @@ def shape_is_that_of_the_inputs(case: Case) -> None:
 
 
 def tuple_in_tuple_out(case: Case) -> None:
-    """``sensitivity_max`` passes tuples and compares what comes back part by part."""
+    """``sensitivity_max`` passes tuples and compares the results part by part."""
     _, method, images = case.make()
     plain, out = case.call(method, images), case.call(method, (images,))
     if _of_layer(method):  # as many parts as the layer has outputs
@@ -122,7 +122,7 @@ def tuple_in_tuple_out(case: Case) -> None:
 
 
 def rows_are_independent(case: Case) -> None:
-    """Consumers expand, cut and repeat batches."""
+    """Consumers expand, split and repeat batches."""
     _, method, images = case.make()
     whole = case.call(method, images)
     for row in range(len(images)):
@@ -143,14 +143,14 @@ def targets_in_every_form(case: Case) -> None:
 
 
 def additional_arguments_arrive(case: Case) -> None:
-    """``additional_forward_args`` go to the model, alone or in a tuple, rows with their rows."""
+    """``additional_forward_args`` reach the model, single or in a tuple, aligned by row."""
     _, method, images = case.make()
     gain = torch.tensor([0.5, 1.0, 2.0])
     out = case.call(method, images, additional_forward_args=gain)
     _close(case.call(method, images, additional_forward_args=(gain,)), out)
     for row, value in enumerate(gain.tolist()):
-        alone = case.call(method, images[row : row + 1], additional_forward_args=(value,))
-        _close(alone, out[row : row + 1])
+        single = case.call(method, images[row : row + 1], additional_forward_args=(value,))
+        _close(single, out[row : row + 1])
     assert not torch.allclose(out, case.call(method, images)), "the argument changed nothing"
 
 
@@ -163,7 +163,7 @@ def works_without_gradients(case: Case) -> None:
 
 
 def leaves_no_trace(case: Case) -> None:
-    """Callers find inputs, weights, modes and hooks as they were."""
+    """Inputs, weights, modes and hooks stay unchanged."""
     model, method, images = case.make()
     before, hooks = images.clone(), _hooks(model)
     weights = [p.clone() for p in model.parameters()]
@@ -180,7 +180,7 @@ def leaves_no_trace(case: Case) -> None:
 
 
 def noise_tunnel_runs(case: Case) -> None:
-    """NoiseTunnel takes the method for all three of its types."""
+    """NoiseTunnel accepts the method for all three of its types."""
     from captum.attr import NoiseTunnel
 
     _, method, images = case.make()
@@ -194,7 +194,7 @@ def noise_tunnel_runs(case: Case) -> None:
 
 
 def metrics_run(case: Case) -> None:
-    """``infidelity`` and ``sensitivity_max`` take the method; a layer's has no such metric."""
+    """``infidelity`` and ``sensitivity_max`` accept the method; layer methods have no metric."""
     from captum.metrics import infidelity, sensitivity_max
 
     model, method, images = case.make()
@@ -212,13 +212,13 @@ def metrics_run(case: Case) -> None:
         return case.call(method, inputs, **kwargs)
 
     with torch.random.fork_rng(devices=[]):
-        found = sensitivity_max(explain, images, n_perturb_samples=2, target=TARGET)
-    assert found.shape == (len(images),)
-    assert bool(torch.isfinite(found).all())
+        result = sensitivity_max(explain, images, n_perturb_samples=2, target=TARGET)
+    assert result.shape == (len(images),)
+    assert bool(torch.isfinite(result).all())
 
 
 def delta_is_one_a_row(case: Case) -> None:
-    """NoiseTunnel asks for the delta, one a row, of methods that say they have one."""
+    """NoiseTunnel requests the delta, one per row, of methods that declare one."""
     _, method, images = case.make()
     if not method.has_convergence_delta():
         return
@@ -258,24 +258,24 @@ CHECKS: dict[str, Callable[[Case], None]] = {
 
 def captum_attribution_tests(
     factory: Callable[[SmallClassifier], Any],
-    expected_failures: Mapping[str, str] = NONE,
+    expected_failures: Mapping[str, str] = NO_EXPECTED_FAILURES,
     **options: Any,
 ) -> Callable[[str], None]:
-    """Return a pytest function that tests an attribution method against Captum's contract.
+    """Return a pytest function that checks an attribution method against Captum's contract.
 
     One line in a test file::
 
         test_saliency = fsboundary.testing.captum_attribution_tests(captum.attr.Saliency)
 
     It is parametrised by the names in :data:`CHECKS`. The method must be a function of its
-    arguments: one that draws at random must seed its own generator.
+    arguments: a method that draws random numbers must seed its own generator.
 
     Parameters
     ----------
     factory : callable
-        A classifier to the method, ``factory(model)``: images (B,1,6,6) to three logits, with
-        the layers ``conv``, ``relu``, ``fc``, ``relu2`` and ``head`` and an optional second
-        argument. Layer methods are recognised as such.
+        Function from a classifier to the method, ``factory(model)``. The classifier maps images
+        (B,1,6,6) to three logits; it has the layers ``conv``, ``relu``, ``fc``, ``relu2`` and
+        ``head`` and an optional second argument. Layer methods are recognised.
     expected_failures : mapping of str to str
         As in :func:`hull_solver_tests`.
     **options : object
@@ -289,7 +289,7 @@ def captum_attribution_tests(
     Raises
     ------
     ArgumentError
-        ``expected_failures`` names a check that there is not.
+        ``expected_failures`` names an unknown check.
     """
     case = Case(factory=factory, options=options)
     return Suite(CHECKS.values(), lambda: case, expected_failures).pytest_function()

@@ -1,4 +1,4 @@
-"""What every feature extractor must hold to."""
+"""Conformance checks of feature extractors."""
 
 from __future__ import annotations
 
@@ -13,34 +13,39 @@ from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import Status
 from fsboundary.plugins.interfaces import FeatureExtractor
 from fsboundary.space import FeatureSpace
-from fsboundary.testing.invariants import check_repr, left_alone, made_by, model_left_alone
+from fsboundary.testing.invariants import (
+    check_repr,
+    make_instance,
+    require_model_unchanged,
+    require_unchanged,
+)
 from fsboundary.testing.problems import small_images, small_model
-from fsboundary.testing.suite import NONE, Suite, require
+from fsboundary.testing.suite import NO_EXPECTED_FAILURES, Suite, require
 
 _ROWS = 5
 _FITTED = 60
-"""Images that surrogates are fitted on, a fifth of them held out."""
+"""Number of images that surrogates are fitted on, a fifth of them held out."""
 
 
 @final
 class ExtractorSubject:
-    """An extractor, with the model and the images that it is asked about."""
+    """An extractor, with the model and the images of its checks."""
 
     def __init__(self, factory: Callable[[], FeatureExtractor]) -> None:
         self._factory = factory
 
     def new(self) -> FeatureExtractor:
         """Return a new extractor, not fitted."""
-        extractor: FeatureExtractor = made_by(self._factory, FeatureExtractor)
+        extractor: FeatureExtractor = make_instance(self._factory, FeatureExtractor)
         return extractor
 
     def example(self, rows: int = _ROWS, seed: int = 0) -> tuple[nn.Module, Tensor]:
         """Return a model and images; both depend on the seed."""
-        # making a model draws numbers, which is no fault of the extractor
+        # creating a model draws random numbers, which is not an error of the extractor
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            own = self.new().example(rows, seed)
-            return own or (small_model(seed), small_images(rows, seed + 1))
+            example = self.new().example(rows, seed)
+            return example or (small_model(seed), small_images(rows, seed + 1))
 
     def ready(self, model: nn.Module) -> FeatureExtractor:
         """Return a new extractor; a surrogate is fitted to `model`."""
@@ -57,8 +62,8 @@ class ExtractorSubject:
         return list(self.example(_FITTED, 7)[1].split(20))
 
 
-def _same(one: Tensor, other: Tensor, what: str) -> None:
-    # of numbers of one model, in batches of different sizes: float32 rounding through its layers
+def _require_close(one: Tensor, other: Tensor, what: str) -> None:
+    # batches of different sizes differ by float32 rounding through the model's layers
     one, other = one.detach(), other.detach()
     size, worst = float(other.abs().max()), float((one - other).abs().max())
     require(worst <= 1e-4 * size + 1e-6, f"{what}: they differ by {worst:.3g} of {size:.3g}")
@@ -71,12 +76,12 @@ def _logits_of(output: Any) -> Tensor:
 
 
 def factory_makes_a_feature_extractor(subject: ExtractorSubject) -> None:
-    """The factory works without options and makes a FeatureExtractor."""
+    """The factory works without options and returns a FeatureExtractor."""
     subject.new()
 
 
 def repr_tells_options(subject: ExtractorSubject) -> None:
-    """The repr makes the extractor again and differs where options do."""
+    """The repr recreates the extractor and differs where options do."""
     check_repr(subject.new())
 
 
@@ -99,7 +104,7 @@ def shapes_dtypes_and_device(subject: ExtractorSubject) -> None:
     for rows in (_ROWS, 1):
         features, logits = extractor.features(model, images[:rows])
         head = extractor.head(model)
-        assert head is not None  # held by another check
+        assert head is not None  # guaranteed by another check
         wanted = {"features": (rows, head.num_features), "logits": (rows, head.num_classes)}
         for name, value in (("features", features), ("logits", logits)):
             got = tuple(value.shape)
@@ -113,26 +118,28 @@ def no_rows(subject: ExtractorSubject) -> None:
     model, images = subject.example()
     space = subject.space(model)
     width = space.extract(images).features.shape[1]
-    found = space.extract(images[:0])
-    require(found.features.shape == (0, width), f"features have shape {found.features.shape}")
+    result = space.extract(images[:0])
+    require(result.features.shape == (0, width), f"features have shape {result.features.shape}")
 
 
 def batch_equals_loop(subject: ExtractorSubject) -> None:
-    """Images together get the features and logits that each gets alone."""
+    """A batch gets the features and logits of its single images."""
     model, images = subject.example()
     extractor = subject.ready(model)
     together = extractor.features(model, images)
-    alone = [extractor.features(model, image[None]) for image in images]
+    single = [extractor.features(model, image[None]) for image in images]
     for index, name in enumerate(("features", "logits")):
-        _same(torch.cat([a[index] for a in alone]), together[index], f"{name}, alone and together")
+        _require_close(
+            torch.cat([a[index] for a in single]), together[index], f"{name}, single and in a batch"
+        )
 
 
 def order_of_rows(subject: ExtractorSubject) -> None:
-    """Answers go with their images, whatever the order."""
+    """Results follow their images in any order."""
     model, images = subject.example()
     extractor, order = subject.ready(model), torch.tensor([3, 0, 4, 1, 2])
-    turned = extractor.features(model, images[order])[0]
-    _same(turned, extractor.features(model, images)[0][order], "images reordered")
+    permuted = extractor.features(model, images[order])[0]
+    _require_close(permuted, extractor.features(model, images)[0][order], "images reordered")
 
 
 def logits_are_the_models(subject: ExtractorSubject) -> None:
@@ -141,16 +148,18 @@ def logits_are_the_models(subject: ExtractorSubject) -> None:
     with torch.no_grad():
         want = _logits_of(model(images))
         got = subject.ready(model).features(model, images)[1]
-    _same(got, want, "logits against the model's own")
+    _require_close(got, want, "logits against the model's own")
 
 
 def head_gives_the_logits(subject: ExtractorSubject) -> None:
     """W z + b is the model's logits; a surrogate's head agrees with the model far above chance."""
     model, images = subject.example()
     space = subject.space(model)
-    found = space.extract(images)
+    result = space.extract(images)
     if not space.surrogate:
-        _same(space.head.logits(found.features), found.logits.double(), "W z + b against logits")
+        _require_close(
+            space.head.logits(result.features), result.logits.double(), "W z + b against logits"
+        )
         return
     fidelity = space.fidelity
     require(fidelity is not None and 0 <= fidelity <= 1, f"fidelity is {fidelity}")
@@ -166,35 +175,35 @@ def graph_is_kept(subject: ExtractorSubject) -> None:
     leaf = images.clone().requires_grad_()
     features, logits = extractor.features(model, leaf)
     for name, value in (("features", features), ("logits", logits)):
-        require(value.requires_grad, f"{name} are cut off from the images")
+        require(value.requires_grad, f"{name} are detached from the images")
     [slope] = torch.autograd.grad(features.square().sum(), leaf, retain_graph=True)
     require(bool(slope.abs().sum() > 0), "the features' gradient is 0")
     [got] = torch.autograd.grad(logits.square().sum(), leaf)
     [want] = torch.autograd.grad(_logits_of(model(leaf)).square().sum(), leaf)
-    _same(got, want, "gradients of the logits")
+    _require_close(got, want, "gradients of the logits")
 
 
 def model_is_left_alone(subject: ExtractorSubject) -> None:
-    """No hook, mode, gradient, weight or device of the model changes, nor when it raises."""
+    """No hook, mode, gradient, weight or device of the model changes, even if it raises."""
     model, images = subject.example()
-    with model_left_alone(model):
+    with require_model_unchanged(model):
         extractor = subject.ready(model)
         extractor.features(model, images)
         extractor.head(model)
         extractor.domain(model)
         extractor.notes(model)
     extractor = subject.ready(model)
-    with model_left_alone(model):
+    with require_model_unchanged(model):
         try:
             extractor.features(model, images[:, :, :1, :1][:, :1])
         except Exception:
-            return  # whatever it raises: what is left behind is looked at
+            return  # any error is allowed; the model is compared afterwards
 
 
 def inputs_and_process_are_left_alone(subject: ExtractorSubject) -> None:
     """Images, default dtype, random generators and threads stay as they were."""
     model, images = subject.example()
-    with left_alone(images=images):
+    with require_unchanged(images=images):
         subject.ready(model).features(model, images)
 
 
@@ -207,33 +216,33 @@ def same_answer_every_time(subject: ExtractorSubject) -> None:
 
 
 def calls_do_not_remember(subject: ExtractorSubject) -> None:
-    """Another model of the same shape, asked in between, changes nothing."""
+    """A call with another model of the same shape in between changes nothing."""
     model, images = subject.example()
     other, others = subject.example(seed=1)
     extractor = subject.new()
-    asked = [(model, images), (other, others), (model, others), (model, images)]
+    calls = [(model, images), (other, others), (model, others), (model, images)]
     if extractor.surrogate:
         for each in (model, other):
             extractor.fit(each, subject.loader())
-    for each, batch in asked:
-        found, fresh = extractor.features(each, batch), subject.ready(each).features(each, batch)
-        _same(found[0], fresh[0], "features after other calls")
-        _same(found[1], fresh[1], "logits after other calls")
+    for each, batch in calls:
+        result, fresh = extractor.features(each, batch), subject.ready(each).features(each, batch)
+        _require_close(result[0], fresh[0], "features after other calls")
+        _require_close(result[1], fresh[1], "logits after other calls")
         heads = extractor.head(each), subject.ready(each).head(each)
         if heads[0] is not None and heads[1] is not None:
-            _same(heads[0].weight, heads[1].weight, "head after other calls")
+            _require_close(heads[0].weight, heads[1].weight, "head after other calls")
 
 
 def an_image_that_is_not_finite_fails_alone(subject: ExtractorSubject) -> None:
-    """A NaN image gets NOT_FINITE; the others' features stand."""
+    """A NaN image gets NOT_FINITE; the features of the others are unchanged."""
     model, images = subject.example()
     space = subject.space(model)
-    want, spoilt = space.extract(images), images.clone()
-    spoilt[2] = torch.nan
-    found = space.extract(spoilt)
-    require(int(found.status[2]) == Status.NOT_FINITE, Status(int(found.status[2])).name)
-    kept = [0, 1, 3, 4]
-    _same(found.features[kept], want.features[kept], "beside a NaN image")
+    want, spoiled = space.extract(images), images.clone()
+    spoiled[2] = torch.nan
+    result = space.extract(spoiled)
+    require(int(result.status[2]) == Status.NOT_FINITE, Status(int(result.status[2])).name)
+    finite = [0, 1, 3, 4]
+    _require_close(result.features[finite], want.features[finite], "beside a NaN image")
 
 
 def domain_is_respected(subject: ExtractorSubject) -> None:
@@ -251,8 +260,8 @@ def flip_points_are_certified(subject: ExtractorSubject) -> None:
     model, images = subject.example()
     space = subject.space(model)
     features = space.extract(images).features
-    found = flip_points(space.head, features)
-    require(bool(found.ok.all()), f"statuses {found.status.tolist()}")
+    result = flip_points(space.head, features)
+    require(bool(result.ok.all()), f"statuses {result.status.tolist()}")
 
 
 EXTRACTOR_CHECKS = (
@@ -277,24 +286,26 @@ EXTRACTOR_CHECKS = (
 
 
 def extractor_suite(
-    factory: Callable[[], FeatureExtractor], expected_failures: Mapping[str, str] = NONE
+    factory: Callable[[], FeatureExtractor],
+    expected_failures: Mapping[str, str] = NO_EXPECTED_FAILURES,
 ) -> Suite[ExtractorSubject]:
-    """Return the checks of a feature extractor, to be run without pytest."""
+    """Return the checks of a feature extractor, for use without pytest."""
     return Suite(EXTRACTOR_CHECKS, lambda: ExtractorSubject(factory), expected_failures)
 
 
 def feature_extractor_tests(
-    factory: Callable[[], FeatureExtractor], expected_failures: Mapping[str, str] = NONE
+    factory: Callable[[], FeatureExtractor],
+    expected_failures: Mapping[str, str] = NO_EXPECTED_FAILURES,
 ) -> Callable[[str], None]:
-    """Return a pytest function that holds a feature extractor to its contract.
+    """Return a pytest function that checks a feature extractor against its contract.
 
-    The model and the images are the suite's own, a small network of convolutions, unless the
-    extractor offers others by :meth:`fsboundary.FeatureExtractor.example`.
+    The model and the images are the suite's own, a small convolutional network, unless the
+    extractor provides others with :meth:`fsboundary.FeatureExtractor.example`.
 
     Parameters
     ----------
     factory : callable
-        Makes the extractor, without arguments.
+        Function without arguments that creates the extractor.
     expected_failures : mapping of str to str
         As in :func:`hull_solver_tests`.
 
@@ -306,6 +317,6 @@ def feature_extractor_tests(
     Raises
     ------
     ArgumentError
-        ``expected_failures`` names a check that there is not.
+        ``expected_failures`` names an unknown check.
     """
     return extractor_suite(factory, expected_failures).pytest_function()

@@ -1,4 +1,4 @@
-"""What every finder of images on a boundary must hold to."""
+"""Conformance checks of image finders."""
 
 from __future__ import annotations
 
@@ -13,30 +13,35 @@ from fsboundary.core.status import Status
 from fsboundary.pixels import flip_images
 from fsboundary.plugins.interfaces import ImageBoundaryFinder
 from fsboundary.space import FeatureSpace
-from fsboundary.testing.invariants import check_repr, left_alone, made_by, model_left_alone
+from fsboundary.testing.invariants import (
+    check_repr,
+    make_instance,
+    require_model_unchanged,
+    require_unchanged,
+)
 from fsboundary.testing.problems import redraw, small_images
-from fsboundary.testing.suite import NONE, Suite, require
+from fsboundary.testing.suite import NO_EXPECTED_FAILURES, Suite, require
 
 _ROWS = 4
 _STEPS = 60
 _FARTHER = 1.25
-"""A found image may be this many times as far as the nearest one: closest is not certified."""
+"""An image may be this many times as far as the nearest one: closest is not certified."""
 
 
 @final
 class ImageSubject:
-    """An image finder, asked directly or through the core."""
+    """An image finder, called directly or through the core."""
 
     def __init__(self, factory: Callable[[], ImageBoundaryFinder]) -> None:
         self._factory = factory
 
     def new(self) -> ImageBoundaryFinder:
         """Return a new finder."""
-        finder: ImageBoundaryFinder = made_by(self._factory, ImageBoundaryFinder)
+        finder: ImageBoundaryFinder = make_instance(self._factory, ImageBoundaryFinder)
         return finder
 
-    def ask(self, model: nn.Module, images: Tensor, **options: Any) -> FlipImages:
-        """Return what a finder says itself."""
+    def propose(self, model: nn.Module, images: Tensor, **options: Any) -> FlipImages:
+        """Return the raw proposal of a finder."""
         settings: dict[str, Any] = {
             "targets": "nearest",
             "bounds": (0.0, 1.0),
@@ -47,7 +52,7 @@ class ImageSubject:
             torch.manual_seed(0)
             return self.new().find(FeatureSpace(model), images, **(settings | options))
 
-    def graded(
+    def grade(
         self,
         model: nn.Module | FeatureSpace,
         images: Tensor,
@@ -57,13 +62,13 @@ class ImageSubject:
         finder: ImageBoundaryFinder | None = None,
         max_steps: int = _STEPS,
     ) -> FlipImages:
-        """Return what the core makes of it."""
+        """Return the graded result."""
         finder = finder or self.new()
         return flip_images(model, images, targets, norm=norm, finder=finder, max_steps=max_steps)
 
 
 def _small(seed: int = 0) -> tuple[nn.Module, Tensor]:
-    """Return a model of four classes, each of them within reach, and images."""
+    """Return a model of four classes, each of them reachable, and images."""
     with torch.random.fork_rng(devices=[]):
         layers = nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 4)
         model = nn.Sequential(_Centred(), *layers).eval()
@@ -90,18 +95,18 @@ def _linear() -> tuple[nn.Module, Tensor, Tensor]:
     return model, images, weight[0] - weight[1]
 
 
-def _same(one: FlipImages, other: FlipImages, what: str) -> None:
+def _require_close(one: FlipImages, other: FlipImages, what: str) -> None:
     same = torch.equal(one.images.nan_to_num(), other.images.nan_to_num())
     require(same, f"images differ {what}")
 
 
 def factory_makes_an_image_finder(subject: ImageSubject) -> None:
-    """The factory works without options and makes an ImageBoundaryFinder."""
+    """The factory works without options and returns an ImageBoundaryFinder."""
     subject.new()
 
 
 def repr_tells_options(subject: ImageSubject) -> None:
-    """The repr makes the finder again and differs where options do."""
+    """The repr recreates the finder and differs where options do."""
     check_repr(subject.new())
 
 
@@ -109,13 +114,13 @@ def shapes_dtypes_and_device(subject: ImageSubject) -> None:
     """Every field has the documented shape and dtype; images keep those of the input."""
     model, images = _small()
     for rows in (_ROWS, 1):
-        found = subject.ask(model, images[:rows])
-        require(isinstance(found, FlipImages), f"find returned a {type(found).__name__}")
-        for name, value in found.to_dict().items():
+        result = subject.propose(model, images[:rows])
+        require(isinstance(result, FlipImages), f"find returned a {type(result).__name__}")
+        for name, value in result.to_dict().items():
             wanted = tuple(images[:rows].shape) if name == "images" else (rows,)
             require(tuple(value.shape) == wanted, f"{name} has shape {tuple(value.shape)}")
             require(value.device == images.device, f"{name} is on {value.device}")
-        require(found.images.dtype == images.dtype, f"images are {found.images.dtype}")
+        require(result.images.dtype == images.dtype, f"images are {result.images.dtype}")
 
 
 def no_rows(subject: ImageSubject) -> None:
@@ -123,17 +128,17 @@ def no_rows(subject: ImageSubject) -> None:
     model, images = _small()
     space = FeatureSpace(model)
     space.extract(images)
-    found = subject.graded(space, images[:0])
-    require(found.images.shape == images[:0].shape, f"images have shape {found.images.shape}")
+    result = subject.grade(space, images[:0])
+    require(result.images.shape == images[:0].shape, f"images have shape {result.images.shape}")
 
 
 def images_lie_on_a_boundary(subject: ImageSubject) -> None:
     """The model itself confirms most of the images, and all are within bounds."""
     model, images = _small()
-    found = subject.graded(model, images)
-    require(int(found.ok.sum()) >= _ROWS - 1, f"statuses {found.status.tolist()}")
-    held = found.images[found.ok]
-    require(bool(((held >= 0) & (held <= 1)).all()), "a pixel is out of bounds")
+    result = subject.grade(model, images)
+    require(int(result.ok.sum()) >= _ROWS - 1, f"statuses {result.status.tolist()}")
+    valid_images = result.images[result.ok]
+    require(bool(((valid_images >= 0) & (valid_images <= 1)).all()), "a pixel is out of bounds")
 
 
 def known_answers(subject: ImageSubject) -> None:
@@ -143,11 +148,11 @@ def known_answers(subject: ImageSubject) -> None:
     margin = (logits[:, 0] - logits[:, 1]).abs()
     orders: dict[Literal["l2", "linf"], int] = {"l2": 2, "linf": 1}
     for norm, dual in orders.items():
-        found = subject.graded(model, images, norm=norm, max_steps=300)
-        require(bool(found.ok.all()), f"{norm}: statuses {found.status.tolist()}")
-        ratio = found.distance * torch.linalg.vector_norm(normal, ord=dual) / margin
-        fine = (ratio >= 1 - 1e-2) & (ratio <= _FARTHER)
-        require(bool(fine.all()), f"{norm}: {ratio.tolist()} times the distance to the hyperplane")
+        result = subject.grade(model, images, norm=norm, max_steps=300)
+        require(bool(result.ok.all()), f"{norm}: statuses {result.status.tolist()}")
+        ratio = result.distance * torch.linalg.vector_norm(normal, ord=dual) / margin
+        valid = (ratio >= 1 - 1e-2) & (ratio <= _FARTHER)
+        require(bool(valid.all()), f"{norm}: {ratio.tolist()} times the distance to the hyperplane")
 
 
 def targets_are_reached(subject: ImageSubject) -> None:
@@ -155,68 +160,68 @@ def targets_are_reached(subject: ImageSubject) -> None:
     model, images = _small()
     logits = model(images).detach()
     targets = logits.argsort(dim=1)[:, -2]
-    found = subject.graded(model, images, targets)
-    require(torch.equal(found.target, targets), f"targets {found.target.tolist()}")
-    require(int(found.ok.sum()) >= _ROWS - 1, f"statuses {found.status.tolist()}")
+    result = subject.grade(model, images, targets)
+    require(torch.equal(result.target, targets), f"targets {result.target.tolist()}")
+    require(int(result.ok.sum()) >= _ROWS - 1, f"statuses {result.status.tolist()}")
 
 
 def unreachable_target_has_no_image(subject: ImageSubject) -> None:
-    """A class that no image comes near gets no image."""
+    """A class that no image can reach gets no image."""
     model, images = _small()
     with torch.no_grad():
         model[-1].bias[0] = -1e3  # type: ignore[index]  # a Sequential
-    found = subject.graded(model, images, torch.zeros(_ROWS, dtype=torch.int64))
-    require(not bool(found.ok.any()), f"statuses {found.status.tolist()}")
-    require(bool(found.images.isnan().all()), "an image was returned")
+    result = subject.grade(model, images, torch.zeros(_ROWS, dtype=torch.int64))
+    require(not bool(result.ok.any()), f"statuses {result.status.tolist()}")
+    require(bool(result.images.isnan().all()), "an image was returned")
 
 
 def inputs_and_process_are_left_alone(subject: ImageSubject) -> None:
     """Images, targets, default dtype, NumPy's and Python's generators and threads stay."""
     model, images = _small()
     targets = model(images).detach().argsort(dim=1)[:, -2]
-    with left_alone(images=images, targets=targets):
-        subject.ask(model, images, targets=targets)
+    with require_unchanged(images=images, targets=targets):
+        subject.propose(model, images, targets=targets)
 
 
 def model_is_left_alone(subject: ImageSubject) -> None:
     """No hook, mode, gradient, weight or device of the model changes."""
     model, images = _small()
-    with model_left_alone(model):
-        subject.ask(model, images)
+    with require_model_unchanged(model):
+        subject.propose(model, images)
 
 
 def same_answer_every_time(subject: ImageSubject) -> None:
     """The same seed gives the same images, bit for bit."""
     model, images = _small()
-    _same(subject.graded(model, images), subject.graded(model, images), "from call to call")
+    _require_close(subject.grade(model, images), subject.grade(model, images), "from call to call")
 
 
 def calls_do_not_remember(subject: ImageSubject) -> None:
-    """Another model, asked in between, changes nothing."""
+    """A call with another model in between changes nothing."""
     (model, images), (other, others) = _small(), _small(1)
     finder = subject.new()
-    subject.graded(other, others, finder=finder)
-    found = subject.graded(model, images, finder=finder)
-    _same(found, subject.graded(model, images), "after other calls")
+    subject.grade(other, others, finder=finder)
+    result = subject.grade(model, images, finder=finder)
+    _require_close(result, subject.grade(model, images), "after other calls")
 
 
 def an_image_that_is_not_finite_fails_alone(subject: ImageSubject) -> None:
-    """A NaN image gets NOT_FINITE; the others' answers stand."""
+    """A NaN image gets NOT_FINITE; the results of the others are unchanged."""
     model, images = _small()
-    spoilt = images.clone()
-    spoilt[2] = torch.nan
-    found = subject.graded(model, spoilt)
-    require(int(found.status[2]) == Status.NOT_FINITE, Status(int(found.status[2])).name)
-    kept = [0, 1, 3]
-    _same(found.take(kept), subject.graded(model, images[kept]), "beside a NaN image")
+    spoiled = images.clone()
+    spoiled[2] = torch.nan
+    result = subject.grade(model, spoiled)
+    require(int(result.status[2]) == Status.NOT_FINITE, Status(int(result.status[2])).name)
+    others = [0, 1, 3]
+    _require_close(result.take(others), subject.grade(model, images[others]), "beside a NaN image")
 
 
 def one_step_is_enough_to_answer(subject: ImageSubject) -> None:
-    """Stopped after one step, it answers; what it has not found is NaN."""
+    """After one step it returns a result; images not found are NaN."""
     model, images = _small()
-    found = subject.graded(model, images, max_steps=1)
-    blank = found.images.isnan().flatten(1).all(dim=1)
-    require(torch.equal(blank, ~found.ok), f"statuses {found.status.tolist()}")
+    result = subject.grade(model, images, max_steps=1)
+    blank = result.images.isnan().flatten(1).all(dim=1)
+    require(torch.equal(blank, ~result.ok), f"statuses {result.status.tolist()}")
 
 
 IMAGE_CHECKS = (
@@ -238,22 +243,24 @@ IMAGE_CHECKS = (
 
 
 def image_suite(
-    factory: Callable[[], ImageBoundaryFinder], expected_failures: Mapping[str, str] = NONE
+    factory: Callable[[], ImageBoundaryFinder],
+    expected_failures: Mapping[str, str] = NO_EXPECTED_FAILURES,
 ) -> Suite[ImageSubject]:
-    """Return the checks of a finder of images on a boundary, to be run without pytest."""
+    """Return the checks of an image finder, for use without pytest."""
     return Suite(IMAGE_CHECKS, lambda: ImageSubject(factory), expected_failures)
 
 
 def image_finder_tests(
-    factory: Callable[[], ImageBoundaryFinder], expected_failures: Mapping[str, str] = NONE
+    factory: Callable[[], ImageBoundaryFinder],
+    expected_failures: Mapping[str, str] = NO_EXPECTED_FAILURES,
 ) -> Callable[[str], None]:
-    """Return a pytest function that holds a finder of images on a boundary to its contract.
+    """Return a pytest function that checks an image finder against its contract.
 
     Parameters
     ----------
     factory : callable
-        Makes the finder (hook ``register_boundary_finders``, capability "pixels"), without
-        arguments.
+        Function without arguments that creates the finder (hook ``register_boundary_finders``,
+        capability "pixels").
     expected_failures : mapping of str to str
         As in :func:`hull_solver_tests`.
 
@@ -265,6 +272,6 @@ def image_finder_tests(
     Raises
     ------
     ArgumentError
-        ``expected_failures`` names a check that there is not.
+        ``expected_failures`` names an unknown check.
     """
     return image_suite(factory, expected_failures).pytest_function()

@@ -13,7 +13,7 @@ def register_boundary_finders() -> list[fsb.Registration]:
         fsb.Registration(
             "foolbox",
             lazy("fsboundary_foolbox.finder:Foolbox"),
-            "published minimisation attacks, to compare with; some need no gradient",
+            "published minimisation attacks, for comparison; some need no gradient",
             capabilities=frozenset({"pixels"}),
         ),
         fsb.Registration(

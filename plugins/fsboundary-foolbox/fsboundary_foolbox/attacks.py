@@ -1,4 +1,4 @@
-"""Foolbox's attacks, made and run; imported only when one is asked for."""
+"""Construction and execution of Foolbox's attacks; imported only when one is used."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import torch
 from torch import Tensor, nn
 
 import fsboundary as fsb
-from fsboundary_foolbox.halving import Scores
+from fsboundary_foolbox.bisection import HasLogits
 
 with warnings.catch_warnings():
-    # it imports gaussian_filter from where SciPy used to keep it
+    # it imports gaussian_filter from a deprecated SciPy module
     warnings.simplefilter("ignore", DeprecationWarning)
     import foolbox
 
-_USUAL = {"l2": "L2FMNAttack", "linf": "LInfFMNAttack"}
+_DEFAULT_ATTACKS = {"l2": "L2FMNAttack", "linf": "LInfFMNAttack"}
 
 
-class _OfPixelsOnly(torch.autograd.Function):
-    """Logits whose backward pass reaches the pixels alone, and leaves the weights' .grad be."""
+class _InputGradientOnly(torch.autograd.Function):
+    """Logits whose backward pass reaches only the pixels, not the weights' .grad."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, view: Scores) -> Tensor:
+    def forward(ctx: Any, images: Tensor, view: HasLogits) -> Tensor:
         """Return logits (B,K)."""
         if not ctx.needs_input_grad[0]:
             return view.logits(images).detach()
@@ -37,7 +37,7 @@ class _OfPixelsOnly(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient of the pixels; attacks may ask more than once."""
+        """Return the gradient of the pixels; attacks may request it more than once."""
         leaf, logits = ctx.pair
         if not logits.requires_grad:  # logits that ignore the images
             return torch.zeros_like(leaf), None
@@ -45,32 +45,34 @@ class _OfPixelsOnly(torch.autograd.Function):
 
 
 class _Logits(nn.Module):
-    """The module that Foolbox wants, over a view of a model."""
+    """A view of a model as a module, as Foolbox requires."""
 
-    def __init__(self, view: Scores) -> None:
+    def __init__(self, view: HasLogits) -> None:
         super().__init__()
         self._view = view
 
     def forward(self, images: Tensor) -> Tensor:
-        found: Tensor = _OfPixelsOnly.apply(images, self._view)
-        return found
+        logits: Tensor = _InputGradientOnly.apply(images, self._view)
+        return logits
 
 
-def names() -> list[str]:
+def attack_names() -> list[str]:
     """Return the attacks that minimise a distance, by name."""
-    found = inspect.getmembers(foolbox.attacks, inspect.isclass)
+    members = inspect.getmembers(foolbox.attacks, inspect.isclass)
     base = foolbox.attacks.base.MinimizationAttack
-    return [name for name, kind in found if issubclass(kind, base) and not inspect.isabstract(kind)]
+    return [
+        name for name, kind in members if issubclass(kind, base) and not inspect.isabstract(kind)
+    ]
 
 
 @dataclass(frozen=True)
-class Attacking:
-    """What finders that ask an attack have in common.
+class AttackOptions:
+    """Options of finders that run an attack.
 
     Parameters
     ----------
     attack : str
-        A class of ``foolbox.attacks``; empty for the fast minimum-norm attack in the norm asked.
+        Class of ``foolbox.attacks``; empty for the fast minimum-norm attack in the requested norm.
     overrides : tuple of (str, value)
         Further arguments of that class.
     """
@@ -79,16 +81,16 @@ class Attacking:
     overrides: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse an attack that Foolbox does not have, or that does not minimise."""
-        if self.attack and self.attack not in names():
-            wanted = f"one of {', '.join(names())}"
+        """Raise for an attack that Foolbox does not have, or that does not minimise."""
+        if self.attack and self.attack not in attack_names():
+            wanted = f"one of {', '.join(attack_names())}"
             raise fsb.ArgumentError("attack", repr(self.attack), wanted, "choose one of these")
 
 
-def run(
+def run_attack(
     name: str,
     overrides: dict[str, Any],
-    view: Scores,
+    view: HasLogits,
     images: Tensor,
     source: Tensor,
     targets: Tensor | Literal["nearest"],
@@ -97,8 +99,8 @@ def run(
     norm: Literal["l2", "linf"],
     max_steps: int,
 ) -> Tensor:
-    """Return what the attack proposes for each of `images`; NaN rows count as not found."""
-    kind = getattr(foolbox.attacks, name or _USUAL[norm])
+    """Return the attack's proposal for each of `images`; NaN rows count as not found."""
+    kind = getattr(foolbox.attacks, name or _DEFAULT_ATTACKS[norm])
     options = dict(overrides)
     if "steps" in inspect.signature(kind).parameters:
         options.setdefault("steps", max_steps)
@@ -108,5 +110,5 @@ def run(
     else:
         criterion = foolbox.criteria.Misclassification(source)
     with torch.enable_grad():
-        _, found, _ = kind(**options)(model, images, criterion, epsilons=None)
-    return found.detach()
+        _, proposed, _ = kind(**options)(model, images, criterion, epsilons=None)
+    return proposed.detach()

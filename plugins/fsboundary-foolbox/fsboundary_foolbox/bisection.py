@@ -1,4 +1,4 @@
-"""From what an attack returns onto the boundary, along the line to where it started."""
+"""Bisection from the result of an attack to the boundary, along the line to its start."""
 
 from __future__ import annotations
 
@@ -7,54 +7,54 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-HALVINGS = 40
-"""Of the line from the clean image to the attack's: more than float32 images can tell apart."""
+NUM_HALVINGS = 40
+"""Halvings of the line from the clean image to the attack's: more than float32 can resolve."""
 
 
-class Scores(Protocol):
-    """Anything that gives logits: a view of a model, or a head."""
+class HasLogits(Protocol):
+    """Protocol of objects with logits: a view of a model, or a head."""
 
     def logits(self, images: Tensor, /) -> Tensor:
         """Return logits (B,K)."""
         ...
 
 
-def onto_boundary(
-    view: Scores,
+def bisect_to_boundary(
+    view: HasLogits,
     images: Tensor,
-    found: Tensor,
+    proposed: Tensor,
     source: Tensor,
     targets: Tensor | Literal["nearest"],
 ) -> tuple[Tensor, int]:
-    """Return what is nearest to a tie on the lines from `images` to `found`, and passes.
+    """Return the points nearest to a tie on the lines from `images` to `proposed`, and passes.
 
-    NaN where `found` is not of another class, or not of its target: an attack's own word that it
-    succeeded is not taken.
+    NaN where `proposed` is not of another class, or not of its target: the success that an attack
+    reports is not used.
     """
 
-    def lead(x: Tensor) -> Tensor:
-        """Return by how much the source is ahead (B,): of its target, or of every other class."""
+    def margin(x: Tensor) -> Tensor:
+        """Return source logit minus target logit (B,), or minus the largest other logit."""
         logits = view.logits(x)
-        own = logits.gather(1, source[:, None])
+        source_logit = logits.gather(1, source[:, None])
         if isinstance(targets, Tensor):
-            other = logits.gather(1, targets[:, None])
+            target_logit = logits.gather(1, targets[:, None])
         else:
-            other = logits.scatter(1, source[:, None], -torch.inf).amax(dim=1, keepdim=True)
-        return (own - other)[:, 0]
+            target_logit = logits.scatter(1, source[:, None], -torch.inf).amax(dim=1, keepdim=True)
+        return (source_logit - target_logit)[:, 0]
 
     each = (-1, *[1] * (images.ndim - 1))
-    finite = torch.isfinite(found).flatten(1).all(dim=1)
-    far = torch.where(finite.view(each), found, images)
-    across = lead(far) <= 0
+    finite = torch.isfinite(proposed).flatten(1).all(dim=1)
+    far = torch.where(finite.view(each), proposed, images)
+    across = margin(far) <= 0
     low, high = torch.zeros(len(images), device=images.device), torch.ones_like(across).to(images)
     low = low.to(images)
-    best, smallest = far.clone(), lead(far).abs()
-    for _ in range(HALVINGS):
+    best, smallest = far.clone(), margin(far).abs()
+    for _ in range(NUM_HALVINGS):
         middle = (low + high) / 2
         x = images + middle.view(each) * (far - images)
-        ahead = lead(x)
+        ahead = margin(x)
         nearer = ahead.abs() < smallest
         best = torch.where(nearer.view(each), x, best)
         smallest = torch.where(nearer, ahead.abs(), smallest)
         low, high = torch.where(ahead > 0, middle, low), torch.where(ahead > 0, high, middle)
-    return torch.where(across.view(each), best, torch.nan), HALVINGS + 2
+    return torch.where(across.view(each), best, torch.nan), NUM_HALVINGS + 2

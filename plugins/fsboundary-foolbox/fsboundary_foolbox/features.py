@@ -1,4 +1,4 @@
-"""The same attacks on features: boundary points of heads that need not be linear."""
+"""Boundary finder that attacks the features, for heads that need not be linear."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fsboundary.core.heads import NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.plugins.interfaces import unsolved_flips
 from fsboundary_foolbox import attacks
-from fsboundary_foolbox.halving import onto_boundary
+from fsboundary_foolbox.bisection import bisect_to_boundary
 
 _ROOM = 10.0
-"""Attacks want bounds: this many spreads of the features beyond them, where the domain has none."""
+"""Attacks require bounds: this many spreads beyond the features, where the domain has none."""
 
 
 @dataclass(frozen=True)
-class FoolboxFeatures(attacks.Attacking, fsb.BoundaryFinder):
-    """Ask a minimisation attack on the features, then halve the line to the row.
+class FoolboxFeatures(attacks.AttackOptions, fsb.BoundaryFinder):
+    """Run a minimisation attack on the features, then bisect the line to the row.
 
-    Options are those of :class:`~fsboundary_foolbox.attacks.Attacking`.
+    Options are those of :class:`~fsboundary_foolbox.attacks.AttackOptions`.
     """
 
     def find(
@@ -44,7 +44,7 @@ class FoolboxFeatures(attacks.Attacking, fsb.BoundaryFinder):
         room = _ROOM * max(1.0, float((features - features.mean(dim=0)).abs().max()))
         low = torch.maximum(lower, (features.amin() - room).expand_as(lower))
         high = torch.minimum(upper, (features.amax() + room).expand_as(upper))
-        found = attacks.run(
+        proposed = attacks.run_attack(
             self.attack,
             dict(self.overrides),
             head,
@@ -56,7 +56,9 @@ class FoolboxFeatures(attacks.Attacking, fsb.BoundaryFinder):
             max_steps=max_steps,
         )
         with torch.no_grad():
-            points, _ = onto_boundary(head, z, found.clamp(low, high), source, targets.flatten())
+            points, _ = bisect_to_boundary(
+                head, z, proposed.clamp(low, high), source, targets.flatten()
+            )
         fields["points"] = points.view_as(fields["points"])
         fields["steps"] = torch.full_like(targets, max_steps)
         return FlipPoints(**fields)

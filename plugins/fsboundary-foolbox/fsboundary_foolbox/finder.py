@@ -1,4 +1,4 @@
-"""The finder: an attack, its success checked again, its image brought onto the boundary."""
+"""Image finder that runs an attack, verifies its success and bisects to the boundary."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import fsboundary as fsb
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages
 from fsboundary_foolbox import attacks
-from fsboundary_foolbox.halving import onto_boundary
+from fsboundary_foolbox.bisection import bisect_to_boundary
 
 
 @dataclass(frozen=True)
-class Foolbox(attacks.Attacking, fsb.ImageBoundaryFinder):
-    """Ask one of Foolbox's minimisation attacks, then halve the line to the clean image.
+class Foolbox(attacks.AttackOptions, fsb.ImageBoundaryFinder):
+    """Run one of Foolbox's minimisation attacks, then bisect the line to the clean image.
 
-    Options are those of :class:`~fsboundary_foolbox.attacks.Attacking`.
+    Options are those of :class:`~fsboundary_foolbox.attacks.AttackOptions`.
     """
 
     def find(
@@ -35,7 +35,7 @@ class Foolbox(attacks.Attacking, fsb.ImageBoundaryFinder):
         """Propose an image on the boundary for each of `images` (B,C,H,W)."""
         with torch.no_grad():
             source = view.logits(images).argmax(dim=1)
-        found = attacks.run(
+        proposed = attacks.run_attack(
             self.attack,
             dict(self.overrides),
             view,
@@ -47,7 +47,7 @@ class Foolbox(attacks.Attacking, fsb.ImageBoundaryFinder):
             max_steps=max_steps,
         )
         with torch.no_grad():
-            placed, passes = onto_boundary(view, images, found, source, targets)
+            placed, passes = bisect_to_boundary(view, images, proposed, source, targets)
         rows = torch.full_like(source, 1)
         nothing = torch.full((len(images),), torch.nan, dtype=torch.float64, device=images.device)
         return FlipImages(

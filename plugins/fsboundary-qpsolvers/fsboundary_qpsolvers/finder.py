@@ -1,4 +1,4 @@
-"""Flip points as quadratic programs."""
+"""Boundary finder that solves flip points as quadratic programs."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from torch import Tensor
 
 import fsboundary as fsb
 from fsboundary.plugins.interfaces import unsolved_flips
-from fsboundary_qpsolvers.solving import Array, check_solver, solve, steps_of
+from fsboundary_qpsolvers.quadratic_program import Array, check_solver, num_iterations, solve
 
 _LOOSER = 1e2
-"""Where a solver gives up for want of digits, so much less is asked of it."""
+"""If a solver fails for lack of digits, its tolerance is raised by this factor."""
 
 
 @dataclass(frozen=True)
 class QpFinder(fsb.BoundaryFinder):
-    """Solve min ½|z' - z|² on the tie, above no other class and in the domain, one at a time.
+    """Solve min ½|z' - z|² on the tie, below no other class and in the domain, one at a time.
 
-    Where no such point is found, the constraints are relaxed by as little as possible: how much
-    each has to give way is a proof that they exclude each other, if they do.
+    If no such point is found, the constraints are relaxed by as little as possible: the
+    relaxations are a proof that the constraints are incompatible, if they are.
 
     Parameters
     ----------
     solver : str
-        One of ``qpsolvers.available_solvers``.
+        Name in ``qpsolvers.available_solvers``.
     accuracy : float
-        Tolerance asked of the solver.
+        Tolerance of the solver.
     """
 
     solver: str = "clarabel"
     accuracy: float = 1e-12
 
     def __post_init__(self) -> None:
-        """Refuse a solver that is not there."""
+        """Raise for a solver that is not available."""
         check_solver(self.solver)
 
     def find(
@@ -85,7 +85,7 @@ class QpFinder(fsb.BoundaryFinder):
         count, d = rows.shape
         # qpsolvers: P x + Gᵀ z + Aᵀ y + (limits) = 0 with G x <= h; ours: step = Mᵀ λ
         for accuracy in (self.accuracy, self.accuracy * _LOOSER):
-            found = solve(
+            solution = solve(
                 self.solver,
                 accuracy,
                 max_steps,
@@ -94,19 +94,19 @@ class QpFinder(fsb.BoundaryFinder):
                 inequalities=(-rows[1:], offsets[1:]) if count > 1 else None,
                 limits=limits,
             )
-            if found is not None and found.found:
+            if solution is not None and solution.found:
                 break
-        if found is not None and found.found:
+        if solution is not None and solution.found:
             factors = np.zeros(count)
-            factors[0] = -found.y[0]
+            factors[0] = -solution.y[0]
             if count > 1:
-                factors[1:] = np.maximum(found.z, 0.0)
-            return found.x, factors, steps_of(found)
+                factors[1:] = np.maximum(solution.z, 0.0)
+            return solution.x, factors, num_iterations(solution)
         step = np.full(d, np.nan)
         # rows @ s + offsets = t for the tie, >= t for the slacks, with the smallest |t|
         loose = np.concatenate([rows, -np.eye(count)], axis=1)
         free = np.full(count, np.inf)
-        found = solve(
+        solution = solve(
             self.solver,
             self.accuracy,
             max_steps,
@@ -115,8 +115,8 @@ class QpFinder(fsb.BoundaryFinder):
             inequalities=(-loose[1:], offsets[1:]) if count > 1 else None,
             limits=(np.concatenate([limits[0], -free]), np.concatenate([limits[1], free])),
         )
-        if found is None:
+        if solution is None:
             return step, np.zeros(count), max_steps
-        factors = -found.x[d:]
+        factors = -solution.x[d:]
         factors[1:] = np.maximum(factors[1:], 0.0)
-        return step, factors, steps_of(found)
+        return step, factors, num_iterations(solution)

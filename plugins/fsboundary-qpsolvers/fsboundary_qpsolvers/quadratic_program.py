@@ -1,4 +1,4 @@
-"""One quadratic program, handed to a solver of qpsolvers."""
+"""Solution of one quadratic program with a solver of qpsolvers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import fsboundary as fsb
 
 Array = NDArray[np.float64]
 
-# what each solver calls its tolerances and its limit of steps
+# names of each solver's tolerances and limit of steps
 _TOLERANCES = {
     "clarabel": ("tol_feas", "tol_gap_abs", "tol_gap_rel"),
     "osqp": ("eps_abs", "eps_rel"),
@@ -23,12 +23,12 @@ _TOLERANCES = {
     "scs": ("eps_abs", "eps_rel"),
 }
 _LIMITS = {"clarabel": "max_iter", "osqp": "max_iter", "proxqp": "max_iter", "scs": "max_iters"}
-_LEAST = {"osqp": 25}
-"""OSQP looks at its residuals every 25 steps, and refuses to stop before."""
+_MIN_STEPS = {"osqp": 25}
+"""OSQP checks its residuals every 25 steps, and does not stop before."""
 
 
 def check_solver(solver: str) -> None:
-    """Raise ArgumentError unless qpsolvers has `solver` at hand."""
+    """Raise ArgumentError unless `solver` is available."""
     if solver not in qpsolvers.available_solvers:
         raise fsb.ArgumentError(
             "solver",
@@ -48,7 +48,7 @@ def solve(
     inequalities: tuple[Any, Array] | None = None,
     limits: tuple[Array, Array],
 ) -> Any:
-    """Return qpsolvers' solution of min ½ xᵀPx, whatever its state; None where there is none.
+    """Return qpsolvers' solution of min ½ xᵀPx, whatever its status; None if there is none.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def solve(
     """
     options: dict[str, Any] = dict.fromkeys(_TOLERANCES.get(solver, ()), accuracy)
     if solver in _LIMITS:
-        options[_LIMITS[solver]] = max(max_steps, _LEAST.get(solver, 1))
+        options[_LIMITS[solver]] = max(max_steps, _MIN_STEPS.get(solver, 1))
     form = sparse.csc_matrix if solver in qpsolvers.sparse_solvers else _dense
     less = (None, None) if inequalities is None else (form(inequalities[0]), inequalities[1])
     problem = qpsolvers.Problem(
@@ -70,21 +70,21 @@ def solve(
         *limits,
     )
     with warnings.catch_warnings():
-        # of inaccurate answers: the core measures how inaccurate they are
+        # warnings of inaccurate results: the core measures the inaccuracy
         warnings.simplefilter("ignore")
         try:
-            found = qpsolvers.solve_problem(problem, solver, **options)
+            solution = qpsolvers.solve_problem(problem, solver, **options)
         except (ValueError, qpsolvers.exceptions.QPError):
             return None
-    fine = found.x is not None and np.isfinite(found.x).all()
-    return found if fine else None
+    valid = solution.x is not None and np.isfinite(solution.x).all()
+    return solution if valid else None
 
 
-def steps_of(found: Any) -> int:
-    """Return the solver's iterations where qpsolvers passes them on, else 1."""
-    info = found.extras.get("info")
+def num_iterations(solution: Any) -> int:
+    """Return the solver's iterations if qpsolvers reports them, else 1."""
+    info = solution.extras.get("info")
     for name in ("iterations", "iter"):
-        value = found.extras.get(name, getattr(info, name, None))
+        value = solution.extras.get(name, getattr(info, name, None))
         if value is not None:
             return int(value)
     return 1

@@ -1,4 +1,4 @@
-"""What the plugin is for: second opinions, by name, from any solver that is installed."""
+"""Use of the plugin: second opinions, by name, from any installed solver."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ KNOWN = {"clarabel", "highs", "osqp", "proxqp", "scs"} & set(qpsolvers.available
 
 
 @pytest.mark.parametrize("solver", sorted(KNOWN))
-def test_every_solver_comes_to_the_same_answers(solver: str) -> None:
+def test_every_solver_gives_the_same_results(solver: str) -> None:
     draw = torch.Generator().manual_seed(0)
     bank = fsb.FeatureBank(torch.randn(40, 6, generator=draw))
     queries = 3 * torch.randn(4, 6, generator=draw)
     head = fsb.LinearHead(torch.randn(5, 6, generator=draw), torch.randn(5, generator=draw))
-    # first-order methods give few digits: the certificate is asked for as many
+    # first-order methods give few digits, so the certificate is loose as well
     loose = 1e-3 if solver in ("osqp", "scs", "highs") else None
     hulls = fsb.hull_projection(bank, queries, solver=QpHull(solver, 1e-9), tolerance=loose)
     assert hulls.ok.all()
@@ -42,6 +42,6 @@ def test_by_name_with_options() -> None:
     assert isinstance(finder, QpFinder)
 
 
-def test_absent_solver_is_told() -> None:
+def test_absent_solver_is_reported() -> None:
     with pytest.raises(fsb.ArgumentError, match=r"got 'no_such'; wanted one of .*clarabel"):
         QpHull("no_such")

@@ -13,6 +13,6 @@ def register_feature_extractors() -> list[fsb.Registration]:
         fsb.Registration(
             "transformers",
             lazy("fsboundary_transformers.extractor:HuggingFace"),
-            "Hugging Face classifiers: own pixels through the processor, earlier layers",
+            "Hugging Face classifiers: raw pixels through the image processor, earlier layers",
         )
     ]

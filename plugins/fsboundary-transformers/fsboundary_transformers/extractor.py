@@ -1,4 +1,4 @@
-"""The extractor: processor, logits, choice of layer, pooling of tokens."""
+"""Feature extractor: image processor, logits, choice of layer, pooling of tokens."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 import fsboundary as fsb
 from fsboundary import plugins
 from fsboundary.models.new_heads import logistic_head
-from fsboundary_transformers.processing import processed, settings
+from fsboundary_transformers.processing import process_images, processor_options
 
 Pooling = Literal["first", "mean", "patches"]
 
 
-def pooled(states: Tensor, pooling: Pooling) -> Tensor:
+def pool_tokens(states: Tensor, pooling: Pooling) -> Tensor:
     """Return features (B,d) of tokens (B,T,d), or (B,d,H,W) of a convolutional model."""
     if states.ndim == 4:
         return states.mean(dim=(2, 3))
@@ -34,14 +34,14 @@ class HuggingFace(fsb.FeatureExtractor):
     Parameters
     ----------
     size : tuple of int, or None
-        Height and width that images are resized to; None leaves them.
+        Height and width that images are resized to; None keeps their size.
     mean, std : tuple of float
-        Of the channels, subtracted and divided by; one number serves all channels.
+        Values per channel that are subtracted and divided by; one number applies to all channels.
     layer : str or None
-        Dotted name of a layer whose output is taken; None takes the input of the model's own
+        Dotted name of the layer whose output is used; None uses the input of the model's own
         head. The head of a layer is fitted.
     pooling : {"first", "mean", "patches"}
-        Which tokens of a layer's output are averaged.
+        Tokens of a layer's output that are averaged.
     """
 
     size: tuple[int, int] | None = None
@@ -50,7 +50,7 @@ class HuggingFace(fsb.FeatureExtractor):
     layer: str | None = None
     pooling: Pooling = "first"
 
-    _own: fsb.FeatureExtractor = field(
+    _head_input: fsb.FeatureExtractor = field(
         default_factory=lambda: plugins.create("feature_extractor", "head_input"),
         init=False,
         repr=False,
@@ -60,19 +60,19 @@ class HuggingFace(fsb.FeatureExtractor):
     )
 
     def __post_init__(self) -> None:
-        """Refuse a pooling that there is not."""
+        """Raise for an unknown pooling."""
         if self.pooling not in ("first", "mean", "patches"):
             wanted = "'first', 'mean' or 'patches'"
             raise fsb.ArgumentError("pooling", repr(self.pooling), wanted, "choose one of these")
 
     @classmethod
     def like(cls, processor: Any, **options: Any) -> Self:
-        """Return an extractor that does to images in [0, 1] what an image processor does."""
-        return cls(**settings(processor), **options)
+        """Return an extractor that processes images in [0, 1] like an image processor."""
+        return cls(**processor_options(processor), **options)
 
     @property
     def surrogate(self) -> bool:
-        """Whether the head is fitted: that of a layer is."""
+        """Whether the head is fitted: True with a `layer`."""
         return self.layer is not None
 
     def fit(self, model: nn.Module, loader: Iterable[Any]) -> Self:
@@ -91,42 +91,44 @@ class HuggingFace(fsb.FeatureExtractor):
         return self
 
     def _states(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
-        # output_hidden_states=True would leave the library's own hooks on the model
-        seen: list[Tensor] = []
+        # output_hidden_states=True would leave the library's hooks on the model
+        outputs: list[Tensor] = []
 
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            seen.append(output if isinstance(output, Tensor) else output[0])
+            outputs.append(output if isinstance(output, Tensor) else output[0])
 
         handle = model.get_submodule(self.layer or "").register_forward_hook(keep)
         try:
-            pixels = processed(images, self.size, self.mean, self.std)
+            pixels = process_images(images, self.size, self.mean, self.std)
             logits = model(pixels, *additional).logits
         finally:
             handle.remove()
-        return pooled(seen[-1], self.pooling), logits
+        return pool_tokens(outputs[-1], self.pooling), logits
 
     def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
         """Return features (B,d) and the model's logits (B,K), with the graph kept."""
         if self.layer is not None:
             return self._states(model, images, *additional)
-        pixels = processed(images, self.size, self.mean, self.std)
-        return self._own.features(model, pixels, *additional)
+        pixels = process_images(images, self.size, self.mean, self.std)
+        return self._head_input.features(model, pixels, *additional)
 
     def head(self, model: nn.Module) -> fsb.LinearHead | None:
         """Return the model's own head, or the fitted one; None until it is known."""
-        return self._own.head(model) if self.layer is None else self._fitted.get(model)
+        return self._head_input.head(model) if self.layer is None else self._fitted.get(model)
 
     def domain(self, model: nn.Module) -> fsb.Domain:
         """Return the domain that the model's structure proves for the input of its head."""
-        return self._own.domain(model) if self.layer is None else fsb.Domain.unbounded()
+        return self._head_input.domain(model) if self.layer is None else fsb.Domain.unbounded()
 
     def notes(self, model: nn.Module) -> dict[str, str]:
-        """Return the layer and what was done to the images."""
-        told = {"images": f"resized to {self.size}, less {self.mean}, divided by {self.std}"}
+        """Return the layer and the processing of the images."""
+        description = {
+            "images": f"resized to {self.size}, minus {self.mean}, divided by {self.std}"
+        }
         if self.layer is None:
-            return self._own.notes(model) | told
+            return self._head_input.notes(model) | description
         layer = f"{self.layer}, tokens pooled: {self.pooling}"
-        return {"layer": layer, "fitted head": "a logistic regression on its classes"} | told
+        return {"layer": layer, "fitted head": "a logistic regression on its classes"} | description
 
     def example(self, rows: int, seed: int) -> tuple[nn.Module, Tensor]:
         """Return a tiny vision transformer and images for the conformance suite."""

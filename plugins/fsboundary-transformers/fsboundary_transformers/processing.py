@@ -1,4 +1,4 @@
-"""What an image processor does to images, as differentiable operations on tensors."""
+"""Image processing of transformers as differentiable operations on tensors."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from torch import Tensor
 import fsboundary as fsb
 
 _MODES = {2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers for the ways to resize that torch has too."""
+"""Pillow's numbers of the resampling modes that torch supports."""
 
 
-def settings(processor: Any) -> dict[str, Any]:
-    """Return the options of an extractor that stands for `processor`.
+def processor_options(processor: Any) -> dict[str, Any]:
+    """Return the options of an extractor equivalent to `processor`.
 
     Raises
     ------
     ArgumentError
-        It crops or pads, or its resizing keeps the aspect: do that to the images beforehand.
+        The processor crops or pads, or its resizing keeps the aspect ratio: do that beforehand.
     """
-    told = processor.to_dict()
+    configuration = processor.to_dict()
     for step in ("do_center_crop", "do_pad"):
-        if told.get(step):
-            raise _unlike(f"one with {step}")
+        if configuration.get(step):
+            raise _unsupported(f"one with {step}")
     options: dict[str, Any] = {}
-    if told.get("do_resize", False):
-        size = told.get("size") or {}
+    if configuration.get("do_resize", False):
+        size = configuration.get("size") or {}
         if "height" not in size or "width" not in size:
-            raise _unlike(f"one that resizes to {size}")
-        if told.get("resample", 2) not in _MODES:
-            raise _unlike(f"one that resamples by {told['resample']}")
+            raise _unsupported(f"one that resizes to {size}")
+        if configuration.get("resample", 2) not in _MODES:
+            raise _unsupported(f"one that resamples by {configuration['resample']}")
         options["size"] = (size["height"], size["width"])
-    if told.get("do_normalize", False):
-        options["mean"] = tuple(map(float, told["image_mean"]))
-        options["std"] = tuple(map(float, told["image_std"]))
+    if configuration.get("do_normalize", False):
+        options["mean"] = tuple(map(float, configuration["image_mean"]))
+        options["std"] = tuple(map(float, configuration["image_std"]))
     return options
 
 
-def processed(
+def process_images(
     images: Tensor, size: tuple[int, int] | None, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Tensor:
     """Return `images` (B,C,H,W) resized (bilinear, with antialiasing) and normalised."""
@@ -49,11 +49,11 @@ def processed(
         )
     if (mean, std) == ((0.0,), (1.0,)):
         return images
-    less, by = (images.new_tensor(values)[:, None, None] for values in (mean, std))
-    return (images - less) / by
+    offset, scale = (images.new_tensor(values)[:, None, None] for values in (mean, std))
+    return (images - offset) / scale
 
 
-def _unlike(got: str) -> fsb.ArgumentError:
+def _unsupported(got: str) -> fsb.ArgumentError:
     wanted = "a processor that resizes to a height and width, rescales and normalises"
     fix = "crop or pad the images beforehand, and pass size=, mean= and std= to HuggingFace"
     return fsb.ArgumentError("processor", got, wanted, fix)

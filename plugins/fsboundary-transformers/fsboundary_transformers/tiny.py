@@ -15,7 +15,7 @@ def tiny_classifier() -> transformers.ViTForImageClassification:
         num_attention_heads=2,
         intermediate_size=12,
         num_labels=4,
-        # at the usual 0.02 all images look alike to random weights
+        # at the usual 0.02 random weights give nearly the same logits for all images
         initializer_range=0.7,
     )
     return transformers.ViTForImageClassification(configuration)

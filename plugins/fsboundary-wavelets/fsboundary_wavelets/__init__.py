@@ -13,7 +13,7 @@ def register_feature_extractors() -> list[fsb.Registration]:
         fsb.Registration(
             "wavelets",
             lazy("fsboundary_wavelets.extractor:Wavelets"),
-            "a linear rule on wavelets in place of the model; look at its fidelity",
+            "a linear rule on wavelets in place of the model; check its fidelity",
             capabilities=frozenset({"surrogate"}),
         )
     ]

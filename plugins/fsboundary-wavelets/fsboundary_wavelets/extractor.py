@@ -1,4 +1,4 @@
-"""The extractor: wavelet coefficients, and a logistic regression on the model's classes."""
+"""Feature extractor: wavelet coefficients, and a logistic regression on the model's classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fsboundary_wavelets.transform import coefficients
 
 @dataclass(frozen=True, eq=False)
 class _Fitted:
-    """What was fitted for one model: which coefficients count, and the head."""
+    """Fit for one model: indices of the chosen coefficients, and the head."""
 
     chosen: Tensor
     head: fsb.LinearHead
@@ -26,20 +26,20 @@ class _Fitted:
 
 @dataclass(frozen=True, eq=False)
 class Wavelets(fsb.FeatureExtractor):
-    """Features are wavelet coefficients of the images; the head is fitted to the model's classes.
+    """Wavelet coefficients of the images as features; the head is fitted to the model's classes.
 
     Parameters
     ----------
     wavelet : str
-        A discrete wavelet of PyWavelets.
+        Name of a discrete wavelet of PyWavelets.
     level : int
-        How often the image is halved at most.
+        Largest number of times the image is halved.
     keep : int
-        How many coefficients are features: those that vary most; 0 for all.
+        Number of coefficients that are features: those that vary most; 0 for all.
     penalty : float
-        Of the squared weights of the standardised features, as a share of the loss.
+        Penalty of the squared weights of the standardised features, relative to the loss.
     steps : int
-        Most steps of L-BFGS.
+        Largest number of L-BFGS steps.
     """
 
     wavelet: str = "haar"
@@ -49,18 +49,18 @@ class Wavelets(fsb.FeatureExtractor):
     steps: int = 200
 
     surrogate = True
-    _known: weakref.WeakKeyDictionary[nn.Module, _Fitted] = field(
+    _fitted_heads: weakref.WeakKeyDictionary[nn.Module, _Fitted] = field(
         default_factory=weakref.WeakKeyDictionary, init=False, repr=False
     )
 
     def __post_init__(self) -> None:
-        """Refuse a wavelet that PyWavelets does not have."""
+        """Raise for a wavelet that PyWavelets does not have."""
         if self.wavelet not in pywt.wavelist(kind="discrete"):
             fix = "choose one: the shortest are haar, db2 and sym4"
             raise fsb.ArgumentError("wavelet", repr(self.wavelet), "a discrete wavelet", fix)
 
     def fit(self, model: nn.Module, loader: Iterable[Any]) -> Self:
-        """Fit the head to the classes that `model` gives the loader's images."""
+        """Fit the head to the classes that `model` predicts for the loader's images."""
         rows, classes, count = [], [], 0
         with torch.no_grad():
             for batch in loader:
@@ -69,31 +69,31 @@ class Wavelets(fsb.FeatureExtractor):
                 rows.append(coefficients(images, self.wavelet, self.level).double())
                 classes.append(logits.argmax(dim=1))
                 count = logits.shape[1]
-        every, wanted = torch.cat(rows), torch.cat(classes)
-        spread = every.std(dim=0, correction=0)
-        most = min(self.keep or len(spread), len(spread))
-        chosen = spread.argsort(descending=True, stable=True)[:most].sort().values
-        z = every[:, chosen]
-        head = logistic_head(z, wanted, count, penalty=self.penalty, steps=self.steps)
-        self._known[model] = _Fitted(chosen, head)
+        all_rows, labels = torch.cat(rows), torch.cat(classes)
+        spread = all_rows.std(dim=0, correction=0)
+        num_kept = min(self.keep or len(spread), len(spread))
+        chosen = spread.argsort(descending=True, stable=True)[:num_kept].sort().values
+        z = all_rows[:, chosen]
+        head = logistic_head(z, labels, count, penalty=self.penalty, steps=self.steps)
+        self._fitted_heads[model] = _Fitted(chosen, head)
         return self
 
     def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
         """Return the chosen coefficients (B,d) and the model's own logits (B,K)."""
-        known = self._known.get(model)
-        if known is None:
+        fitted = self._fitted_heads.get(model)
+        if fitted is None:
             raise fsb.HeadError("the wavelet head is not fitted yet: call fit(loader) first")
-        found = coefficients(images, self.wavelet, self.level)
-        return found[:, known.chosen], model(images, *additional)
+        values = coefficients(images, self.wavelet, self.level)
+        return values[:, fitted.chosen], model(images, *additional)
 
     def head(self, model: nn.Module) -> fsb.LinearHead | None:
         """Return the fitted head; None before it is fitted."""
-        known = self._known.get(model)
-        return None if known is None else known.head
+        fitted = self._fitted_heads.get(model)
+        return None if fitted is None else fitted.head
 
     def notes(self, model: nn.Module) -> dict[str, str]:
-        """Return what the features are."""
-        width = len(self._known[model].chosen) if model in self._known else 0
+        """Return a description of the features."""
+        width = len(self._fitted_heads[model].chosen) if model in self._fitted_heads else 0
         return {
             "layer": f"{width} {self.wavelet} coefficients of the image, level {self.level}",
             "fitted head": "a logistic regression on the model's classes, not its own head",

@@ -1,4 +1,4 @@
-"""PyWavelets' transform as a matrix along each side of an image, so that gradients pass."""
+"""PyWavelets' transform as one matrix per side of an image, so that it is differentiable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @cache
 def _matrix(wavelet: str, level: int, size: int) -> Tensor:
-    """Return one side's transform (coefficients, size): PyWavelets' answer to each unit vector."""
+    """Return one side's transform (coefficients, size), from PyWavelets on each unit vector."""
     level = min(level, pywt.dwt_max_level(size, wavelet))
     unit = np.eye(size)
     parts = pywt.wavedec(unit, wavelet, mode="periodization", level=level, axis=0)

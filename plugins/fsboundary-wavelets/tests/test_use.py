@@ -1,4 +1,4 @@
-"""What the plugin is for: a linear stand-in for a model, whose fidelity is told."""
+"""Use of the plugin: a linear surrogate of a model, with its fidelity."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def images(rows: int, seed: int) -> Tensor:
 
 
 class BrighterHalf(nn.Module):
-    """Tells which half is brighter: a rule linear in wavelets, with no linear layer."""
+    """Classifies which half is brighter: a rule linear in wavelets, without a linear layer."""
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = x[..., :4].mean(dim=(1, 2, 3)), x[..., 4:].mean(dim=(1, 2, 3))
@@ -30,12 +30,12 @@ def test_a_linear_rule_is_found_and_its_flip_points_cross_the_models_boundary() 
     space = fsb.FeatureSpace(model, extractor=Wavelets()).fit(images(600, 0).split(100))
     assert space.fidelity is not None
     assert space.fidelity > 0.95
-    assert space.notes()["fidelity"].startswith(f"{space.fidelity:.4g}: share of ")
+    assert space.notes()["fidelity"].startswith(f"{space.fidelity:.4g}: fraction of ")
     batch = space.extract(images(20, 1))
     assert int(batch.disagrees.sum()) <= 2
     flips = fsb.flip_points(space.head, batch.features)
     assert flips.ok.all()
-    # the transform is orthogonal, so a step in features is a step of pixels: twice as far flips
+    # the transform is orthogonal, so a step in features is a step of pixels: a longer one flips
     crossed = batch.features + 3 * (flips.points[:, 0].float() - batch.features)
     back = np.stack([pywt.waverec2(_nested(row), "haar", mode="periodization") for row in crossed])
     classes = model(torch.from_numpy(back)[:, None]).argmax(dim=1)
@@ -49,7 +49,7 @@ def _nested(row: Tensor) -> list[object]:
     return [grid[:2, :2], first, (grid[4:, :4], grid[:4, 4:], grid[4:, 4:])]
 
 
-def test_what_no_linear_rule_can_tell_has_a_low_fidelity() -> None:
+def test_what_no_linear_rule_can_classify_has_a_low_fidelity() -> None:
     model = nn.Sequential(nn.Flatten(), _Parity()).eval()
     space = fsb.FeatureSpace(model, extractor=Wavelets(keep=10)).fit(images(600, 2).split(100))
     assert space.fidelity is not None
@@ -71,7 +71,7 @@ def test_one_level_is_that_of_pywavelets(wavelet: str) -> None:
     np.testing.assert_allclose(coefficients(x, wavelet, 1), want.reshape(2, -1), atol=1e-12)
 
 
-def test_not_fitted_and_not_known_are_told() -> None:
+def test_not_fitted_and_unknown_are_reported() -> None:
     space = fsb.FeatureSpace(BrighterHalf().eval(), extractor=Wavelets())
     with pytest.raises(fsb.HeadError, match=r"fit\(loader\)"):
         space.extract(images(2, 0))

@@ -1,4 +1,4 @@
-"""Pieces of the default solver, against the obvious."""
+"""Parts of the default solver, compared with plain implementations."""
 
 from __future__ import annotations
 

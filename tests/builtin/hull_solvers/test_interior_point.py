@@ -1,4 +1,4 @@
-"""The interior-point solver on pairs of hulls, against the default and exact forms."""
+"""The interior-point solver on pairs of hulls, against the default solver and closed forms."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_parallel_squares(gap: float) -> None:
 
 
 def test_hulls_that_meet_only_without_some_of_their_points() -> None:
-    # each of the first points alone has a coordinate of its own, so its weight must be 0
+    # each of the first points has a coordinate that no other point has, so its weight must be 0
     d, alone = 12, 8
     one, other = cloud(60, d, 1), cloud(60, d, 2)
     wide = torch.zeros(120, d + alone).double()
@@ -61,32 +61,32 @@ def test_hulls_that_meet_only_without_some_of_their_points() -> None:
     assert not torch.isin(torch.arange(alone), named).any()
 
 
-def test_the_answer_turns_with_the_points() -> None:
+def test_the_result_rotates_with_the_points() -> None:
     one, other, turn = cloud(25, 6, 3), cloud(20, 6, 4) + 1.5, rotation(6, 5)
     want, found = separation(one, other), separation(7 * one @ turn + 3, 7 * other @ turn + 3)
     assert float(found.distance) == pytest.approx(7 * float(want.distance), rel=2e-6)
 
 
 @pytest.mark.parametrize("gap", [1e-6, 1e-7, 1e-8])
-def test_hulls_a_hair_apart_are_not_said_to_meet(gap: float) -> None:
+def test_hulls_a_hair_apart_are_not_reported_to_meet(gap: float) -> None:
     # two flat hulls, one above the other, so that the gap is exact
     one, other = cloud(30, 4, 12), cloud(30, 4, 13)
     one[:, 3], other[:, 3] = 0, gap
     found = separation(one, other)
-    # nearer than 1e-7 of the points' size it may stay open
+    # nearer than 1e-7 of the points' size it may stay undecided
     assert found.intersect.tolist() in ([[-1], [0]] if gap < 1e-7 else [[-1]])
     assert float(found.lower_bound) <= gap
 
 
-def test_steps_do_not_go_round_in_a_circle() -> None:
-    # as Mehrotra's do here with the whole of the second order
+def test_steps_do_not_cycle() -> None:
+    # as Mehrotra's do here with the full second-order correction
     one, other = cloud(23, 5, 23), cloud(23, 5, 24) + 2.5
     found = separation(one, other)
     assert found.ok.all()
     assert int(found.steps) < 15
 
 
-def test_rows_whose_points_are_all_left_out_have_no_answer() -> None:
+def test_rows_whose_points_are_all_left_out_have_no_solution() -> None:
     solver, points = InteriorPoint(), FeatureBank(cloud(4, 3, 16))
     exclude = torch.tensor([[0, 1, 2, 3], [0, 1, 2, -1]])
     queries = cloud(2, 3, 17)
@@ -114,7 +114,7 @@ def test_weights_of_pairs_add_up_to_those_of_both_sides() -> None:
         torch.testing.assert_close(reached, query, rtol=0, atol=1e-10)
 
 
-def test_one_step_tells_so() -> None:
+def test_one_step_is_reported() -> None:
     one, other = cloud(80, 10, 8), cloud(80, 10, 9) + 1
     want, found = separation(one, other), separation(one, other, max_steps=1)
     assert found.status.tolist() == [Status.MAX_STEPS]
@@ -122,7 +122,7 @@ def test_one_step_tells_so() -> None:
     assert float(found.lower_bound) <= float(want.distance)
 
 
-def test_points_that_are_all_one() -> None:
+def test_identical_points() -> None:
     same = torch.full((4, 3), 2.0).double()
     assert separation(same, same).intersect.tolist() == [1]
     assert float(separation(same, same + 1).distance) == pytest.approx(3**0.5, rel=1e-9)
@@ -131,9 +131,11 @@ def test_points_that_are_all_one() -> None:
     assert steps == 0
 
 
-def test_too_many_numbers_are_refused_before_any_is_read() -> None:
+def test_too_many_numbers_are_rejected_before_any_is_read() -> None:
     with pytest.raises(ArgumentError, match="at most 20 numbers"):
-        InteriorPoint(most=20).prepare(Differences(FeatureBank(cloud(4, 6, 0)), cloud_bank()))
+        InteriorPoint(max_elements=20).prepare(
+            Differences(FeatureBank(cloud(4, 6, 0)), cloud_bank())
+        )
     solver, points = InteriorPoint(), Differences(cloud_bank(), cloud_bank())
     with pytest.raises(ArgumentError, match="exclude"):
         solver.project(

@@ -1,4 +1,4 @@
-"""What is special to each of the reference solvers; test_oracles.py tests what all share."""
+"""Properties of single reference solvers; test_oracles.py tests their common properties."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOLVERS: list[HullSolver] = [AwaySteps(), CvxpyHull(), Nnls()]
 
 
 class Watched:
-    """A point set that has nothing but what the protocol names, and counts its passes."""
+    """A point set with only the methods of the protocol, which counts its passes."""
 
     def __init__(self, points: Tensor) -> None:
         self._bank, self.num_features = FeatureBank(points), points.shape[1]
@@ -47,7 +47,7 @@ def test_excluded_generators_do_not_count(solver: HullSolver) -> None:
     points, queries = cloud(20, 3, 0), 2 * cloud(3, 3, 1)
     exclude = torch.tensor([[-1, -1], [4, 7], [19, -1]])
     best = solver.project(solver.prepare(Watched(points)), queries, tolerance=1e-6, max_steps=200)
-    # leave out what carries the most weight, too
+    # also leave out the generator of largest weight
     exclude[0, 1] = best.support[0, best.weights[0].argmax()]
     found = solver.project(
         solver.prepare(Watched(points)), queries, exclude=exclude, tolerance=1e-6, max_steps=200
@@ -83,8 +83,8 @@ def test_a_row_without_any_generator_gets_no_weight(solver: HullSolver) -> None:
     assert float(found.weights[1].sum()) == pytest.approx(1.0, abs=1e-12)
 
 
-@pytest.mark.parametrize("solver", [CvxpyHull(most=59), Nnls(most=59)])
-def test_more_points_than_fit_are_refused_unread(solver: HullSolver) -> None:
+@pytest.mark.parametrize("solver", [CvxpyHull(max_elements=59), Nnls(max_elements=59)])
+def test_too_many_points_are_rejected_unread(solver: HullSolver) -> None:
     points = Watched(cloud(20, 3, 0))
     with pytest.raises(ValueError, match=r"20 points of width 3, 60 numbers; wanted at most 59"):
         solver.prepare(points)
@@ -95,7 +95,7 @@ def test_more_points_than_fit_are_refused_unread(solver: HullSolver) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e150])
-def test_nnls_has_no_use_for_squares_of_coordinates(scale: float) -> None:
+def test_nnls_does_not_square_coordinates(scale: float) -> None:
     points, queries, solver = cloud(20, 3, 2), 2 * cloud(4, 3, 3), Nnls()
     for factor in (1.0, scale):
         found = solver.project(
@@ -117,7 +117,7 @@ def test_another_solver_of_cvxpy() -> None:
     torch.testing.assert_close(found.distance, want, rtol=1e-2, atol=1e-2)
 
 
-def test_cvxpy_says_nothing_where_its_solver_cannot() -> None:
+def test_cvxpy_returns_no_solution_if_its_solver_cannot() -> None:
     """SciPy's solvers are for linear programs."""
     found = hull_projection(
         FeatureBank(cloud(20, 3, 4)), cloud(2, 3, 5), solver=CvxpyHull(solver="SCIPY")
@@ -127,20 +127,20 @@ def test_cvxpy_says_nothing_where_its_solver_cannot() -> None:
     assert (found.lower_bound == 0).all()
 
 
-def test_a_solver_that_cvxpy_does_not_have_is_refused() -> None:
+def test_a_solver_that_cvxpy_does_not_have_is_rejected() -> None:
     with pytest.raises(ArgumentError, match=r"solver: got 'CLARABL'; wanted one of .*CLARABEL"):
         CvxpyHull(solver="CLARABL")
 
 
-def test_cvxpy_answers_inside_with_few_points() -> None:
-    """An interior point method gives every point some weight, all of which would be kept."""
+def test_cvxpy_returns_few_points_inside() -> None:
+    """An interior point method gives every point some weight, which would all be kept."""
     found = hull_projection(FeatureBank(cloud(300, 4, 6)), 0.1 * cloud(3, 4, 7), solver="cvxpy")
     assert (found.membership == 1).all()
     assert found.support.shape[1] <= 5
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
-def test_away_steps_makes_no_more_passes_than_it_may(limit: int) -> None:
+def test_away_steps_respects_the_limit_of_passes(limit: int) -> None:
     points = Watched(cloud(300, 8, 8))
     solver = AwaySteps()
     found = solver.project(
@@ -152,7 +152,7 @@ def test_away_steps_makes_no_more_passes_than_it_may(limit: int) -> None:
     torch.testing.assert_close(found.weights.sum(dim=1), torch.ones(5).double(), rtol=0, atol=1e-12)
 
 
-def test_away_steps_stops_sooner_for_less() -> None:
+def test_away_steps_stops_sooner_for_looser_tolerances() -> None:
     bank, queries = FeatureBank(cloud(500, 8, 10)), 3 * cloud(6, 8, 11)
     exact = hull_projection(bank, queries)
     steps = []
@@ -165,7 +165,7 @@ def test_away_steps_stops_sooner_for_less() -> None:
     assert steps[0] < steps[-1]
 
 
-def test_away_steps_answers_from_a_bank_on_disk(tmp_path: Path) -> None:
+def test_away_steps_works_with_a_bank_on_disk(tmp_path: Path) -> None:
     points, queries = cloud(100, 5, 12), 2 * cloud(4, 5, 13)
     bank = FeatureBank(points)
     bank.save(tmp_path / "bank")

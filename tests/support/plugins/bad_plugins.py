@@ -1,4 +1,4 @@
-"""Plugins that are wrong in one way each; the suites must say in which."""
+"""Plugins with one error each, which the suites must identify."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _HULL, _FLIP, _IMAGES, _HEAD = Nnls(), DualNewton(), DecoupledDescent(), HeadInp
 
 
 class Bad:
-    """What all have: a repr that makes them again."""
+    """Base class with a repr that recreates the plugin."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
 
 class Solver(Bad, HullSolver):
-    """A right hull solver, with places where a wrong one differs."""
+    """A correct hull solver, with methods that faulty ones override."""
 
     def prepare(self, points: Any) -> Any:
         return _HULL.prepare(points)
@@ -45,45 +45,45 @@ class Solver(Bad, HullSolver):
     def project(self, state: Any, queries: Tensor, **options: Any) -> HullProjection:
         return self.change(_HULL.project(state, queries, **options))
 
-    def change(self, found: HullProjection) -> HullProjection:
-        return found
+    def change(self, result: HullProjection) -> HullProjection:
+        return result
 
 
 class OffByAThousandth(Solver):
-    def change(self, found: HullProjection) -> HullProjection:
-        # as if it had stopped when its weights were good to three digits
-        weights = found.weights + 1e-3 * (found.support >= 0)
-        return dataclasses.replace(found, weights=weights / weights.sum(dim=1, keepdim=True))
+    def change(self, result: HullProjection) -> HullProjection:
+        # as if it had stopped when its weights were accurate to three digits
+        weights = result.weights + 1e-3 * (result.support >= 0)
+        return dataclasses.replace(result, weights=weights / weights.sum(dim=1, keepdim=True))
 
 
 class Liar(Solver):
-    def change(self, found: HullProjection) -> HullProjection:
-        nearest = torch.zeros_like(found.weights)
+    def change(self, result: HullProjection) -> HullProjection:
+        nearest = torch.zeros_like(result.weights)
         nearest[:, :1] = 1.0
         return dataclasses.replace(
-            found,
+            result,
             weights=nearest,
-            lower_bound=torch.full_like(found.lower_bound, 100.0),
-            status=torch.full_like(found.status, int(Status.CONVERGED)),
+            lower_bound=torch.full_like(result.lower_bound, 100.0),
+            status=torch.full_like(result.status, int(Status.CONVERGED)),
         )
 
 
 class NegativeWeights(Solver):
-    def change(self, found: HullProjection) -> HullProjection:
-        weights = found.weights.clone()
+    def change(self, result: HullProjection) -> HullProjection:
+        weights = result.weights.clone()
         weights[:, 0] = -1e-3
-        return dataclasses.replace(found, weights=weights)
+        return dataclasses.replace(result, weights=weights)
 
 
 class ChangesItsInput(Solver):
     def project(self, state: Any, queries: Tensor, **options: Any) -> HullProjection:
-        found = super().project(state, queries, **options)
+        result = super().project(state, queries, **options)
         queries -= queries.mean()
-        return found
+        return result
 
 
 class KeepsTheFirstPoints(Solver):
-    """Caches what it prepared by the number of points."""
+    """Caches prepared states by the number of points."""
 
     def __init__(self) -> None:
         self._kept: dict[int, Any] = {}
@@ -93,7 +93,7 @@ class KeepsTheFirstPoints(Solver):
 
 
 class KeepsTheFirstAnswer(Solver):
-    """Caches answers by the number of queries."""
+    """Caches results by the number of queries."""
 
     def __init__(self) -> None:
         self._kept: dict[int, HullProjection] = {}
@@ -113,13 +113,13 @@ class IgnoresExclude(Solver):
 
 class AnswersInReverse(Solver):
     def project(self, state: Any, queries: Tensor, **options: Any) -> HullProjection:
-        found = super().project(state, queries, **options)
-        return found.take(torch.arange(len(queries)).flip(0))
+        result = super().project(state, queries, **options)
+        return result.take(torch.arange(len(queries)).flip(0))
 
 
 class SinglePrecision(Solver):
-    def change(self, found: HullProjection) -> HullProjection:
-        return dataclasses.replace(found, weights=found.weights.float())
+    def change(self, result: HullProjection) -> HullProjection:
+        return dataclasses.replace(result, weights=result.weights.float())
 
 
 class SetsDefaultDtype(Solver):
@@ -150,8 +150,8 @@ _calls = count()
 
 
 class AnotherAnswerEachTime(Solver):
-    def change(self, found: HullProjection) -> HullProjection:
-        return dataclasses.replace(found, weights=found.weights * (1 - 1e-13 * next(_calls)))
+    def change(self, result: HullProjection) -> HullProjection:
+        return dataclasses.replace(result, weights=result.weights * (1 - 1e-13 * next(_calls)))
 
 
 class CannotDoWithoutRows(Solver):
@@ -180,30 +180,30 @@ def not_a_solver() -> Any:
 
 
 class Finder(Bad, BoundaryFinder):
-    """A right boundary finder, with places where a wrong one differs."""
+    """A correct boundary finder, with methods that faulty ones override."""
 
     def find(
         self, head: LinearHead, features: Tensor, *, targets: Tensor, **options: Any
     ) -> FlipPoints:
         return self.change(_FLIP.find(head, features, targets=targets, **options), features)
 
-    def change(self, found: FlipPoints, features: Tensor) -> FlipPoints:
-        return found
+    def change(self, result: FlipPoints, features: Tensor) -> FlipPoints:
+        return result
 
 
 class FlipsOffByAThousandth(Finder):
-    def change(self, found: FlipPoints, features: Tensor) -> FlipPoints:
-        return dataclasses.replace(found, points=found.points + 1e-3)
+    def change(self, result: FlipPoints, features: Tensor) -> FlipPoints:
+        return dataclasses.replace(result, points=result.points + 1e-3)
 
 
 class FlipLiar(Finder):
-    def change(self, found: FlipPoints, features: Tensor) -> FlipPoints:
+    def change(self, result: FlipPoints, features: Tensor) -> FlipPoints:
         return dataclasses.replace(
-            found,
-            points=features[:, None] + 5.0 * (found.points - features[:, None]),
-            distance=torch.full_like(found.distance, 1e-9),
-            lower_bound=torch.full_like(found.distance, 100.0),
-            status=torch.full_like(found.status, int(Status.CONVERGED)),
+            result,
+            points=features[:, None] + 5.0 * (result.points - features[:, None]),
+            distance=torch.full_like(result.distance, 1e-9),
+            lower_bound=torch.full_like(result.distance, 100.0),
+            status=torch.full_like(result.status, int(Status.CONVERGED)),
         )
 
 
@@ -211,9 +211,9 @@ class FlipsChangeTheirInput(Finder):
     def find(
         self, head: LinearHead, features: Tensor, *, targets: Tensor, **options: Any
     ) -> FlipPoints:
-        found = super().find(head, features, targets=targets, **options)
+        result = super().find(head, features, targets=targets, **options)
         head.bias.add_(1.0)
-        return found
+        return result
 
 
 class FlipsKeepTheFirst(Finder):
@@ -244,40 +244,40 @@ class OneTargetOnly(Finder):
 
 
 class NoProof(Finder):
-    def change(self, found: FlipPoints, features: Tensor) -> FlipPoints:
-        return dataclasses.replace(found, multipliers=torch.zeros_like(found.multipliers))
+    def change(self, result: FlipPoints, features: Tensor) -> FlipPoints:
+        return dataclasses.replace(result, multipliers=torch.zeros_like(result.multipliers))
 
 
 class Images(Bad, ImageBoundaryFinder):
-    """A right finder of images, with places where a wrong one differs."""
+    """A correct image finder, with methods that faulty ones override."""
 
     def find(self, view: ModelView, images: Tensor, **options: Any) -> FlipImages:
         return self.change(_IMAGES.find(view, images, **options), images)
 
-    def change(self, found: FlipImages, images: Tensor) -> FlipImages:
-        return found
+    def change(self, result: FlipImages, images: Tensor) -> FlipImages:
+        return result
 
 
 class StopsShort(Images):
-    def change(self, found: FlipImages, images: Tensor) -> FlipImages:
-        return dataclasses.replace(found, images=images + 0.99 * (found.images - images))
+    def change(self, result: FlipImages, images: Tensor) -> FlipImages:
+        return dataclasses.replace(result, images=images + 0.99 * (result.images - images))
 
 
 class GoesTooFar(Images):
-    def change(self, found: FlipImages, images: Tensor) -> FlipImages:
-        return dataclasses.replace(found, images=found.images.clamp(0.3, 0.7))
+    def change(self, result: FlipImages, images: Tensor) -> FlipImages:
+        return dataclasses.replace(result, images=result.images.clamp(0.3, 0.7))
 
 
 class LeavesTheBounds(Images):
-    def change(self, found: FlipImages, images: Tensor) -> FlipImages:
-        return dataclasses.replace(found, images=found.images - 1.0)
+    def change(self, result: FlipImages, images: Tensor) -> FlipImages:
+        return dataclasses.replace(result, images=result.images - 1.0)
 
 
 class PaintsOnItsInput(Images):
     def find(self, view: ModelView, images: Tensor, **options: Any) -> FlipImages:
-        found = super().find(view, images.clone(), **options)
+        result = super().find(view, images.clone(), **options)
         images.mul_(0.5)
-        return found
+        return result
 
 
 class LeavesImageGradients(Images):
@@ -298,16 +298,16 @@ class KeepsTheFirstImages(Images):
 
 
 class Extractor(Bad, FeatureExtractor):
-    """A right extractor, with places where a wrong one differs."""
+    """A correct extractor, with methods that faulty ones override."""
 
     def __init__(self) -> None:
-        self._own = _HEAD()
+        self._head_input = _HEAD()
 
     def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
-        return self._own.features(model, images, *additional)
+        return self._head_input.features(model, images, *additional)
 
     def head(self, model: nn.Module) -> LinearHead | None:
-        return self._own.head(model)
+        return self._head_input.head(model)
 
 
 class WrongLayer(Extractor):
@@ -317,31 +317,31 @@ class WrongLayer(Extractor):
         seen: list[Tensor] = []
         layer = [m for m in model.modules() if isinstance(m, nn.Linear)][-2]
         handle = layer.register_forward_hook(lambda module, args, output: seen.append(args[0]))
-        logits = self._own.features(model, images)[1]
+        logits = self._head_input.features(model, images)[1]
         handle.remove()
         return seen[0], logits
 
 
 class LeavesAHook(Extractor):
     def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
-        found = super().features(model, images)
+        result = super().features(model, images)
         model.register_forward_hook(lambda module, args, output: None)
-        return found
+        return result
 
 
 class LeavesAHookWhereItRaises(Extractor):
     def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
         handle = model.register_forward_hook(lambda module, args, output: None)
-        found = super().features(model, images)
+        result = super().features(model, images)
         handle.remove()
-        return found
+        return result
 
 
 class SetsTheMode(Extractor):
     def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
-        found = super().features(model, images)
+        result = super().features(model, images)
         model.train()
-        return found
+        return result
 
 
 class LeavesGradients(Extractor):
@@ -353,9 +353,9 @@ class LeavesGradients(Extractor):
 
 class SetsPrecision(Extractor):
     def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
-        found = super().features(model, images)
+        result = super().features(model, images)
         model.double()
-        return found
+        return result
 
 
 class CutsTheGraph(Extractor):

@@ -1,4 +1,4 @@
-"""A clean environment with distributions that were built as wheels and installed by pip."""
+"""Clean environment with distributions built as wheels and installed by pip."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ for tree in sys.argv[2:]:
 
 
 class Environment:
-    """A virtual environment without pip that sees this one's packages, and more besides.
+    """A virtual environment without pip that sees this one's packages and further ones.
 
     Parameters
     ----------
     root : Path
-        An empty folder; everything is written in it.
+        Empty folder in which everything is written.
     """
 
     def __init__(self, root: Path) -> None:
@@ -37,7 +37,7 @@ class Environment:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
         self.python = home / ("Scripts" if os.name == "nt" else "bin") / "python"
         [packages] = home.glob("lib/python*/site-packages")
-        # addsitedir, not a bare path: some packages here are found through .pth files of their own
+        # addsitedir, not a bare path: some packages here are found through their own .pth files
         lines = [f"import site; site.addsitedir({folder!r})" for folder in site.getsitepackages()]
         (packages / "parent.pth").write_text("\n".join(lines) + "\n")
         self.packages = packages
@@ -53,12 +53,15 @@ class Environment:
         subprocess.run([sys.executable, "-c", BUILD, str(wheels), *copies], check=True)
         built = sorted(wheels.glob("*.whl"))
         pip = ["-m", "pip", "--python", str(self.python), "install", "--quiet", "--no-deps"]
-        again = ["--no-index", "--force-reinstall"]  # the same version, edited, comes a second time
+        again = [
+            "--no-index",
+            "--force-reinstall",
+        ]  # the same version is installed again after an edit
         subprocess.run([sys.executable, *pip, *again, *map(str, built)], check=True)
         return [wheel.name for wheel in built]
 
     def run(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run the environment's Python; the tests' own fsboundary comes first on its path."""
+        """Run the environment's Python; the fsboundary under test comes first on its path."""
         variables = {k: v for k, v in os.environ.items() if k != "FSBOUNDARY_PLUGINS"}
         variables["PYTHONPATH"] = str(Path(fsboundary.__file__).parent.parent)
         variables["OMP_NUM_THREADS"] = "1"

@@ -1,4 +1,4 @@
-"""Plugins as third parties might write them, good and bad, each built into a distribution."""
+"""Plugins as third parties might write them, correct and faulty, each as a distribution."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Finder(fsb.BoundaryFinder):
         self.strength, self.label = strength, label
 
     def find(self, head, features, *, targets, tolerance, max_steps):
-        # of two classes only: step to the tie, with the multiplier that proves it the nearest
+        # for two classes only: step to the tie, with the multiplier that proves it nearest
         z = features.double()
         source = head.predict(z)
         weight, bias = head.weight.double(), head.bias.double()
@@ -83,7 +83,7 @@ def register_hull_solvers():
     return [
         fsb.Registration("good", Hull, "an example"),
         fsb.Registration("broken", broken, "its factory raises"),
-        fsb.Registration("impostor", dict, "its factory makes something else"),
+        fsb.Registration("impostor", dict, "its factory returns something else"),
         fsb.Registration("absent", fsb.plugins.lazy("fsb_test_absent:Solver"), "not there"),
     ]
 """
@@ -103,7 +103,7 @@ class Liar(Finder):
 
 @fsb.hookimpl
 def register_boundary_finders():
-    return [fsb.Registration("liar", Liar, "claims more than it has")]
+    return [fsb.Registration("liar", Liar, "makes false claims")]
 """
 
 HOOK_RAISES = """
@@ -175,7 +175,7 @@ SAMPLES = {
 
 
 def install(folder: Path, name: str, entry_points: str, source: str = "") -> None:
-    """Write what an installer leaves, for metadata that no build tool would write."""
+    """Write an installed distribution by hand, for metadata that no build tool would write."""
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
