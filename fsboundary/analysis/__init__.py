@@ -1,4 +1,4 @@
-"""Uses: what feature space and pixels say of the same images."""
+"""Analyses built on the other functions: the comparison of pixel space and feature space."""
 
 from fsboundary.analysis.table import Measure, TwoSpaces
 from fsboundary.analysis.two_spaces import two_spaces

@@ -1,4 +1,4 @@
-"""The table of two geometries."""
+"""Table of measures in pixel space and in feature space."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ class Measure:
     Attributes
     ----------
     name : str
-        A key, for programs.
+        Key of the measure, for programs.
     question : str
-        What was measured, in words.
+        Description of the measure.
     pixels, features : float
-        The answers; NaN where the question has none.
+        Values in the two spaces; NaN where there is none.
     agreement : float
-        How far both agree, in the terms of ``agreement_is``; NaN where that has no meaning.
+        Agreement of the two spaces, as described by ``agreement_is``; NaN where that has no
+        meaning.
     agreement_is : str
-        What ``agreement`` measures.
+        Description of ``agreement``.
     """
 
     name: str
@@ -37,13 +38,13 @@ class Measure:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoSpaces:
-    """The same images in pixels and in features.
+    """Measures of the same images in pixels and in features.
 
     Attributes
     ----------
     measures : tuple of Measure
     sizes : dict
-        How many images, pairs and so on each measure is of.
+        Numbers of images, pairs and so on from which the measures were computed.
     """
 
     measures: tuple[Measure, ...]
@@ -57,7 +58,7 @@ class TwoSpaces:
         raise KeyError(name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers and words; None for NaN, so that JSON can hold it."""
+        """Return plain numbers and strings; None for NaN, so that the result is valid JSON."""
 
         def plain(value: Any) -> Any:
             return None if isinstance(value, float) and math.isnan(value) else value
@@ -66,15 +67,15 @@ class TwoSpaces:
         return {"sizes": dict(self.sizes), "measures": lines}
 
     def to_markdown(self) -> str:
-        """Return the table for a page of documentation."""
+        """Return the table as Markdown."""
         lines = ["| | pixels | features | agreement |", "|---|---|---|---|"]
         for m in self.measures:
-            agreement = f"{_number(m.agreement)} ({m.agreement_is})" if m.agreement_is else ""
+            agreement = f"{_format(m.agreement)} ({m.agreement_is})" if m.agreement_is else ""
             lines.append(
-                f"| {m.question} | {_number(m.pixels)} | {_number(m.features)} | {agreement} |"
+                f"| {m.question} | {_format(m.pixels)} | {_format(m.features)} | {agreement} |"
             )
         return "\n".join(lines) + "\n"
 
 
-def _number(value: float) -> str:
+def _format(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3g}"

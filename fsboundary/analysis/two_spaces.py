@@ -1,12 +1,8 @@
-"""Measures of points in one space, the same for pixels and for features.
-
-The questions that pixels and features are asked, one function each.
-
-The same images in pixels and in features, and whether the geometry is the same.
+"""Comparison of pixel space and feature space on the same images.
 
 Yousefzadeh (arXiv 2202.04052) finds the decision boundaries and hulls in feature space
-significantly different from those in pixel space. Each line of the table here is one such question,
-answered in both spaces by the same method.
+significantly different from those in pixel space. Each line of the table here is one measure,
+computed in both spaces by the same method.
 """
 
 from __future__ import annotations
@@ -26,6 +22,7 @@ from fsboundary.analysis.table import Measure, TwoSpaces
 from fsboundary.banks import FeatureBank
 from fsboundary.boundaries import class_path, flip_points
 from fsboundary.core.errors import ArgumentError
+from fsboundary.core.results import FlipPoints
 from fsboundary.hulls import (
     extrapolation,
     hull_projection,
@@ -34,26 +31,32 @@ from fsboundary.hulls import (
 )
 from fsboundary.models.images import check_batch_size
 from fsboundary.pixels import flip_images
-from fsboundary.pixels.checks import check_bounds, check_labels, check_pixels, told_accuracy
+from fsboundary.pixels.checks import (
+    check_bounds,
+    check_count,
+    check_labels,
+    check_pixels,
+    measure_accuracy,
+)
 from fsboundary.pixels.model_calls import features_of
 from fsboundary.space import FeatureSpace, space_of
 
 _ROWS = 64
-"""Rows whose distances to every training point are in memory at a time."""
+"""Number of rows whose distances to every training point are in memory at a time."""
 
 _NARROW = 128
-"""Dimensions up to which the default solver is the faster one, and closes the nearer pairs."""
+"""Dimensions up to which the default solver is faster, and decides more of the near pairs."""
 
 _WIDE = 4096
-"""Most dimensions in which a table of width by width is made ..."""
+"""Maximum number of dimensions for the interior-point solver, whose table is their square."""
 
-_MOST = 2**27
-"""... and most numbers of all points, of which copies are made: 1 GiB each."""
+_MAX_ELEMENTS = 2**27
+"""Maximum number of elements of all points for that solver, which makes copies of 1 GiB each."""
 
 
 @final
 class Points:
-    """Training points with labels, and rows to be measured against them, in one space.
+    """Training points with labels, and rows to compare with them, in one space.
 
     Parameters
     ----------
@@ -65,39 +68,43 @@ class Points:
     def __init__(self, rows: Tensor, train: Tensor, labels: Tensor) -> None:
         self.rows, self.train = rows.double(), train.double()
         self.labels = labels
-        # hulls need the span of the points alone, and memory for its square
-        self._hull_rows, hull_train = _in_their_span(self.rows, self.train)
+        # hulls need only the span of the points, and memory for the square of its dimension
+        self._hull_rows, hull_train = _to_common_span(self.rows, self.train)
         self.bank = FeatureBank(hull_train, labels)
 
-    def usual(self, pairs: Tensor) -> float:
+    def usual_distance(self, pairs: Tensor) -> float:
         """Return the median distance between training points `pairs` (P,2): a unit of length."""
-        apart = self.train[pairs[:, 0]] - self.train[pairs[:, 1]]
-        return median(torch.linalg.vector_norm(apart, dim=1))
+        differences = self.train[pairs[:, 0]] - self.train[pairs[:, 1]]
+        return _median(torch.linalg.vector_norm(differences, dim=1))
 
-    def hull(self, reference: int, seed: int) -> tuple[Tensor, float]:
-        """Return hull distances over the mean leave-one-out distance (B,), and the share inside."""
-        found = hull_projection(self.bank, self._hull_rows)
-        own = leave_one_out_distances(self.bank, reference, seed=seed)
-        if not bool((torch.isfinite(own.distance) & (own.distance > 0)).any()):
-            return torch.full_like(found.distance, torch.nan), mean(found.membership == 1)
-        return extrapolation(found, own).ratio, mean(found.membership == 1)
+    def hull_distances(self, reference: int, seed: int) -> tuple[Tensor, float]:
+        """Return hull distances over the mean leave-one-out distance (B,), and the fraction inside.
 
-    def class_hulls(self) -> tuple[Tensor, Tensor]:
+        The distances are NaN if no leave-one-out distance is positive and finite.
+        """
+        projection = hull_projection(self.bank, self._hull_rows)
+        inside = _mean(projection.membership == 1)
+        left_out = leave_one_out_distances(self.bank, reference, seed=seed)
+        if not bool((torch.isfinite(left_out.distance) & (left_out.distance > 0)).any()):
+            return torch.full_like(projection.distance, torch.nan), inside
+        return extrapolation(projection, left_out).ratio, inside
+
+    def class_hull_distances(self) -> tuple[Tensor, Tensor]:
         """Return the distances between the hulls of all pairs of classes, and which are apart.
 
         Distances (P,) are 0 where hulls meet, NaN where none is certified. The second table (P,)
-        has 1 for hulls proved not to meet, 0 for hulls that meet, NaN where that stays open.
+        has 1 for hulls proved not to meet, 0 for hulls that meet, NaN where this is undecided.
         """
         pairs = torch.combinations(self.labels.unique().cpu())
         if len(pairs) == 0:
             return self.train.new_zeros(0), self.train.new_zeros(0)
         width, size = self.bank.num_features, self.bank.num_features * len(self.bank)
-        wide = _NARROW < width <= _WIDE and size <= _MOST
+        wide = _NARROW < width <= _WIDE and size <= _MAX_ELEMENTS
         solver = "interior_point" if wide else "active_set"
-        found = hull_separation(self.bank, pairs[:, 0], pairs[:, 1], solver=solver)
-        distance = torch.where(found.intersect == 1, 0.0, found.distance)
-        apart = (found.intersect == -1).double()
-        return distance, torch.where(found.intersect == 0, torch.nan, apart)
+        result = hull_separation(self.bank, pairs[:, 0], pairs[:, 1], solver=solver)
+        distance = torch.where(result.intersect == 1, 0.0, result.distance)
+        apart = (result.intersect == -1).double()
+        return distance, torch.where(result.intersect == 0, torch.nan, apart)
 
     def neighbours(self, count: int) -> Tensor:
         """Return the training rows nearest to each row, nearest first, (B,count)."""
@@ -109,20 +116,20 @@ class Points:
         return torch.cat(parts)
 
 
-def _in_their_span(rows: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both in an orthonormal basis of their span where it has fewer dimensions."""
-    whole = torch.cat([train, rows])
-    if whole.shape[1] > len(whole):
-        whole = whole @ torch.linalg.qr(whole.T).Q
-    return whole[len(train) :], whole[: len(train)]
+def _to_common_span(rows: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both in an orthonormal basis of their common span if it has fewer dimensions."""
+    points = torch.cat([train, rows])
+    if points.shape[1] > len(points):
+        points = points @ torch.linalg.qr(points.T).Q
+    return points[len(train) :], points[: len(train)]
 
 
-def mean(values: Tensor) -> float:
+def _mean(values: Tensor) -> float:
     """Return the mean of `values` that are not NaN; NaN if there are none."""
     return float(values.double().nanmean())
 
 
-def median(values: Tensor) -> float:
+def _median(values: Tensor) -> float:
     """Return the median of finite `values`; NaN if there are none."""
     finite = values[torch.isfinite(values)]
     return float(finite.double().quantile(0.5)) if len(finite) else math.nan
@@ -137,11 +144,11 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
     return float(spearmanr(x, y).statistic)
 
 
-def between(a: Tensor, b: Tensor) -> Tensor:
+def angles_between(a: Tensor, b: Tensor) -> Tensor:
     """Return the angles in degrees between the rows of `a` and of `b` (B,d), (B,)."""
     a = a.double() / torch.linalg.vector_norm(a.double(), dim=1, keepdim=True)
     b = b.double() / torch.linalg.vector_norm(b.double(), dim=1, keepdim=True)
-    # of the half angle, so that rounding near 0 and 180 degrees does no harm
+    # from the half angle, which is accurate near 0 and 180 degrees too
     half = torch.atan2(
         torch.linalg.vector_norm(a - b, dim=1), torch.linalg.vector_norm(a + b, dim=1)
     )
@@ -152,8 +159,8 @@ _RANKS = "rank correlation"
 
 
 @final
-class Both:
-    """The same rows in pixels and in features, with a unit of length in each.
+class PairedPoints:
+    """The same rows in pixels and in features, with a unit of length in each space.
 
     Parameters
     ----------
@@ -164,7 +171,7 @@ class Both:
 
     def __init__(self, pixels: Points, features: Points, pairs: Tensor) -> None:
         self.pixels, self.features = pixels, features
-        self.units = pixels.usual(pairs), features.usual(pairs)
+        self.units = pixels.usual_distance(pairs), features.usual_distance(pairs)
 
 
 def draw_pairs(total: int, count: int, generator: torch.Generator) -> Tensor:
@@ -174,123 +181,136 @@ def draw_pairs(total: int, count: int, generator: torch.Generator) -> Tensor:
     return torch.stack([first, (first + step) % total], dim=1)
 
 
-def hulls(both: Both, reference: int, seed: int) -> list[Measure]:
-    """Return whether rows lie in the hull of the training points, and how far from it."""
-    (p, inside_p), (f, inside_f) = (s.hull(reference, seed) for s in (both.pixels, both.features))
+def _hull_measures(both: PairedPoints, reference: int, seed: int) -> list[Measure]:
+    """Return the measures of rows relative to the hull of the training points."""
+    p, inside_p = both.pixels.hull_distances(reference, seed)
+    f, inside_f = both.features.hull_distances(reference, seed)
     return [
         Measure(
             name="inside",
-            question="share of images inside the hull of the training images",
+            question="fraction of images inside the hull of the training images",
             pixels=inside_p,
             features=inside_f,
         ),
         Measure(
             name="hull_distance",
-            question="distance to that hull over the mean leave-one-out distance, median",
-            pixels=median(p),
-            features=median(f),
+            question="median distance to that hull, relative to the mean leave-one-out distance",
+            pixels=_median(p),
+            features=_median(f),
             agreement=rank_correlation(p, f),
             agreement_is=_RANKS,
         ),
     ]
 
 
-def class_hulls(both: Both) -> list[Measure]:
-    """Return whether the hulls of two classes meet, and how far apart they are."""
-    (p, apart_p), (f, apart_f) = (s.class_hulls() for s in (both.pixels, both.features))
-    told = [int(torch.isfinite(apart).sum()) for apart in (apart_p, apart_f)]
-    left = "" if min(told) == len(p) else f" (of {len(p)}, {told[0]} and {told[1]} are decided)"
+def class_hull_measures(both: PairedPoints) -> list[Measure]:
+    """Return the measures of the hulls of two classes: whether they meet, and their distance."""
+    p, apart_p = both.pixels.class_hull_distances()
+    f, apart_f = both.features.class_hull_distances()
+    decided = [int(torch.isfinite(apart).sum()) for apart in (apart_p, apart_f)]
+    note = f" (of {len(p)}, {decided[0]} and {decided[1]} are decided)"
+    note = "" if min(decided) == len(p) else note
     return [
         Measure(
             name="classes_apart",
-            question=f"share of pairs of classes whose hulls do not meet{left}",
-            pixels=mean(apart_p),
-            features=mean(apart_f),
+            question=f"fraction of pairs of classes whose hulls do not meet{note}",
+            pixels=_mean(apart_p),
+            features=_mean(apart_f),
         ),
         Measure(
             name="class_hull_distance",
-            question="distance between the hulls of two classes, usual distances, median",
-            pixels=median(p / both.units[0]),
-            features=median(f / both.units[1]),
+            question="median distance between the hulls of two classes, in usual distances",
+            pixels=_median(p / both.units[0]),
+            features=_median(f / both.units[1]),
             agreement=rank_correlation(p, f),
             agreement_is=_RANKS,
         ),
     ]
 
 
-def near(both: Both, labels: Tensor, count: int) -> list[Measure]:
-    """Return whose class the nearest training points are of, and how many are the same."""
+def _neighbour_measures(both: PairedPoints, labels: Tensor, count: int) -> list[Measure]:
+    """Return the measure of the classes of the nearest training points."""
     p, f = (s.neighbours(count) for s in (both.pixels, both.features))
-    own = both.pixels.labels
+    train_labels = both.pixels.labels
     common = (p[:, :, None] == f[:, None, :]).any(dim=2)
     return [
         Measure(
             name="neighbours",
-            question=f"share of the {p.shape[1]} nearest training images of the image's own class",
-            pixels=mean(own[p] == labels[:, None]),
-            features=mean(own[f] == labels[:, None]),
-            agreement=mean(common),
-            agreement_is="share of neighbours in common",
+            question=f"fraction of the {p.shape[1]} nearest training images with the image's class",
+            pixels=_mean(train_labels[p] == labels[:, None]),
+            features=_mean(train_labels[f] == labels[:, None]),
+            agreement=_mean(common),
+            agreement_is="fraction of neighbours in common",
         )
     ]
 
 
-def boundaries(
+def _boundary_measures(
     space: FeatureSpace,
-    both: Both,
+    both: PairedPoints,
     images: Tensor,
     bounds: tuple[float, float],
     pairs: Tensor,
 ) -> list[Measure]:
-    """Return how far the nearest boundary is and in which direction."""
+    """Return the measures of the nearest boundary: its distance, its class and its direction."""
     z = both.features.rows[: len(images)]
     flips = flip_images(space, images, bounds=bounds)
     corners = flip_points(space.head, z)
     p = (flips.images - images).flatten(1).double()
     f = corners.points[:, 0] - z
-    moved = features_of(space, flips.images.nan_to_num(), 256) - z
+    displacement = features_of(space, flips.images.nan_to_num(), 256) - z
     found = torch.isfinite(flips.distance)
-    moved = torch.where(found[:, None], moved, torch.nan)
-    # of the same source and target, so that in a linear classifier all directions were one
-    pairs = pairs % len(images)
-    one, other = pairs[:, 0], pairs[:, 1]
-    kind = corners.source * space.head.num_classes + corners.target[:, 0]
-    same = (kind[one] == kind[other]) & (one != other)
-    one, other = one[same], other[same]
-    turned_p, turned_f = between(p[one], p[other]), between(f[one], f[other])
+    displacement = torch.where(found[:, None], displacement, torch.nan)
+    one, other = _same_boundary(corners, space.head.num_classes, pairs % len(images))
     return [
         Measure(
             name="boundary_distance",
-            question="distance to the nearest boundary, usual distances, median",
-            pixels=median(flips.distance / both.units[0]),
-            features=median(corners.distance[:, 0] / both.units[1]),
+            question="median distance to the nearest boundary, in usual distances",
+            pixels=_median(flips.distance / both.units[0]),
+            features=_median(corners.distance[:, 0] / both.units[1]),
             agreement=rank_correlation(flips.distance, corners.distance[:, 0]),
             agreement_is=_RANKS,
         ),
         Measure(
             name="same_target",
-            question="the other class on the nearest boundary",
+            question="other class at the nearest boundary",
             pixels=math.nan,
             features=math.nan,
-            agreement=mean(corners.target[found, 0] == flips.target[found]),
-            agreement_is="share of images where it is the same",
+            agreement=_mean(corners.target[found, 0] == flips.target[found]),
+            agreement_is="fraction of images where it is the same",
         ),
         Measure(
             name="direction",
-            question="angle between the directions to the boundary of two images of one pair of "
-            "classes, degrees, median",
-            pixels=median(turned_p),
-            features=median(turned_f),
-            agreement=median(between(moved, f)),
-            agreement_is="angle in features between the move to the flip image and the flip point",
+            question="median angle between the directions of two images to the boundary of the "
+            "same pair of classes, degrees",
+            pixels=_median(angles_between(p[one], p[other])),
+            features=_median(angles_between(f[one], f[other])),
+            agreement=_median(angles_between(displacement, f)),
+            agreement_is="angle in features between the directions to flip image and flip point",
         ),
     ]
 
 
-def segments(
-    space: FeatureSpace, both: Both, images: Tensor, pairs: Tensor, points: int, batch_size: int
+def _same_boundary(flips: FlipPoints, num_classes: int, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows (Q,), (Q,) of those `pairs` (P,2) with equal source and equal target.
+
+    In a linear classifier, all their directions to the boundary would be the same.
+    """
+    one, other = pairs[:, 0], pairs[:, 1]
+    kind = flips.source * num_classes + flips.target[:, 0]
+    same = (kind[one] == kind[other]) & (one != other)
+    return one[same], other[same]
+
+
+def _segment_measures(
+    space: FeatureSpace,
+    both: PairedPoints,
+    images: Tensor,
+    pairs: Tensor,
+    points: int,
+    batch_size: int,
 ) -> list[Measure]:
-    """Return which classes are met on the way from one image to another of another class."""
+    """Return the measures of the classes met between two images of different predicted class."""
     z = both.features.rows
     predicted = space.head.predict(z)
     pairs = pairs[predicted[pairs[:, 0]] != predicted[pairs[:, 1]]]
@@ -298,26 +318,28 @@ def segments(
     paths = class_path(space.head, z[start], z[end])
     exact = [[k for k in row if k >= 0] for row in paths.classes.tolist()]
     times = torch.linspace(0, 1, points, dtype=images.dtype)
-    asked = []
+    sampled = []
     for one, other in zip(images[start], images[end], strict=True):
         frames = torch.lerp(one[None], other[None], times.reshape(-1, 1, 1, 1))
         classes = space.head.predict(features_of(space, frames, batch_size))
-        asked.append(classes.unique_consecutive().tolist())
-    met = [torch.tensor([len(way) for way in ways]) for ways in (asked, exact)]
+        sampled.append(classes.unique_consecutive().tolist())
+    counts = [torch.tensor([len(path) for path in paths]) for paths in (sampled, exact)]
+    third = [torch.tensor([len(set(path)) > 2 for path in paths]) for paths in (sampled, exact)]
     return [
         Measure(
             name="classes_met",
-            question="classes met on the segment between two images of different class, mean",
-            pixels=mean(met[0]),
-            features=mean(met[1]),
-            agreement=mean(torch.tensor([a == b for a, b in zip(asked, exact, strict=True)])),
-            agreement_is="share of segments with the same classes in the same order",
+            question="mean number of classes met on the segment between two images of different "
+            "classes",
+            pixels=_mean(counts[0]),
+            features=_mean(counts[1]),
+            agreement=_mean(torch.tensor([a == b for a, b in zip(sampled, exact, strict=True)])),
+            agreement_is="fraction of segments with the same classes in the same order",
         ),
         Measure(
             name="third_class",
-            question="share of such segments that meet a third class",
-            pixels=mean(torch.tensor([len(set(way)) > 2 for way in asked])),
-            features=mean(torch.tensor([len(set(way)) > 2 for way in exact])),
+            question="fraction of such segments that meet a third class",
+            pixels=_mean(third[0]),
+            features=_mean(third[1]),
         ),
     ]
 
@@ -339,40 +361,42 @@ def two_spaces(
     batch_size: int = 256,
     show_progress: bool = False,
 ) -> TwoSpaces:
-    """Return what pixels and features say of the same images, question by question.
+    """Return measures of the same images in pixels and in features.
 
     Parameters
     ----------
     space : FeatureSpace or nn.Module
     images, labels : Tensor (B, C, H, W), Tensor (B,)
-        Images that are measured; a UserWarning tells where the model's accuracy is near chance.
+        Images that are measured, and their true classes; a UserWarning reports an accuracy near
+        chance.
     train_images, train_labels : Tensor (N, C, H, W), Tensor (N,)
-        All of them span the hulls.
+        Training images; all of them span the hulls.
     sample : int
-        Images drawn from `images` for hulls and neighbours, and training images for the
-        leave-one-out distances.
+        Number of images drawn from `images` for hulls and neighbours, and of training images for
+        the leave-one-out distances.
     flips : int
-        Images of the sample whose nearest boundary is looked for in pixels.
+        Number of images of the sample whose nearest boundary is searched in pixels.
     pairs : int
-        Pairs of images of the sample for angles and segments, and of training images for the
-        usual distance.
+        Number of pairs of images of the sample for angles and segments, and of training images for
+        the usual distance.
     neighbours : int
-        Nearest training images.
+        Number of nearest training images.
     points : int
-        Images on a segment in pixels whose class is asked; in features the classes are computed.
+        Number of images on a segment in pixels whose class is computed; in features the classes on
+        a segment are exact.
     bounds : (float, float)
-        Least and largest pixel value.
+        Smallest and largest pixel value.
     seed : int
-        Of every draw.
+        Seed of every draw.
     batch_size : int
-        Images at once.
+        Number of images per batch.
     show_progress : bool
-        Show a bar of the stages.
+        Whether to show a progress bar of the stages.
 
     Returns
     -------
     TwoSpaces
-        Distances are told in usual distances: the median between two training images.
+        Distances are in units of the usual distance: the median between two training images.
 
     Raises
     ------
@@ -384,37 +408,31 @@ def two_spaces(
     model, limits = space_of(space), check_bounds(bounds)
     x, train = check_pixels(images, limits), check_pixels(train_images, limits, "train_images")
     check_batch_size(batch_size)
-    for name, part in (("images", x), ("train_images", train)):
-        if len(part) < 3:
-            raise ArgumentError(name, f"{len(part)} images", "at least 3", "pass more")
-        if not bool(torch.isfinite(part).all()):
-            fix = "leave such images out: a hull and a mean are of all rows"
-            raise ArgumentError(name, "NaN or infinite pixels", "finite pixels", fix)
+    _check_images(x, train)
     check_labels(train_labels, len(train), "train_labels")
     check_labels(labels, len(x))
     sizes = {"sample": sample, "flips": flips, "pairs": pairs, "neighbours": neighbours}
     for name, size in (sizes | {"points": points}).items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 2:
-            raise ArgumentError(name, repr(size), "a whole number, at least 2", "leave it out")
+        check_count(name, size, 2)
     predicted = model.extract(x, batch_size=batch_size).predicted
-    told_accuracy(predicted, labels, model.head.num_classes)
+    measure_accuracy(predicted, labels, model.head.num_classes)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(x), generator=generator)[:sample]
-    x, own = x[drawn], labels[drawn]
-    batch = model.extract(x, batch_size=batch_size)
-    learned = model.extract(train, batch_size=batch_size, show_progress=show_progress).features
-    both = Both(
+    x, sample_labels = x[drawn], labels[drawn]
+    z = model.extract(x, batch_size=batch_size).features
+    train_z = model.extract(train, batch_size=batch_size, show_progress=show_progress).features
+    both = PairedPoints(
         Points(x.flatten(1), train.flatten(1), train_labels),
-        Points(batch.features, learned, train_labels),
+        Points(z, train_z, train_labels),
         draw_pairs(len(train), pairs, generator),
     )
-    chosen = draw_pairs(len(x), pairs, generator)
+    image_pairs = draw_pairs(len(x), pairs, generator)
     stages: tuple[Callable[[], list[Measure]], ...] = (
-        lambda: hulls(both, sample, seed),
-        lambda: class_hulls(both),
-        lambda: near(both, own, neighbours),
-        lambda: boundaries(model, both, x[:flips], limits, chosen),
-        lambda: segments(model, both, x, chosen, points, batch_size),
+        lambda: _hull_measures(both, sample, seed),
+        lambda: class_hull_measures(both),
+        lambda: _neighbour_measures(both, sample_labels, neighbours),
+        lambda: _boundary_measures(model, both, x[:flips], limits, image_pairs),
+        lambda: _segment_measures(model, both, x, image_pairs, points, batch_size),
     )
     measures: list[Measure] = []
     for stage in tqdm(stages, unit="stage", disable=not show_progress):
@@ -423,7 +441,17 @@ def two_spaces(
         "images": len(x),
         "training images": len(train),
         "flip images": min(flips, len(x)),
-        "pairs": len(chosen),
+        "pairs": len(image_pairs),
         "neighbours": min(neighbours, len(train)),
     }
     return TwoSpaces(measures=tuple(measures), sizes=counts)
+
+
+def _check_images(images: Tensor, train_images: Tensor) -> None:
+    """Raise ArgumentError unless there are enough images, all finite."""
+    for name, part in (("images", images), ("train_images", train_images)):
+        if len(part) < 3:
+            raise ArgumentError(name, f"{len(part)} images", "at least 3", "pass more")
+        if not bool(torch.isfinite(part).all()):
+            fix = "drop such images: hulls and means use all rows"
+            raise ArgumentError(name, "NaN or infinite pixels", "finite pixels", fix)

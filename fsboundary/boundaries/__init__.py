@@ -1,4 +1,4 @@
-"""Where the decision boundaries are: the closest boundary points of features, ties and paths."""
+"""Decision boundaries in feature space: closest boundary points, ties and paths."""
 
 from fsboundary.boundaries.class_path import class_path
 from fsboundary.boundaries.flip_points import flip_points

@@ -1,8 +1,7 @@
-"""Which classes are asked for, and how the answers go back among all rows.
+"""Flip points: the closest boundary points of a batch of features.
 
-Boundary points of heads that are any differentiable function: on the boundary, not closest.
-
-Flip points: the closest boundary points of a batch of features.
+For a head that is any differentiable function, the points are certified to lie on the boundary,
+but not to be the closest.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead, NonlinearHead
 from fsboundary.core.results import FlipPoints
+from fsboundary.core.rows import scatter_rows, write_rows
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.nearest import nearest_classes
@@ -28,10 +28,10 @@ from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 from fsboundary.plugins.registry.info import NONLINEAR_HEAD
 
 
-def check_targets(
+def _check_targets(
     num_classes: int, targets: object, rows: int
 ) -> Literal["nearest", "all"] | Tensor:
-    """Return "nearest", "all" or the targets as (B,T)."""
+    """Return "nearest", "all" or the targets as (B,T), or raise ArgumentError."""
     if isinstance(targets, str) and targets == "nearest":
         return "nearest"
     if isinstance(targets, str) and targets == "all":
@@ -62,32 +62,39 @@ def check_targets(
     return targets.long() if targets.ndim == 2 else targets.long()[:, None]
 
 
-def all_targets(source: Tensor, num_classes: int) -> Tensor:
-    """Return every class but the source, ascending, (B, K-1)."""
+def _all_targets(source: Tensor, num_classes: int) -> Tensor:
+    """Return all classes except the source, ascending, (B, K-1)."""
     base = torch.arange(num_classes - 1, device=source.device)
     return base + (base >= source[:, None]).long()
 
 
-def among_all(
+def _substitute_source(target: Tensor, source: Tensor, num_classes: int) -> Tensor:
+    """Return `target` (B,T) with another class wherever it is the source (B,).
+
+    Finders are given the substitute; :func:`_scatter_flips` blanks such entries afterwards.
+    """
+    return torch.where(target == source[:, None], (target + 1) % num_classes, target)
+
+
+def _scatter_flips(
     graded: FlipPoints,
     z: Tensor,
     source: Tensor,
     target: Tensor,
     status: Tensor,
-    fine: Tensor,
+    usable: Tensor,
 ) -> FlipPoints:
-    """Put the graded rows `fine` among the rows that were set aside."""
-    own = target == source[:, None]
+    """Return the graded flip points of the rows `usable` among all rows.
+
+    The other rows are NaN with their `status`, and so are entries whose target is the source.
+    """
     fields = unsolved_flips(z, source, target)
-    slots = graded.active.shape[2]
-    fields["active"] = fields["active"].repeat(1, 1, slots)
-    fields["multipliers"] = fields["multipliers"].repeat(1, 1, slots)
-    for name in fields:
-        if name not in ("source", "target"):
-            fields[name][fine] = getattr(graded, name)
+    names = fields.keys() - {"source", "target"}
+    solved = {name: getattr(graded, name) for name in names}
+    write_rows(fields, usable, solved, padding={"active": -1, "multipliers": 0})
     codes = status[:, None].expand_as(target)
     fields["status"] = torch.where(codes == Status.CONVERGED, fields["status"], codes)
-    blank = own & (codes == Status.CONVERGED)
+    blank = (target == source[:, None]) & (codes == Status.CONVERGED)
     fields["status"][blank] = int(Status.TARGET_IS_SOURCE)
     for name in ("points", "distance", "gap", "violation"):
         fields[name][blank] = torch.nan
@@ -97,14 +104,15 @@ def among_all(
     return FlipPoints(**fields)
 
 
-_CHOICES = 9
-"""For the nearest class, the finder is asked for so many: those nearest by linearisation."""
+_MAX_CANDIDATES = 9
+"""Number of classes, the nearest by linearisation, that a finder gets for the nearest class."""
 
-_REPEATS = 1e-3
-"""Share of the range of the logits by which rows may differ from the same rows in another order."""
+_REPEAT_TOLERANCE = 1e-3
+"""Fraction of the range of the logits by which rows may differ from the same rows in another
+order."""
 
 
-def find_on_nonlinear(
+def _nonlinear_flip_points(
     head: object,
     features: Tensor,
     targets: Literal["nearest", "all"] | Tensor,
@@ -114,56 +122,54 @@ def find_on_nonlinear(
     tolerance: float | None,
     max_steps: int,
 ) -> FlipPoints:
-    """Do what :func:`fsboundary.flip_points` says for a `head` that is a callable."""
-    view = nonlinear_head(head, features, domain)
+    """Return the flip points of a `head` that is a callable: see :func:`fsboundary.flip_points`."""
+    view = _check_nonlinear_head(head, features, domain)
     z = features.detach().to(torch.float64)
-    rtol = default_tolerance(view.dtype) if tolerance is None else tolerance
-    chosen = check_targets(view.num_classes, targets, len(z))
+    rtol = _default_tolerance(view.dtype) if tolerance is None else tolerance
+    chosen = _check_targets(view.num_classes, targets, len(z))
     plugin = create("boundary_finder", finder, capability=NONLINEAR_HEAD)
     status, source = rows_and_sources(view, z)
-    fine = (status == Status.CONVERGED).nonzero()[:, 0]
+    usable = (status == Status.CONVERGED).nonzero()[:, 0]
     with torch.no_grad():
-        defined = torch.isfinite(view.logits(z[fine])).all(dim=1)
-    status[fine[~defined]] = int(Status.NOT_FINITE)
-    source[fine[~defined]] = -1
-    fine = fine[defined]
-    rows = z[fine]
-    source[fine] = view.predict(rows)
+        defined = torch.isfinite(view.logits(z[usable])).all(dim=1)
+    status[usable[~defined]] = int(Status.NOT_FINITE)
+    source[usable[~defined]] = -1
+    usable = usable[defined]
+    rows = z[usable]
+    source[usable] = view.predict(rows)
     nearest = isinstance(chosen, str) and chosen == "nearest"
     if isinstance(chosen, Tensor):
         target = chosen.to(z.device)
-        asked = target[fine]
+        wanted = target[usable]
     elif nearest:
         target = torch.full((len(z), 1), -1, dtype=torch.int64, device=z.device)
-        asked = _candidates(view, rows, source[fine])
+        wanted = _candidates(view, rows, source[usable])
     else:
-        target = all_targets(source, view.num_classes)
-        asked = target[fine]
-    # as for linear heads: a row's own class is solved for another one and blanked afterwards
-    own = asked == source[fine, None]
-    asked = torch.where(own, (asked + 1) % view.num_classes, asked)
+        target = _all_targets(source, view.num_classes)
+        wanted = target[usable]
+    wanted = _substitute_source(wanted, source[usable], view.num_classes)
     graded = find_and_grade_nonlinear(
-        plugin, view, rows, source[fine], asked, tolerance=rtol, max_steps=max_steps
+        plugin, view, rows, source[usable], wanted, tolerance=rtol, max_steps=max_steps
     )
     if nearest:
-        graded = _nearest(graded)
-        target[fine] = graded.target
-    return among_all(graded, z, source, target, status, fine)
+        graded = _select_nearest(graded)
+        target[usable] = graded.target
+    return _scatter_flips(graded, z, source, target, status, usable)
 
 
-def default_tolerance(dtype: torch.dtype) -> float:
-    """Return the share of the range of the logits within which logits in `dtype` tie."""
+def _default_tolerance(dtype: torch.dtype) -> float:
+    """Return the fraction of the range of the logits within which logits in `dtype` tie."""
     return max(FLIP_RTOL, 100 * torch.finfo(dtype).eps)
 
 
-def nonlinear_head(head: object, features: Tensor, domain: Domain) -> NonlinearHead:
-    """Return `head` as the finders see it, or raise ArgumentError if it is no head."""
+def _check_nonlinear_head(head: object, features: Tensor, domain: Domain) -> NonlinearHead:
+    """Return `head` in the form that finders take, or raise ArgumentError if it is no head."""
     if not callable(head):
         raise ArgumentError(
             "head",
             type(head).__name__,
             "a LinearHead, or a callable from features to logits",
-            "pass space.head, or the layers after the one that gave the features",
+            "pass space.head, or the layers after the one that computed the features",
         )
     if not isinstance(features, Tensor) or not features.is_floating_point() or features.ndim != 2:
         got = (
@@ -180,39 +186,39 @@ def nonlinear_head(head: object, features: Tensor, domain: Domain) -> NonlinearH
     domain.require_width(features.shape[1])
     dtype = _dtype_of(head, features)
     if torch.finfo(dtype).bits < 32:
-        fix = "call head.float(): half precision cannot tell on which side of a boundary a point is"
+        fix = "call head.float(): half precision cannot decide on which side a point lies"
         raise ArgumentError("head", f"it computes in {dtype}", "float32 or float64", fix)
     z = features.detach().to(torch.float64)
     sample = z[torch.isfinite(z).all(dim=1)][:8]
     if len(sample) == 0:
         sample = domain.clip(torch.zeros_like(z[:1] if len(z) else z.new_zeros(1, z.shape[1])))
-    logits = _called(head, sample.to(dtype))
+    logits = _call_head(head, sample.to(dtype))
     view = NonlinearHead(head, z.shape[1], logits.shape[1], dtype, domain)
-    again = _called(head, sample.flip(0).to(dtype)).flip(0)
-    allowed = _REPEATS * (logits.amax(dim=1) - logits.amin(dim=1))[:, None]
+    again = _call_head(head, sample.flip(0).to(dtype)).flip(0)
+    allowed = _REPEAT_TOLERANCE * (logits.amax(dim=1) - logits.amin(dim=1))[:, None]
     if bool(((again - logits).abs() > allowed).any()):
         raise ArgumentError(
             "head",
-            "a callable that gives the same row other logits beside other rows",
+            "a callable whose logits of a row depend on the other rows",
             "a function of each row",
-            "call head.eval(): dropout and batch normalisation are not",
+            "call head.eval(): dropout and batch normalisation in training mode are not one",
         )
     varies = bool((logits != logits[:1]).any())
     if varies and not logits.requires_grad:
-        fix = "take out torch.no_grad() and .detach()"
+        fix = "remove torch.no_grad() and .detach()"
         raise ArgumentError("head", "logits without a graph", "a differentiable callable", fix)
     return view
 
 
 def _dtype_of(head: object, features: Tensor) -> torch.dtype:
-    """Return the dtype of a module's first weight, else that of the features."""
+    """Return the dtype of a module's first floating-point weight, or else of the features."""
     weights = [*head.parameters(), *head.buffers()] if isinstance(head, nn.Module) else []
     return next((w.dtype for w in weights if w.is_floating_point()), features.dtype)
 
 
-def _called(head: object, z: Tensor) -> Tensor:
-    """Return the logits (B,K) of `z` (B,d), checked."""
-    assert callable(head)  # refused before
+def _call_head(head: object, z: Tensor) -> Tensor:
+    """Return the logits (B,K) of `z` (B,d), or raise ArgumentError if they are none."""
+    assert callable(head)  # checked by the caller
     wanted, fix = f"logits ({len(z)}, K), K >= 2", "pass the layers after those of the features"
     try:
         with torch.enable_grad():
@@ -222,7 +228,7 @@ def _called(head: object, z: Tensor) -> Tensor:
         raise ArgumentError("head", got, wanted, fix) from error
     if not isinstance(logits, Tensor):
         got = f"a callable that returns {type(logits).__name__}"
-        raise ArgumentError("head", got, wanted, "return the tensor of logits alone")
+        raise ArgumentError("head", got, wanted, "return the tensor of logits only")
     shape = tuple(logits.shape)
     if len(shape) != 2 or shape[0] != len(z) or shape[1] < 2 or not logits.is_floating_point():
         got = f"a callable that returns {logits.dtype} of shape {shape}"
@@ -231,23 +237,24 @@ def _called(head: object, z: Tensor) -> Tensor:
 
 
 def _candidates(head: NonlinearHead, z: Tensor, source: Tensor) -> Tensor:
-    """Return the classes (B,C) that the nearest is sought among."""
-    others = all_targets(source, head.num_classes)
-    if others.shape[1] <= _CHOICES:
+    """Return the classes (B,C) that may have the nearest boundary."""
+    others = _all_targets(source, head.num_classes)
+    if others.shape[1] <= _MAX_CANDIDATES:
         return others
-    own = source[:, None]
+    source = source[:, None]
     with torch.no_grad():
         logits = head.logits(z)
-    # gradients of the likeliest alone: a thousand classes would cost a thousand passes
-    near = logits.scatter(1, own, -torch.inf).topk(min(4 * _CHOICES, others.shape[1])).indices
-    logits, gradients = head.gradients(z, torch.cat([own, near], dim=1))
-    gaps = logits.gather(1, own) - logits.gather(1, near)
+    # gradients of the largest logits only: a thousand classes would cost a thousand passes
+    count = min(4 * _MAX_CANDIDATES, others.shape[1])
+    top = logits.scatter(1, source, -torch.inf).topk(count).indices
+    logits, gradients = head.gradients(z, torch.cat([source, top], dim=1))
+    gaps = logits.gather(1, source) - logits.gather(1, top)
     slopes = torch.linalg.vector_norm(gradients[:, :1] - gradients[:, 1:], dim=2)
     ratio = torch.nan_to_num(gaps / slopes, nan=torch.inf, posinf=torch.inf)
-    return near.gather(1, ratio.topk(_CHOICES, largest=False).indices)
+    return top.gather(1, ratio.topk(_MAX_CANDIDATES, largest=False).indices)
 
 
-def _nearest(graded: FlipPoints) -> FlipPoints:
+def _select_nearest(graded: FlipPoints) -> FlipPoints:
     """Return the nearest of the targets of each row, T = 1."""
     best = torch.nan_to_num(graded.distance, nan=torch.inf).argmin(dim=1)
     row = torch.arange(len(best), device=best.device)
@@ -259,7 +266,7 @@ def _nearest(graded: FlipPoints) -> FlipPoints:
 
 
 MAX_STEPS = 200
-"""Default limit of steps a problem; real heads need fewer than twenty."""
+"""Default limit of steps per problem; real heads need fewer than twenty."""
 
 
 def flip_points(
@@ -278,39 +285,39 @@ def flip_points(
     source i and target j is the closest point of the domain where logits i and j tie and no
     other logit is above (design.md, section 1).
 
-    A `head` that is not linear, such as the layers after an earlier one, needs a finder with the
-    capability "nonlinear_head", such as "linearised". Its points are certified to lie on the
-    boundary, and not to be the closest: the status is ON_BOUNDARY, the lower bound 0.
+    A `head` that is not linear, such as all layers after an intermediate one, needs a finder with
+    the capability "nonlinear_head", such as "linearised". Its points are certified to lie on the
+    boundary, but not to be the closest: the status is ON_BOUNDARY, the lower bound 0.
 
     Parameters
     ----------
     head : LinearHead or callable
-        For example ``space.head``. A callable takes features (B,d) to logits (B,K),
-        differentiably and each row by itself; it is asked in the dtype of its weights, or of
-        `features` where it is no module.
+        For example ``space.head``. A callable maps features (B,d) to logits (B,K), differentiably
+        and each row independently of the others; it is called in the dtype of its weights, or in
+        that of `features` if it is no module.
     features : Tensor (B, d)
         Any float dtype; computed in float64.
     targets : "nearest", "all" or integer Tensor (B,) or (B, T)
         "nearest": T = 1, the class whose boundary is nearest in the domain; the certificate
-        then also covers the choice of the class. "all": T = K - 1, ascending, without the
-        source. A tensor (B,) gives T = 1.
+        then also covers the choice of the class. "all": T = K - 1, all classes except the source,
+        ascending. A tensor (B,) gives T = 1.
     finder : str or BoundaryFinder
         Name of a plugin ("dual_newton", "closed_form", "cvxpy", ...) or an instance.
     tolerance : float, optional
         Relative tolerance of gap and violation, default 1e-8; 1e-9 of the scale is always
-        allowed. Of a callable: by which share of the range of the logits source and target may
-        be below the largest, default 1e-8, and 1.2e-5 where it computes in float32.
+        allowed. For a callable: the fraction of the range of the logits by which source and target
+        may be below the largest, default 1e-8, and 1.2e-5 if it computes in float32.
     max_steps : int, optional
-        Default 200.
+        Limit of steps per problem, default 200.
     domain : Domain, optional
-        Of the features of a callable, default unbounded. A LinearHead carries its own.
+        Domain of the features of a callable, default unbounded. A LinearHead carries its own.
 
     Returns
     -------
     FlipPoints
         Distances in feature units. Per entry: INFEASIBLE with distance +inf where no such point
         exists; NaN with OUTSIDE_DOMAIN, NOT_FINITE, TARGET_IS_SOURCE, MAX_STEPS or INACCURATE
-        where there is no certified answer. Of a callable: ON_BOUNDARY where a point was found;
+        where there is no certified answer. For a callable: ON_BOUNDARY where a point was found;
         ``gap`` is the distance, ``violation`` the distance to the tie by linearisation.
 
     Raises
@@ -318,11 +325,11 @@ def flip_points(
     ArgumentError
         Wrong types, shapes or class numbers, before any work.
     PluginError
-        The finder raised or answered in the wrong shape.
+        The finder raised, or returned tensors of the wrong shape.
     """
     rtol, limit = check_limits(tolerance, max_steps, (FLIP_RTOL, MAX_STEPS))
     if not isinstance(head, LinearHead):
-        return find_on_nonlinear(
+        return _nonlinear_flip_points(
             head,
             features,
             targets,
@@ -335,36 +342,31 @@ def flip_points(
         fix = "leave it out, or pass LinearHead(weight, bias, domain)"
         raise ArgumentError("domain", repr(domain), "None with a LinearHead", fix)
     z = check_features(head.num_features, features)
-    chosen = check_targets(head.num_classes, targets, len(z))
+    chosen = _check_targets(head.num_classes, targets, len(z))
     plugin = create("boundary_finder", finder)
     head = head.to(z.device)
     status, source = rows_and_sources(head, z)
-    fine = (status == Status.CONVERGED).nonzero()[:, 0]
-    rows = z[fine]
-    # last, for a finder sees these rows alone and a logit's last bit may depend on the batch
-    source[fine] = head.predict(rows)
+    usable = (status == Status.CONVERGED).nonzero()[:, 0]
+    rows = z[usable]
+    # again, because a finder gets only these rows and a logit's last bit may depend on the batch
+    source[usable] = head.predict(rows)
     ceiling = None
     if isinstance(chosen, Tensor):
         target = chosen.to(z.device)
     elif chosen == "all":
-        target = all_targets(source, head.num_classes)
+        target = _all_targets(source, head.num_classes)
     else:
-        nearest = nearest_classes(head, rows, source[fine], keeps=False)
-        target = torch.full((len(z), 1), -1, dtype=torch.int64, device=z.device)
-        target[fine, 0] = nearest.target
+        nearest = nearest_classes(head, rows, source[usable], allow_ties=False)
+        target = scatter_rows(nearest.target[:, None], usable, len(z), -1)
         ceiling = nearest.radius[:, None]
-    own = target == source[:, None]
-    asked = target[fine]
-    # an entry that asks for its own class is solved for another one and blanked afterwards
-    asked = torch.where(own[fine], (asked + 1) % head.num_classes, asked)
     graded = find_and_grade(
         plugin,
         head,
         rows,
-        source[fine],
-        asked,
+        source[usable],
+        _substitute_source(target[usable], source[usable], head.num_classes),
         tolerance=rtol,
         max_steps=limit,
         ceiling=ceiling,
     )
-    return among_all(graded, z, source, target, status, fine)
+    return _scatter_flips(graded, z, source, target, status, usable)

@@ -1,4 +1,4 @@
-"""Signed distances to decision regions: how far inside its own, how far from every other."""
+"""Signed distances to decision regions: depth in a row's own region, distance to the others."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from fsboundary.boundaries.flip_points import MAX_STEPS
 from fsboundary.core.checks import check_features, check_head, check_limits, rows_and_sources
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import RegionDistances
+from fsboundary.core.rows import write_rows
 from fsboundary.core.status import Status
-from fsboundary.core.tolerance import FLIP_RTOL, absolute
-from fsboundary.geometry.flips.solve import answer_ties
+from fsboundary.core.tolerance import FLIP_RTOL
+from fsboundary.geometry.flips.certify import grade_own_region
+from fsboundary.geometry.flips.solve import solve_ties
 from fsboundary.geometry.flips.tie_problems import TieProblems
-from fsboundary.geometry.norms import lengths
 
 
 def region_distances(
@@ -28,9 +29,9 @@ def region_distances(
 
     Column k is minus the distance to region k; the column of the predicted class is the distance
     to the nearest other region, which is where the row's own region ends (design.md, section 1,
-    "Signed region distance"). It is continuous in the features, also where the prediction
+    "Signed region distance"). It is continuous in the features, even where the prediction
     changes, and differentiable wherever the nearest point is unique, which is everywhere outside
-    the region and almost everywhere inside.
+    the region and almost everywhere inside it.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def region_distances(
         Relative tolerance of gap and violation, default 1e-8; 1e-9 of the scale is always
         allowed.
     max_steps : int, optional
-        Default 200.
+        Limit of steps per region, default 200.
 
     Returns
     -------
@@ -58,7 +59,7 @@ def region_distances(
     rtol, limit = check_limits(tolerance, max_steps, (FLIP_RTOL, MAX_STEPS))
     head = head.to(z.device)
     status, source = rows_and_sources(head, z)
-    fine = (status == Status.CONVERGED).nonzero()[:, 0]
+    usable = (status == Status.CONVERGED).nonzero()[:, 0]
     shape = (len(z), head.num_classes)
     nan = torch.full(shape, torch.nan, dtype=torch.float64, device=z.device)
     fields = {
@@ -69,15 +70,14 @@ def region_distances(
         "gradient": nan[..., None].repeat(1, 1, z.shape[1]),
         "status": status[:, None].repeat(1, head.num_classes),
     }
-    for name, value in _columns(head, z[fine], source[fine], rtol, limit).items():
-        fields[name][fine] = value
+    write_rows(fields, usable, _columns(head, z[usable], source[usable], rtol, limit))
     return RegionDistances(source=source, **fields)
 
 
 def _columns(
     head: LinearHead, z: Tensor, source: Tensor, rtol: float, limit: int
 ) -> dict[str, Tensor]:
-    """Return the fields of usable rows."""
+    """Return the fields of usable rows, one column per region."""
     count = head.num_classes
     row, region = (torch.arange(count, device=z.device) != source[:, None]).nonzero().unbind(1)
 
@@ -86,68 +86,33 @@ def _columns(
         free = torch.zeros((len(rows), count), dtype=torch.bool, device=z.device)
         return TieProblems(head=head, z=z[rows], anchor=anchor, free=free), source[rows]
 
-    found = answer_ties(head, len(row), make, ties=1, rtol=rtol, max_steps=limit)
-    # without the source's column, ascending
-    others = {n: found[n].unflatten(0, (len(z), count - 1)) for n in _NEEDED}
-    own, nearest = _own_column(others, z, rtol)
+    solved = solve_ties(head, len(row), make, ties=1, rtol=rtol, max_steps=limit)
+    # all columns except the source's, ascending
+    others = {name: solved[name].unflatten(0, (len(z), count - 1)) for name in _USED_FIELDS}
+    own, nearest = grade_own_region(others, z, rtol)
     points = others.pop("points")
-    moved = points - z[:, None]
-    ends = (z - points[torch.arange(len(z), device=z.device), nearest])[:, None]
-    others["gradient"], own["gradient"] = _unit(moved, others), _unit(ends, own)
+    inward = points - z[:, None]
+    outward = (z - points[torch.arange(len(z), device=z.device), nearest])[:, None]
+    others["gradient"], own["gradient"] = _unit(inward, others), _unit(outward, own)
     others["distance"] = -others["distance"]
-    place = source[:, None]
-    at = torch.arange(count - 1, device=z.device)
-    at = at + (at >= place)
-    out = {}
+    rows = torch.arange(len(z), device=z.device)[:, None]
+    own_column = source[:, None]
+    columns = torch.arange(count - 1, device=z.device)
+    columns = columns + (columns >= own_column)
+    fields = {}
     for name, value in others.items():
-        full = value.new_empty((len(z), count, *value.shape[2:]))
-        rows = torch.arange(len(z), device=z.device)[:, None]
-        full[rows, at] = value
-        full[rows, place] = own[name]
-        out[name] = full
-    return out
+        table = value.new_empty((len(z), count, *value.shape[2:]))
+        table[rows, columns] = value
+        table[rows, own_column] = own[name]
+        fields[name] = table
+    return fields
 
 
-_NEEDED = ("points", "distance", "lower_bound", "gap", "violation", "status")
-
-
-def _own_column(
-    others: dict[str, Tensor], z: Tensor, rtol: float
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the fields (B,1) of the row's own region, and the place (B,) of the nearest other.
-
-    A path out of a region enters another one where it leaves; so the distance to where the region
-    ends is the smallest distance to another region.
-    """
-    known = torch.where(torch.isnan(others["distance"]), torch.inf, others["distance"])
-    distance, nearest = known.min(dim=1, keepdim=True)
-    bound, doubtful = others["lower_bound"].min(dim=1, keepdim=True)
-    bound = torch.minimum(bound, distance)
-    end = others["points"][torch.arange(len(z), device=z.device), nearest[:, 0]]
-    allowed = torch.maximum(absolute(lengths(z) + lengths(end)), rtol * distance[:, 0])[:, None]
-    converged = torch.isfinite(distance) & (distance - bound <= allowed)
-    # where the gap stays open, a region that was not decided may be nearer
-    blamed = others["status"].gather(1, doubtful)
-    blamed = torch.where(blamed == Status.CONVERGED, int(Status.INACCURATE), blamed)
-    none = (others["status"] == Status.INFEASIBLE).all(dim=1, keepdim=True)
-    status = torch.where(converged, int(Status.CONVERGED), blamed)
-    status = torch.where(none, int(Status.UNBOUNDED), status)
-    failed = ~(converged | none)
-    violation = others["violation"].gather(1, nearest)
-    own = {
-        "distance": torch.where(failed, torch.nan, distance),
-        "lower_bound": bound,
-        "gap": torch.where(
-            failed, torch.nan, torch.where(torch.isinf(bound), 0.0, distance - bound)
-        ),
-        "violation": torch.where(failed, torch.nan, violation),
-        "status": status,
-    }
-    return own, nearest[:, 0]
+_USED_FIELDS = ("points", "distance", "lower_bound", "gap", "violation", "status")
 
 
 def _unit(direction: Tensor, fields: dict[str, Tensor]) -> Tensor:
-    """Return unit directions (B,C,d): 0 at distance 0 or at no distance, NaN where it failed."""
+    """Return unit directions (B,C,d): 0 at distance 0 or infinity, NaN where the entry failed."""
     distance = fields["distance"][..., None]
     unit = direction / torch.where(distance > 0, distance, 1.0)
     unit = torch.where(torch.isinf(distance), 0.0, unit)

@@ -1,6 +1,7 @@
-"""Tie points: where given classes tie and no other is above.
+"""Tie points: closest points where given classes tie and no other is above.
 
-How ambiguous rows are: the distance to where their top classes tie, against what is usual.
+Also the largest ties of rows, and their ambiguity: the distance to the tie of a row's top classes,
+relative to the median of a reference.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import LargestTies, TiePoints
+from fsboundary.core.rows import scatter_rows, write_rows
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.batching import chunk_rows, chunks
-from fsboundary.geometry.flips.solve import answer_ties
+from fsboundary.geometry.flips.solve import solve_ties
 from fsboundary.geometry.flips.tie_problems import TieProblems, tie_problems
 
 
@@ -34,8 +36,8 @@ def tie_points(
 ) -> TiePoints:
     """Return the closest points where given classes tie and no other logit is above.
 
-    For two classes, one of them the row's own, it is the flip point; for one class the nearest
-    point of its region; for all classes the point where all of them tie.
+    For two classes, one of them the row's own, this is the flip point; for one class, the nearest
+    point of its region; for all classes, the nearest point where all of them tie.
 
     Parameters
     ----------
@@ -44,13 +46,13 @@ def tie_points(
     features : Tensor (B, d)
         Any float dtype; computed in float64.
     classes : integer Tensor (M,) or (B, M)
-        The same classes for all rows, or a row of classes for each, padded with -1. The order
-        does not matter.
+        The same classes for all rows, or one row of classes per row of features, padded with -1.
+        The order does not matter.
     tolerance : float, optional
         Relative tolerance of gap and violation, default 1e-8; 1e-9 of the scale is always
         allowed.
     max_steps : int, optional
-        Default 200.
+        Limit of steps per row, default 200.
 
     Returns
     -------
@@ -71,12 +73,18 @@ def tie_points(
     chosen = _check_classes(head, classes, len(z)).to(z.device)
     head = head.to(z.device)
     status, source = rows_and_sources(head, z)
-    fine = (status == Status.CONVERGED).nonzero()[:, 0]
-    found = _solve(head, z[fine], source[fine], chosen[fine], rtol, limit)
-    fields = {name: _blank(name, value, len(z), status) for name, value in found.items()}
-    for name, value in found.items():
-        fields[name][fine] = value
-    return TiePoints(classes=chosen, source=source, **fields)
+    usable = (status == Status.CONVERGED).nonzero()[:, 0]
+    solved = _solve(head, z[usable], source[usable], chosen[usable], rtol, limit)
+    status[usable] = solved.pop("status")
+    fields = {
+        name: scatter_rows(value, usable, len(z), _FILL_VALUES.get(name, torch.nan))
+        for name, value in solved.items()
+    }
+    return TiePoints(classes=chosen, source=source, status=status, **fields)
+
+
+_FILL_VALUES = {"lower_bound": 0, "multipliers": 0, "steps": 0, "anchor": -1, "active": -1}
+"""Fields of rows that are not solved; the others are NaN."""
 
 
 def largest_ties(
@@ -88,9 +96,9 @@ def largest_ties(
 ) -> LargestTies:
     """Return how many of each row's top logits can tie, and the closest point where they do.
 
-    Greedy: the classes are taken in the order of their logits, lowest index first where equal,
-    and the first one that cannot join stops the row. Where k top classes cannot tie, k + 1 cannot
-    either, so for this order the answer is exact; other classes might tie in larger number.
+    Greedy: classes are added in the order of their logits, lowest index first where equal, until
+    one cannot join. If the k top classes cannot tie, the k + 1 top classes cannot either, so for
+    this order the result is exact; a larger set of other classes might tie.
 
     Parameters
     ----------
@@ -120,29 +128,28 @@ def largest_ties(
     order[rows] = top_classes(head, z[rows], head.num_classes)
     stopped = status.clone()
     nan = torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
-    kept = {name: nan.clone() for name in ("distance", "gap", "violation")}
-    kept |= {"points": nan[:, None].repeat(1, z.shape[1]), "lower_bound": torch.zeros_like(nan)}
+    fields = {name: nan.clone() for name in ("distance", "gap", "violation")}
+    fields |= {"points": nan[:, None].repeat(1, z.shape[1]), "lower_bound": torch.zeros_like(nan)}
     for k in range(1, head.num_classes + 1):
         if len(rows) == 0:
             break
-        found = _solve(head, z[rows], source[rows], order[rows, :k], rtol, limit)
-        good = found["status"] == Status.CONVERGED
-        stopped[rows] = found["status"]
-        rows = rows[good]
+        solved = _solve(head, z[rows], source[rows], order[rows, :k], rtol, limit)
+        tied = solved["status"] == Status.CONVERGED
+        stopped[rows] = solved["status"]
+        rows = rows[tied]
         count[rows] = k
-        for name, value in kept.items():
-            value[rows] = found[name][good]
-    # a single class always "ties"; where even that was not certified the row has no answer
+        write_rows(fields, rows, {name: solved[name][tied] for name in fields})
+    # a single class always "ties"; if even that was not certified, the row has no answer
     failed = (status == Status.CONVERGED) & (count == 0)
     width = max(1, int(count.max())) if len(count) else 1
-    place = torch.arange(width, device=z.device)
+    column = torch.arange(width, device=z.device)
     return LargestTies(
         count=count,
-        classes=torch.where(place < count[:, None], order[:, :width], -1),
+        classes=torch.where(column < count[:, None], order[:, :width], -1),
         source=source,
         status=torch.where(failed, stopped, status),
         stopped=stopped,
-        **kept,
+        **fields,
     )
 
 
@@ -154,22 +161,13 @@ def top_classes(head: LinearHead, z: Tensor, k: int) -> Tensor:
 def _solve(
     head: LinearHead, z: Tensor, source: Tensor, classes: Tensor, rtol: float, limit: int
 ) -> dict[str, Tensor]:
-    """Return the graded answers of usable rows."""
+    """Return the certified fields of usable rows."""
 
     def make(part: slice) -> tuple[TieProblems, Tensor]:
         return tie_problems(head, z[part], classes[part]), source[part]
 
     ties = classes.shape[1]
-    return answer_ties(head, len(z), make, ties=ties, rtol=rtol, max_steps=limit)
-
-
-def _blank(name: str, like: Tensor, rows: int, status: Tensor) -> Tensor:
-    """Return what a field says of rows that are not solved."""
-    if name == "status":
-        return status.clone()
-    filler = {"lower_bound": 0, "multipliers": 0, "steps": 0, "anchor": -1, "active": -1}
-    shape = (rows, *like.shape[1:])
-    return torch.full(shape, filler.get(name, torch.nan), dtype=like.dtype, device=like.device)
+    return solve_ties(head, len(z), make, ties=ties, rtol=rtol, max_steps=limit)
 
 
 def _check_classes(head: LinearHead, classes: object, rows: int) -> Tensor:
@@ -182,7 +180,7 @@ def _check_classes(head: LinearHead, classes: object, rows: int) -> Tensor:
         raise ArgumentError("classes", f"dtype {classes.dtype}", "integers", "call .long()")
     fits = classes.ndim == 1 or (classes.ndim == 2 and len(classes) == rows)
     if not fits or classes.shape[-1] == 0:
-        fix = "pass at least one class, the same for all rows or one row of classes for each"
+        fix = "pass at least one class, the same for all rows or one row of classes per row"
         raise ArgumentError("classes", f"shape {tuple(classes.shape)}", wanted, fix)
     chosen = classes.detach().long().expand(rows, -1)
     if classes.numel() and not -1 <= int(classes.min()) <= int(classes.max()) < head.num_classes:
@@ -194,10 +192,10 @@ def _check_classes(head: LinearHead, classes: object, rows: int) -> Tensor:
         row = int(empty.nonzero()[0, 0])
         raise ArgumentError("classes", f"no class in row {row}", "one or more", "drop that row")
     ordered = chosen.sort(dim=1).values
-    twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(dim=1)
-    if bool(twice.any()):
-        row = int(twice.nonzero()[0, 0])
-        fix = "name each class once; pad with -1"
+    repeated = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(dim=1)
+    if bool(repeated.any()):
+        row = int(repeated.nonzero()[0, 0])
+        fix = "list each class once; pad with -1"
         raise ArgumentError("classes", f"{chosen[row].tolist()} in row {row}", "no repeats", fix)
     return chosen
 
@@ -215,7 +213,7 @@ def ambiguity(
     """Return how ambiguous each row is, (B,), float64: the smaller, the more ambiguous.
 
     The distance to the closest point where the row's `k` largest logits tie and no other is
-    above, divided by the median of the same over the reference. 1 is what is usual there.
+    above, divided by the median of this distance over the reference. So 1 is typical there.
 
     Parameters
     ----------
@@ -224,17 +222,17 @@ def ambiguity(
     features : Tensor (B, d)
         Any float dtype; computed in float64.
     k : int
-        How many of the largest logits, 2 to K; the lowest index counts where equal.
+        Number of largest logits, 2 to K; where equal, the lowest index counts first.
     reference : Tensor (N, d) or PointSet, optional
-        For example the bank of training features, read in pieces. The rows themselves if left
-        out: the values then say which row is more ambiguous than which, and depend on the batch.
+        For example the bank of training features, which is read in pieces. By default the rows
+        themselves: the values then only rank the rows, and depend on the batch.
 
     Returns
     -------
     Tensor (B,), float64
         +inf where the top classes cannot tie. NaN where there is no certified answer, and
-        everywhere if the median is 0 or no reference row has a finite distance. The median is of
-        the finite distances.
+        everywhere if the median is 0 or no reference row has a finite distance. The median is
+        that of the finite distances.
 
     Raises
     ------
@@ -249,26 +247,26 @@ def ambiguity(
         )
     others = None if reference is None else _check_reference(head, reference)
     head = head.to(z.device)
-    distance = _distances(head, z, k)
+    distance = _tie_distances(head, z, k)
     if others is None:
-        usual = distance
+        typical = distance
     else:
-        usual = torch.cat([z.new_zeros(0), *(_distances(head, v, k) for v in others)])
-    usual = usual[torch.isfinite(usual)]
-    if len(usual) == 0:
+        typical = torch.cat([z.new_zeros(0), *(_tie_distances(head, v, k) for v in others)])
+    typical = typical[torch.isfinite(typical)]
+    if len(typical) == 0:
         return torch.full_like(distance, torch.nan)
-    middle = usual.quantile(0.5)
-    return torch.where(middle > 0, distance / middle, torch.nan)
+    median = typical.quantile(0.5)
+    return torch.where(median > 0, distance / median, torch.nan)
 
 
-def _distances(head: LinearHead, z: Tensor, k: int) -> Tensor:
+def _tie_distances(head: LinearHead, z: Tensor, k: int) -> Tensor:
     """Return the distance (B,) to the tie of the `k` largest logits of each row."""
     z = z.to(head.weight.device)
     status, _ = rows_and_sources(head, z)
-    # rows that fail are asked for any classes; their answer is NaN
+    # unusable rows get arbitrary classes; their result is NaN
     top = torch.arange(k, device=z.device).repeat(len(z), 1)
-    fine = status == Status.CONVERGED
-    top[fine] = top_classes(head, z[fine], k)
+    usable = status == Status.CONVERGED
+    top[usable] = top_classes(head, z[usable], k)
     return tie_points(head, z, top).distance
 
 

@@ -1,4 +1,4 @@
-"""Questions about the convex hull of a bank: inside or outside, how far, supported by what."""
+"""Convex hulls of feature banks: membership, distance, supports, separation and vertices."""
 
 from fsboundary.hulls.affine import affine_rank, affine_residuals
 from fsboundary.hulls.leave_one_out import extrapolation, leave_one_out_distances

@@ -1,4 +1,4 @@
-"""How many dimensions a bank spans, and how far rows lie from what it spans."""
+"""Affine hulls of feature banks: their dimension, and distances of rows from them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fsboundary.banks.arguments import check_bank, check_bank_features
 from fsboundary.core.checks import check_limits
 from fsboundary.core.results import AffineRank, AffineResiduals, FeatureBatch
 from fsboundary.core.status import Status
-from fsboundary.core.tolerance import ATOL_SHARE, EPS
+from fsboundary.core.tolerance import ATOL_FRACTION, EPS
 from fsboundary.geometry.batching import chunk_rows
-from fsboundary.geometry.hulls.affine import flat_of, spread_of
+from fsboundary.geometry.hulls.affine import bound_singular_values, fit_affine_hull
 
 
 def affine_rank(bank: FeatureBank, *, tolerance: float | None = None) -> AffineRank:
@@ -23,14 +23,14 @@ def affine_rank(bank: FeatureBank, *, tolerance: float | None = None) -> AffineR
     ----------
     bank : FeatureBank
     tolerance : float, optional
-        A direction counts if its singular value is above this share of the norm of all singular
-        values, that is, if the points spread along it by more than this share of their RMS norm
+        A direction counts if its singular value is above this fraction of the norm of all singular
+        values, that is, if the points spread along it by more than this fraction of their RMS norm
         about the mean. Default 1e-9.
 
     Returns
     -------
     AffineRank
-        Of shape (), on the CPU. Found from three passes over the bank.
+        With fields of shape (), on the CPU. Computed in three passes over the bank.
 
     Raises
     ------
@@ -39,18 +39,18 @@ def affine_rank(bank: FeatureBank, *, tolerance: float | None = None) -> AffineR
     DataError
         A damaged bank.
     """
-    share, _ = check_limits(tolerance, None, (ATOL_SHARE, 1))
-    flat = flat_of(check_bank(bank), share)
-    sure = spread_of(bank, flat)
+    rtol, _ = check_limits(tolerance, None, (ATOL_FRACTION, 1))
+    flat = fit_affine_hull(check_bank(bank), rtol)
+    sure = bound_singular_values(bank, flat)
     # the two factors cover the rounding of the products
-    above = sure.kept > share * sure.most * (1 + EPS)
-    below = sure.rest <= share * sure.least * (1 - EPS)
+    above = sure.last_lower > rtol * sure.norm_upper * (1 + EPS)
+    below = sure.next_upper <= rtol * sure.norm_lower * (1 - EPS)
     return AffineRank(
         rank=torch.tensor(flat.basis.shape[1]),
         singular_values=flat.values / flat.unit,
-        kept=flat.at_least(sure.kept),
-        rest=flat.at_most(sure.rest),
-        thickness=flat.at_most(sure.thickness),
+        kept=flat.to_lower_bound(sure.last_lower),
+        rest=flat.to_upper_bound(sure.next_upper),
+        thickness=flat.to_upper_bound(sure.thickness),
         status=torch.where(above & below, int(Status.CONVERGED), int(Status.UNDECIDED)),
     )
 
@@ -74,7 +74,7 @@ def affine_residuals(
     Returns
     -------
     AffineResiduals
-        Their ``lower_bound`` is one of the distance to the hull itself.
+        ``lower_bound`` is also a lower bound of the distance to the convex hull.
 
     Raises
     ------
@@ -86,16 +86,16 @@ def affine_residuals(
         A damaged bank.
     """
     z = check_bank_features(bank, features)
-    share, _ = check_limits(tolerance, None, (ATOL_SHARE, 1))
-    flat = flat_of(bank, share)
-    thickness = spread_of(bank, flat).thickness
+    rtol, _ = check_limits(tolerance, None, (ATOL_FRACTION, 1))
+    flat = fit_affine_hull(bank, rtol)
+    thickness = bound_singular_values(bank, flat).thickness
     parts = z.cpu().split(chunk_rows(bank.num_features))
-    found = [torch.stack(flat.beyond(part, thickness)) for part in parts]
-    residual, lower = torch.cat(found, dim=1).to(z.device)
-    fine, finite = torch.isfinite(residual), torch.isfinite(z).all(dim=1)
+    bounds = [torch.stack(flat.distance_bounds(part, thickness)) for part in parts]
+    residual, lower = torch.cat(bounds, dim=1).to(z.device)
+    valid, finite = torch.isfinite(residual), torch.isfinite(z).all(dim=1)
     failed = torch.where(finite, int(Status.INACCURATE), int(Status.NOT_FINITE))
     return AffineResiduals(
-        residual=torch.where(fine, residual, torch.nan),
-        lower_bound=torch.where(fine, lower, 0.0),
-        status=torch.where(fine, int(Status.CONVERGED), failed),
+        residual=torch.where(valid, residual, torch.nan),
+        lower_bound=torch.where(valid, lower, 0.0),
+        status=torch.where(valid, int(Status.CONVERGED), failed),
     )

@@ -1,6 +1,6 @@
-"""Rows of a bank, each held against the hull of all others.
+"""Leave-one-out distances: each row of a bank compared with the hull of all others.
 
-The training set's own distances to its hull, as the measure of other distances.
+They are the reference for the distances of other rows to the hull of the training set.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from fsboundary.banks.arguments import check_bank, check_labelled
 from fsboundary.core.checks import check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Extrapolation, HullProjection, LeaveOneOutDistances
+from fsboundary.core.rows import write_rows
 from fsboundary.core.status import Status
 from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, copies_of, hull_projection
 from fsboundary.plugins import create
 from fsboundary.plugins.interfaces import HullSolver
 
 _ROWS = 4096
-"""Rows that share a pass over all; what is kept of each is a few numbers."""
+"""Maximum number of rows that share a pass over the bank; only a few numbers of each are kept."""
 
 _COPIES = 2**17
-"""Copies that are left out at once, over all rows of a block."""
+"""Maximum number of copies that are left out at once, over all rows of a block."""
 
 
-def left_out(
+def project_left_out(
     bank: FeatureBank,
     rows: Tensor,
     *,
@@ -41,18 +42,18 @@ def left_out(
 ) -> dict[str, Tensor]:
     """Return `distance`, `lower_bound`, `gap`, `membership`, `status` and `steps` of `rows` (B,).
 
-    Where no other point is left, distances are +inf and the status is INFEASIBLE.
+    If no other point is left, distances are +inf and the status is INFEASIBLE.
 
     Parameters
     ----------
     bank : FeatureBank
     rows : Tensor (B,), on the CPU
     own_class : bool
-        Against the others of the row's own label only.
+        Whether only the others of the row's own label form the hull.
     """
     labels = check_labelled(bank).cpu() if own_class else None
     infinite = torch.full((len(rows),), torch.inf, dtype=torch.float64)
-    found = {
+    fields = {
         "distance": infinite,
         "lower_bound": infinite.clone(),
         "gap": torch.zeros_like(infinite),
@@ -62,35 +63,37 @@ def left_out(
     }
     others = _has_others(bank, labels)[rows].nonzero()[:, 0]
     with tqdm(total=len(others), unit="row", disable=not show_progress) as bar:
-        for some in blocks(others, copies_of(bank).count[rows[others]]):
-            answer = hull_projection(
+        for block in row_blocks(others, copies_of(bank).count[rows[others]]):
+            projection = hull_projection(
                 bank,
-                bank.take(rows[some]),
-                labels=None if labels is None else labels[rows[some]],
-                leave_out=rows[some],
+                bank.take(rows[block]),
+                labels=None if labels is None else labels[rows[block]],
+                leave_out=rows[block],
                 solver=solver,
                 tolerance=tolerance,
                 max_steps=max_steps,
             )
-            for name, value in found.items():
-                value[some] = getattr(answer, name)
-            bar.update(len(some))
-    return found
+            write_rows(fields, block, {name: getattr(projection, name) for name in fields})
+            bar.update(len(block))
+    return fields
 
 
 def _has_others(bank: FeatureBank, labels: Tensor | None) -> Tensor:
-    """Return which rows (n,) have another point beside them, in their class if there are any."""
+    """Return which rows (n,) have another point in the bank, or in their class with `labels`."""
     first = copies_of(bank).first
     if labels is None:
         return (first != first[0]).any().expand(len(first))
-    classes, place = labels.unique(return_inverse=True)
-    lowest = torch.full_like(classes, len(first)).scatter_reduce(0, place, first, "amin")
-    highest = torch.zeros_like(classes).scatter_reduce(0, place, first, "amax")
-    return (lowest < highest)[place]
+    classes, group = labels.unique(return_inverse=True)
+    lowest = torch.full_like(classes, len(first)).scatter_reduce(0, group, first, "amin")
+    highest = torch.zeros_like(classes).scatter_reduce(0, group, first, "amax")
+    return (lowest < highest)[group]
 
 
-def blocks(rows: Tensor, count: Tensor) -> Iterator[Tensor]:
-    """Yield `rows` (B,) in blocks of about equally many copies `count` (B,), few where many."""
+def row_blocks(rows: Tensor, count: Tensor) -> Iterator[Tensor]:
+    """Yield `rows` (B,) in blocks of similar numbers of copies `count` (B,).
+
+    The more copies its rows have, the smaller is a block.
+    """
     size = count.to(torch.float64).log2().ceil().long()
     for power in size.unique().tolist():
         yield from rows[size == power].split(max(1, min(_ROWS, _COPIES >> power)))
@@ -113,12 +116,13 @@ def leave_one_out_distances(
     ----------
     bank : FeatureBank
     sample : int or Tensor (B,)
-        So many rows, drawn without replacement, all where the bank has no more; or these rows.
+        Number of rows to draw without replacement, all rows if the bank has no more; or the rows
+        themselves.
     own_class : bool
-        Against the other rows of the row's own label, the measure of distances to the hull of
-        one class.
+        Whether only the other rows of the row's own label form the hull: the reference for
+        distances to the hull of one class.
     seed : int
-        Of the draw.
+        Seed of the draw.
     solver : str or HullSolver
     tolerance : float, optional
         Relative tolerance of the distance, default 1e-6.
@@ -139,11 +143,11 @@ def leave_one_out_distances(
     DataError
         A damaged bank.
     PluginError
-        The solver raised or answered in the wrong shape.
+        The solver raised, or returned tensors of the wrong shape.
     """
-    rows = _sampled(sample, len(check_bank(bank)), seed)
+    rows = _sample_rows(sample, len(check_bank(bank)), seed)
     rtol, limit = check_limits(tolerance, max_steps, (HULL_RTOL, MAX_STEPS))
-    found = left_out(
+    fields = project_left_out(
         bank,
         rows,
         own_class=own_class,
@@ -152,18 +156,18 @@ def leave_one_out_distances(
         max_steps=limit,
         show_progress=show_progress,
     )
-    return LeaveOneOutDistances(rows=rows, **found)
+    return LeaveOneOutDistances(rows=rows, **fields)
 
 
 def extrapolation(projection: HullProjection, reference: LeaveOneOutDistances) -> Extrapolation:
-    """Return how far rows lie outside, told against the training set's own distances.
+    """Return how far rows lie outside, relative to the training set's leave-one-out distances.
 
     Parameters
     ----------
     projection : HullProjection
-        Of the rows in question, on the hull of the whole bank.
+        Projection of the rows on the hull of the whole bank.
     reference : LeaveOneOutDistances
-        Of the same bank. Rows without a finite distance do not count.
+        Distances of rows of the same bank. Rows without a finite distance do not count.
 
     Returns
     -------
@@ -181,23 +185,24 @@ def extrapolation(projection: HullProjection, reference: LeaveOneOutDistances) -
         if not isinstance(value, kind):
             fix = "pass what hull_projection and leave_one_out_distances return, in this order"
             raise ArgumentError(name, type(value).__name__, f"a {kind.__name__}", fix)
-    own = torch.where(reference.membership == 1, 0.0, reference.distance)
-    own = own[torch.isfinite(own)].to(projection.distance.device).sort().values
-    if len(own) == 0:
-        fix = "measure more rows, of a bank with two different points at least"
-        raise ArgumentError("reference", "no finite distance", "one at least", fix)
-    nearer = torch.searchsorted(own, projection.lower_bound.contiguous())
+    usual = torch.where(reference.membership == 1, 0.0, reference.distance)
+    usual = usual[torch.isfinite(usual)].to(projection.distance.device).sort().values
+    if len(usual) == 0:
+        fix = "measure more rows, of a bank with at least two different points"
+        raise ArgumentError("reference", "no finite distance", "at least one", fix)
+    nearer = torch.searchsorted(usual, projection.lower_bound.contiguous())
+    fraction = nearer.to(torch.float64) / len(usual)
     distance = torch.where(projection.membership == 1, 0.0, projection.distance)
     return Extrapolation(
         distance=distance,
-        ratio=torch.where(distance == 0, 0.0, distance / own.mean()),
-        fraction_below=torch.where(projection.ok, nearer.to(torch.float64) / len(own), torch.nan),
+        ratio=torch.where(distance == 0, 0.0, distance / usual.mean()),
+        fraction_below=torch.where(projection.ok, fraction, torch.nan),
         status=projection.status,
     )
 
 
-def _sampled(sample: object, count: int, seed: int) -> Tensor:
-    """Return the rows (B,) that `sample` asks for, of `count` rows, on the CPU."""
+def _sample_rows(sample: object, count: int, seed: int) -> Tensor:
+    """Return the rows (B,) that `sample` selects among `count` rows, on the CPU."""
     if isinstance(sample, int) and not isinstance(sample, bool) and sample >= 1:
         generator = torch.Generator().manual_seed(seed)
         return torch.randperm(count, generator=generator)[:sample].sort().values

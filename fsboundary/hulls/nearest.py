@@ -1,4 +1,4 @@
-"""The class whose hull is nearest."""
+"""Nearest class hulls: the class whose hull is nearest to each row."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from fsboundary.banks.arguments import check_bank_features
 from fsboundary.core.results import FeatureBatch, NearestHulls
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import EPS
-from fsboundary.geometry.hulls.certify import INSIDE, distance_above, extent
-from fsboundary.hulls.projection import by_class
+from fsboundary.geometry.hulls.certify import INSIDE, distance_above
+from fsboundary.geometry.hulls.point_sets import point_set_stats
+from fsboundary.hulls.projection import project_by_class
 from fsboundary.plugins.interfaces import HullSolver
 
 
@@ -30,7 +31,7 @@ def nearest_hulls(
     Parameters
     ----------
     bank : FeatureBank
-        With labels.
+        A bank with labels.
     features : Tensor (B, d) or FeatureBatch
         As in :func:`hull_projection`.
     solver : str or HullSolver
@@ -51,10 +52,10 @@ def nearest_hulls(
     HeadMismatchError
         A batch and a bank whose fingerprints differ.
     PluginError
-        The solver raised or answered in the wrong shape.
+        The solver raised, or returned tensors of the wrong shape.
     """
     z = check_bank_features(bank, features)
-    found = by_class(
+    projections = project_by_class(
         bank,
         features,
         solver=solver,
@@ -62,21 +63,22 @@ def nearest_hulls(
         max_steps=max_steps,
         show_progress=show_progress,
     )
-    classes = torch.tensor(list(found), device=z.device)
-    distances = torch.stack([one.distance for one in found.values()], dim=1)
-    lower_bounds = torch.stack([one.lower_bound for one in found.values()], dim=1)
-    held = torch.stack([one.membership == INSIDE for one in found.values()], dim=1)
-    # of the hulls that hold the row the first, not the one that rounding makes the nearest
-    known = torch.where(held, 0.0, torch.where(distances.isnan(), torch.inf, distances))
+    by_class = list(projections.values())
+    classes = torch.tensor(list(projections), device=z.device)
+    distances = torch.stack([one.distance for one in by_class], dim=1)
+    lower_bounds = torch.stack([one.lower_bound for one in by_class], dim=1)
+    inside = torch.stack([one.membership == INSIDE for one in by_class], dim=1)
+    # among several hulls that contain the row: the first, not the one that rounding makes nearest
+    known = torch.where(inside, 0.0, torch.where(distances.isnan(), torch.inf, distances))
     column = known.sort(dim=1, stable=True).indices[:, :1]
     distance, lower_bound = (t.gather(1, column)[:, 0] for t in (distances, lower_bounds))
-    width = max(one.support.shape[1] for one in found.values())
-    above = distance_above(distance, z, extent(bank).largest.to(z.device), width)
+    width = max(one.support.shape[1] for one in by_class)
+    above = distance_above(distance, z, point_set_stats(bank).largest.to(z.device), width)
     others = lower_bounds.scatter(1, column, torch.inf).amin(dim=1)
-    # the factor covers the rounding of the subtraction, which leaves the sign as it is
+    # the factor covers the rounding of the subtraction, which never changes the sign
     runner_up_gap = (others - above) * (1 - EPS)
-    sure = runner_up_gap > 0
-    failed = next(iter(found.values())).status
+    certified = runner_up_gap > 0
+    failed = by_class[0].status
     failed = torch.where(failed == Status.NOT_FINITE, failed, int(Status.UNDECIDED))
     return NearestHulls(
         label=torch.where(torch.isfinite(distance), classes[column[:, 0]], -1),
@@ -86,5 +88,5 @@ def nearest_hulls(
         classes=classes.expand(len(z), -1),
         distances=distances,
         lower_bounds=lower_bounds,
-        status=torch.where(sure, int(Status.CONVERGED), failed),
+        status=torch.where(certified, int(Status.CONVERGED), failed),
     )

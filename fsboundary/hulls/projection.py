@@ -1,6 +1,7 @@
-"""Which rows of a bank hold the same point.
+"""Projections of rows onto the convex hull of a bank, or of each of its classes.
 
-Inside or outside the convex hull of a bank, how far, and which points support the answer.
+A projection shows whether a row is inside, how far outside it is, and which generators support the
+nearest point. Rows of a bank that hold the same point are its copies: they are left out together.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ from fsboundary.banks.arguments import check_bank_features, check_labelled
 from fsboundary.core.checks import check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
+from fsboundary.core.rows import scatter_rows, write_rows
 from fsboundary.core.status import Status
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.hulls import project_and_grade
 from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
 
-_kept: weakref.WeakKeyDictionary[FeatureBank, Copies] = weakref.WeakKeyDictionary()
+_copies: weakref.WeakKeyDictionary[FeatureBank, Copies] = weakref.WeakKeyDictionary()
 
 
 def copies_of(bank: FeatureBank) -> Copies:
-    """Return which rows of `bank` hold the same point; found once, from one pass."""
-    if bank not in _kept:
-        _kept[bank] = Copies(bank)
-    return _kept[bank]
+    """Return which rows of `bank` hold the same point; computed once, in one pass, and cached."""
+    if bank not in _copies:
+        _copies[bank] = Copies(bank)
+    return _copies[bank]
 
 
 @final
 class Copies:
-    """The rows of a bank in order of their points, and where each point begins."""
+    """The rows of a bank sorted by their points, and where each point begins."""
 
     def __init__(self, bank: FeatureBank) -> None:
         digests = bank.digests()
@@ -55,16 +57,19 @@ class Copies:
 
     @property
     def count(self) -> Tensor:
-        """How many rows (n,) hold the same point as each row, itself included."""
+        """The number of rows (n,) that hold the same point as each row, itself included."""
         return self._begin.diff()[self._point]
 
-    def of(self, wanted: Tensor) -> Tensor:
-        """Return the rows that hold the same points as `wanted` (B,), itself included, (B,E)."""
-        point = self._point[wanted.clamp_min(0)]
-        counts = torch.where(wanted >= 0, self._begin[point + 1] - self._begin[point], 0)
+    def of(self, rows: Tensor) -> Tensor:
+        """Return the rows that hold the same points as `rows` (B,), themselves included, (B,E).
+
+        Padded with -1; a row of -1 has no copies.
+        """
+        point = self._point[rows.clamp_min(0)]
+        counts = torch.where(rows >= 0, self._begin[point + 1] - self._begin[point], 0)
         column = torch.arange(max(counts.tolist(), default=0) or 1)
-        place = (self._begin[point, None] + column).clamp_max(len(self._rows) - 1)
-        return torch.where(column < counts[:, None], self._rows[place], -1)
+        index = (self._begin[point, None] + column).clamp_max(len(self._rows) - 1)
+        return torch.where(column < counts[:, None], self._rows[index], -1)
 
 
 HULL_RTOL = 1e-6
@@ -72,10 +77,10 @@ MAX_STEPS = 200
 """Default limit of passes over the bank; real features need fewer than ten."""
 
 _ROWS = 2**14
-"""Queries that a solver gets at once, between two moves of the progress bar: similar ones help
-each other."""
+"""Maximum number of queries that a solver gets at once, between two updates of the progress bar;
+similar queries speed each other up."""
 
-_subsets: weakref.WeakKeyDictionary[FeatureBank, dict[int, tuple[FeatureBank, Tensor]]] = (
+_class_generators: weakref.WeakKeyDictionary[FeatureBank, dict[int, tuple[FeatureBank, Tensor]]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -99,9 +104,9 @@ def hull_projection(
         The generators.
     features : Tensor (B, d) or FeatureBatch
         Any float dtype; computed in float64. A batch must be of the bank's own head, extractor
-        and layer, where the bank knows them; a tensor need only be as wide.
+        and layer, if the bank records them; a tensor needs only the same width.
     labels : Tensor (B,), optional
-        Project each row on the hull of this class only.
+        Class of the hull on which each row is projected; by default the hull of all generators.
     leave_out : Tensor (B,), optional
         A bank row that does not count as a generator for this row, together with all its exact
         copies; -1 for none.
@@ -116,8 +121,8 @@ def hull_projection(
     Returns
     -------
     HullProjection
-        ``support`` counts rows of `bank`, also with `labels`. NaN with NOT_FINITE, MAX_STEPS or
-        INACCURATE where there is no certified answer; ``lower_bound`` holds all the same.
+        ``support`` contains row numbers of `bank`, also with `labels`. NaN with NOT_FINITE,
+        MAX_STEPS or INACCURATE where there is no certified answer; ``lower_bound`` holds anyway.
 
     Raises
     ------
@@ -126,7 +131,7 @@ def hull_projection(
     HeadMismatchError
         A batch and a bank whose fingerprints differ.
     PluginError
-        The solver raised or answered in the wrong shape.
+        The solver raised, or returned tensors of the wrong shape.
     """
     z = check_bank_features(bank, features)
     rtol, limit = check_limits(tolerance, max_steps, (HULL_RTOL, MAX_STEPS))
@@ -136,19 +141,20 @@ def hull_projection(
     fields["status"][~finite] = int(Status.NOT_FINITE)
     groups = _groups(bank, labels, finite)
     exclude = _exclusions(bank, leave_out, len(z))
-    skips = [_left_out(exclude, part, place, rows, len(bank)) for part, place, rows in groups]
+    skips = [_local_exclusions(exclude, *group, len(bank)) for group in groups]
     with tqdm(total=int(finite.sum()), unit="row", disable=not show_progress) as bar:
-        for (part, place, rows), skip in zip(groups, skips, strict=True):
+        for (generators, bank_rows, rows), skip in zip(groups, skips, strict=True):
             for index in torch.arange(len(rows), device=z.device).split(_ROWS):
                 graded = project_and_grade(
                     plugin,
-                    part,
+                    generators,
                     z[rows[index]],
                     exclude=None if skip is None else skip[index],
                     tolerance=rtol,
                     max_steps=limit,
-                )
-                _put(fields, graded, rows[index], place)
+                ).to_dict()
+                graded["support"] = _to_bank_rows(graded["support"], bank_rows)
+                write_rows(fields, rows[index], graded, padding={"support": -1, "weights": 0})
                 bar.update(len(index))
     return HullProjection(**fields)
 
@@ -158,8 +164,8 @@ def class_hull_distances(
 ) -> Tensor:
     """Return the distance to the hull of each class (B,K), feature units, float64.
 
-    Column k is the k-th smallest label of `bank`; :func:`nearest_hulls` compares the columns. NaN
-    where there is no certified answer.
+    Column k belongs to the k-th smallest label of `bank`; :func:`nearest_hulls` compares the
+    columns. NaN where there is no certified answer.
 
     Raises
     ------
@@ -168,56 +174,58 @@ def class_hull_distances(
     HeadMismatchError
         A batch and a bank whose fingerprints differ.
     """
-    return torch.stack([found.distance for found in by_class(bank, features).values()], dim=1)
+    by_class = project_by_class(bank, features).values()
+    return torch.stack([projection.distance for projection in by_class], dim=1)
 
 
-def by_class(
+def project_by_class(
     bank: FeatureBank, features: Float[Tensor, "B d"] | FeatureBatch, **options: Any
 ) -> dict[int, HullProjection]:
     """Return the projections of all rows on the hull of each class, by ascending label."""
     z = check_bank_features(bank, features)
-    found = {}
+    projections = {}
     for k in check_labelled(bank).unique().tolist():
         labels = torch.full((len(z),), k, dtype=torch.int64, device=z.device)
-        found[k] = hull_projection(bank, z, labels=labels, **options)
-    return found
+        projections[k] = hull_projection(bank, z, labels=labels, **options)
+    return projections
 
 
 def _check_integers(name: str, value: object, rows: int) -> Tensor:
+    """Return `value` (rows,) as int64, or raise ArgumentError."""
     wanted = f"an integer tensor ({rows},)"
     integral = isinstance(value, Tensor) and not (
         value.is_floating_point() or value.is_complex() or value.dtype == torch.bool
     )
     if not isinstance(value, Tensor) or not integral or tuple(value.shape) != (rows,):
         got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        raise ArgumentError(name, got, wanted, "pass one number for each row of features")
+        raise ArgumentError(name, got, wanted, "pass one number per row of features")
     return value.long()
 
 
 def _groups(
     bank: FeatureBank, labels: Tensor | None, finite: Tensor
 ) -> list[tuple[FeatureBank, Tensor | None, Tensor]]:
-    """Return (generators, their rows in `bank` or None for all, rows of features) by hull."""
+    """Return (generators, their rows in `bank` or None for all, rows of features) per hull."""
     if labels is None:
         return [(bank, None, finite.nonzero()[:, 0])]
     wanted = _check_integers("labels", labels, len(finite)).to(finite.device)
     check_labelled(bank)
     groups: list[tuple[FeatureBank, Tensor | None, Tensor]] = []
     for k in wanted.unique().tolist():
-        groups.append((*class_part(bank, k), ((wanted == k) & finite).nonzero()[:, 0]))
+        groups.append((*class_generators(bank, k), ((wanted == k) & finite).nonzero()[:, 0]))
     return groups
 
 
-def class_part(bank: FeatureBank, k: int) -> tuple[FeatureBank, Tensor]:
-    """Return the generators of class `k` and their rows in `bank`; kept, as they are a copy."""
-    kept = _subsets.setdefault(bank, {})
-    if k not in kept:
-        kept[k] = bank.subset(labels=k), (check_labelled(bank) == k).nonzero()[:, 0]
-    return kept[k]
+def class_generators(bank: FeatureBank, k: int) -> tuple[FeatureBank, Tensor]:
+    """Return the generators of class `k` and their rows in `bank`; cached, as they are a copy."""
+    cache = _class_generators.setdefault(bank, {})
+    if k not in cache:
+        cache[k] = bank.subset(labels=k), (check_labelled(bank) == k).nonzero()[:, 0]
+    return cache[k]
 
 
 def _exclusions(bank: FeatureBank, leave_out: Tensor | None, rows: int) -> Tensor | None:
-    """Return the bank rows that do not count for each row (B,E), copies included."""
+    """Return the bank rows that do not count for each row, copies included, (B,E)."""
     if leave_out is None:
         return None
     out = _check_integers("leave_out", leave_out, rows)
@@ -231,48 +239,39 @@ def _exclusions(bank: FeatureBank, leave_out: Tensor | None, rows: int) -> Tenso
     return copies_of(bank).of(out.cpu()).to(out.device)
 
 
-def _within(exclude: Tensor, place: Tensor | None, count: int) -> Tensor:
-    """Return bank rows as rows of the hull's own generators; -1 for those that are not in it."""
-    if place is None:
-        return exclude
-    back = torch.full((count + 1,), -1, dtype=torch.int64, device=place.device)
-    back[place] = torch.arange(len(place), device=place.device)
-    return back[exclude]
+def _to_bank_rows(generators: Tensor, bank_rows: Tensor | None) -> Tensor:
+    """Return rows of a hull's own generators as rows of the bank; -1 stays."""
+    if bank_rows is None:
+        return generators
+    return torch.where(generators >= 0, bank_rows[generators.clamp_min(0)], -1)
 
 
-def _left_out(
-    exclude: Tensor | None, part: FeatureBank, place: Tensor | None, rows: Tensor, total: int
+def _to_generators(rows: Tensor, bank_rows: Tensor | None, total: int) -> Tensor:
+    """Return rows of the bank as rows of a hull's own generators; -1 for rows not among them."""
+    if bank_rows is None:
+        return rows
+    # -1 reads the last entry, which stays -1
+    index = torch.arange(len(bank_rows), device=bank_rows.device)
+    return scatter_rows(index, bank_rows, total + 1, -1)[rows]
+
+
+def _local_exclusions(
+    exclude: Tensor | None,
+    generators: FeatureBank,
+    bank_rows: Tensor | None,
+    rows: Tensor,
+    total: int,
 ) -> Tensor | None:
     """Return which of a hull's own generators do not count for its `rows`, or raise."""
     if exclude is None:
         return None
-    skip, count = _within(exclude[rows], place, total), len(part)
+    skip, count = _to_generators(exclude[rows], bank_rows, total), len(generators)
     none = ((skip >= 0).sum(dim=1) >= count).nonzero()[:, 0]
     if len(none):
         raise ArgumentError(
             "leave_out",
             f"all {count} generators of the hull of row {int(rows[none[0]])}",
             "at least one generator left",
-            "leave such rows out: a single image has no other to be compared with",
+            "drop such rows: a single image has no other to be compared with",
         )
     return skip
-
-
-def _put(
-    fields: dict[str, Tensor], graded: HullProjection, rows: Tensor, place: Tensor | None
-) -> None:
-    """Write the graded rows into `fields`, widening the supports where needed."""
-    support = graded.support
-    if place is not None:
-        support = torch.where(support >= 0, place[support.clamp_min(0)], -1)
-    lack = support.shape[1] - fields["support"].shape[1]
-    pad = torch.nn.functional.pad
-    if lack > 0:
-        fields["support"] = pad(fields["support"], (0, lack), value=-1)
-        fields["weights"] = pad(fields["weights"], (0, lack))
-    for name, value in graded.to_dict().items():
-        if name not in ("support", "weights"):
-            fields[name][rows] = value
-    spare = fields["support"].shape[1] - support.shape[1]
-    fields["support"][rows] = pad(support, (0, spare), value=-1)
-    fields["weights"][rows] = pad(graded.weights, (0, spare))

@@ -1,4 +1,4 @@
-"""How far the hulls of two classes are from each other, or where they meet."""
+"""Separation of class hulls: their distance and a separating hyperplane, or a common point."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from fsboundary.banks.arguments import check_bank, check_labelled
 from fsboundary.core.checks import check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import HullSeparation
+from fsboundary.core.rows import stack_ragged
 from fsboundary.core.status import Status
+from fsboundary.geometry.hulls.certify import grade_separation
 from fsboundary.geometry.hulls.separation import Differences, Side, separate
-from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, class_part
+from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, class_generators
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.hulls import project_and_grade
 from fsboundary.plugins.interfaces import HullSolver
@@ -30,21 +32,21 @@ def hull_separation(
     max_steps: int | None = None,
     show_progress: bool = False,
 ) -> HullSeparation:
-    """Return the nearest points of the hulls of two classes, and what separates these.
+    """Return the nearest points of the hulls of two classes, and what separates the hulls.
 
     The distance between two hulls is that of 0 from the hull of all differences, on which 0 is
-    projected; no difference but those that carry weight is ever formed. The answer is judged
-    again on each side, by a pass over its own points.
+    projected; only differences that carry weight are ever formed. The result is then certified on
+    each side, in one pass over the points of that side.
 
     Parameters
     ----------
     bank : FeatureBank
-        With labels.
+        A bank with labels.
     i, j : int or Tensor (P,)
-        Classes; numbers are one pair, P = 1. For all pairs of K classes:
+        Classes; two numbers are one pair, P = 1. For all pairs of K classes:
         ``i, j = torch.combinations(torch.arange(K)).T``.
     solver : str or HullSolver
-        The default is slow, and may end undecided, where hulls of thousands of points meet in
+        The default is slow, and may end undecided, if hulls of thousands of points meet in
         hundreds of dimensions; ``"interior_point"`` is meant for these.
     tolerance : float, optional
         Relative tolerance of the distance, default 1e-6; 1e-9 of the RMS norm of the differences
@@ -57,89 +59,84 @@ def hull_separation(
     -------
     HullSeparation
         On the CPU. NaN with MAX_STEPS or INACCURATE where there is no certified answer;
-        ``lower_bound`` holds all the same.
+        ``lower_bound`` holds anyway.
 
     Raises
     ------
     ArgumentError
-        Wrong types or limits, a bank without labels, a class that no row has, or twice the same,
-        before any work.
+        Wrong types or limits, a bank without labels, a class that no row has, or the same class
+        twice, before any work.
     DataError
         A damaged bank.
     PluginError
-        The solver raised or answered in the wrong shape.
+        The solver raised, or returned tensors of the wrong shape.
     """
     present = check_labelled(check_bank(bank)).unique().cpu()
-    pairs = _pairs(_classes("i", i, present), _classes("j", j, present))
+    pairs = _check_pairs(_check_classes("i", i, present), _check_classes("j", j, present))
     rtol, limit = check_limits(tolerance, max_steps, (HULL_RTOL, MAX_STEPS))
     plugin = create("hull_solver", solver)
-    answers = [
-        _pair(bank, pair, plugin, rtol, limit)
+    solved = [
+        _separate_pair(bank, pair, plugin, rtol, limit)
         for pair in tqdm(pairs.tolist(), unit="pair", disable=not show_progress)
     ]
+    columns = {name: [fields[name] for fields in solved] for name in solved[0]}
+    padding = {"support": -1, "weights": 0}
     fields = {
-        name: _padded([answer[name] for answer in answers], -1 if name == "support" else 0)
-        for name in answers[0]
+        name: stack_ragged(column, padding[name]) if name in padding else torch.stack(column)
+        for name, column in columns.items()
     }
-    fields["support"], fields["weights"] = fields["support"].mT, fields["weights"].mT
     return HullSeparation(classes=pairs, **fields)
 
 
-def _pair(
+def _separate_pair(
     bank: FeatureBank, pair: list[int], plugin: HullSolver, rtol: float, limit: int
 ) -> dict[str, Tensor]:
-    """Return the fields of one pair of classes; supports and weights as (S,2)."""
-    (one, rows), (other, columns) = (class_part(bank, k) for k in pair)
+    """Return the fields of one pair of classes; supports and weights as (2,S)."""
+    (one, one_rows), (other, other_rows) = (class_generators(bank, k) for k in pair)
     points = Differences(one, other)
     origin = torch.zeros(1, bank.num_features, dtype=torch.float64)
-    found = project_and_grade(plugin, points, origin, exclude=None, tolerance=rtol, max_steps=limit)
-    used = found.support[0] >= 0
-    # where the solver named nothing usable, any difference gives a bound
-    index = found.support[0][used] if used.any() else torch.zeros(1, dtype=torch.int64)
-    weights = found.weights[0][used] if used.any() else torch.ones(1, dtype=torch.float64)
+    projection = project_and_grade(
+        plugin, points, origin, exclude=None, tolerance=rtol, max_steps=limit
+    )
+    used = projection.support[0] >= 0
+    # if the solver returned nothing usable, any difference gives a bound
+    index = projection.support[0][used] if used.any() else torch.zeros(1, dtype=torch.int64)
+    weights = projection.weights[0][used] if used.any() else torch.ones(1, dtype=torch.float64)
     first, second = points.split(index)
     a, b = _side(one, first, weights), _side(other, second, weights)
     sure = separate(a, b)
-    meet, apart = sure.distance <= sure.atol, sure.lower_bound > sure.atol
-    gap = sure.distance - sure.lower_bound
-    converged = meet | (gap <= torch.maximum(sure.atol, rtol * sure.distance))
-    failed = Status.MAX_STEPS if found.steps[0] >= limit else Status.INACCURATE
+    grade = grade_separation(sure, rtol=rtol, ran_out=bool(projection.steps[0] >= limit))
+    converged = grade.status == Status.CONVERGED
+    support = [one_rows.cpu()[a.support], other_rows.cpu()[b.support]]
     return {
-        "points": _only(converged, sure.points),
-        "distance": _only(converged, sure.distance),
+        "points": _nan_unless(converged, sure.points),
+        "distance": _nan_unless(converged, sure.distance),
         "lower_bound": sure.lower_bound,
-        "gap": _only(converged, gap),
-        "intersect": meet.long() - apart.long(),
-        "common_point": _only(meet, sure.middle),
-        "support": _padded([rows.cpu()[a.support], columns.cpu()[b.support]], -1).mT,
-        "weights": _padded([a.weights, b.weights], 0).mT,
-        "normal": _only(apart, sure.normal),
-        "offset": _only(apart, sure.offset),
-        "status": torch.where(converged, int(Status.CONVERGED), int(failed)),
-        "steps": found.steps[0],
+        "gap": _nan_unless(converged, grade.gap),
+        "intersect": grade.intersect,
+        "common_point": _nan_unless(grade.intersect == 1, sure.midpoint),
+        "support": stack_ragged(support, -1),
+        "weights": stack_ragged([a.weights, b.weights], 0),
+        "normal": _nan_unless(grade.intersect == -1, sure.normal),
+        "offset": _nan_unless(grade.intersect == -1, sure.offset),
+        "status": grade.status,
+        "steps": projection.steps[0],
     }
 
 
 def _side(points: FeatureBank, rows: Tensor, weights: Tensor) -> Side:
-    """Return the combination of one side: rows that are in several differences count once."""
-    support, place = rows.unique(return_inverse=True)
-    own = torch.zeros(len(support), dtype=torch.float64).index_add_(0, place, weights)
-    return Side(points=points, support=support, weights=own / own.sum())
+    """Return the convex combination of one side, with the weights of repeated rows summed."""
+    support, inverse = rows.unique(return_inverse=True)
+    sums = torch.zeros(len(support), dtype=torch.float64).index_add_(0, inverse, weights)
+    return Side(points=points, support=support, weights=sums / sums.sum())
 
 
-def _only(condition: Tensor, value: Tensor) -> Tensor:
+def _nan_unless(condition: Tensor, value: Tensor) -> Tensor:
     return torch.where(condition, value, torch.nan)
 
 
-def _padded(tables: list[Tensor], padding: int) -> Tensor:
-    """Return tables of several lengths as one."""
-    if tables[0].ndim == 0:
-        return torch.stack(tables)
-    return torch.nn.utils.rnn.pad_sequence(tables, batch_first=True, padding_value=padding)
-
-
-def _classes(name: str, value: object, present: Tensor) -> Tensor:
-    """Return the classes (P,) that `value` names, or raise ArgumentError."""
+def _check_classes(name: str, value: object, present: Tensor) -> Tensor:
+    """Return the classes `value` as (P,), or raise ArgumentError."""
     classes = torch.tensor(value) if isinstance(value, int) else value
     integral = isinstance(classes, Tensor) and classes.dtype in (torch.int32, torch.int64)
     if not isinstance(classes, Tensor) or not integral or classes.ndim > 1:
@@ -157,7 +154,7 @@ def _classes(name: str, value: object, present: Tensor) -> Tensor:
     return classes.detach().cpu().long().reshape(-1)
 
 
-def _pairs(first: Tensor, second: Tensor) -> Tensor:
+def _check_pairs(first: Tensor, second: Tensor) -> Tensor:
     """Return pairs of classes (P,2), or raise ArgumentError."""
     got = f"{len(second)} classes for {len(first)} of i"
     if len(first) != len(second) or len(first) == 0:

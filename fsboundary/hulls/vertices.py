@@ -1,4 +1,4 @@
-"""Which points of a bank are the vertices of its hull."""
+"""Vertices of the hull of a bank: its extreme points."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fsboundary.banks.arguments import check_bank
 from fsboundary.core.checks import check_limits
 from fsboundary.core.results import HullVertices
 from fsboundary.core.status import Status
-from fsboundary.core.tolerance import ATOL_SHARE, EPS, absolute
-from fsboundary.geometry.hulls.affine import flat_of
-from fsboundary.geometry.hulls.certify import extent
-from fsboundary.geometry.hulls.separation import margins
-from fsboundary.hulls.leave_one_out import blocks, left_out
+from fsboundary.core.tolerance import ATOL_FRACTION, EPS, absolute
+from fsboundary.geometry.hulls.affine import fit_affine_hull
+from fsboundary.geometry.hulls.point_sets import point_set_stats
+from fsboundary.geometry.hulls.separation import separation_bounds
+from fsboundary.hulls.leave_one_out import project_left_out, row_blocks
 from fsboundary.hulls.projection import MAX_STEPS, Copies, copies_of
 from fsboundary.plugins import create
 from fsboundary.plugins.interfaces import HullSolver
 
-DECIDING = 0.1
-"""Default relative tolerance: what is asked is whether the distance is 0."""
+DEFAULT_RTOL = 0.1
+"""Default relative tolerance: it need only show whether a distance is 0."""
 
 
 def hull_vertices(
@@ -34,11 +34,11 @@ def hull_vertices(
 ) -> HullVertices:
     """Return which points of `bank` are extreme, by their distance to the hull of all others.
 
-    Most are shown to be by one direction in which they lie farther out than every other point;
-    the others are projected on the hull of all others.
+    For most extreme points, one direction in which they lie farther out than every other point is
+    the proof; the remaining points are projected on the hull of all others.
 
     Exact copies are one point. Points much nearer to each other than 1e-9 of the bank's size
-    stand in for each other, so that none of them may be a vertex.
+    stand in for each other, so that possibly none of them is a vertex.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def hull_vertices(
     solver : str or HullSolver
     tolerance : float, optional
         Relative tolerance of the leave-one-out distances that are computed, default 0.1: enough
-        to tell 0 from others.
+        to distinguish 0 from other values.
     max_steps : int, optional
         Passes over the bank, default 200.
     show_progress : bool
@@ -54,7 +54,7 @@ def hull_vertices(
     Returns
     -------
     HullVertices
-        With ``.indices`` and ``.count``. On the CPU.
+        On the CPU, with ``.indices`` and ``.count``.
 
     Raises
     ------
@@ -63,55 +63,58 @@ def hull_vertices(
     DataError
         A damaged bank.
     PluginError
-        The solver raised or answered in the wrong shape.
+        The solver raised, or returned tensors of the wrong shape.
     """
     copies = copies_of(check_bank(bank))
-    rtol, limit = check_limits(tolerance, max_steps, (DECIDING, MAX_STEPS))
+    rtol, limit = check_limits(tolerance, max_steps, (DEFAULT_RTOL, MAX_STEPS))
     plugin = create("hull_solver", solver)
-    own = copies.first.unique()
-    lower, upper = _at_a_glance(bank, own, copies, show_progress)
-    status, steps = torch.full_like(own, int(Status.CONVERGED)), torch.zeros_like(own)
-    size = extent(bank)
-    # 4 ulp of the largest point: what projections take for 0 where the points lie far from 0
-    seen = lower > torch.maximum(absolute(size.scale), 4 * EPS * size.largest)
-    extreme, left = seen.long(), ~seen
-    found = left_out(
+    distinct = copies.first.unique()
+    lower, upper = _separation_bounds(bank, distinct, copies, show_progress)
+    status, steps = torch.full_like(distinct, int(Status.CONVERGED)), torch.zeros_like(distinct)
+    size = point_set_stats(bank)
+    # 4 ulp of the largest point: what projections treat as 0 if the points lie far from 0
+    proved = lower > torch.maximum(absolute(size.scale), 4 * EPS * size.largest)
+    extreme, rest = proved.long(), ~proved
+    result = project_left_out(
         bank,
-        own[left],
+        distinct[rest],
         own_class=False,
         solver=plugin,
         tolerance=rtol,
         max_steps=limit,
         show_progress=show_progress,
     )
-    extreme[left], steps[left] = -found["membership"], found["steps"]
-    lower[left] = torch.maximum(lower[left], found["lower_bound"])
-    upper[left] = torch.fmin(upper[left], found["distance"])
-    vague = found["status"] == Status.CONVERGED
-    status[left] = torch.where(vague, int(Status.UNDECIDED), found["status"])
+    extreme[rest], steps[rest] = -result["membership"], result["steps"]
+    lower[rest] = torch.maximum(lower[rest], result["lower_bound"])
+    upper[rest] = torch.fmin(upper[rest], result["distance"])
+    # a certified distance does not decide by itself: the membership may be open
+    status[rest] = torch.where(
+        result["status"] == Status.CONVERGED, int(Status.UNDECIDED), result["status"]
+    )
     status = torch.where(extreme != 0, int(Status.CONVERGED), status)
-    place = torch.searchsorted(own, copies.first)
+    index = torch.searchsorted(distinct, copies.first)
     return HullVertices(
-        extreme=extreme[place],
-        distance=upper[place],
-        lower_bound=lower[place],
+        extreme=extreme[index],
+        distance=upper[index],
+        lower_bound=lower[index],
         copy_of=copies.first,
-        status=status[place],
-        steps=steps[place],
+        status=status[index],
+        steps=steps[index],
     )
 
 
-def _at_a_glance(
+def _separation_bounds(
     bank: FeatureBank, rows: Tensor, copies: Copies, show_progress: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return bounds (B,), (B,) of the distances of `rows` (B,), from one direction for each."""
-    flat = flat_of(bank, ATOL_SHARE)
+    """Return bounds (B,), (B,) of the distances of `rows` (B,), from one direction per row."""
+    flat = fit_affine_hull(bank, ATOL_FRACTION)
     lower = torch.empty(len(rows), dtype=torch.float64)
     upper = torch.empty_like(lower)
     with tqdm(total=len(rows), unit="point", disable=not show_progress) as bar:
-        for some in blocks(torch.arange(len(rows)), copies.count[rows]):
-            outward = flat.outward(bank.take(rows[some]))
-            found = margins(bank, rows[some], outward, copies.of(rows[some]))
-            lower[some], upper[some] = found
-            bar.update(len(some))
+        for block in row_blocks(torch.arange(len(rows)), copies.count[rows]):
+            outward = flat.outward_directions(bank.take(rows[block]))
+            lower[block], upper[block] = separation_bounds(
+                bank, rows[block], outward, copies.of(rows[block])
+            )
+            bar.update(len(block))
     return lower, upper

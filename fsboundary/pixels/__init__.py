@@ -1,4 +1,4 @@
-"""The same questions of images: flip images, inverse images, morphs."""
+"""Images near decision boundaries: flip images, inverse images, morphs and amplification."""
 
 from fsboundary.pixels.amplification import amplification, vulnerability_by_class
 from fsboundary.pixels.checks import check_accuracy

@@ -1,16 +1,12 @@
-"""Moves of an image of a given length within the bounds.
+"""Amplification: displacements of features for pixel perturbations of one length.
 
-Vulnerability class by class.
-
-The largest singular value of the features' Jacobian at an image, and its direction.
-
-How far features move when an image moves a little.
+The largest displacement found is a lower bound of the local modulus of continuity of the features.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
@@ -21,36 +17,42 @@ from fsboundary.core.checks import row_status
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import Amplification
+from fsboundary.core.rows import scatter_rows
 from fsboundary.core.status import Status
 from fsboundary.pixels.checks import (
     check_bounds,
     check_count,
     check_labels,
     check_pixels,
-    spread_rows,
-    told_accuracy,
+    measure_accuracy,
 )
-from fsboundary.pixels.model_calls import Linearised, features_of, first_logits, norms, per_image
+from fsboundary.pixels.model_calls import (
+    FeatureJacobian,
+    features_of,
+    first_logits,
+    norms,
+    per_image,
+)
 from fsboundary.space import FeatureSpace, space_of
 
 _HALVINGS = 60
-"""Halvings of the logarithm of a bracket: its ends then agree to rounding."""
+"""Bisections of the logarithm of a bracket, after which its ends agree to rounding."""
 
 
-def farthest_along(
+def farthest_move(
     x: Tensor, direction: Tensor, radius: float, bounds: tuple[float, float]
 ) -> Tensor:
     """Return the move of length `radius` that goes farthest along `direction` within `bounds`.
 
     That is ``clip(x + s direction) - x`` for some s > 0 (the first-order condition of a linear
-    programme over a ball and a box). It is shorter where the box ends before, and 0 where the
-    direction is 0.
+    program over a ball and a box). It is shorter if the box ends before, and 0 if the direction
+    is 0.
 
     Parameters
     ----------
     x, direction : Tensor (B, C, H, W)
     radius : float
-        Pixel units, L2.
+        L2 length of the move, pixel units.
     bounds : (float, float)
     """
     size = direction.flatten(1).abs().amax(dim=1)
@@ -60,7 +62,7 @@ def farthest_along(
         return (x + per_image(s, x) * unit).clamp(*bounds) - x
 
     low = torch.full_like(size, radius / x[0].numel() ** 0.5 if len(x) else 1.0)
-    # a pixel that moves at 2^-40 of the fastest one's pace has then crossed the whole box
+    # at this s even a pixel at 2^-40 of the fastest one's speed has crossed the whole box
     high = torch.full_like(size, 2.0**40 * max(radius, bounds[1] - bounds[0]))
     for _ in range(_HALVINGS):
         middle = (low * high).sqrt()
@@ -72,25 +74,27 @@ def farthest_along(
 def vulnerability_by_class(
     found: Amplification, labels: Tensor | None = None
 ) -> dict[int, dict[str, Any]]:
-    """Return how vulnerable the images of each class are, most vulnerable class first.
+    """Return statistics of the vulnerability per class, most vulnerable class first.
 
     Parameters
     ----------
     found : Amplification
+        Result of :func:`fsboundary.pixels.amplification`.
     labels : Tensor (B,), optional
-        Class of each image; the predicted one if left out.
+        Class of each image; by default the predicted one.
 
     Returns
     -------
     dict
-        From class number to ``images`` (how many without failure), ``median`` and ``largest``
-        vulnerability, ``median_max_displacement`` (feature units) and ``above_one`` (share of images whose
-        features a pixel move takes at least as far as the boundary is).
+        Maps class numbers to ``images`` (number of images without failure), ``median`` and
+        ``largest`` vulnerability, ``median_max_displacement`` (feature units) and ``above_one``
+        (fraction of images whose features a pixel move displaces at least as far as the boundary
+        is).
 
     Raises
     ------
     ArgumentError
-        Not one label for each row.
+        Wrong types, or not one label per row.
     """
     if not isinstance(found, Amplification):
         raise ArgumentError(
@@ -99,11 +103,12 @@ def vulnerability_by_class(
     group = found.predicted if labels is None else labels
     if not isinstance(group, Tensor) or group.shape != found.status.shape:
         got = f"shape {tuple(group.shape)}" if isinstance(group, Tensor) else repr(group)
-        raise ArgumentError("labels", got, f"shape {tuple(found.status.shape)}", "pass one a row")
-    fine = torch.isfinite(found.vulnerability)
+        wanted = f"shape {tuple(found.status.shape)}"
+        raise ArgumentError("labels", got, wanted, "pass one label per row")
+    valid = torch.isfinite(found.vulnerability)
     table = {}
-    for k in group[fine].unique().tolist():
-        rows = fine & (group == k)
+    for k in group[valid].unique().tolist():
+        rows = valid & (group == k)
         score = found.vulnerability[rows]
         table[int(k)] = {
             "images": int(rows.sum()),
@@ -115,13 +120,13 @@ def vulnerability_by_class(
     return dict(sorted(table.items(), key=lambda item: -item[1]["median"]))
 
 
-def top_singular(
-    view: ModelView, images: Tensor, begin: Tensor, steps: int
+def _top_singular_pair(
+    view: ModelView, images: Tensor, start: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
     """Return the top singular value (B,), float64, and its unit direction in pixels (B,C,H,W).
 
-    Lanczos on J Jᵀ with every vector kept orthogonal: the products are those of power iteration,
-    one with J and one with Jᵀ a step, and the answer is the best of the whole Krylov space instead
+    Lanczos on J Jᵀ with full reorthogonalisation: the products are those of power iteration, one
+    with J and one with Jᵀ per step, and the result is the best of the whole Krylov space instead
     of its last vector (Golub and Van Loan, Matrix Computations, 4th ed., section 10.1). The value
     is a lower bound up to rounding, and exact after d steps.
 
@@ -129,40 +134,46 @@ def top_singular(
     ----------
     view : ModelView
     images : Tensor (B, C, H, W)
-    begin : Tensor (d,)
-        Any vector that is not orthogonal to the answer, the same for every row.
+    start : Tensor (d,)
+        Any vector that is not orthogonal to the solution, the same for every row.
     steps : int
     """
-    near = Linearised(view, images)
-    start = begin.to(torch.float64).expand(len(images), -1)
-    basis = [start / norms(start)[:, None]]
-    pulled, products = [], []
-    for step in range(min(steps, len(begin))):
-        pulled.append(near.back(basis[-1].to(near.features)))
-        product = near.along(pulled[-1]).to(torch.float64)
+    jacobian = FeatureJacobian(view, images)
+    steps = min(steps, len(start))
+    begin = start.to(torch.float64).expand(len(images), -1)
+    basis = [begin / norms(begin)[:, None]]
+    vjps, products = [], []
+    for step in range(steps):
+        vjps.append(jacobian.vjp(basis[-1].to(jacobian.features)))
+        product = jacobian.jvp(vjps[-1]).to(torch.float64)
         products.append(product)
-        if step + 1 == min(steps, len(begin)):
-            break
-        kept = torch.stack(basis, dim=1)
-        rest = product
-        for _ in range(2):  # once more, for what rounding left of the first time
-            rest = rest - torch.einsum("bkd,bk->bd", kept, torch.einsum("bkd,bd->bk", kept, rest))
-        size, scale = norms(rest), norms(product)
-        # nothing new: the space is closed under J Jᵀ and holds the answer
-        new = size > 1e-6 * scale  # below the rounding of products in float32
-        basis.append(torch.where(new[:, None], rest / torch.where(new, size, 1)[:, None], 0))
-    kept = torch.stack(basis, dim=1)
-    small = torch.einsum("bkd,bjd->bkj", kept, torch.stack(products, dim=1))
-    weights = torch.linalg.eigh(0.5 * (small + small.mT)).eigenvectors[..., -1]
-    direction = torch.einsum("bk,bkx->bx", weights.to(images), torch.stack(pulled, 1).flatten(2))
+        if step + 1 < steps:
+            basis.append(_next_basis_vector(torch.stack(basis, dim=1), product))
+    vectors = torch.stack(basis, dim=1)
+    projected = torch.einsum("bkd,bjd->bkj", vectors, torch.stack(products, dim=1))
+    weights = torch.linalg.eigh(0.5 * (projected + projected.mT)).eigenvectors[..., -1]
+    direction = torch.einsum("bk,bkx->bx", weights.to(images), torch.stack(vjps, 1).flatten(2))
     direction = direction.reshape(images.shape)
     size = norms(direction)
     direction = direction / per_image(torch.where(size > 0, size, 1), images)
-    return norms(near.along(direction).to(torch.float64)), direction
+    return norms(jacobian.jvp(direction).to(torch.float64)), direction
+
+
+def _next_basis_vector(basis: Tensor, product: Tensor) -> Tensor:
+    """Return the unit part (B,d) of `product` orthogonal to `basis` (B,k,d).
+
+    It is 0 if nothing is left: the space is then closed under J Jᵀ and contains the solution.
+    """
+    rest = product
+    for _ in range(2):  # twice, because the first pass leaves rounding
+        rest = rest - torch.einsum("bkd,bk->bd", basis, torch.einsum("bkd,bd->bk", basis, rest))
+    size, scale = norms(rest), norms(product)
+    new = size > 1e-6 * scale  # below the rounding of products in float32
+    return torch.where(new[:, None], rest / torch.where(new, size, 1)[:, None], 0)
 
 
 MAX_STEPS = 20
-"""Default steps, of the singular value and of the ascent."""
+"""Default number of steps, for the singular value and for the ascent."""
 
 
 def amplification(
@@ -178,35 +189,35 @@ def amplification(
     seed: int = 0,
     batch_size: int = 128,
 ) -> Amplification:
-    """Return how far the features of images move for pixel moves of length `radius`.
+    """Return how far the features of images are displaced by pixel moves of length `radius`.
 
-    The worst move is looked for from both ends of the Jacobian's top singular direction, by steps
-    that each go as far along the gradient as ball and bounds allow. The longest move of all that
-    were tried is kept, random ones too. It is a lower bound of the worst: nothing proves that no
-    move goes farther.
+    The largest displacement is searched from both ends of the Jacobian's top singular direction,
+    by steps that each go as far along the gradient as ball and bounds allow. The largest of all
+    displacements tried is returned, including those of random moves. It is a lower bound of the
+    maximum: nothing proves that no move displaces the features farther.
 
     Parameters
     ----------
     space : FeatureSpace or nn.Module
     images : Tensor (B, C, H, W)
     radius : float
-        Length of the moves, L2, pixel units. Moves that the bounds cut short are lengthened in the
+        L2 length of the moves, pixel units. Moves that the bounds cut short are lengthened in the
         other pixels.
     flips : Tensor (B, C, H, W), optional
-        An image on the other side of the boundary for each row, for example
-        ``flip_images(...).images``; NaN rows are left out.
+        An image on the other side of the boundary per row, for example
+        ``flip_images(...).images``; NaN rows do not count.
     labels : Tensor (B,), optional
-        A UserWarning tells where the model's accuracy is near chance (:func:`check_accuracy`).
+        True classes, used only to warn if accuracy is near chance (:func:`check_accuracy`).
     directions : int
-        Random directions, the same for every row.
+        Number of random directions, the same for every row.
     bounds : (float, float)
-        Least and largest pixel value.
+        Smallest and largest pixel value.
     max_steps : int, optional
-        Steps of the singular value, and of the ascent; default 20 each.
+        Number of steps for the singular value, and for the ascent; default 20 each.
     seed : int
-        For the random directions and the start of the singular value.
+        Seed of the random directions and of the start vector for the singular value.
     batch_size : int
-        Images at once.
+        Number of images per batch.
 
     Returns
     -------
@@ -229,115 +240,137 @@ def amplification(
     ends = _check_flips(x, flips, limits)
     if labels is not None:
         check_labels(labels, len(x))
-    first_logits(model, x[:1], 1)  # finds the head, and out whether the images fit
-    z = model.extract(x, batch_size=batch_size).features.double()
-    status = row_status(model.head, z)
-    status[~torch.isfinite(x.flatten(1)).all(dim=1)] = int(Status.NOT_FINITE)
+    first_logits(model, x[:1], 1)  # finds the head, and checks that the images fit the model
+    z, status = _features_and_status(model, x, batch_size)
     if labels is not None and len(x):
         known = status == Status.CONVERGED
-        told_accuracy(torch.where(known, model.head.predict(z), -1), labels, model.head.num_classes)
-    fine = (status == Status.CONVERGED).nonzero()[:, 0]
+        predicted = torch.where(known, model.head.predict(z), -1)
+        measure_accuracy(predicted, labels, model.head.num_classes)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(directions, *x.shape[1:], generator=generator, dtype=torch.float64)
-    begin = torch.randn(model.head.num_features, generator=generator, dtype=torch.float64)
+    start = torch.randn(model.head.num_features, generator=generator, dtype=torch.float64)
+    usable = (status == Status.CONVERGED).nonzero()[:, 0]
     parts = [
-        _measure(model, x[i], z[i], ends[i], drawn.to(x), begin.to(z.device), length, limits, steps)
-        for i in fine.split(batch_size)
+        _Search(model, x[i], z[i], length, limits).run(
+            ends[i], drawn.to(x), start.to(z.device), steps
+        )
+        for i in usable.split(batch_size)
     ]
-    found = {
-        name: spread_rows(torch.cat([part[name] for part in parts]), fine, len(x))
-        if parts
-        else torch.full_like(x if name == "max_direction" else z[:, 0], torch.nan)
-        for name in _MEASURED
+    fields = {
+        name: scatter_rows(torch.cat([part[name] for part in parts]), usable, len(x))
+        for name in parts[0]
     }
-    near = flip_points(model.head, z)
-    status = torch.where(status == Status.CONVERGED, near.status[:, 0], status)
+    nearest = flip_points(model.head, z)
+    status = torch.where(status == Status.CONVERGED, nearest.status[:, 0], status)
     return Amplification(
-        **found,
-        boundary_distance=near.distance[:, 0],
-        vulnerability=found["max_displacement"] / near.distance[:, 0],
-        predicted=near.source,
+        **fields,
+        boundary_distance=nearest.distance[:, 0],
+        vulnerability=fields["max_displacement"] / nearest.distance[:, 0],
+        predicted=nearest.source,
         status=status,
     )
 
 
-_MEASURED = (
-    "max_displacement",
-    "max_direction",
-    "random_mean",
-    "random_max",
-    "towards_flip",
-    "singular_value",
-)
+def _features_and_status(space: FeatureSpace, x: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Return the features (B,d) of `x`, float64, and the status (B,) of its rows."""
+    z = space.extract(x, batch_size=batch_size).features.double()
+    status = row_status(space.head, z)
+    status[~torch.isfinite(x.flatten(1)).all(dim=1)] = int(Status.NOT_FINITE)
+    return z, status
 
 
-def _measure(
-    space: FeatureSpace,
-    x: Tensor,
-    z: Tensor,
-    ends: Tensor,
-    drawn: Tensor,
-    begin: Tensor,
-    radius: float,
-    bounds: tuple[float, float],
-    steps: int,
-) -> dict[str, Tensor]:
-    """Return the fields of finite rows that need the model."""
+@final
+class _Search:
+    """Search for the move that displaces the features of finite images farthest.
 
-    def moved(direction: Tensor) -> tuple[Tensor, Tensor]:
-        move = farthest_along(x, direction, radius, bounds)
-        return move, norms(features_of(space, x + move, len(x)) - z)
+    Parameters
+    ----------
+    space : FeatureSpace
+    x : Tensor (B, C, H, W)
+    z : Tensor (B, d), float64
+        Features of `x`.
+    radius : float
+        L2 length of the moves, pixel units.
+    bounds : (float, float)
+    """
 
-    value, direction = top_singular(space, x, begin, steps)
-    best, worst = torch.zeros_like(x), torch.zeros_like(value)
-    for sign in (1, -1):
-        move, far = moved(sign * direction)
+    def __init__(
+        self,
+        space: FeatureSpace,
+        x: Tensor,
+        z: Tensor,
+        radius: float,
+        bounds: tuple[float, float],
+    ) -> None:
+        self._space, self._x, self._z = space, x, z
+        self._radius, self._bounds = radius, bounds
+        self._best, self._largest = torch.zeros_like(x), torch.zeros_like(z[:, 0])
+
+    def run(self, ends: Tensor, drawn: Tensor, start: Tensor, steps: int) -> dict[str, Tensor]:
+        """Return the fields of an Amplification that need the model.
+
+        Parameters
+        ----------
+        ends : Tensor (B, C, H, W)
+            Images on the other side of the boundary; NaN where there is none.
+        drawn : Tensor (N, C, H, W)
+            Random directions.
+        start : Tensor (d,)
+            Start vector for the singular value.
+        steps : int
+        """
+        value, direction = _top_singular_pair(self._space, self._x, start, steps)
+        for sign in (1, -1):
+            self._ascend(sign * direction, steps)
+        random = torch.stack([self._try(one.expand_as(self._x))[1] for one in drawn])
+        _, towards = self._try((ends - self._x).nan_to_num())
+        missing = torch.isnan(ends).flatten(1).any(dim=1)
+        return {
+            "max_displacement": self._largest,
+            "max_direction": self._best / per_image(norms(self._best), self._x),
+            "random_mean": random.mean(dim=0),
+            "random_max": random.amax(dim=0),
+            "towards_flip": torch.where(missing, torch.nan, towards),
+            "singular_value": value,
+        }
+
+    def _ascend(self, direction: Tensor, steps: int) -> None:
+        """Try `direction`, then the gradient direction at each move, `steps` times."""
+        move, _ = self._try(direction)
         for _ in range(steps):
-            best, worst = _better(best, worst, move, far)
-            move, far = moved(_uphill(space, x + move, z))
-        best, worst = _better(best, worst, move, far)
-    random = []
-    for along in drawn:
-        move, far = moved(along.expand_as(x))
-        best, worst = _better(best, worst, move, far)
-        random.append(far)
-    move, towards = moved((ends - x).nan_to_num())
-    best, worst = _better(best, worst, move, towards)
-    return {
-        "max_displacement": worst,
-        "max_direction": best / per_image(norms(best), x),
-        "random_mean": torch.stack(random).mean(dim=0),
-        "random_max": torch.stack(random).amax(dim=0),
-        "towards_flip": torch.where(torch.isnan(ends).flatten(1).any(dim=1), torch.nan, towards),
-        "singular_value": value,
-    }
+            move, _ = self._try(self._gradient(self._x + move))
 
+    def _try(self, direction: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the farthest move along `direction` and its displacement (B,); record the best."""
+        move = farthest_move(self._x, direction, self._radius, self._bounds)
+        moved = features_of(self._space, self._x + move, len(self._x))
+        displacement = norms(moved - self._z)
+        better = displacement > self._largest
+        self._best = torch.where(per_image(better, move) > 0, move, self._best)
+        self._largest = torch.where(better, displacement, self._largest)
+        return move, displacement
 
-def _better(best: Tensor, worst: Tensor, move: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
-    keep = far > worst
-    return torch.where(per_image(keep, best) > 0, move, best), torch.where(keep, far, worst)
-
-
-def _uphill(space: FeatureSpace, images: Tensor, z: Tensor) -> Tensor:
-    """Return the gradient of half the squared distance of the features from `z`."""
-    with torch.enable_grad():
-        x = images.detach().requires_grad_(True)
-        now = space.features(x)
-        now = now + 0 * x.flatten(1).sum(dim=1, keepdim=True).to(now)
-        return torch.autograd.grad(now, x, (now.detach().to(z) - z).to(now))[0]
+    def _gradient(self, images: Tensor) -> Tensor:
+        """Return the gradient of half the squared distance of the features from those of `x`."""
+        with torch.enable_grad():
+            x = images.detach().requires_grad_(True)
+            z = self._space.features(x)
+            # connects a body that ignores its images to them: the gradient is then 0
+            z = z + 0 * x.flatten(1).sum(dim=1, keepdim=True).to(z)
+            return torch.autograd.grad(z, x, (z.detach().to(self._z) - self._z).to(z))[0]
 
 
 def _check_radius(radius: object) -> float:
+    """Return `radius` as a float, or raise ArgumentError unless it is positive and finite."""
     number = isinstance(radius, int | float) and not isinstance(radius, bool)
     if not number or not 0 < float(radius) < math.inf:  # type: ignore[arg-type]  # a number, checked just before
-        raise ArgumentError(
-            "radius", repr(radius), "a positive number of pixel units", "pass 0.5, say"
-        )
+        fix = "pass, for example, 0.5"
+        raise ArgumentError("radius", repr(radius), "a positive number of pixel units", fix)
     return float(radius)  # type: ignore[arg-type]  # as above
 
 
 def _check_flips(x: Tensor, flips: object, bounds: tuple[float, float]) -> Tensor:
-    """Return the flip images (B,C,H,W), NaN where none was given, or raise ArgumentError."""
+    """Return the flip images (B,C,H,W), NaN if there are none, or raise ArgumentError."""
     if flips is None:
         return torch.full_like(x, torch.nan)
     ends = check_pixels(flips, bounds, "flips")
@@ -346,6 +379,6 @@ def _check_flips(x: Tensor, flips: object, bounds: tuple[float, float]) -> Tenso
             "flips",
             f"shape {tuple(ends.shape)}",
             f"{tuple(x.shape)}, that of images",
-            "pass one flip image for each image",
+            "pass one flip image per image",
         )
     return ends.to(x)

@@ -1,7 +1,4 @@
-"""Checks shared by the functions that a user calls with a model and images.
-
-More checks of what a user passes to the functions about images.
-"""
+"""Checks of the arguments of the functions that take a model and images."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ def check_bounds(bounds: object) -> tuple[float, float]:
     wanted = "two finite numbers, the lower first"
     fix = "pass (0, 1), or what the user's own pixels lie between"
     try:
-        low, high = (float(b) for b in bounds)  # type: ignore[attr-defined]  # what is no pair raises here
+        low, high = (float(b) for b in bounds)  # type: ignore[attr-defined]  # raises if not a pair
     except (TypeError, ValueError):
         raise ArgumentError("bounds", repr(bounds), wanted, fix) from None
     if not -torch.inf < low < high < torch.inf:
@@ -31,7 +28,10 @@ def check_bounds(bounds: object) -> tuple[float, float]:
 
 
 def check_pixels(images: object, bounds: tuple[float, float], name: str = "images") -> Tensor:
-    """Return argument `name` (B,C,H,W), detached, or raise ArgumentError unless finite ones fit."""
+    """Return argument `name` (B,C,H,W), detached, or raise ArgumentError.
+
+    Finite pixels must lie within `bounds`; NaN and infinite ones are allowed.
+    """
     check_images(images)
     assert isinstance(images, Tensor)
     if images.ndim != 4:
@@ -49,7 +49,7 @@ def check_pixels(images: object, bounds: tuple[float, float], name: str = "image
             name,
             f"pixels from {float(finite.min()):.6g} to {float(finite.max()):.6g}",
             f"pixels from {bounds[0]:g} to {bounds[1]:g}",
-            "pass bounds=, or scale the images and give the model's own scaling to "
+            "pass bounds=, or scale the images and pass the model's own scaling as "
             "FeatureSpace(model, preprocess=...)",
         )
     return images
@@ -74,23 +74,24 @@ def check_classes(targets: object, rows: int, num_classes: int) -> Tensor | Lite
 
 
 _NEAR_CHANCE = 1 / 3
-"""An accuracy below this share of the way from chance to perfect is near chance."""
+"""Position between chance (0) and perfect accuracy (1) below which an accuracy is near chance."""
 
 
-def check_count(name: str, value: object, least: int = 1) -> int:
-    """Return `value`, a whole number of at least `least`, or raise ArgumentError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ArgumentError(name, repr(value), f"a whole number, at least {least}", "leave it out")
+def check_count(name: str, value: object, minimum: int = 1) -> int:
+    """Return `value`, a whole number of at least `minimum`, or raise ArgumentError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        wanted = f"a whole number, at least {minimum}"
+        raise ArgumentError(name, repr(value), wanted, "leave it out")
     return value
 
 
 def check_accuracy(
     model: nn.Module | FeatureSpace, images: Tensor, labels: Tensor, *, batch_size: int = 256
 ) -> float:
-    """Return the share of `images` that the model puts into the class of their label.
+    """Return the fraction of `images` that the model assigns to the class of their label.
 
-    A model whose preprocessing was left outside still answers, for images it was not made for:
-    near chance. Then a UserWarning says so.
+    A model without its preprocessing still predicts classes, but with an accuracy near chance; a
+    UserWarning reports such an accuracy.
 
     Parameters
     ----------
@@ -99,12 +100,12 @@ def check_accuracy(
     labels : Tensor (B,)
         Class numbers.
     batch_size : int
-        Images at once.
+        Number of images per batch.
 
     Returns
     -------
     float
-        In [0, 1]; NaN without images. Images that are not finite are left out.
+        Accuracy in [0, 1]; NaN without images. Images that are not finite do not count.
 
     Raises
     ------
@@ -116,42 +117,34 @@ def check_accuracy(
     if len(images) == 0:
         return math.nan
     predicted = space.extract(images, batch_size=batch_size).predicted
-    return told_accuracy(predicted, labels, space.head.num_classes)
+    return measure_accuracy(predicted, labels, space.head.num_classes)
 
 
 def check_labels(labels: object, rows: int, name: str = "labels") -> None:
     """Raise ArgumentError unless argument `name` is a tensor (rows,)."""
     if not isinstance(labels, Tensor) or labels.shape != (rows,):
         got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else repr(labels)
-        raise ArgumentError(name, got, f"shape ({rows},)", "pass a class number an image")
+        raise ArgumentError(name, got, f"shape ({rows},)", "pass one class number per image")
 
 
-def told_accuracy(predicted: Tensor, labels: Tensor, num_classes: int) -> float:
-    """Return the share of `predicted` (B,) that are `labels`, -1 left out; warn if near chance.
+def measure_accuracy(predicted: Tensor, labels: Tensor, num_classes: int) -> float:
+    """Return the fraction of `predicted` (B,) that equal `labels`; warn if it is near chance.
 
-    The warning points to the caller of the function that calls this one.
+    Rows predicted as -1 do not count. The warning points to the caller of the function that calls
+    this one.
     """
     known = predicted >= 0
-    right = predicted[known] == labels.to(predicted.device)[known]
-    accuracy = float(right.double().mean())
+    correct = predicted[known] == labels.to(predicted.device)[known]
+    accuracy = float(correct.double().mean())
     chance = 1 / num_classes
-    enough = chance + _NEAR_CHANCE * (1 - chance)
-    if accuracy < enough:
+    threshold = chance + _NEAR_CHANCE * (1 - chance)
+    if accuracy < threshold:
         warnings.warn(
-            f"labels: got {100 * accuracy:.1f} % of {len(right)} images put into the class of "
+            f"labels: got {100 * accuracy:.1f} % of {len(correct)} images assigned to the class of "
             f"their label, where chance is {100 * chance:.1f} %; wanted at least "
-            f"{100 * enough:.1f} %. Is the model's preprocessing missing? Pass it as "
+            f"{100 * threshold:.1f} %. Is the model's preprocessing missing? Pass it as "
             "FeatureSpace(model, preprocess=...), or leave labels out if these images were chosen "
-            "because the model is wrong about them.",
+            "because the model misclassifies them.",
             stacklevel=3,
         )
     return accuracy
-
-
-def spread_rows(images: Tensor, rows: Tensor, total: int) -> Tensor:
-    """Return `images` (F,...) at `rows` (F,) of `total` rows, NaN elsewhere."""
-    out = torch.full(
-        (total, *images.shape[1:]), torch.nan, dtype=images.dtype, device=images.device
-    )
-    out[rows] = images
-    return out

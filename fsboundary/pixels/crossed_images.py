@@ -1,4 +1,4 @@
-"""From images on the boundary to images across it, as a file of 8-bit pixels would keep them."""
+"""Crossed images: 8-bit images just beyond flip images, on the other side of the boundary."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from torch import Tensor, nn
 
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import CrossedImages, FlipImages
+from fsboundary.core.rows import write_rows
 from fsboundary.core.status import Status
 from fsboundary.pixels.checks import check_bounds
 from fsboundary.plugins.grading.images import pixel_distance
 from fsboundary.space import FeatureSpace, space_of
 
 _LEVELS = 255
-_CLIMB = 24
-_FIRST, _GROWTH = 1e-3, 1.25
-"""Steps up the lead: at most so many, the first this share of the diameter of the box of pixels,
-each so much longer than the one before."""
+"""Largest level of an 8-bit pixel; the smallest is 0."""
+
+_MAX_STEPS = 24
+_FIRST_STEP, _GROWTH = 1e-3, 1.25
+"""Steps up the gradient of the margin: their maximum number, the length of the first as a fraction
+of the diameter of the box of pixels, and the factor between the lengths of successive steps."""
 
 _HALVINGS = 8
+"""Bisections of the segment back to the flip image."""
 
 
 def crossed_images(
@@ -31,28 +35,29 @@ def crossed_images(
     bounds: tuple[float, float] = (0, 1),
     batch_size: int = 128,
 ) -> CrossedImages:
-    """Return images a little beyond `flips`, whose class has really changed.
+    """Return images just beyond `flips`, whose predicted class is the target.
 
-    Each is rounded to 256 levels, as an image file would, and the model is asked again: the
-    target's logit is the largest, by at least `margin`.
+    Each image is rounded to 256 levels, as in an image file, and passed through the model again:
+    the target's logit is the largest, by at least `margin`.
 
     Parameters
     ----------
     model : nn.Module or FeatureSpace
-        The one that `flips` were found for.
+        Model for which `flips` were computed.
     flips : FlipImages
-        Rows without an image stay without.
+        Flip images; rows without one have no crossed image either.
     margin : float
-        Wanted lead of the target over every other class, logit units, at least 0.
+        Minimum margin of the target over every other class, logit units, at least 0.
     bounds : (float, float)
-        As for :func:`flip_images`; level 0 and level 255.
+        Smallest and largest pixel value, as for :func:`flip_images`: levels 0 and 255.
     batch_size : int
+        Number of images per batch.
 
     Returns
     -------
     CrossedImages
-        ``distance`` is L2, from the flip image. NaN with MAX_STEPS where no image with that
-        margin was found, with the status of `flips` where that had no image.
+        ``distance`` is the L2 distance from the flip image. NaN with MAX_STEPS where no image
+        with this margin was found, and with the status of `flips` where that has no image.
 
     Raises
     ------
@@ -66,18 +71,19 @@ def crossed_images(
         raise ArgumentError("margin", repr(margin), "a finite number, at least 0", "pass 0.0")
     images = flips.images.clone()
     status = torch.where(flips.ok, int(Status.MAX_STEPS), flips.status)
-    lead = torch.full_like(flips.distance, torch.nan)
-    crossed = torch.full_like(images, torch.nan)
-    found = flips.ok.nonzero()[:, 0]
-    for rows in found.split(batch_size) if len(found) else ():
+    fields = {
+        "images": torch.full_like(images, torch.nan),
+        "margin": torch.full_like(flips.distance, torch.nan),
+    }
+    usable = flips.ok.nonzero()[:, 0]
+    for rows in usable.split(batch_size) if len(usable) else ():
         search = _Crossing(space, images[rows], flips.target[rows], margin, (low, high))
         search.run()
-        crossed[rows], lead[rows] = search.best, search.lead
-        status[rows[torch.isfinite(search.lead)]] = int(Status.CONVERGED)
+        write_rows(fields, rows, {"images": search.best, "margin": search.margin})
+    status[torch.isfinite(fields["margin"])] = int(Status.CONVERGED)
     return CrossedImages(
-        images=crossed,
-        distance=pixel_distance(crossed, images, "l2"),
-        margin=lead,
+        **fields,
+        distance=pixel_distance(fields["images"], images, "l2"),
         source=flips.source,
         target=flips.target,
         status=status,
@@ -92,7 +98,7 @@ def _check_flips(flips: object) -> None:
 
 @final
 class _Crossing:
-    """The nearest 8-bit images beyond some flip images, found up the gradient of the lead."""
+    """Search for the nearest 8-bit images beyond flip images, up the gradient of the margin."""
 
     def __init__(
         self,
@@ -103,60 +109,68 @@ class _Crossing:
         bounds: tuple[float, float],
     ) -> None:
         self._space, self._images, self._target = space, images, target
-        self._margin, self._bounds = margin, bounds
+        self._min_margin, self._bounds = margin, bounds
         self.best = torch.full_like(images, torch.nan)
-        self.lead = torch.full_like(images.flatten(1)[:, 0], torch.nan, dtype=torch.float64)
-        self._distance = torch.full_like(self.lead, torch.inf)
+        self.margin = torch.full_like(images.flatten(1)[:, 0], torch.nan, dtype=torch.float64)
+        self._distance = torch.full_like(self.margin, torch.inf)
 
     def run(self) -> None:
-        """Climb until the margin is reached, then come back along the straight way by halving."""
+        """Climb until the margin is reached, then bisect the segment back to the flip image."""
+        start = self._images.double()
+        step = self._climb(start) - start
+        below, reached = torch.zeros_like(self.margin), torch.ones_like(self.margin)
+        for _ in range(_HALVINGS):
+            middle = (below + reached) / 2
+            success = self._try(start + middle[:, None, None, None] * step)
+            reached = torch.where(success, middle, reached)
+            below = torch.where(success, below, middle)
+
+    def _climb(self, start: Tensor) -> Tensor:
+        """Return the first images up the gradient that reach the margin, or the last ones."""
         low, high = self._bounds
-        at = self._images.double()
-        step = _FIRST * (high - low) * self._images[0].numel() ** 0.5
-        reached = self._try(at)
-        end = at.clone()
-        for _ in range(_CLIMB):
+        x = start
+        length = _FIRST_STEP * (high - low) * self._images[0].numel() ** 0.5
+        reached = self._try(x)
+        end = x.clone()
+        for _ in range(_MAX_STEPS):
             if bool(reached.all()):
                 break
-            at = (at + step * self._direction(at)).clamp(low, high)
-            end = torch.where(reached[:, None, None, None], end, at)
-            reached |= self._try(at)
-            step *= _GROWTH
-        bad, good = torch.zeros_like(self.lead), torch.ones_like(self.lead)
-        for _ in range(_HALVINGS):
-            middle = (bad + good) / 2
-            way = end - self._images.double()
-            there = self._try(self._images.double() + middle[:, None, None, None] * way)
-            good, bad = torch.where(there, middle, good), torch.where(there, bad, middle)
+            x = (x + length * self._direction(x)).clamp(low, high)
+            end = torch.where(reached[:, None, None, None], end, x)
+            reached |= self._try(x)
+            length *= _GROWTH
+        return end
 
-    def _lead(self, images: Tensor) -> Tensor:
+    def _target_margin(self, images: Tensor) -> Tensor:
+        """Return the margin (R,) of the target over the largest other logit."""
         logits = self._space.logits(images).to(self._images.device).double()
-        own = logits.gather(1, self._target[:, None])[:, 0]
-        return own - logits.scatter(1, self._target[:, None], -torch.inf).amax(dim=1)
+        target = logits.gather(1, self._target[:, None])[:, 0]
+        return target - logits.scatter(1, self._target[:, None], -torch.inf).amax(dim=1)
 
     def _direction(self, images: Tensor) -> Tensor:
+        """Return the unit gradient of the margin, 0 where there is none."""
         with torch.enable_grad():
-            shown = images.to(self._images.dtype).requires_grad_()
-            (gradient,) = torch.autograd.grad(self._lead(shown).sum(), shown)
+            x = images.to(self._images.dtype).requires_grad_()
+            (gradient,) = torch.autograd.grad(self._target_margin(x).sum(), x)
         size = torch.linalg.vector_norm(gradient.double().flatten(1), dim=1)
         unit = gradient.double() / size[:, None, None, None]
         return torch.nan_to_num(unit, nan=0.0, posinf=0.0, neginf=0.0)
 
-    def _rounded(self, images: Tensor) -> Tensor:
+    def _round_to_levels(self, images: Tensor) -> Tensor:
         low, high = self._bounds
         level = ((images - low) / (high - low)).clamp(0, 1).mul(_LEVELS).round()
         return (level / _LEVELS * (high - low) + low).to(self._images.dtype)
 
     def _try(self, images: Tensor) -> Tensor:
-        """Whether rounded `images` reach the margin (R,); the nearest such ones are kept."""
-        images = self._rounded(images)
+        """Return whether rounded `images` reach the margin (R,); record the nearest that do."""
+        images = self._round_to_levels(images)
         with torch.no_grad():
-            lead = self._lead(images)
-        # a margin of 0 still means the target alone is on top
-        reached = (lead >= self._margin) & (lead > 0)
+            margin = self._target_margin(images)
+        # also with a minimum of 0, the target must be the only largest logit
+        reached = (margin >= self._min_margin) & (margin > 0)
         distance = pixel_distance(images, self._images, "l2")
         better = reached & (distance < self._distance)
         self._distance = torch.where(better, distance, self._distance)
-        self.lead = torch.where(better, lead, self.lead)
+        self.margin = torch.where(better, margin, self.margin)
         self.best = torch.where(better[:, None, None, None], images, self.best)
         return reached

@@ -1,4 +1,4 @@
-"""Film strips and GIFs of frames."""
+"""Film strips and GIFs of morph frames."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from torch import Tensor
 from fsboundary.core.errors import ArgumentError
 from fsboundary.pixels.checks import check_bounds, check_count
 
-_SHADES = 32
-"""Colours in a frame of a GIF: fewer compress better, and so few still look smooth."""
+_COLOURS = 32
+"""Number of colours in a frame of a GIF: fewer compress better, and 32 still look smooth."""
+
 _WHITE = 1.0
+
 _GAP = 1
+"""Width of the lines between frames, pixels."""
 
 
 def film_strip(
     frames: Tensor, *, bounds: tuple[float, float] = (0, 1), scale: int = 1
 ) -> Image.Image:
-    """Return frames side by side, one row of them for each film.
+    """Return a picture of frames side by side, one row per film.
 
     Parameters
     ----------
     frames : Tensor (N, C, H, W) or (R, N, C, H, W)
         For example ``morph.images[0]``, or ``torch.stack([morph.images[0], morph.blend[0]])``.
-        Three channels are red, green and blue; of any other number the mean is shown, in grey. NaN
-        is white.
+        Three channels are red, green and blue; the mean of any other number of channels is shown
+        in grey. NaN is white.
     bounds : (float, float)
         Pixel values shown as black and as white.
     scale : int
-        Each pixel is shown as this many by this many.
+        Factor by which the picture is enlarged.
 
     Returns
     -------
@@ -43,10 +46,10 @@ def film_strip(
     ArgumentError
         Wrong types or shapes.
     """
-    films = _shades(frames, bounds)
+    films = _to_films(frames, bounds)
     padded = torch.nn.functional.pad(films, (0, _GAP, 0, _GAP), value=_WHITE)
     rows = [torch.cat(list(film), dim=2) for film in padded]
-    return _picture(torch.cat(rows, dim=1)[:, :-_GAP, :-_GAP], scale)
+    return _to_picture(torch.cat(rows, dim=1)[:, :-_GAP, :-_GAP], scale)
 
 
 def write_gif(
@@ -57,46 +60,46 @@ def write_gif(
     scale: int = 2,
     milliseconds: int = 120,
 ) -> None:
-    """Write frames as a GIF that runs there and back for ever; several films below each other.
+    """Write frames as a GIF that loops forwards and backwards; several films below each other.
 
     Parameters
     ----------
     frames : Tensor (N, C, H, W) or (R, N, C, H, W)
-        As :func:`film_strip`.
+        Frames as for :func:`film_strip`.
     file : path or binary file
     bounds : (float, float)
     scale : int
     milliseconds : int
-        How long a frame is shown.
+        Duration of a frame.
 
     Raises
     ------
     ArgumentError
         Wrong types or shapes.
     """
-    films = _shades(frames, bounds)
+    films = _to_films(frames, bounds)
     check_count("milliseconds", milliseconds)
     padded = torch.nn.functional.pad(films, (0, 0, 0, _GAP), value=_WHITE)
     pictures = [
-        _picture(torch.cat(list(padded[:, n]), dim=1)[:, :-_GAP], scale)
+        _to_picture(torch.cat(list(padded[:, n]), dim=1)[:, :-_GAP], scale)
         for n in range(padded.shape[1])
     ]
-    # without dither, which would make up noise that no two frames share
-    small = [p.quantize(_SHADES, dither=Image.Dither.NONE) for p in pictures]
-    there_and_back = small + small[-2:0:-1]
-    there_and_back[0].save(
+    # no dithering, which would add noise that differs between frames
+    forwards = [p.quantize(_COLOURS, dither=Image.Dither.NONE) for p in pictures]
+    loop = forwards + forwards[-2:0:-1]
+    loop[0].save(
         file,
         format="GIF",
         save_all=True,
-        append_images=there_and_back[1:],
+        append_images=loop[1:],
         duration=milliseconds,
         loop=0,
         optimize=True,
     )
 
 
-def _shades(frames: object, bounds: tuple[float, float]) -> Tensor:
-    """Return films (R,N,1 or 3,H,W) in [0, 1], or raise ArgumentError."""
+def _to_films(frames: object, bounds: tuple[float, float]) -> Tensor:
+    """Return `frames` as films (R,N,1 or 3,H,W) in [0, 1], or raise ArgumentError."""
     low, high = check_bounds(bounds)
     wanted = "a float tensor (N, C, H, W) or (R, N, C, H, W) with frames"
     fix = "pass morph.images[row]"
@@ -110,8 +113,8 @@ def _shades(frames: object, bounds: tuple[float, float]) -> Tensor:
     return shades if shades.shape[2] in (1, 3) else shades.mean(dim=2, keepdim=True)
 
 
-def _picture(shades: Tensor, scale: int) -> Image.Image:
-    """Return an image (1 or 3, H, W) in [0, 1] as a picture, enlarged."""
+def _to_picture(shades: Tensor, scale: int) -> Image.Image:
+    """Return an image (1 or 3, H, W) in [0, 1] as an enlarged picture."""
     check_count("scale", scale)
     values = (shades * 255).round().to(torch.uint8).movedim(0, -1)
     array = values.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy()

@@ -1,7 +1,11 @@
-"""Flip images: images on a decision boundary, as near to given ones as can be found."""
+"""Flip images: images on a decision boundary as near to given images as a finder can find.
+
+Elsewhere they are called minimal adversarial examples or counterfactuals.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -11,6 +15,7 @@ from tqdm import tqdm
 
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FlipImages
+from fsboundary.core.rows import write_rows
 from fsboundary.core.status import Status
 from fsboundary.models.images import check_batch_size
 from fsboundary.pixels.checks import (
@@ -18,7 +23,7 @@ from fsboundary.pixels.checks import (
     check_classes,
     check_labels,
     check_pixels,
-    told_accuracy,
+    measure_accuracy,
 )
 from fsboundary.pixels.model_calls import first_logits
 from fsboundary.plugins import create
@@ -27,7 +32,7 @@ from fsboundary.plugins.interfaces import ImageBoundaryFinder
 from fsboundary.space import FeatureSpace, space_of
 
 MAX_STEPS = 150
-"""Default limit of gradients an image; a backward pass through the model each."""
+"""Default limit of gradients per image; each is a backward pass through the model."""
 
 
 def flip_images(
@@ -48,62 +53,59 @@ def flip_images(
 
     That a returned image lies on the boundary is certified: source and target tie for the
     largest logit within 1e-4 of the range of the logits, computed by the model from the image as
-    returned, and every pixel is within bounds. Two logits have no range where they tie: theirs is
-    taken from the row itself. That no nearer image exists is not certified: the problem is not
-    convex. The source of a row is the model's own class, also for misclassified images.
+    returned, and every pixel is within bounds. Two logits that tie have no range, so with two
+    classes it is taken from the row itself. That no nearer image exists is not certified, because
+    the problem is not convex. The source of a row is its predicted class, also for misclassified
+    images.
 
     Parameters
     ----------
     model : nn.Module or FeatureSpace
-        In eval mode. A space with ``preprocess=`` keeps pixels the user's own.
+        Model in eval mode. With ``preprocess=`` of a space, images and distances are in the user's
+        own pixels.
     images : Tensor (B, C, H, W)
-        Floating point, within `bounds`.
+        Floating-point images within `bounds`.
     targets : "nearest" or integer Tensor (B,)
-        "nearest": whichever other class is met first.
+        Target class of each row; "nearest": whichever other class has the nearest boundary.
     norm : {"l2", "linf"}
-        What "near" means.
+        Norm of the distance.
     finder : str or ImageBoundaryFinder
         Name of a plugin ("feature_guided", "ddn", ...) or an instance.
     bounds : (float, float)
-        The least and the largest pixel.
+        Smallest and largest pixel value.
     max_steps : int, optional
-        Limit of gradients an image, default 150.
+        Limit of gradients per image, default 150.
     labels : integer Tensor (B,), optional
-        The true classes: a UserWarning tells where the model's accuracy is near chance, as that of
-        a model is whose preprocessing was left out. They change nothing else.
+        True classes, used only to warn if accuracy is near chance, a common symptom of missing
+        preprocessing.
     batch_size : int
-        Images at once.
+        Number of images per batch.
     seed : int
-        For finders that draw random numbers; the global generator is left as it is.
+        Seed for finders that draw random numbers; the global generator is not changed.
     show_progress : bool
 
     Returns
     -------
     FlipImages
-        In the dtype of `images`. A row without an image on the boundary is NaN: MAX_STEPS where
-        none was found, INACCURATE where the finder's image failed the check, NOT_FINITE,
-        TARGET_IS_SOURCE. An image that is an exact tie already is its own flip image, at
-        distance 0.
+        In the dtype of `images`. A row without an image on the boundary is NaN: MAX_STEPS if none
+        was found, INACCURATE if the finder's image failed the check, NOT_FINITE, TARGET_IS_SOURCE.
+        An image that is an exact tie already is its own flip image, at distance 0.
 
     Raises
     ------
     ArgumentError
         Wrong types, shapes or class numbers, pixels out of bounds, or images that the model does
-        not take, before any work.
+        not accept, before any work.
     HeadError, HeadMismatchError
         The model has no linear head that can be verified.
     PluginError
-        The finder raised or answered in the wrong shape.
+        The finder raised, or returned tensors of the wrong shape.
     """
     space = space_of(model)
     limits = check_bounds(bounds)
     pixels = check_pixels(images, limits)
     check_batch_size(batch_size)
-    if norm not in ("l2", "linf"):
-        raise ArgumentError("norm", repr(norm), "'l2' or 'linf'", "choose one of these")
-    limit = MAX_STEPS if max_steps is None else max_steps
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ArgumentError("max_steps", repr(max_steps), "a positive integer", "leave it out")
+    limit = _check_norm_and_steps(norm, max_steps)
     if labels is not None:
         check_labels(labels, len(pixels))
     plugin = create("boundary_finder", finder, capability="pixels")
@@ -111,35 +113,56 @@ def flip_images(
         pixels = pixels.clone()
         logits = first_logits(space, pixels, batch_size)
         target = check_classes(targets, len(pixels), logits.shape[1])
-        fields = _unsolved(pixels, logits, target)
+        fields = _initial_fields(pixels, logits, target)
         if labels is not None and len(pixels):
-            told_accuracy(fields["source"], labels, logits.shape[1])
-        open_rows = (fields["status"] == Status.UNDECIDED).nonzero()[:, 0]
+            measure_accuracy(fields["source"], labels, logits.shape[1])
+
+        def find(rows: Tensor) -> FlipImages:
+            torch.manual_seed(seed)
+            return find_and_grade_images(
+                plugin,
+                space,
+                pixels[rows],
+                logits[rows],
+                target.to(rows.device)[rows] if isinstance(target, Tensor) else target,
+                bounds=limits,
+                norm=norm,
+                max_steps=limit,
+            )
+
         devices = [pixels.device] if pixels.is_cuda else []
-        with (
-            torch.random.fork_rng(devices),
-            tqdm(total=len(open_rows), unit="image", disable=not show_progress) as bar,
-        ):
-            for rows in open_rows.split(batch_size) if len(open_rows) else ():
-                torch.manual_seed(seed)
-                graded = find_and_grade_images(
-                    plugin,
-                    space,
-                    pixels[rows],
-                    logits[rows],
-                    target.to(rows.device)[rows] if isinstance(target, Tensor) else target,
-                    bounds=limits,
-                    norm=norm,
-                    max_steps=limit,
-                ).to_dict()
-                graded["num_forwards"] = graded["num_forwards"] + fields["num_forwards"][rows]
-                for name, values in graded.items():
-                    fields[name][rows] = values
-                bar.update(len(rows))
+        with torch.random.fork_rng(devices):
+            _solve_open_rows(fields, find, batch_size, show_progress)
     return FlipImages(**fields)
 
 
-def _unsolved(
+def _check_norm_and_steps(norm: object, max_steps: object) -> int:
+    """Return the limit of gradients per image, or raise ArgumentError."""
+    if norm not in ("l2", "linf"):
+        raise ArgumentError("norm", repr(norm), "'l2' or 'linf'", "choose one of these")
+    limit = MAX_STEPS if max_steps is None else max_steps
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ArgumentError("max_steps", repr(max_steps), "a positive integer", "leave it out")
+    return limit
+
+
+def _solve_open_rows(
+    fields: dict[str, Tensor],
+    find: Callable[[Tensor], FlipImages],
+    batch_size: int,
+    show_progress: bool,
+) -> None:
+    """Write the flip images that `find` returns for the UNDECIDED rows into `fields`."""
+    open_rows = (fields["status"] == Status.UNDECIDED).nonzero()[:, 0]
+    with tqdm(total=len(open_rows), unit="image", disable=not show_progress) as bar:
+        for rows in open_rows.split(batch_size) if len(open_rows) else ():
+            graded = find(rows).to_dict()
+            graded["num_forwards"] = graded["num_forwards"] + fields["num_forwards"][rows]
+            write_rows(fields, rows, graded)
+            bar.update(len(rows))
+
+
+def _initial_fields(
     images: Tensor, logits: Tensor, targets: Tensor | Literal["nearest"]
 ) -> dict[str, Tensor]:
     """Return the fields before the search: rows that need none are final, others UNDECIDED."""
@@ -152,9 +175,9 @@ def _unsolved(
         target = torch.full_like(source, -1)
     status = torch.where(finite, int(Status.UNDECIDED), int(Status.NOT_FINITE))
     status[finite & (target == source)] = int(Status.TARGET_IS_SOURCE)
-    # where all logits of several are equal there is no boundary to be on
-    apart = (top[:, 0] > logits.amin(dim=1)) | (logits.shape[1] == 2)
-    tie = finite & (top[:, 0] == top[:, 1]) & apart
+    # where all of three or more logits are equal, there is no boundary to lie on
+    distinct = (top[:, 0] > logits.amin(dim=1)) | (logits.shape[1] == 2)
+    tie = finite & (top[:, 0] == top[:, 1]) & distinct
     runner_up = torch.where(order[:, 0] == source, order[:, 1], order[:, 0])
     wanted = runner_up if not isinstance(targets, Tensor) else target
     tie &= (target != source) & (logits.gather(1, wanted.clamp_min(0)[:, None])[:, 0] == top[:, 0])
@@ -168,6 +191,6 @@ def _unsolved(
         "target": torch.where(tie, wanted, target),
         "status": status,
         "num_backwards": torch.zeros_like(source),
-        # the pass that found the classes
+        # the pass that computed the logits
         "num_forwards": finite.long(),
     }

@@ -1,26 +1,24 @@
-"""From given images towards given features: a descent on the logarithm of the distance.
+"""Inverse images: images that have given features.
 
-The logarithm keeps the gradient's size while the distance shrinks. From noise, on the demo's
-network, 300 steps on the squared distance ended at 5 % of the features' norm, on its logarithm at
-1.5 %, and at 1.0 % with smoothing on the way, which is gone before the end. Steps are those of
-Adam (Kingma and Ba, ICLR 2015), row by row, in the box, on a cosine schedule; their size, and the
-smoothing, shrink with the distance at the start. From a blend of two images, towards features
-between theirs, steps of the size that noise needs move pixels far and come less near: 100 steps
-ended at 3.0 % after a move of 4.3 (Euclidean length, pixels in [0, 1]), and the warm ones at 2.7 %
-after one of 1.5.
+A first-order descent from a start is followed by Gauss-Newton steps for the last digits.
 
-The last digits of an inversion: Gauss-Newton steps in a box.
+The descent minimises the logarithm of the distance, which keeps the gradient's size while the
+distance shrinks. From noise, on the demo's network, 300 steps on the squared distance ended at 5 %
+of the features' norm, on its logarithm at 1.5 %, and at 1.0 % with smoothing, which decays to 0
+before the end. Steps are those of Adam (Kingma and Ba, ICLR 2015), per row, in the box, on a cosine
+schedule; their size, and the smoothing, shrink with the distance at the start. From a blend of two
+images, towards features between theirs, steps of the size that noise needs move pixels far and end
+less near: 100 steps ended at 3.0 % after a move of 4.3 (Euclidean length, pixels in [0, 1]), and
+warm ones at 2.7 % after one of 1.5.
 
-Exact in a step or two where the body is linear near the image, and a few wasted passes where it is
-not: there a row leaves as soon as a step gains little.
-
-Images that have given features.
+The Gauss-Newton steps stay in the box. They are exact in one or two steps if the body is linear
+near the image, and cost a few passes if it is not: a row stops as soon as a step gains little.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float
@@ -31,25 +29,37 @@ from fsboundary.core.checks import check_features, row_status
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import InverseImages
+from fsboundary.core.rows import scatter_rows
 from fsboundary.core.status import Status
-from fsboundary.pixels.checks import check_bounds, check_count, check_pixels, spread_rows
-from fsboundary.pixels.model_calls import Linearised, features_of, first_logits, norms, per_image
+from fsboundary.pixels.checks import check_bounds, check_count, check_pixels
+from fsboundary.pixels.model_calls import (
+    FeatureJacobian,
+    features_of,
+    first_logits,
+    norms,
+    per_image,
+)
 from fsboundary.space import FeatureSpace, space_of
 
 _RATE = 0.15
-"""First step of a pixel, in widths of the box, where the features are a full norm away; it goes
-with the square of that distance."""
+"""First step of a pixel, as a fraction of the width of the box, if the features are a full norm
+away; it is proportional to the square of that distance."""
+
 _WARM_RATE = 0.02
-"""The same of a warm start, where it goes with the distance itself."""
-_MEAN, _SQUARE = 0.9, 0.9
-"""How much of the running mean of gradients and of their squares is kept a step."""
+"""First step of a pixel from a warm start; it is proportional to the distance itself."""
+
+_MEAN_DECAY, _SQUARE_DECAY = 0.9, 0.9
+"""Decay per step of the running means of gradients and of their squares."""
+
 _PRIOR = 2.0
-"""Weight of the total variation, a pixel and a width of the box, beside the logarithm."""
-_SMOOTHING, _UNTIL = 4.0, 0.8
-"""The same of the smoothing at first, and the share of the steps after which it is 0."""
+"""Weight of the total variation (mean per pixel, in widths of the box), added to the logarithm."""
+
+_SMOOTHING, _SMOOTHING_END = 4.0, 0.8
+"""Initial weight of the total variation as smoothing, and the fraction of the steps after which it
+is 0."""
 
 
-def descend(
+def _descend(
     view: ModelView,
     wanted: Tensor,
     start: Tensor,
@@ -59,60 +69,74 @@ def descend(
     smooth: bool,
     warm: bool = False,
 ) -> Tensor:
-    """Return the best images met on the way from `start` to features `wanted`.
+    """Return the best images on the path from `start` towards features `wanted`.
 
-    Takes `steps` gradients and one forward pass. A row depends on itself alone.
+    Uses `steps` gradients and one forward pass. Rows do not depend on each other.
 
     Parameters
     ----------
     view : ModelView
     wanted : Tensor (B, d)
-        Finite.
+        Finite features.
     start : Tensor (B, C, H, W)
-        Finite and within `bounds`.
+        Finite images within `bounds`.
     bounds : (float, float)
     steps : int
     smooth : bool
-        Add the total variation of the image to what is minimised.
+        Whether the total variation of the image is added to the objective.
     warm : bool
-        Stay near the start, which resembles the answer.
+        Whether to stay near the start, because it resembles the solution.
     """
-    low, high = bounds
     size = norms(wanted)
     size = torch.where(size > 0, size, 1)
     x = best = start
-    mean, square = torch.zeros_like(x), torch.zeros_like(x)
-    first = least = torch.full_like(size, torch.inf)
+    adam = _Adam(start)
+    first = lowest = torch.full_like(size, torch.inf)
     for step in range(steps + 1):
         last = step == steps
         x = x.detach().requires_grad_(not last)
         with torch.set_grad_enabled(not last):
-            far = _distance(view, wanted, x) / size
-            rough = total_variation(x) / (high - low)
-            value = (far + torch.finfo(x.dtype).eps).log() + (_PRIOR * rough if smooth else 0)
+            relative = _distance(view, wanted, x) / size
+            variation = total_variation(x) / (bounds[1] - bounds[0])
+            value = (relative + torch.finfo(x.dtype).eps).log()
+            value = value + (_PRIOR * variation if smooth else 0)
         if step == 0:
-            first = far.detach().clamp_max(1)
-        better = value.detach() < least
-        least = torch.where(better, value.detach(), least)
+            first = relative.detach().clamp_max(1)
+        better = value.detach() < lowest
+        lowest = torch.where(better, value.detach(), lowest)
         best = torch.where(per_image(better, x) > 0, x.detach(), best)
         if last:
             break
-        smoothing = _SMOOTHING * max(0.0, 1 - step / (_UNTIL * steps)) * first
-        (g,) = torch.autograd.grad((value + smoothing * rough).sum(), x)
-        mean = _MEAN * mean + (1 - _MEAN) * g
-        square = _SQUARE * square + (1 - _SQUARE) * g * g
-        ahead = mean / (1 - _MEAN ** (step + 1))
-        scale = (square / (1 - _SQUARE ** (step + 1))).sqrt() + torch.finfo(x.dtype).tiny
-        widths = _WARM_RATE * first if warm else _RATE * first**2
-        pace = (high - low) * widths * (0.5 * (1 + math.cos(math.pi * step / steps)))
-        x = (x.detach() - per_image(pace, x) * ahead / scale).clamp(low, high)
+        smoothing = _SMOOTHING * max(0.0, 1 - step / (_SMOOTHING_END * steps)) * first
+        (gradient,) = torch.autograd.grad((value + smoothing * variation).sum(), x)
+        length = (bounds[1] - bounds[0]) * (_WARM_RATE * first if warm else _RATE * first**2)
+        length = length * (0.5 * (1 + math.cos(math.pi * step / steps)))
+        x = adam.update(x.detach(), gradient, length).clamp(*bounds)
     return best
+
+
+@final
+class _Adam:
+    """Adam's running means of gradients and of their squares, per pixel."""
+
+    def __init__(self, images: Tensor) -> None:
+        self._mean, self._square = torch.zeros_like(images), torch.zeros_like(images)
+        self._count = 0
+
+    def update(self, x: Tensor, gradient: Tensor, length: Tensor) -> Tensor:
+        """Return `x` after a step of `length` (B,) against the gradient."""
+        self._count += 1
+        self._mean = _MEAN_DECAY * self._mean + (1 - _MEAN_DECAY) * gradient
+        self._square = _SQUARE_DECAY * self._square + (1 - _SQUARE_DECAY) * gradient * gradient
+        mean = self._mean / (1 - _MEAN_DECAY**self._count)
+        scale = (self._square / (1 - _SQUARE_DECAY**self._count)).sqrt()
+        return x - per_image(length, x) * mean / (scale + torch.finfo(x.dtype).tiny)
 
 
 def _distance(view: ModelView, wanted: Tensor, x: Tensor) -> Tensor:
     """Return the distance (B,) of the features of `x` from `wanted`, float64."""
     z = view.features(x)
-    # ties a body that ignores its images to them, so that it has a gradient, 0
+    # connects a body that ignores its images to them, so that it has a gradient, 0
     z = z + 0 * x.flatten(1).sum(dim=1, keepdim=True).to(z)
     return norms(z.to(wanted) - wanted)
 
@@ -124,106 +148,120 @@ def total_variation(images: Tensor) -> Tensor:
     return (down + right) / max(1, images[0].numel() if len(images) else 1)
 
 
-_STEPS = 30
-_PRODUCTS = 20
-"""Conjugate gradient steps for one linear system."""
+_NEWTON_STEPS = 30
+"""Maximum number of Gauss-Newton steps."""
+
+_CG_STEPS = 20
+"""Maximum number of conjugate gradient steps for one linear system."""
+
 _LINEAR = 1e-3
-"""The body counts as linear where a whole step's outcome is foreseen to this share of the
-distance."""
+"""Fraction of the distance to which the outcome of a full step must be predicted, for the body to
+count as linear."""
+
 _FAST = 0.5
-"""Elsewhere a row goes on only if a step leaves no more than this share of its distance."""
+"""Fraction of its distance that a step may leave at most, for a row to continue if the body is not
+linear."""
 
 
-def polish(view: ModelView, wanted: Tensor, start: Tensor, bounds: tuple[float, float]) -> Tensor:
+def _polish(view: ModelView, wanted: Tensor, start: Tensor, bounds: tuple[float, float]) -> Tensor:
     """Return images whose features are at least as near `wanted` as those of `start` are.
 
-    Pixels at a bound that would leave the box stay; the others move as the least squares problem
-    of the linearised body says, and are clipped (Bertsekas, SIAM J. Control Optim. 20, 1982).
+    Pixels at a bound that would leave the box stay; the others take the step that solves the least
+    squares problem of the linearised body, and are clipped (Bertsekas, SIAM J. Control Optim. 20,
+    1982).
 
     Parameters
     ----------
     view : ModelView
     wanted : Tensor (B, d)
     start : Tensor (B, C, H, W)
-        Within `bounds`.
+        Images within `bounds`.
     bounds : (float, float)
     """
     images = start.clone()
     rows = torch.arange(len(images), device=images.device)
-    for _ in range(_STEPS):
+    for _ in range(_NEWTON_STEPS):
         if len(rows) == 0:
             break
-        x, goal = images[rows], wanted[rows]
-        near = Linearised(view, x)
-        missing = goal.to(near.features) - near.features
-        move, steep = _least_squares(near, missing, x, bounds)
-        before = norms(missing)
-        found, after = x, before
-        whole, linear = torch.ones_like(before), torch.zeros_like(before, dtype=torch.bool)
-        tries = [(move, whole), (move, whole / 2), (move, _first_bound(x, move, bounds))]
-        # a free pixel at its bound may be moved outward by the whole, never by the gradient
-        for way, share in [*tries, (steep, whole), (steep, whole / 4)]:
-            tried = (x + per_image(share, x) * way).clamp(*bounds)
-            left = norms(goal.to(near.features) - features_of(view, tried, len(tried)).to(missing))
-            if way is move and share is whole:
-                foreseen = norms(missing - near.along(tried - x))
-                linear = (left - foreseen).abs() <= _LINEAR * before
-            better = left < after
-            found = torch.where(per_image(better, x) > 0, tried, found)
-            after = torch.where(better, left, after)
-        images[rows] = found
-        share = torch.where(linear, 1 - torch.finfo(x.dtype).eps, _FAST)
-        rows = rows[after < share * before]
+        images[rows], improving = _newton_step(view, wanted[rows], images[rows], bounds)
+        rows = rows[improving]
     return images
 
 
+def _newton_step(
+    view: ModelView, wanted: Tensor, x: Tensor, bounds: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Return the best of a few steps from `x` (B,...), and which rows should go on (B,)."""
+    jacobian = FeatureJacobian(view, x)
+    target = wanted.to(jacobian.features)
+    residual = target - jacobian.features
+    move, steepest = _least_squares(jacobian, residual, x, bounds)
+    before = norms(residual)
+    best, after = x, before
+    full, linear = torch.ones_like(before), torch.zeros_like(before, dtype=torch.bool)
+    tries = [(move, full), (move, full / 2), (move, _first_bound(x, move, bounds))]
+    # the full move may push a free pixel at its bound outwards, the gradient never does
+    for direction, fraction in [*tries, (steepest, full), (steepest, full / 4)]:
+        candidate = (x + per_image(fraction, x) * direction).clamp(*bounds)
+        distance = norms(target - features_of(view, candidate, len(candidate)).to(residual))
+        if direction is move and fraction is full:
+            predicted = norms(residual - jacobian.jvp(candidate - x))
+            linear = (distance - predicted).abs() <= _LINEAR * before
+        better = distance < after
+        best = torch.where(per_image(better, x) > 0, candidate, best)
+        after = torch.where(better, distance, after)
+    required = torch.where(linear, 1 - torch.finfo(x.dtype).eps, _FAST)
+    return best, after < required * before
+
+
 def _first_bound(x: Tensor, move: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """Return the share (B,) of `move` at which the first pixel that is not held meets a bound."""
+    """Return the fraction (B,) of `move` at which the first free pixel meets a bound."""
     room = torch.where(move > 0, bounds[1] - x, x - bounds[0])
-    share = torch.where(room > 0, room / move.abs(), torch.inf)
-    return share.flatten(1).amin(dim=1).clamp_max(1)
+    fraction = torch.where(room > 0, room / move.abs(), torch.inf)
+    return fraction.flatten(1).amin(dim=1).clamp_max(1)
 
 
 def _least_squares(
-    near: Linearised, missing: Tensor, x: Tensor, bounds: tuple[float, float]
+    jacobian: FeatureJacobian, residual: Tensor, x: Tensor, bounds: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
-    """Return the shortest move of the free pixels after which the linear body misses least.
+    """Return the least-squares move of the free pixels for the linearised body.
 
-    And the move along the gradient alone that does best. Conjugate gradients on the normal
-    equations (Hestenes and Stiefel 1952), which need no body of full rank.
+    It is the shortest move with the smallest residual. Returned second is the best move along the
+    gradient only. Conjugate gradients on the normal equations (Hestenes and Stiefel 1952), which
+    do not need a Jacobian of full rank.
     """
-    downhill = near.back(missing)
-    held = ((x <= bounds[0]) & (downhill < 0)) | ((x >= bounds[1]) & (downhill > 0))
-    free = (~held).to(x)
-    slope = free * downhill
-    move, ahead, rest = torch.zeros_like(x), slope, missing
-    size = slope.flatten(1).square().sum(dim=1)
-    enough = torch.finfo(x.dtype).eps ** 2 * size
-    steep = move
-    for step in range(_PRODUCTS):
-        image = near.along(ahead)
-        curve = image.square().sum(dim=1).to(size)
-        go = (curve > 0) & (size > enough)
-        if not bool(go.any()):
+    downhill = jacobian.vjp(residual)
+    fixed = ((x <= bounds[0]) & (downhill < 0)) | ((x >= bounds[1]) & (downhill > 0))
+    free = (~fixed).to(x)
+    gradient = free * downhill
+    move, direction, rest = torch.zeros_like(x), gradient, residual
+    size = gradient.flatten(1).square().sum(dim=1)
+    negligible = torch.finfo(x.dtype).eps ** 2 * size
+    steepest = move
+    for step in range(_CG_STEPS):
+        image = jacobian.jvp(direction)
+        curvature = image.square().sum(dim=1).to(size)
+        active = (curvature > 0) & (size > negligible)
+        if not bool(active.any()):
             break
-        pace = torch.where(go, size / torch.where(go, curve, 1), 0)
-        move = move + per_image(pace, x) * ahead
+        length = torch.where(active, size / torch.where(active, curvature, 1), 0)
+        move = move + per_image(length, x) * direction
         if step == 0:
-            steep = move
-        rest = rest - pace[:, None].to(rest) * image
-        slope = free * near.back(rest)
-        new = slope.flatten(1).square().sum(dim=1)
-        ratio = torch.where(go, new / torch.where(go, size, 1), 0)
-        ahead = slope + per_image(ratio, x) * ahead
-        size = new
-    return move, steep
+            steepest = move
+        rest = rest - length[:, None].to(rest) * image
+        gradient = free * jacobian.vjp(rest)
+        new_size = gradient.flatten(1).square().sum(dim=1)
+        ratio = torch.where(active, new_size / torch.where(active, size, 1), 0)
+        direction = gradient + per_image(ratio, x) * direction
+        size = new_size
+    return move, steepest
 
 
 MAX_STEPS = 800
-"""Default gradients an image."""
+"""Default number of gradients per image."""
 
 NEAR = 1e-2
-"""A relative residual that counts as having the features."""
+"""Largest relative residual at which an image counts as having the features."""
 
 
 def inverse_images(
@@ -239,40 +277,41 @@ def inverse_images(
 ) -> InverseImages:
     """Return images within `bounds` whose features are as near `features` as could be found.
 
-    The problem is not convex and has many answers or none: the residual is measured on the image
-    that is returned, and several starts show how different the answers are.
+    The problem is not convex and has many solutions or none: the residual is measured on the image
+    that is returned, and several starts show how different the solutions are.
 
     Parameters
     ----------
     space : FeatureSpace or nn.Module
     features : Tensor (B, d)
-        For example of images, ``flips.points[:, 0]``, ``projection.points`` or a class mean.
+        Features to reach, for example those of images, ``flips.points[:, 0]``,
+        ``projection.points`` or a class mean.
     start : Tensor (B, C, H, W) or (S, B, C, H, W), or tuple (S, C, H, W)
-        One start for each row, S starts for each row, or the shape of S images of uniform noise
-        within the bounds, the same for every row. The result has S along its second dimension,
-        1 for a single start.
+        One start per row, S starts per row, or the shape of S images of uniform noise within the
+        bounds, the same for every row. The result has S along its second dimension, 1 for a
+        single start.
     bounds : (float, float)
-        Least and largest pixel value.
+        Smallest and largest pixel value.
     prior : "tv" or None
-        "tv" prefers images of small total variation, at the price of a larger residual.
+        "tv" prefers images of small total variation, at the cost of a larger residual.
     max_steps : int, optional
-        Gradients for each image and start, default 800. A few more are spent on the last digits
-        where the body is nearly linear.
+        Number of gradients per image and start, default 800. A few more are used for the last
+        digits if the body is nearly linear.
     seed : int
-        For the noise.
+        Seed of the noise.
     batch_size : int
-        Images at once.
+        Number of images per batch.
 
     Returns
     -------
     InverseImages
         A row whose features lie outside the domain, or whose features or start are not finite, is
-        NaN. So is one whose start no step improved.
+        NaN. So is a row whose start no step improved.
 
     Raises
     ------
     ArgumentError
-        Wrong types or shapes, bounds that are not, or starts outside them, before any work.
+        Wrong types or shapes, invalid bounds, or starts outside them, before any work.
     HeadError, HeadMismatchError
         As :meth:`fsboundary.FeatureSpace.extract`.
     """
@@ -282,12 +321,12 @@ def inverse_images(
     starts = _check_start(model, features, start, limits, seed)
     rows, count = starts.shape[:2]
     flat = starts.flatten(0, 1)
-    first_logits(model, flat[:1], 1)  # finds the head, and out whether the images fit
+    first_logits(model, flat[:1], 1)  # finds the head, and checks that the images fit the model
     wanted = check_features(model.head.num_features, features).to(flat.device)
     status = row_status(model.head, wanted).repeat_interleave(count)
     wanted = wanted.repeat_interleave(count, dim=0)
     images = find_images(model, wanted, flat, limits, steps, prior, status, batch_size)
-    return _measured(model, wanted, images, flat, status, batch_size, (rows, count))
+    return _measure(model, wanted, images, flat, status, batch_size, (rows, count))
 
 
 def find_images(
@@ -302,24 +341,24 @@ def find_images(
     *,
     warm: bool = False,
 ) -> Tensor:
-    """Return images (B,C,H,W) that are as near features `wanted` as could be found.
+    """Return images (B,C,H,W) whose features are as near `wanted` as could be found.
 
-    Rows whose `status` is not CONVERGED, or whose start is not finite, which is written into
-    `status`, are NaN. With `warm` they stay near the start.
+    Rows whose `status` is not CONVERGED are NaN, and so are rows whose start is not finite; the
+    status of these is changed in place. With `warm` images stay near the start.
     """
     finite = torch.isfinite(start.flatten(1)).all(dim=1)
     status[~finite & (status == Status.CONVERGED)] = int(Status.NOT_FINITE)
-    fine = (status == Status.CONVERGED).nonzero()[:, 0]
-    parts = [start[:0]]
-    for index in fine.split(batch_size):
-        goal = wanted[index]
-        begin, smooth = start[index], prior == "tv"
-        found = descend(space, goal, begin, bounds, steps, smooth=smooth, warm=warm)
-        parts.append(found if prior == "tv" else polish(space, goal, found, bounds))
-    return spread_rows(torch.cat(parts), fine, len(start))
+    usable = (status == Status.CONVERGED).nonzero()[:, 0]
+    smooth = prior == "tv"
+    parts = []
+    for index in usable.split(batch_size):
+        target = wanted[index]
+        images = _descend(space, target, start[index], bounds, steps, smooth=smooth, warm=warm)
+        parts.append(images if smooth else _polish(space, target, images, bounds))
+    return scatter_rows(torch.cat(parts), usable, len(start))
 
 
-def _measured(
+def _measure(
     space: FeatureSpace,
     wanted: Tensor,
     images: Tensor,
@@ -328,9 +367,9 @@ def _measured(
     batch_size: int,
     shape: tuple[int, int],
 ) -> InverseImages:
-    fine = (status == Status.CONVERGED).nonzero()[:, 0]
-    z = torch.full_like(wanted, torch.nan)
-    z[fine] = features_of(space, images[fine], batch_size)
+    """Return the result: features, residuals and status of `images`, measured by the model."""
+    usable = (status == Status.CONVERGED).nonzero()[:, 0]
+    z = scatter_rows(features_of(space, images[usable], batch_size), usable, len(wanted))
     residual = norms(z - wanted)
     size = norms(wanted)
     relative = residual / torch.where(size > 0, size, 1)
@@ -345,15 +384,15 @@ def _measured(
     z, residual, relative = z + blank[:, None], residual + blank, relative + blank
     flips = flip_points(space.head, z)
     predicted = torch.where(failed, -1, flips.source)
-    together = images.reshape(*shape, *images.shape[1:])
+    by_start = images.reshape(*shape, *images.shape[1:])
     return InverseImages(
-        images=together,
+        images=by_start,
         features=z.reshape(*shape, z.shape[1]),
         residual=residual.reshape(shape),
         relative_residual=relative.reshape(shape),
         predicted=predicted.reshape(shape),
         boundary_distance=flips.distance[:, 0].reshape(shape),
-        spread=_spread(together),
+        spread=_spread(by_start),
         status=status.reshape(shape),
     )
 
@@ -361,9 +400,10 @@ def _measured(
 def _spread(images: Tensor) -> Tensor:
     """Return the mean distance between the usable images (B,S,...) of each row, (B,)."""
     flat = images.flatten(2).to(torch.float64)
-    apart = (flat[:, :, None] - flat[:, None]).square().sum(dim=3).sqrt()
-    first, second = torch.triu_indices(apart.shape[1], apart.shape[1], 1, device=apart.device)
-    return apart[:, first, second].nanmean(dim=1)
+    distances = (flat[:, :, None] - flat[:, None]).square().sum(dim=3).sqrt()
+    count, device = distances.shape[1], distances.device
+    first, second = torch.triu_indices(count, count, 1, device=device)
+    return distances[:, first, second].nanmean(dim=1)
 
 
 def _check_options(prior: object, max_steps: object, batch_size: object) -> int:
@@ -380,7 +420,7 @@ def _check_start(
     """Return the starts (B,S,C,H,W), or raise ArgumentError."""
     rows = len(features) if isinstance(features, Tensor) and features.ndim else 0
     wanted = f"a tensor ({rows}, C, H, W) or (S, {rows}, C, H, W), or a tuple (S, C, H, W)"
-    fix = "pass one start for each row of features, or the shape of noise images"
+    fix = "pass one start per row of features, or the shape of noise images"
     if isinstance(start, Tensor):
         stacked = start[None] if start.ndim == 4 else start
         if stacked.ndim != 5 or stacked.shape[0] < 1 or stacked.shape[1] != rows:

@@ -1,7 +1,4 @@
-"""The first pass over images: what class the model gives each.
-
-Products with the Jacobian of the features, and the features themselves in float64.
-"""
+"""Calls of a model on images: logits, features, and products with the Jacobian of the features."""
 
 from __future__ import annotations
 
@@ -13,14 +10,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fsboundary.core.errors import ArgumentError, FsboundaryError
 from fsboundary.core.protocols import ModelView
-from fsboundary.geometry.batching import over_rows
+from fsboundary.core.rows import scatter_rows
+from fsboundary.geometry.batching import unsqueeze_like
 from fsboundary.space import FeatureSpace
 
 
 def first_logits(space: FeatureSpace, images: Tensor, batch_size: int) -> Tensor:
     """Return the model's logits (B,K) of `images`, float64, on their device.
 
-    NaN for images that are not finite, which the model never sees.
+    Images that are not finite are not passed to the model; their logits are NaN.
 
     Raises
     ------
@@ -45,21 +43,15 @@ def first_logits(space: FeatureSpace, images: Tensor, batch_size: int) -> Tensor
                     "check channels, size and dtype, and what preprocess= does",
                 ) from error
             parts.append(part.to(images.device, torch.float64))
-    classes = parts[0].shape[1] if parts else space.head.num_classes
-    logits = torch.full(
-        (len(images), classes), torch.nan, dtype=torch.float64, device=images.device
-    )
-    if parts:
-        logits[finite] = torch.cat(parts)
-    return logits
+    return scatter_rows(torch.cat(parts), finite, len(images))
 
 
 @final
-class Linearised:
-    """The body near B images: its features, and both products with its Jacobian J.
+class FeatureJacobian:
+    """The features of B images, and both products with their Jacobian J.
 
-    J.v comes from the backward pass, which is linear in what is passed back, by going backward
-    through it once more; so a model needs no forward-mode derivatives.
+    The vector-Jacobian product is linear in its vector, so J.v is the gradient of that product: a
+    model needs no forward-mode derivatives.
 
     Parameters
     ----------
@@ -73,19 +65,19 @@ class Linearised:
             # only this kernel of attention can be passed backward twice
             with sdpa_kernel(SDPBackend.MATH):
                 z = view.features(self._x)
-            # ties a body that ignores its images to them: its Jacobian is 0 and no error
+            # connects a body that ignores its images to them: its Jacobian is then 0, no error
             self._z = z + 0 * self._x.flatten(1).sum(dim=1, keepdim=True).to(z)
             self._u = torch.zeros_like(self._z, requires_grad=True)
-            (self._back,) = torch.autograd.grad(self._z, self._x, self._u, create_graph=True)
+            (self._vjp,) = torch.autograd.grad(self._z, self._x, self._u, create_graph=True)
         self.features = self._z.detach()
 
-    def back(self, u: Tensor) -> Tensor:
+    def vjp(self, u: Tensor) -> Tensor:
         """Return the transposed J times `u` (B,d), (B,C,H,W)."""
         return torch.autograd.grad(self._z, self._x, u, retain_graph=True)[0]
 
-    def along(self, v: Tensor) -> Tensor:
+    def jvp(self, v: Tensor) -> Tensor:
         """Return J times `v` (B,C,H,W), (B,d)."""
-        return torch.autograd.grad(self._back, self._u, v, retain_graph=True)[0]
+        return torch.autograd.grad(self._vjp, self._u, v, retain_graph=True)[0]
 
 
 def features_of(view: ModelView, images: Tensor, batch_size: int) -> Tensor:
@@ -96,11 +88,11 @@ def features_of(view: ModelView, images: Tensor, batch_size: int) -> Tensor:
 
 
 def per_image(values: Tensor, images: Tensor) -> Tensor:
-    """Return `values` (B,) shaped to be multiplied with `images` (B,...)."""
-    return over_rows(values, images).to(images.dtype)
+    """Return `values` (B,) in the dtype of `images` (B,...), shaped to broadcast over its rows."""
+    return unsqueeze_like(values, images).to(images.dtype)
 
 
 def norms(images: Tensor) -> Tensor:
     """Return the Euclidean length of each row of `images` (B,...), (B,)."""
-    out: Tensor = torch.linalg.vector_norm(images.flatten(1), dim=1)
-    return out
+    lengths: Tensor = torch.linalg.vector_norm(images.flatten(1), dim=1)
+    return lengths

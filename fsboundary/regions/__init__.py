@@ -1,4 +1,4 @@
-"""Regions of feature space: how a head divides it, and what is guaranteed to have one class."""
+"""Decision regions of feature space: their partition, sizes and faces, and guaranteed sets."""
 
 from fsboundary.regions.angles import normal_angles
 from fsboundary.regions.coverage import coverage, coverage_fractions

@@ -1,7 +1,4 @@
-"""Angles between the rows of a matrix.
-
-Angles between pairwise normals and between weight rows.
-"""
+"""Angles between pairwise normals and between weight rows of a head."""
 
 from __future__ import annotations
 
@@ -17,23 +14,23 @@ from fsboundary.geometry.norms import lengths
 def pairwise_angles(rows: Tensor) -> Tensor:
     """Return angles (K,K) in radians between `rows` (K,d); NaN where a row is zero.
 
-    By 2 atan2(|u - v|, |u + v|) of the unit vectors (Kahan), which keeps its digits at 0 and π,
-    where the arc cosine loses half of them.
+    Computed as 2 atan2(|u - v|, |u + v|) of the unit vectors (Kahan), which keeps its digits at 0
+    and π, where the arc cosine loses half of them.
     """
     # a length below the smallest normal number would have few digits
     rows = rows / rows.abs().amax(dim=1, keepdim=True)
     unit = rows / lengths(rows)[:, None]
-    mode = "donot_use_mm_for_euclid_dist"  # the product would lose what atan2 keeps
-    apart = torch.cdist(unit, unit, compute_mode=mode)
-    together = torch.cdist(unit, -unit, compute_mode=mode)
-    return 2 * torch.atan2(apart, together)
+    mode = "donot_use_mm_for_euclid_dist"  # the product would lose the digits that atan2 keeps
+    differences = torch.cdist(unit, unit, compute_mode=mode)
+    sums = torch.cdist(unit, -unit, compute_mode=mode)
+    return 2 * torch.atan2(differences, sums)
 
 
 def normal_angles(head: LinearHead, i: int) -> Float64[Tensor, "K K"]:
     """Return the angles between the pairwise normals ``w_i - w_k`` of one class.
 
     Where the planes of two classes meet at the border of region i, the angle inside the region is
-    π less this one.
+    π minus this angle.
 
     Parameters
     ----------
@@ -50,16 +47,16 @@ def normal_angles(head: LinearHead, i: int) -> Float64[Tensor, "K K"]:
     Raises
     ------
     ArgumentError
-        `head` is no LinearHead, or `i` no class of it.
+        `head` is not a LinearHead, or `i` is not one of its classes.
     """
     check_head(head)
     return pairwise_angles(head.weight[check_class(head, i)] - head.weight)
 
 
 def weight_angles(head: LinearHead) -> Float64[Tensor, "K K"]:
-    """Return the angles between ``w_i`` and ``w_j``, both less the mean row, in radians.
+    """Return the angles in radians between the rows ``w_i`` and ``w_j`` minus the mean row.
 
-    Only differences of rows matter to a partition, so that the mean row is the natural origin.
-    NaN where a row equals the mean.
+    Only differences of rows matter to a partition, so the mean row is the natural origin. NaN
+    where a row equals the mean.
     """
     return pairwise_angles(head.weight - head.weight.mean(dim=0))

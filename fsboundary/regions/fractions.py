@@ -1,4 +1,4 @@
-"""How large regions are: shares of a uniform sample, and of given features."""
+"""Sizes of regions: fractions of a uniform sample, and of given features."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def region_fractions(
     ----------
     head : LinearHead
     within : Domain, optional
-        Limits besides those of the head's domain, such as ``Domain.box(*bank.range())``; together
-        they must be finite. Features whose limits agree keep their value.
+        Limits in addition to those of the head's domain, such as ``Domain.box(*bank.range())``;
+        together they must be finite. Features whose limits agree keep their value.
     samples : int
-        Points drawn.
+        Number of points to draw.
     seed : int
 
     Returns
@@ -38,18 +38,18 @@ def region_fractions(
     Raises
     ------
     ArgumentError
-        Limits of another width, that leave nothing or that are not finite; fewer than one sample.
+        Limits of another width, with an empty intersection or not finite; fewer than one sample.
     """
     check_head(head)
     lower, upper = (torch.from_numpy(limit) for limit in common_limits(head, within))
-    endless = (~torch.isfinite(upper - lower)).nonzero()[:, 0].tolist()
-    if endless:
-        m = endless[0]
+    unbounded = (~torch.isfinite(upper - lower)).nonzero()[:, 0].tolist()
+    if unbounded:
+        m = unbounded[0]
         raise ArgumentError(
             "within",
             f"feature {m} from {float(lower[m])} to {float(upper[m])}",
             "finite limits for every feature",
-            "pass Domain.box(*bank.range()), say",
+            "pass, for example, Domain.box(*bank.range())",
         )
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
         raise ArgumentError("samples", repr(samples), "an integer above 0", "leave it out")
@@ -64,7 +64,7 @@ def region_fractions(
 
 
 def feature_fractions(head: LinearHead, features: Float[Tensor, "B d"]) -> RegionFractions:
-    """Return which share of `features` lies in each region, for example of training features.
+    """Return the fraction of `features`, such as training features, in each region.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def feature_fractions(head: LinearHead, features: Float[Tensor, "B d"]) -> Regio
     Returns
     -------
     RegionFractions
-        The standard errors take the rows as independent draws.
+        The standard errors assume that the rows are independent draws.
 
     Raises
     ------
@@ -89,6 +89,7 @@ def feature_fractions(head: LinearHead, features: Float[Tensor, "B d"]) -> Regio
 
 
 def _fractions(count: Tensor) -> RegionFractions:
+    """Return the fractions of `count` (K,) points and their standard errors."""
     samples = int(count.sum())
     fractions = count.to(torch.float64) / samples
     error = (fractions * (1 - fractions) / samples).sqrt()

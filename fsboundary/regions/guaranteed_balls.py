@@ -1,7 +1,4 @@
-"""Guaranteed balls: how far a feature may move before its class can change.
-
-Guaranteed boxes: how far every feature may move, each within its own limits.
-"""
+"""Guaranteed balls and boxes around features: sets in which the class cannot change."""
 
 from __future__ import annotations
 
@@ -15,10 +12,11 @@ from fsboundary.core.checks import check_features, check_head, row_status, rows_
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import GuaranteedBalls, GuaranteedBoxes
+from fsboundary.core.rows import scatter_rows
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.nearest import linf_radii, nearest_classes
-from fsboundary.geometry.regions.guaranteed_sets import BoxProblems, certain, fair_reach
+from fsboundary.geometry.regions.guaranteed_sets import BoxProblems, certify_boxes, max_min_extents
 
 
 def guaranteed_balls(
@@ -41,7 +39,7 @@ def guaranteed_balls(
     -------
     GuaranteedBalls
         Radius in feature units; +inf and UNBOUNDED where no other class can be reached; NaN with
-        OUTSIDE_DOMAIN or NOT_FINITE where the row has no guarantee.
+        OUTSIDE_DOMAIN or NOT_FINITE if the row has no guarantee.
 
     Raises
     ------
@@ -51,41 +49,41 @@ def guaranteed_balls(
     check_head(head)
     z = check_features(head.num_features, features)
     if norm not in ("l2", "linf"):
-        raise ArgumentError("norm", repr(norm), '"l2" or "linf"', "choose one of the two")
+        raise ArgumentError("norm", repr(norm), '"l2" or "linf"', "choose one of these")
     head = head.to(z.device)
     status = row_status(head, z)
-    fine = (status == Status.CONVERGED).nonzero()[:, 0]
-    rows = z[fine]
+    usable = (status == Status.CONVERGED).nonzero()[:, 0]
+    rows = z[usable]
     source = head.predict(rows)
     if norm == "l2":
-        found = nearest_classes(head, rows, source, keeps=True)
+        nearest = nearest_classes(head, rows, source, allow_ties=True)
     else:
-        found = linf_radii(head, rows, source)
-    radius = torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
-    active = torch.full((len(z),), -1, dtype=torch.int64, device=z.device)
-    none = torch.isinf(found.radius)
-    radius[fine] = found.radius
-    active[fine] = torch.where(none, -1, found.target)
-    status[fine] = torch.where(none, int(Status.UNBOUNDED), int(Status.CONVERGED))
-    centre = torch.where(torch.isfinite(z), z, torch.nan)
+        nearest = linf_radii(head, rows, source)
+    unbounded = torch.isinf(nearest.radius)
+    active = torch.where(unbounded, -1, nearest.target)
+    status[usable] = torch.where(unbounded, int(Status.UNBOUNDED), int(Status.CONVERGED))
     return GuaranteedBalls(
-        centre=centre, radius=radius, norm=norm, active_class=active, status=status
+        centre=torch.where(torch.isfinite(z), z, torch.nan),
+        radius=scatter_rows(nearest.radius, usable, len(z)),
+        norm=norm,
+        active_class=scatter_rows(active, usable, len(z), -1),
+        status=status,
     )
 
 
 def guaranteed_boxes(head: LinearHead, features: Float[Tensor, "B d"]) -> GuaranteedBoxes:
-    """Return the largest axis-aligned box around each feature, within the domain, of its class.
+    """Return the largest axis-aligned box around each feature, within the domain, of one class.
 
     All features may move at once, each between its own two limits. The largest box is the one
-    whose smallest distance from the feature to a side is as large as it can be, then its next
-    smallest, and so on: the solution of a sequence of linear programs, found in closed form. It
-    holds the Linf ball of :func:`fsboundary.guaranteed_balls`, and no side of it can be moved
-    outwards alone, both up to rounding. (The box with the largest sum of sides would be a corner
+    whose smallest distance from the feature to a side is as large as possible, then its next
+    smallest, and so on: the solution of a sequence of linear programs, computed in closed form. It
+    contains the Linf ball of :func:`fsboundary.guaranteed_balls`, and no single side of it can be
+    moved outwards, both up to rounding. (The box with the largest sum of sides would be a corner
     of the constraints, where most features cannot move at all.) A side that no class limits ends
     where the domain does.
 
-    A box is kept only if, for every other class, the margin in the worst corner is above the bound
-    of its rounding.
+    A box is returned only if, for every other class, the margin in the worst corner exceeds the
+    bound of its rounding.
 
     Parameters
     ----------
@@ -108,27 +106,27 @@ def guaranteed_boxes(head: LinearHead, features: Float[Tensor, "B d"]) -> Guaran
     status, source = rows_and_sources(head, z)
     lower = torch.full_like(z, torch.nan)
     upper = lower.clone()
-    fine = status == Status.CONVERGED
-    step = chunk_rows(2 * max(head.num_features, head.num_classes))
-    for k in source[fine].unique().tolist():
-        rows = (fine & (source == k)).nonzero()[:, 0]
-        for part in chunks(len(rows), step):
+    usable = status == Status.CONVERGED
+    size = chunk_rows(2 * max(head.num_features, head.num_classes))
+    for k in source[usable].unique().tolist():
+        rows = (usable & (source == k)).nonzero()[:, 0]
+        for part in chunks(len(rows), size):
             index = rows[part]
             lower[index], upper[index], status[index] = _boxes(head, z[index], k)
     return GuaranteedBoxes(lower=lower, upper=upper, source=source, status=status)
 
 
 def _boxes(head: LinearHead, z: Tensor, source: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return limits and status of the rows of one class."""
+    """Return the limits (B,d), (B,d) and status (B,) of the rows of one class."""
     problems = BoxProblems.of(head, z, source)
-    lower, upper, good = certain(problems, fair_reach(problems))
-    margin, error = problems.goals()
+    lower, upper, certified = certify_boxes(problems, max_min_extents(problems))
+    margin, error = problems.point_margins()
     whole = ((lower == problems.low) & (upper == problems.high)).all(dim=1)
     status = torch.where(whole, int(Status.UNBOUNDED), int(Status.CONVERGED))
     hidden = (margin <= error).any(dim=1)
-    why = torch.where(hidden, int(Status.UNDECIDED), int(Status.INACCURATE))
+    reason = torch.where(hidden, int(Status.UNDECIDED), int(Status.INACCURATE))
     return (
-        torch.where(good[:, None], lower, torch.nan),
-        torch.where(good[:, None], upper, torch.nan),
-        torch.where(good, status, why),
+        torch.where(certified[:, None], lower, torch.nan),
+        torch.where(certified[:, None], upper, torch.nan),
+        torch.where(certified, status, reason),
     )

@@ -1,4 +1,4 @@
-"""Checks of what a partition is asked for, and the box in which it is studied."""
+"""Checks of the arguments of a partition, and the box to which it is limited."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
-from fsboundary.geometry.linear_programs import Array
+from fsboundary.geometry.exact_arithmetic import Array
 
 
 def common_limits(head: LinearHead, within: object) -> tuple[Array, Array]:
@@ -20,7 +20,7 @@ def common_limits(head: LinearHead, within: object) -> tuple[Array, Array]:
     Raises
     ------
     ArgumentError
-        `within` is no Domain, has another width, does not meet the domain, or leaves one point.
+        `within` is not a Domain, has another width, does not meet the domain, or leaves one point.
     """
     lower, upper = (t.cpu().numpy() for t in head.domain.limits(head.weight))
     if within is not None:
@@ -46,7 +46,7 @@ def common_limits(head: LinearHead, within: object) -> tuple[Array, Array]:
         raise ArgumentError(
             "within",
             f"a domain that does not meet the head's: feature {m} from {lower[m]} to {upper[m]}",
-            "a domain with points that the head's domain has",
+            "a domain that meets the head's domain",
             "build the box from features of the same layer",
         )
     if (lower == upper).all():
@@ -54,22 +54,23 @@ def common_limits(head: LinearHead, within: object) -> tuple[Array, Array]:
             "within",
             "a domain of one point",
             "a domain in which a feature varies",
-            "ask head.predict for the class of the point",
+            "call head.predict for the class of the point",
         )
     return lower, upper
 
 
 def check_pairs(k: int, pairs: object) -> Tensor | None:
-    """Return the asked pairs with i < j, each once, ascending; None for "auto"."""
+    """Return `pairs` with i < j, each once, ascending, or None for "auto"."""
     if isinstance(pairs, str) and pairs == "auto":
         return None
     wanted = '"auto" or an integer tensor (P, 2)'
     if not isinstance(pairs, Tensor):
-        raise ArgumentError("pairs", repr(pairs), wanted, "pass torch.tensor([[0, 1]]), say")
+        fix = "pass, for example, torch.tensor([[0, 1]])"
+        raise ArgumentError("pairs", repr(pairs), wanted, fix)
     if pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool:
         raise ArgumentError("pairs", f"dtype {pairs.dtype}", wanted, "call .long()")
     if pairs.ndim != 2 or pairs.shape[1] != 2:
-        raise ArgumentError("pairs", f"shape {tuple(pairs.shape)}", wanted, "one pair a row")
+        raise ArgumentError("pairs", f"shape {tuple(pairs.shape)}", wanted, "pass one pair per row")
     ordered = pairs.detach().cpu().long().sort(dim=1).values
     if len(ordered) == 0:
         return ordered
@@ -82,7 +83,7 @@ def check_pairs(k: int, pairs: object) -> Tensor | None:
         )
     if bool((ordered[:, 0] == ordered[:, 1]).any()):
         i = int(ordered[ordered[:, 0] == ordered[:, 1]][0, 0])
-        raise ArgumentError("pairs", f"({i}, {i})", "two different classes a pair", "drop it")
+        raise ArgumentError("pairs", f"({i}, {i})", "two different classes per pair", "drop it")
     unique: Tensor = ordered.unique(dim=0)
     return unique
 
@@ -98,7 +99,6 @@ def check_path(name: str, value: object) -> Path | None:
     if value is None:
         return None
     if not isinstance(value, str | os.PathLike):
-        raise ArgumentError(
-            name, type(value).__name__, "a path or None", 'pass "partition.jsonl", say'
-        )
+        fix = 'pass, for example, "partition.jsonl"'
+        raise ArgumentError(name, type(value).__name__, "a path or None", fix)
     return Path(value)

@@ -1,8 +1,8 @@
-"""The programs of a partition, one after the other or on several processes.
+"""Partition of feature space by a head: regions, their sizes, and neighbouring classes.
 
-Finished programs on disk, so that a run that was stopped goes on: one line each, appended.
-
-How a head divides feature space: regions, their sizes, and which classes are neighbours.
+Each region and each facet is one task of a few linear programs; tasks run in this process or in
+several. Finished tasks are appended to a journal on disk, one line each, from which a stopped run
+resumes.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results.partition import Partition
 from fsboundary.core.status import Status
-from fsboundary.geometry.linear_programs import Array
+from fsboundary.geometry.exact_arithmetic import Array
 from fsboundary.geometry.norms import pair_norms
 from fsboundary.geometry.regions.arrangement import Arrangement
 from fsboundary.geometry.regions.boundedness import boundedness, has_common_ray
 from fsboundary.geometry.regions.facets import width_bounds
 from fsboundary.geometry.regions.largest_balls import (
-    BallAnswer,
+    LargestBall,
     largest_facet_ball,
     largest_region_ball,
 )
@@ -49,87 +49,92 @@ Task = tuple[str, int, int]
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Answer:
-    """What a task found.
+class _TaskResult:
+    """Result of one task.
 
     Attributes
     ----------
-    ball : BallAnswer
+    ball : LargestBall
     bounded : Status
-        Of the region's recession cone, as in :class:`fsboundary.core.results.Partition`.
+        Status of the region's recession cone, as in :class:`fsboundary.core.results.Partition`.
     """
 
-    ball: BallAnswer
+    ball: LargestBall
     bounded: Status
 
 
-def solve(space: Arrangement, task: Task, common_ray: bool) -> Answer:
-    """Return the answer of one task."""
+def _solve_task(space: Arrangement, task: Task, common_ray: bool) -> _TaskResult:
+    """Return the result of one task."""
     kind, i, j = task
     if kind == "facet":
-        return Answer(ball=largest_facet_ball(space, i, j), bounded=Status.UNDECIDED)
+        return _TaskResult(ball=largest_facet_ball(space, i, j), bounded=Status.UNDECIDED)
     ball = largest_region_ball(space, i)
     if ball.status == Status.INFEASIBLE:
-        return Answer(ball=ball, bounded=Status.INFEASIBLE)
+        return _TaskResult(ball=ball, bounded=Status.INFEASIBLE)
     if not ball.lower > 0:
-        return Answer(ball=ball, bounded=Status.UNDECIDED)
+        return _TaskResult(ball=ball, bounded=Status.UNDECIDED)
     if common_ray or ball.status == Status.UNBOUNDED:
-        return Answer(ball=ball, bounded=Status.UNBOUNDED)
-    bounded, programs = boundedness(space, i)
-    return Answer(ball=replace(ball, programs=ball.programs + programs), bounded=bounded)
+        return _TaskResult(ball=ball, bounded=Status.UNBOUNDED)
+    bounded, num_programs = boundedness(space, i)
+    ball = replace(ball, num_programs=ball.num_programs + num_programs)
+    return _TaskResult(ball=ball, bounded=bounded)
 
 
 def solve_all(
     space: Arrangement, tasks: list[Task], common_ray: bool, n_jobs: int
-) -> Iterator[tuple[Task, Answer]]:
-    """Yield tasks and answers as they are finished.
+) -> Iterator[tuple[Task, _TaskResult]]:
+    """Yield tasks and their results as they are finished.
 
     Parameters
     ----------
+    space : Arrangement
+    tasks : list of Task
+    common_ray : bool
+        Whether all regions share a ray, so that none is bounded.
     n_jobs : int
-        Processes, as in joblib: -1 for one a core.
+        Number of processes, as in joblib: -1 for one per core.
     """
     if n_jobs == 1 or len(tasks) < 2:
         for task in tasks:
-            yield task, solve(space, task, common_ray)
+            yield task, _solve_task(space, task, common_ray)
         return
     work = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-    yield from work(delayed(_solved)(space, task, common_ray) for task in tasks)
+    yield from work(delayed(_with_task)(space, task, common_ray) for task in tasks)
 
 
-def _solved(space: Arrangement, task: Task, common_ray: bool) -> tuple[Task, Answer]:
-    return task, solve(space, task, common_ray)
+def _with_task(space: Arrangement, task: Task, common_ray: bool) -> tuple[Task, _TaskResult]:
+    return task, _solve_task(space, task, common_ray)
 
 
 FORMAT = "fsboundary partition 2"
-"""Changes when the programs, their tolerances or the lines do."""
+"""Format of a journal; changes when the programs, their tolerances or the lines do."""
 
 
 @final
-class ProgramJournal:
-    """The programs finished so far, and where the next are written.
+class _Journal:
+    """Results of the tasks finished so far, kept in a file.
 
-    The first line names the head and the domain. The last line may be torn: then its program does
-    not count.
+    The first line identifies the head and the domain. The last line may be incomplete; its task
+    does not count then.
 
     Parameters
     ----------
     path : Path or None
-        None keeps nothing.
+        File to read and append to; None keeps nothing on disk.
     key : str
-        Of :func:`journal_key`.
+        Digest from :func:`_journal_key`.
 
     Raises
     ------
     ArgumentError
-        The file is of another head or domain, or something else.
+        The file belongs to another head or domain, or is not a journal.
     DataError
         A line other than the last is damaged.
     """
 
     def __init__(self, path: Path | None, key: str) -> None:
         self._file, self._size = path, 0
-        self.done: dict[Task, Answer] = {}
+        self.done: dict[Task, _TaskResult] = {}
         if path is None:
             return
         header = _line({"format": FORMAT, "key": key})
@@ -140,19 +145,19 @@ class ProgramJournal:
             path.touch()
             self._append(header)
 
-    def add(self, task: Task, answer: Answer) -> None:
-        """Keep one answer."""
-        self.done[task] = answer
-        ball = answer.ball
-        found = bool(np.isfinite(ball.centre).all())
+    def add(self, task: Task, result: _TaskResult) -> None:
+        """Record the result of one task."""
+        self.done[task] = result
+        ball = result.ball
+        has_centre = bool(np.isfinite(ball.centre).all())
         entry = {
             "task": list(task),
             "status": int(ball.status),
             "lower": ball.lower,
             "upper": ball.upper,
-            "centre": _coded(ball.centre) if found else None,
-            "programs": ball.programs,
-            "bounded": int(answer.bounded),
+            "centre": _encode(ball.centre) if has_centre else None,
+            "programs": ball.num_programs,
+            "bounded": int(result.bounded),
         }
         self._append(_line(entry | {"digest": _digest(entry)}))
 
@@ -160,7 +165,7 @@ class ProgramJournal:
         if self._file is None:
             return
         with self._file.open("r+b") as file:
-            file.truncate(self._size)  # what a killed process left of a line
+            file.truncate(self._size)  # removes the part of a line that a killed process wrote
             file.seek(self._size)
             file.write(line)
         self._size += len(line)
@@ -171,35 +176,35 @@ class ProgramJournal:
             self._size = len(header) if lines == [header] else 0
             return
         if not lines or lines[0] != header:
-            _refuse(path, lines)
+            _raise_foreign_file(path, lines)
         self._size = len(header)
         for number, line in enumerate(lines[1:], start=2):
             try:
-                task, answer = _parsed(line)
+                task, result = _parse_line(line)
             except (ValueError, TypeError, KeyError) as error:
                 if number < len(lines):
                     raise DataError(
                         f"{path}: line {number} is damaged. Delete the file and run again"
                     ) from error
                 return
-            self.done[task] = answer
+            self.done[task] = result
             self._size += len(line)
 
 
-def journal_key(head: LinearHead, space: Arrangement) -> str:
-    """Return a digest of what a program's answer depends on: head and limits of the domain."""
+def _journal_key(head: LinearHead, space: Arrangement) -> str:
+    """Return a digest of what the results depend on: the head and the limits of the domain."""
     digest = hashlib.sha256(head.fingerprint.encode())
     for values in (space.free, space.point, space.lower, space.upper):
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()[:32]
 
 
-def _refuse(path: Path, lines: list[bytes]) -> NoReturn:
-    """Raise the ArgumentError of a file with another first line."""
-    ours = bool(lines) and FORMAT.encode() in lines[0]
+def _raise_foreign_file(path: Path, lines: list[bytes]) -> NoReturn:
+    """Raise the ArgumentError for a file with another first line."""
+    journal = bool(lines) and FORMAT.encode() in lines[0]
     raise ArgumentError(
         "resume",
-        f"{path}, which is {'of another head or domain' if ours else 'something else'}",
+        f"{path}, which is {'of another head or domain' if journal else 'something else'}",
         "a new path, or the file of a run with the same head and domain",
         "choose another path, or delete the file",
     )
@@ -213,36 +218,38 @@ def _digest(entry: dict[str, Any]) -> str:
     return hashlib.sha256(_line(entry)).hexdigest()[:32]
 
 
-def _coded(values: Array) -> str:
+def _encode(values: Array) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype="<f8").tobytes()).decode()
 
 
-def _parsed(line: bytes) -> tuple[Task, Answer]:
+def _parse_line(line: bytes) -> tuple[Task, _TaskResult]:
+    """Return the task and result of one line, or raise ValueError, TypeError or KeyError."""
     if not line.endswith(b"\n"):
         raise ValueError("the line has no end")
     entry = json.loads(line)
-    # its answer is taken for a certificate, so no bit of it may have changed
+    # the result counts as a certificate, so no bit of it may have changed
     if entry.pop("digest") != _digest(entry):
         raise ValueError("the line has changed")
     kind, i, j = entry["task"]
     centre = entry["centre"]
-    ball = BallAnswer(
+    ball = LargestBall(
         status=Status(entry["status"]),
         lower=float(entry["lower"]),
         upper=float(entry["upper"]),
         centre=np.full(0, np.nan)
         if centre is None
         else np.frombuffer(base64.b64decode(centre), dtype="<f8").astype(np.float64),
-        programs=int(entry["programs"]),
+        num_programs=int(entry["programs"]),
     )
-    return (str(kind), int(i), int(j)), Answer(ball=ball, bounded=Status(entry["bounded"]))
+    return (str(kind), int(i), int(j)), _TaskResult(ball=ball, bounded=Status(entry["bounded"]))
 
 
 FEW_CLASSES = 200
-"""Up to this many classes "auto" runs a linear program for every pair."""
+"""Number of classes up to which "auto" runs a linear program for every pair."""
 
 SAMPLED = 2000
-"""Above, it runs so many at most: of pairs without a witness first, drawn with the seed."""
+"""Maximum number of programs that "auto" runs with more classes, for pairs drawn at random, those
+without a witness first."""
 
 
 def partition(
@@ -257,31 +264,31 @@ def partition(
 ) -> Partition:
     """Return regions and facets of all classes, with float64 certificates.
 
-    Linear programs (HiGHS) propose centres and multipliers; what is reported is what these prove
-    when evaluated in float64 with their rounding taken off (design.md, section 1, "Facet"). A
-    facet is a common border of dimension d - 1, the domain's faces included: regions that touch in
-    less are no neighbours. Features whose two limits agree do not count as dimensions.
+    Linear programs (HiGHS) propose centres and multipliers; reported is only what these prove when
+    evaluated in float64, minus their rounding (design.md, section 1, "Facet"). A facet is a common
+    border of dimension d - 1, including the domain's faces: regions whose common border has a
+    lower dimension are not neighbours. Features whose two limits agree do not count as dimensions.
 
     Parameters
     ----------
     head : LinearHead
     within : Domain, optional
-        Cut the domain of the head down to this: ``Domain.box(*bank.range())`` is the observed box,
-        in which every radius is finite.
+        Limits in addition to those of the head's domain: ``Domain.box(*bank.range())`` is the
+        observed box, in which every radius is finite.
     pairs : "auto" or integer Tensor (P, 2)
-        The pairs of classes whose linear program is run. "auto": all, up to 200 classes. With more
+        Pairs of classes whose linear program is run. "auto": all, up to 200 classes. With more
         classes, or with a tensor, points on ties (witnesses) prove facets of all the other pairs
         where they can, and pairs without one stay UNDECIDED; "auto" then runs the programs of at
-        most 2,000 pairs: of those without a witness first, drawn at random, then of others.
+        most 2,000 pairs, drawn at random: those without a witness first, then others.
     n_jobs : int
-        Processes, as in joblib; -1 for one a core.
+        Number of processes, as in joblib; -1 for one per core.
     resume : path, optional
-        A file for finished programs. A run with the same head and domain goes on from it, also
+        A file for finished programs. A run with the same head and domain resumes from it, also
         with other `pairs`; a program half written when a run was stopped is run again.
     seed : int
-        Of the pairs drawn.
+        Seed of the pairs drawn.
     show_progress : bool
-        Show a progress bar.
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -297,117 +304,155 @@ def partition(
     """
     check_head(head)
     lower, upper = common_limits(head, within)
-    asked = check_pairs(head.num_classes, pairs)
+    wanted = check_pairs(head.num_classes, pairs)
     check_integer("n_jobs", n_jobs, n_jobs != 0, "an integer other than 0", "pass 1, or -1")
     check_integer("seed", seed, True, "an integer", "pass 0")
     file = check_path("resume", resume)
     space = Arrangement.of(head, lower, upper)
-    journal = ProgramJournal(file, journal_key(head, space))
-    k = head.num_classes
+    journal = _Journal(file, _journal_key(head, space))
     common_ray = has_common_ray(space)
-    with tqdm(total=k, unit="program", disable=not show_progress) as bar:
+    table = FacetTable(space)
+    with tqdm(total=head.num_classes, unit="program", disable=not show_progress) as bar:
 
-        def run(tasks: list[Task]) -> None:
+        def run(tasks: list[Task]) -> list[_TaskResult]:
             bar.total = bar.n + len(tasks)
             new = [task for task in tasks if task not in journal.done]
             bar.update(len(tasks) - len(new))
-            for task, answer in solve_all(space, new, common_ray, n_jobs):
-                journal.add(task, answer)
+            for task, result in solve_all(space, new, common_ray, n_jobs):
+                journal.add(task, result)
                 bar.update()
+            return [journal.done[task] for task in tasks]
 
-        run([("region", i, i) for i in range(k)])
-        regions = [journal.done["region", i, i] for i in range(k)]
-        table = FacetTable(space)
-        empty = torch.tensor([answer.ball.upper < 0 for answer in regions])
-        if asked is None and k <= FEW_CLASSES:
-            asked = torch.combinations(torch.arange(k))
-        else:
-            _witness(space, regions, table)
-            if asked is None:
-                asked = _sampled(table.radius, empty, seed)
+        regions = run([("region", i, i) for i in range(head.num_classes)])
+        selected = _select_pairs(space, regions, wanted, table, seed)
         witnessed = table.radius > 0
-        # an empty region has no facet
-        asked = asked[~empty[asked].any(dim=1)]
-        tasks: list[Task] = [("facet", int(i), int(j)) for i, j in asked.tolist()]
-        run(tasks)
-    facets = {(i, j): journal.done["facet", i, j] for _, i, j in tasks}
-    found = _assemble(head, space, regions, facets, table, witnessed)
-    return found.to(head.weight.device)
+        facets = run([("facet", i, j) for i, j in selected])
+    result = _assemble(
+        head, space, regions, dict(zip(selected, facets, strict=True)), table, witnessed
+    )
+    return result.to(head.weight.device)
 
 
-def _witness(space: Arrangement, regions: list[Answer], table: FacetTable) -> None:
+def _select_pairs(
+    space: Arrangement,
+    regions: list[_TaskResult],
+    wanted: Tensor | None,
+    table: FacetTable,
+    seed: int,
+) -> list[tuple[int, int]]:
+    """Return the pairs whose linear program is run; add witnesses of others to `table`."""
+    empty = _empty_regions(regions)
+    if wanted is None and len(regions) <= FEW_CLASSES:
+        wanted = torch.combinations(torch.arange(len(regions)))
+    else:
+        _add_witnesses(space, regions, table)
+        if wanted is None:
+            wanted = _sample_pairs(table.radius, empty, seed)
+    # an empty region has no facet
+    wanted = wanted[~empty[wanted].any(dim=1)]
+    return [(int(i), int(j)) for i, j in wanted.tolist()]
+
+
+def _empty_regions(regions: list[_TaskResult]) -> Tensor:
+    """Return which regions (K,) are proved empty."""
+    return torch.tensor([region.ball.upper < 0 for region in regions])
+
+
+def _add_witnesses(space: Arrangement, regions: list[_TaskResult], table: FacetTable) -> None:
+    """Add the witnesses that are found from the centres of the regions to `table`."""
     centres = np.full((len(regions), space.width), np.nan)
-    for i, answer in enumerate(regions):
-        if answer.ball.lower > 0:
-            centres[i] = answer.ball.centre
+    for i, region in enumerate(regions):
+        if region.ball.lower > 0:
+            centres[i] = region.ball.centre
     find_witnesses(space, centres, table)
 
 
-def _sampled(radius: Tensor, empty: Tensor, seed: int) -> Tensor:
+def _sample_pairs(radius: Tensor, empty: Tensor, seed: int) -> Tensor:
     """Return the pairs (P, 2) whose programs "auto" runs, ascending."""
     pairs = torch.combinations(torch.arange(len(radius)))
     pairs = pairs[~empty[pairs].any(dim=1)]
     generator = torch.Generator().manual_seed(seed)
     pairs = pairs[torch.randperm(len(pairs), generator=generator)]
-    known = radius[pairs[:, 0], pairs[:, 1]] > 0
-    drawn: Tensor = pairs[known.long().argsort(stable=True)[:SAMPLED]].unique(dim=0)
-    return drawn
+    proved = radius[pairs[:, 0], pairs[:, 1]] > 0
+    sample: Tensor = pairs[proved.long().argsort(stable=True)[:SAMPLED]].unique(dim=0)
+    return sample
 
 
 def _assemble(
     head: LinearHead,
     space: Arrangement,
-    regions: list[Answer],
-    facets: dict[tuple[int, int], Answer],
+    regions: list[_TaskResult],
+    facets: dict[tuple[int, int], _TaskResult],
     table: FacetTable,
     witnessed: Tensor,
 ) -> Partition:
-    k, none = len(regions), torch.nan
-    region_status = torch.tensor([int(answer.ball.status) for answer in regions])
-    bounded_status = torch.tensor([int(answer.bounded) for answer in regions])
-    nonempty = torch.tensor([answer.ball.lower > 0 for answer in regions])
-    centre = torch.full((k, head.num_features), none, dtype=torch.float64)
-    for i in nonempty.nonzero()[:, 0].tolist():
-        centre[i] = torch.from_numpy(space.lift(regions[i].ball.centre))
-    known = torch.where(table.radius > 0, int(Status.INACCURATE), int(Status.UNDECIDED))
-    status, upper = known, width_bounds(space)
-    empty = torch.tensor([answer.ball.upper < 0 for answer in regions])
-    gone = empty[:, None] | empty
-    status[gone], upper[gone] = int(Status.INFEASIBLE), 0.0
-    for (i, j), answer in facets.items():
-        ball = answer.ball
-        status[i, j] = status[j, i] = int(ball.status)
-        # a ball of any size (+inf) fits in no box, so the smaller one holds
-        upper[i, j] = upper[j, i] = min(ball.upper, float(upper[i, j]))
-        if ball.lower > 0:
-            pair = torch.tensor([i]), torch.tensor([j])
-            table.add(*pair, torch.tensor([ball.lower], dtype=torch.float64), ball.centre[None])
-    bias = head.bias.cpu()
-    same = (pair_norms(head).cpu() == 0) & (bias[:, None] == bias)
-    status[same], upper[same] = int(Status.DUPLICATE), none
+    """Return the partition from the results of all tasks and the witnesses in `table`."""
+    region_fields = _region_fields(space, regions)
+    status, upper = _facet_bounds(head, space, regions, facets, table)
+    _add_centres(facets, table)
     adjacency = table.radius > 0
     pairs = adjacency.triu(1).nonzero()
     return Partition(
-        nonempty=nonempty,
+        **region_fields,
         adjacency=adjacency,
-        facet_radius=torch.where(adjacency, table.radius, none),
+        facet_radius=torch.where(adjacency, table.radius, torch.nan),
         facet_upper=upper,
         facet_pairs=pairs,
         facet_centre=table.take(pairs),
-        chebyshev_centre=centre,
-        chebyshev_radius=torch.tensor(
-            [answer.ball.lower if answer.ball.lower > 0 else none for answer in regions],
-            dtype=torch.float64,
-        ),
-        chebyshev_upper=torch.tensor(
-            [answer.ball.upper for answer in regions], dtype=torch.float64
-        ),
-        bounded=bounded_status == Status.CONVERGED,
-        redundant=(status == Status.INFEASIBLE) & nonempty[:, None],
+        redundant=(status == Status.INFEASIBLE) & region_fields["nonempty"][:, None],
         weight_angle=weight_angles(head).cpu(),
-        region_status=region_status,
-        bounded_status=bounded_status,
         status=status,
         witnessed=witnessed,
-        num_programs=sum(a.ball.programs for a in [*regions, *facets.values()]),
+        num_programs=sum(result.ball.num_programs for result in [*regions, *facets.values()]),
     )
+
+
+def _region_fields(space: Arrangement, regions: list[_TaskResult]) -> dict[str, Tensor]:
+    """Return the fields of a Partition that describe its regions."""
+    balls = [region.ball for region in regions]
+    nonempty = torch.tensor([ball.lower > 0 for ball in balls])
+    radius = [ball.lower if ball.lower > 0 else torch.nan for ball in balls]
+    centre = torch.full((len(balls), len(space.point)), torch.nan, dtype=torch.float64)
+    for i in nonempty.nonzero()[:, 0].tolist():
+        centre[i] = torch.from_numpy(space.lift(balls[i].centre))
+    bounded_status = torch.tensor([int(region.bounded) for region in regions])
+    return {
+        "nonempty": nonempty,
+        "chebyshev_centre": centre,
+        "chebyshev_radius": torch.tensor(radius, dtype=torch.float64),
+        "chebyshev_upper": torch.tensor([ball.upper for ball in balls], dtype=torch.float64),
+        "region_status": torch.tensor([int(ball.status) for ball in balls]),
+        "bounded": bounded_status == Status.CONVERGED,
+        "bounded_status": bounded_status,
+    }
+
+
+def _facet_bounds(
+    head: LinearHead,
+    space: Arrangement,
+    regions: list[_TaskResult],
+    facets: dict[tuple[int, int], _TaskResult],
+    table: FacetTable,
+) -> tuple[Tensor, Tensor]:
+    """Return the status (K,K) of all pairs and the upper bounds (K,K) of their facets' radii."""
+    status = torch.where(table.radius > 0, int(Status.INACCURATE), int(Status.UNDECIDED))
+    upper = width_bounds(space)
+    empty = _empty_regions(regions)
+    either_empty = empty[:, None] | empty
+    status[either_empty], upper[either_empty] = int(Status.INFEASIBLE), 0.0
+    for (i, j), facet in facets.items():
+        status[i, j] = status[j, i] = int(facet.ball.status)
+        # a ball of any size (+inf) fits in no box, so the smaller bound holds
+        upper[i, j] = upper[j, i] = min(facet.ball.upper, float(upper[i, j]))
+    bias = head.bias.cpu()
+    same = (pair_norms(head).cpu() == 0) & (bias[:, None] == bias)
+    status[same], upper[same] = int(Status.DUPLICATE), torch.nan
+    return status, upper
+
+
+def _add_centres(facets: dict[tuple[int, int], _TaskResult], table: FacetTable) -> None:
+    """Add the certified centres of `facets` to `table`."""
+    for (i, j), facet in facets.items():
+        if facet.ball.lower > 0:
+            radius = torch.tensor([facet.ball.lower], dtype=torch.float64)
+            table.add(torch.tensor([i]), torch.tensor([j]), radius, facet.ball.centre[None])

@@ -1,4 +1,4 @@
-"""Two geometries: where features are the pixels, both columns must agree."""
+"""Comparison of two spaces: if features are the pixels, both columns must agree."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import fsboundary as fsb
 from fsboundary import ArgumentError
 from fsboundary.analysis import TwoSpaces
 from fsboundary.analysis.two_spaces import (
-    Both,
+    PairedPoints,
     Points,
-    between,
-    class_hulls,
+    angles_between,
+    class_hull_measures,
     draw_pairs,
     rank_correlation,
 )
@@ -52,7 +52,7 @@ def measured(space: fsb.FeatureSpace, **options: Any) -> TwoSpaces:
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0])
-def test_where_features_are_the_pixels_both_columns_agree(scale: float) -> None:
+def test_if_features_are_the_pixels_both_columns_agree(scale: float) -> None:
     table = measured(pixels_as_features(scale))
     for measure in table.measures:
         if not math.isnan(measure.pixels):
@@ -111,7 +111,7 @@ def test_the_table_is_json_and_markdown() -> None:
 def test_angles_and_ranks() -> None:
     a = torch.tensor([[1.0, 0.0], [1.0, 0.0], [2.0, 0.0], [1.0, 0.0]])
     b = torch.tensor([[0.0, 3.0], [1.0, 1e-9], [-1.0, 0.0], [0.0, 0.0]])
-    angles = between(a, b)
+    angles = angles_between(a, b)
     assert angles[:3].tolist() == pytest.approx([90, 57.29578e-9, 180], rel=1e-6)
     assert bool(torch.isnan(angles[3]))
     x = torch.tensor([1.0, 2.0, 3.0, torch.nan])
@@ -147,7 +147,7 @@ def test_bad_arguments(change: dict[str, Any], name: str) -> None:
     assert error.value.name == name
 
 
-def test_labels_that_the_model_does_not_give_are_told() -> None:
+def test_labels_that_the_model_does_not_predict_are_reported() -> None:
     space = pixels_as_features()
     x = images(30, 1)
     wrong = (space.extract(x).predicted + 1) % CLASSES
@@ -163,24 +163,24 @@ def test_hulls_of_few_points_in_many_dimensions() -> None:
     frame = torch.linalg.qr(torch.randn(40_000, 3, generator=generator, dtype=torch.float64)).Q
     labels = torch.arange(25) % CLASSES
     low, high = (Points(v[25:], v[:25], labels) for v in (flat, flat @ frame.T))
-    ratios, inside = low.hull(25, 0)
-    again, inside_again = high.hull(25, 0)
+    ratios, inside = low.hull_distances(25, 0)
+    again, inside_again = high.hull_distances(25, 0)
     assert torch.allclose(again, ratios, atol=1e-6)
     assert inside_again == inside
-    for found, want in zip(high.class_hulls(), low.class_hulls(), strict=True):
+    for found, want in zip(high.class_hull_distances(), low.class_hull_distances(), strict=True):
         torch.testing.assert_close(found, want, rtol=0, atol=1e-6)
 
 
-def test_pairs_of_hulls_that_stay_open_are_no_share_of_those_that_meet(
+def test_undecided_pairs_of_hulls_do_not_count_as_pairs_that_meet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     points = Points(images(2, 1).flatten(1), images(9, 2).flatten(1), torch.arange(9) % CLASSES)
-    both = Both(points, points, torch.tensor([[0, 1], [2, 3]]))
+    both = PairedPoints(points, points, torch.tensor([[0, 1], [2, 3]]))
     distances = torch.tensor([0.0, torch.nan, torch.nan, 2.0], dtype=torch.float64)
-    # of the second no distance is certified, but that they do not meet is; the third is open
+    # the second pair is proved apart without a certified distance; the third is undecided
     apart = torch.tensor([0.0, 1.0, torch.nan, 1.0], dtype=torch.float64)
-    monkeypatch.setattr(Points, "class_hulls", lambda _: (distances, apart))
-    share, distance = class_hulls(both)
-    assert share.pixels == pytest.approx(2 / 3)
-    assert share.question.endswith("(of 4, 3 and 3 are decided)")
+    monkeypatch.setattr(Points, "class_hull_distances", lambda _: (distances, apart))
+    fraction, distance = class_hull_measures(both)
+    assert fraction.pixels == pytest.approx(2 / 3)
+    assert fraction.question.endswith("(of 4, 3 and 3 are decided)")
     assert distance.pixels == pytest.approx(1 / both.units[0])

@@ -66,7 +66,7 @@ def test_a_bank_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(got, want, rtol=1e-12, atol=0.0)
 
 
-def test_what_has_no_answer() -> None:
+def test_rows_without_an_answer() -> None:
     head, z = make_problem(5, 6, "nonnegative", rows=9, seed=0)
     want = fsb.ambiguity(head, z, reference=z)
     broken = z.clone()

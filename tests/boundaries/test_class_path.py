@@ -61,13 +61,13 @@ def test_two_classes_tie_on_a_crossing_and_no_other_is_above() -> None:
     path = fsb.class_path(head, z[:40], z[40:])
     real = torch.isfinite(path.crossings)
     assert real.sum() > 20
-    row, place = real.nonzero().unbind(1)
-    x = path.points[row, place]
-    t = path.crossings[row, place][:, None]
+    row, column = real.nonzero().unbind(1)
+    x = path.points[row, column]
+    t = path.crossings[row, column][:, None]
     torch.testing.assert_close(x, z[row] + t * (z[40:][row] - z[row]), rtol=1e-14, atol=1e-14)
     logits = head.logits(x)
-    before = logits.gather(1, path.classes[row, place][:, None])
-    after = logits.gather(1, path.classes[row, place + 1][:, None])
+    before = logits.gather(1, path.classes[row, column][:, None])
+    after = logits.gather(1, path.classes[row, column + 1][:, None])
     torch.testing.assert_close(before, after, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(logits.amax(dim=1, keepdim=True), before, rtol=1e-12, atol=1e-12)
     assert torch.isnan(path.points[~real]).all()
@@ -97,7 +97,7 @@ def test_batch_equals_loop_and_pads() -> None:
 
 
 def test_touching_duplicates_and_standing_still() -> None:
-    # logits 0, x, 2x: class 1 is largest at x = 0 alone; class 3 repeats class 0
+    # logits 0, x, 2x: class 1 is largest at x = 0 only; class 3 repeats class 0
     weight = torch.tensor([[0.0], [1.0], [2.0], [0.0]])
     head = fsb.LinearHead(weight, torch.zeros(4))
     start = torch.tensor([[-1.0], [0.0], [-1.0], [1.0], [0.0]])
@@ -106,9 +106,9 @@ def test_touching_duplicates_and_standing_still() -> None:
     assert path.classes.tolist() == [[0, 2], [2, -1], [0, -1], [2, -1], [0, -1]]
     assert path.crossings[0].tolist() == [0.25]
     assert path.points[0, 0].tolist() == [0.0]
-    # standing on a tie, no class is largest
+    # on a tie no class is largest
     assert path.status.tolist() == [0, 0, 0, 0, Status.UNDECIDED]
-    # a lower bias with equal weights is never met, whatever rounding says
+    # a lower bias with equal weights is never met, regardless of rounding
     apart = fsb.LinearHead(torch.full((3, 1), 1e8), torch.tensor([0.0, 1e-9, 0.0]))
     assert fsb.class_path(apart, start, end).classes.tolist() == [[1]] * 5
 
@@ -152,7 +152,7 @@ def test_paths_of_small_numbers(seed: int, k: int, d: int, whole: bool) -> None:
                 assert exact_class(head, z[row], z[4 + row], middle) == c
 
 
-def test_differences_below_rounding_are_told() -> None:
+def test_differences_below_rounding_are_undecided() -> None:
     # classes 0 and 1 differ by 1e-17 of their logits
     weight = torch.tensor([[1.0, 1e-17], [1.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
     head = fsb.LinearHead(weight, torch.zeros(3))

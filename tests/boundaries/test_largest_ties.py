@@ -45,7 +45,7 @@ def test_a_row_whose_class_meets_no_other() -> None:
     assert found.classes.tolist() == [[0]]
 
 
-def test_too_few_steps_are_told_from_a_proof() -> None:
+def test_too_few_steps_differ_from_a_proof() -> None:
     head, z = make_problem(10, 16, "nonnegative", rows=30, seed=9)
     full, hurried = fsb.largest_ties(head, z), fsb.largest_ties(head, z, max_steps=2)
     assert (hurried.count <= full.count).all()

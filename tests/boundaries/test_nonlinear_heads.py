@@ -1,4 +1,4 @@
-"""Flip points of heads that are not linear: on the boundary, by the head's own word."""
+"""Flip points of heads that are not linear: certified with the head to lie on the boundary."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_nearest_agrees_with_a_fine_grid(activation: type[nn.Module]) -> None:
         away = torch.linalg.vector_norm(grid - z[row], dim=2)
         others = top != found.source[row]
         assert others.any()
-        # a cell of another class is at most a cell's diagonal behind the boundary
+        # a grid square of another class is at most a square's diagonal behind the boundary
         assert abs(float(found.distance[row, 0] - away[others].min())) < 2 * SPACING
 
 
@@ -93,19 +93,19 @@ def test_points_can_be_checked_with_the_head_alone(dtype: torch.dtype) -> None:
     assert torch.equal(found.gap[found.ok], found.distance[found.ok])
 
 
-def test_rows_that_cannot_be_asked_fail_alone() -> None:
+def test_unusable_rows_fail_alone() -> None:
     head, z = perceptron(2, nn.Tanh, 3), rows(5, 3, 5).abs()
     spoilt = z.clone()
     spoilt[1, 0], spoilt[2, 1] = torch.nan, -1.0
     found = find(head, spoilt, domain=Domain.nonnegative())
     assert found.status[1, 0] == Status.NOT_FINITE
     assert found.status[2, 0] == Status.OUTSIDE_DOMAIN
-    kept = [0, 3, 4]
-    alone = find(head, z[kept], domain=Domain.nonnegative())
-    torch.testing.assert_close(found.distance[kept], alone.distance, equal_nan=True)
-    asked = find(head, z, found.source.clamp_min(0))
-    assert asked.status[0, 0] == Status.TARGET_IS_SOURCE
-    assert asked.points[0].isnan().all()
+    valid = [0, 3, 4]
+    alone = find(head, z[valid], domain=Domain.nonnegative())
+    torch.testing.assert_close(found.distance[valid], alone.distance, equal_nan=True)
+    own = find(head, z, found.source.clamp_min(0))
+    assert own.status[0, 0] == Status.TARGET_IS_SOURCE
+    assert own.points[0].isnan().all()
 
 
 def test_constant_head_has_no_boundary() -> None:
@@ -132,7 +132,7 @@ def test_many_classes_nearest_is_the_smallest_of_all() -> None:
 
 
 class Liar(fsb.BoundaryFinder):
-    """Moves right answers off the boundary, or out of the domain."""
+    """A finder that moves correct points off the boundary, or out of the domain."""
 
     def __init__(self, shift: float) -> None:
         self.shift = shift
@@ -148,7 +148,7 @@ class Liar(fsb.BoundaryFinder):
         )
 
 
-def test_what_a_finder_says_is_not_believed() -> None:
+def test_points_of_a_finder_are_checked() -> None:
     head, z = perceptron(0, nn.Tanh), rows(4, 2, 9)
     assert find(head, z, finder=Liar(0.0)).status.unique().tolist() == [Status.ON_BOUNDARY]
     found = find(head, z, finder=Liar(1e-3))
@@ -157,7 +157,7 @@ def test_what_a_finder_says_is_not_believed() -> None:
     assert (found.lower_bound == 0).all()
 
 
-def test_finder_must_be_able_to() -> None:
+def test_finder_must_have_the_capability() -> None:
     head, z = perceptron(0, nn.Tanh), rows(2, 2, 9)
     with pytest.raises(ArgumentError, match=r"'dual_newton', which lacks it; .*: linearised"):
         fsb.flip_points(head, z)
@@ -182,7 +182,7 @@ def coupled(z: Tensor) -> Tensor:
         (nn.Linear(3, 3).bfloat16(), "call head.float"),
     ],
 )
-def test_malformed_heads_are_refused(head: Any, words: str) -> None:
+def test_malformed_heads_are_rejected(head: Any, words: str) -> None:
     with pytest.raises(ArgumentError, match=words):
         find(head, rows(4, 3, 10))
 

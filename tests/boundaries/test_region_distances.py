@@ -25,7 +25,7 @@ def test_agrees_with_clarabel(k: int, d: int, kind: str) -> None:
             float("nan") if c == i else tie_distance(head, z[row].numpy(), [c]) for c in range(k)
         ]
         for c in range(k):
-            # a path out of a region enters another one where it leaves
+            # a path that leaves a region enters another one at the same point
             want = float(np.nanmin(away)) if c == i else -away[c]
             assert float(found.distance[row, c]) == pytest.approx(want, rel=1e-5, abs=1e-5)
 
@@ -94,7 +94,7 @@ def test_the_gradient_is_that_of_finite_differences(kind: str) -> None:
         torch.testing.assert_close(
             slope[finite], found.gradient[..., m][finite], rtol=1e-4, atol=1e-4
         )
-    # along the way to the region the distance shrinks as fast as the row moves
+    # on the segment to the region the distance shrinks as fast as the row moves
     lengths = found.gradient[finite].norm(dim=1)
     torch.testing.assert_close(lengths, torch.ones_like(lengths), rtol=1e-12, atol=0.0)
 
@@ -166,7 +166,7 @@ def test_a_row_on_the_tie() -> None:
     assert found.ok.all()
 
 
-def test_bad_rows_fail_alone_and_few_steps_say_so() -> None:
+def test_bad_rows_fail_alone_and_few_steps_have_a_status() -> None:
     head, z = make_problem(10, 16, "nonnegative", rows=30, seed=9)
     want = fsb.region_distances(head, z)
     broken = z.clone()

@@ -112,7 +112,7 @@ def test_batch_equals_loop(kind: str) -> None:
         )
 
 
-def test_the_order_of_classes_and_the_place_of_padding_do_not_matter() -> None:
+def test_the_order_of_classes_and_padding_does_not_matter() -> None:
     head, z = make_problem(7, 9, "nonnegative", rows=20, seed=5)
     want = fsb.tie_points(head, z, torch.tensor([4, 0, 2]))
     for classes in ([0, 2, 4], [2, -1, 4, 0], [-1, -1, 0, 4, 2]):

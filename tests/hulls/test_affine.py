@@ -41,15 +41,15 @@ def exact_rank(points: Tensor) -> int:
             continue
         rows[found], rows[pivot] = rows[pivot], rows[found]
         for r in range(found + 1, len(rows)):
-            share = rows[r][column] / rows[found][column]
-            rows[r] = [a - share * b for a, b in zip(rows[r], rows[found], strict=True)]
+            factor = rows[r][column] / rows[found][column]
+            rows[r] = [a - factor * b for a, b in zip(rows[r], rows[found], strict=True)]
         found += 1
     return found
 
 
 @settings(derandomize=True, max_examples=40, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 6), st.integers(0, 10**6))
-def test_as_exact_elimination_says(n: int, d: int, r: int, seed: int) -> None:
+def test_agrees_with_exact_elimination(n: int, d: int, r: int, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
     points = (
         torch.randint(-3, 4, (n, r), generator=g) @ torch.randint(-3, 4, (r, d), generator=g)
@@ -76,13 +76,13 @@ def test_singular_values_and_their_bounds(n: int, d: int, r: int) -> None:
 
 def test_the_tolerance_decides_which_directions_count() -> None:
     points = cloud(300, 6, 2) * 10.0 ** -torch.arange(6)
-    for share, want in ((2e-3, 3), (3e-2, 2), (1e-9, 6)):
-        found = rank(points, tolerance=share)
+    for rtol, want in ((2e-3, 3), (3e-2, 2), (1e-9, 6)):
+        found = rank(points, tolerance=rtol)
         assert int(found.rank) == want
         assert found.ok
         size = float(found.singular_values.norm())
-        assert float(found.kept) > share * size
-        assert float(found.rest) <= share * size
+        assert float(found.kept) > rtol * size
+        assert float(found.rest) <= rtol * size
     value = float(found.singular_values[3] / found.singular_values.norm())
     close = rank(points, tolerance=value * (1 - 1e-15))
     assert close.status == Status.UNDECIDED
@@ -182,9 +182,9 @@ def test_a_bank_on_disk_answers_as_one_in_memory(tmp_path: Path) -> None:
     st.sampled_from([(0, 0.0), (0, 1e9), (-500, 1e3), (490, 0.0), (-1060, 1e3)]),
 )
 def test_no_bound_is_false_without_any_rounding(
-    n: int, d: int, seed: int, place: tuple[int, float]
+    n: int, d: int, seed: int, case: tuple[int, float]
 ) -> None:
-    (power, shift), g = place, torch.Generator().manual_seed(seed)
+    (power, shift), g = case, torch.Generator().manual_seed(seed)
     turn = torch.randn(2, d, dtype=torch.float64, generator=g)
     points = (torch.randn(n, 2, dtype=torch.float64, generator=g) @ turn + shift) * 2.0**power
     queries = points[:1] + torch.randn(4, d, dtype=torch.float64, generator=g) * 2.0**power

@@ -1,4 +1,4 @@
-"""Attempts to get a false certificate, or a worse answer, out of what passes leave behind."""
+"""Attempts to obtain a false certificate, or a worse result, from the cached passes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.hulls.sly import Sly
 def test_a_pass_stands_in_for_no_other_than_itself(sly: Sly) -> None:
     points, queries = cloud(30, 4, 1), 3 * cloud(200, 4, 2)
     bank = fsb.FeatureBank(points)
-    # a loose tolerance, so that a pass nearly in the row's direction is taken for it
+    # a loose tolerance, so that a pass nearly in the row's direction can stand in for it
     found = fsb.hull_projection(bank, queries, solver=sly, tolerance=0.5)
     exact = fsb.hull_projection(bank, queries)
     assert exact.ok.all()
@@ -30,7 +30,7 @@ def test_a_pass_stands_in_for_no_other_than_itself(sly: Sly) -> None:
 
 
 def test_more_points_than_dimensions_are_solved_to_the_end() -> None:
-    # exchanges of dependent points went round in circles and left a wrong projection
+    # exchanges of dependent points cycled and left a wrong projection
     shifted = cloud(400 * 8, 3, 3).reshape(400, 8, 3) + 2 * cloud(400, 3, 4)[:, None]
     every = torch.ones(400, 8, dtype=torch.bool)
     weights = min_norm_weights(shifted, every, every)
@@ -43,7 +43,7 @@ def test_more_points_than_dimensions_are_solved_to_the_end() -> None:
 
 
 def test_threads_of_torch_are_left_as_they_were() -> None:
-    def ask() -> int:
+    def torch_threads() -> int:
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(torch.get_num_threads).result()
 
@@ -51,6 +51,6 @@ def test_threads_of_torch_are_left_as_they_were() -> None:
     torch.set_num_threads(2)
     try:
         fsb.hull_projection(fsb.FeatureBank(cloud(50, 3, 1)), cloud(5, 3, 2))
-        assert (torch.get_num_threads(), ask()) == (2, 2)
+        assert (torch.get_num_threads(), torch_threads()) == (2, 2)
     finally:
         torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""What hull_projection refuses, by which message, and which rows fail alone."""
+"""Bad input of hull_projection: messages of rejected arguments, and rows that fail alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOLVERS = ("active_set", "away_steps", "cvxpy", "interior_point", "nnls")
 
 
 def _project(bank: object = None, features: object = None, **options: Any) -> HullProjection:
-    """Project two rows on the hull of five, or what the case puts in their place."""
+    """Project two rows on the hull of five, or with the arguments of the case."""
     own = FeatureBank(cloud(5, 3, 0), [0, 0, 1, 1, 2]) if bank is None else bank
     z = cloud(2, 3, 1) if features is None else features
     return hull_projection(own, z, **options)  # type: ignore[arg-type]  # the wrong type is what is tested
@@ -35,7 +35,7 @@ def _whole(*values: int) -> Tensor:
     return torch.tensor(values)
 
 
-REFUSED: list[tuple[Callable[[], object], str]] = [
+REJECTED: list[tuple[Callable[[], object], str]] = [
     (lambda: _project(bank=cloud(5, 3, 0)), "bank: got Tensor; wanted a FeatureBank"),
     (lambda: _project(FeatureBank(torch.zeros(0, 3))), r"features: got an empty bank \(0, 3\)"),
     (lambda: _project(features=[[0.0] * 3]), r"features: got list; wanted a float tensor \(B, 3\)"),
@@ -43,7 +43,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: _project(features=cloud(1, 3, 1)[0]), r"features: got shape \(3,\).*\[None\]"),
     (lambda: _project(features=cloud(2, 4, 1)), r"got shape \(2, 4\); wanted.*\(B, 3\).*layer"),
     (lambda: _project(labels=torch.zeros(2)), r"labels: got torch.float32 \(2,\); wanted.*\(2,\)"),
-    (lambda: _project(labels=_whole(0)), r"labels: got torch.int64 \(1,\).*one number for each"),
+    (lambda: _project(labels=_whole(0)), r"labels: got torch.int64 \(1,\).*one number per row"),
     (lambda: _project(labels=[0, 1]), r"labels: got \[0, 1\]; wanted an integer tensor"),
     (lambda: _project(labels=_whole(0, 3)), r"labels: got \[3\], which no row has.*0, 1, 2"),
     (lambda: _project(labels=_whole(-1, 0)), r"labels: got \[-1\], which no row has"),
@@ -52,7 +52,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: _project(leave_out=_whole(-2, 0)), "leave_out: got rows from -2 to 0; wanted -1 to 4"),
     (
         lambda: _project(labels=_whole(1, 2), leave_out=_whole(2, 4)),
-        "leave_out: got all 1 generators of the hull of row 1; wanted at least one.*leave such",
+        "leave_out: got all 1 generators of the hull of row 1; wanted at least one.*drop such",
     ),
     (
         lambda: _project(FeatureBank(torch.ones(4, 3)), leave_out=_whole(-1, 2)),
@@ -75,7 +75,7 @@ def _labelled() -> FeatureBank:
     return FeatureBank(cloud(4, 3, 0), [0, 0, 1, 1])
 
 
-@pytest.mark.parametrize(("call", "message"), REFUSED)
+@pytest.mark.parametrize(("call", "message"), REJECTED)
 def test_malformed_arguments(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         call()
@@ -112,30 +112,30 @@ def test_no_rows_and_only_bad_rows(solver: str) -> None:
 
 
 def _mismatched() -> tuple[FeatureBank, FeatureBatch]:
-    """Return a bank and a batch of models that differ in their heads alone."""
+    """Return a bank and a batch of models that differ only in their heads."""
     bank = small.space().bank(small.loader())
     other = small.fsb.FeatureSpace(small.model(seed=1))
     return bank, other.extract(small.images(3))
 
 
-@pytest.mark.parametrize("ask", [hull_projection, class_hull_distances])
-def test_a_bank_of_another_head_is_refused(ask: Callable[[FeatureBank, object], object]) -> None:
+@pytest.mark.parametrize("call", [hull_projection, class_hull_distances])
+def test_a_bank_of_another_head_is_rejected(call: Callable[[FeatureBank, object], object]) -> None:
     bank, batch = _mismatched()
     message = (
         f"another head, extractor or layer than the bank.*{batch.fingerprint}.*{bank.fingerprint}"
     )
     with pytest.raises(HeadMismatchError, match=message):
-        ask(bank, batch)
+        call(bank, batch)
 
 
-def test_a_bank_of_another_head_is_refused_after_a_round_trip(tmp_path: Path) -> None:
+def test_a_bank_of_another_head_is_rejected_after_a_round_trip(tmp_path: Path) -> None:
     bank, batch = _mismatched()
     bank.save(tmp_path / "bank")
     with pytest.raises(HeadMismatchError, match="another head"):
         hull_projection(FeatureBank.open(tmp_path / "bank"), batch)
 
 
-def test_where_one_side_carries_no_fingerprint_the_width_decides() -> None:
+def test_without_a_fingerprint_on_one_side_the_width_decides() -> None:
     bank, batch = _mismatched()
     want = hull_projection(bank, batch.features)
     for own, features in (
@@ -175,7 +175,7 @@ def test_a_damaged_chunk_is_named(
 
 
 class _Failing(HullSolver):
-    """Raises where it is told to."""
+    """A solver that raises in the given method."""
 
     def __init__(self, where: str) -> None:
         self.where = where

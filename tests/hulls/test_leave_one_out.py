@@ -1,4 +1,4 @@
-"""Leave-one-out distances, what they say of other distances, and the nearest hull."""
+"""Leave-one-out distances, distances relative to them, and the nearest hull."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_each_row_against_its_own_class() -> None:
         torch.testing.assert_close(found.distance[labels == k], alone.distance)
 
 
-def test_rows_without_another_point_have_no_hull_to_be_compared_with() -> None:
+def test_rows_without_another_point_have_no_hull() -> None:
     points = torch.tensor([[0.0, 1.0], [0.0, 1.0], [2.0, 0.0], [3.0, 0.0]])
     found = leave_one_out_distances(FeatureBank(points, [0, 0, 1, 1]), own_class=True)
     assert found.status.tolist() == [Status.INFEASIBLE, Status.INFEASIBLE, 0, 0]
@@ -59,7 +59,7 @@ def test_rows_without_another_point_have_no_hull_to_be_compared_with() -> None:
         assert (alone.status == Status.INFEASIBLE).all()
 
 
-def test_a_sample_is_drawn_by_seed_alone() -> None:
+def test_a_sample_depends_only_on_the_seed() -> None:
     bank, state = FeatureBank(cloud(50, 3, 2)), torch.random.get_rng_state()
     one, same = leave_one_out_distances(bank, 10), leave_one_out_distances(bank, 10)
     other = leave_one_out_distances(bank, 10, seed=1)
@@ -74,7 +74,7 @@ def test_a_sample_is_drawn_by_seed_alone() -> None:
     torch.testing.assert_close(chosen.distance, every.distance[[7, 3, 7]], rtol=1e-9, atol=1e-9)
 
 
-def test_extrapolation_is_told_against_the_yardstick() -> None:
+def test_extrapolation_is_relative_to_the_reference() -> None:
     points = cloud(80, 3, 3)
     bank = FeatureBank(points)
     reference = leave_one_out_distances(bank)
@@ -97,7 +97,7 @@ def test_extrapolation_is_told_against_the_yardstick() -> None:
 
 
 def test_extrapolation_where_every_training_row_is_inside() -> None:
-    # the middle of a square, and corners which are there twice, almost
+    # the middle of a square, and corners that are almost duplicated
     corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]).double()
     bank = FeatureBank(torch.cat([corners, 0.5 * corners + 0.25]))
     reference = leave_one_out_distances(bank, torch.arange(4, 8))
@@ -117,13 +117,13 @@ def test_invariance(scale: float, shift: float) -> None:
     points, labels = cloud(60, 3, 4), torch.arange(60) % 2
     queries, turn = 2 * cloud(10, 3, 5), rotation(3, 6)
 
-    def ask(x: Tensor, z: Tensor) -> tuple[LeaveOneOutDistances, NearestHulls, Extrapolation]:
+    def compute(x: Tensor, z: Tensor) -> tuple[LeaveOneOutDistances, NearestHulls, Extrapolation]:
         bank = FeatureBank(x, labels)
         own = leave_one_out_distances(bank)
         return own, nearest_hulls(bank, z), extrapolation(hull_projection(bank, z), own)
 
-    want = ask(points, queries)
-    found = ask((points @ turn) * scale + shift, (queries @ turn) * scale + shift)
+    want = compute(points, queries)
+    found = compute((points @ turn) * scale + shift, (queries @ turn) * scale + shift)
     torch.testing.assert_close(found[0].distance / scale, want[0].distance, **NEAR)
     torch.testing.assert_close(found[1].distances / scale, want[1].distances, **NEAR)
     torch.testing.assert_close(found[2].ratio, want[2].ratio, **NEAR)
@@ -201,7 +201,7 @@ OWN = LeaveOneOutDistances(
     status=torch.tensor([1]),
     steps=torch.tensor([0]),
 )
-REFUSED: list[tuple[Callable[[], object], str]] = [
+REJECTED: list[tuple[Callable[[], object], str]] = [
     (lambda: leave_one_out_distances(BANK, 0), "sample: got 0; wanted a number of rows, at least"),
     (lambda: leave_one_out_distances(BANK, True), "sample: got True"),
     (lambda: leave_one_out_distances(BANK, torch.ones(2)), r"sample: got torch.float32 \(2,\)"),
@@ -227,7 +227,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "message"), REFUSED)
-def test_refused(call: Callable[[], object], message: str) -> None:
+@pytest.mark.parametrize(("call", "message"), REJECTED)
+def test_rejected(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         call()

@@ -23,9 +23,9 @@ SOLVERS = ("active_set", "away_steps", "cvxpy", "interior_point", "nnls")
 
 REACH = {"active_set": 0.0, "away_steps": 0.1, "cvxpy": 0.0, "interior_point": 0.0, "nnls": 0.0}
 """Rows this far from the hull must be certified. Frank-Wolfe slows down as the distance falls, and
-on a face that holds the query it hardly moves; the others must certify every row of these tests."""
+hardly moves on a face that contains the query; the others must certify every row of these tests."""
 
-RTOL, ATOL = 1e-6, 2e-9  # the default tolerance; the absolute one is 1e-9 of the scale, here 1 to 2
+RTOL, ATOL = 1e-6, 2e-9  # default; the absolute tolerance is 1e-9 of the scale, here 1 to 2
 
 each_solver = pytest.mark.parametrize("solver", SOLVERS)
 
@@ -65,7 +65,7 @@ def test_closed_forms(shape: str, solver: str) -> None:
     found = hull_projection(FeatureBank(points), queries, solver=solver)
     want = nearest(queries)
     assert_right(found, (queries - want).norm(dim=1), solver)
-    # |p - p*|² <= distance² - distance*², so half of the digits of the distance
+    # |p - p*|² <= distance² - distance*², so points have half of the digits of the distance
     near = 2e-3 * (1 + queries.norm(dim=1, keepdim=True))
     assert ((found.points - want).abs() <= near)[found.ok].all()
 
@@ -76,13 +76,13 @@ def test_agrees_with_clarabel(n: int, d: int, solver: str) -> None:
     points, queries = cloud(n, d, n + d), 1.5 * cloud(8, d, 1)
     found = hull_projection(FeatureBank(points), queries, solver=solver)
     assert_right(found, oracles.clarabel_distances(points, queries), solver, scale=d**0.5)
-    if solver != "away_steps":  # it keeps what carries little weight too
+    if solver != "away_steps":  # it also keeps generators with little weight
         used = (found.support >= 0).sum(dim=1)
         if solver == "interior_point":  # inside a hull all points carry weight
             used = used.where(found.membership < 0, 1)
-        # cvxpy's point of the hull may stand off its face by rounding, which takes one more
-        spare = solver == "cvxpy"
-        assert (used <= torch.where(found.membership < 0, d + spare, d + 1)).all()
+        # cvxpy's point of the hull may lie off its face by rounding, which needs one more
+        extra = solver == "cvxpy"
+        assert (used <= torch.where(found.membership < 0, d + extra, d + 1)).all()
 
 
 def _degenerate(kind: str) -> Tensor:
@@ -146,7 +146,7 @@ def test_far_from_the_origin(solver: str) -> None:
     points, queries = cloud(30, 4, 8), 3 * cloud(6, 4, 9)
     want = hull_projection(FeatureBank(points), queries)
     found = hull_projection(FeatureBank(points + 1e6), queries + 1e6, solver=solver)
-    # coordinates of 1e6 hold distances to 1e-10, and bounds pay some hundred times that
+    # coordinates of 1e6 represent distances to 1e-10, and bounds lose about a hundred times that
     assert (found.lower_bound <= want.distance + 1e-8).all()
     assert (found.distance >= want.lower_bound - 1e-8)[found.ok].all()
     assert found.ok[want.distance > 0.5].all()
@@ -188,7 +188,7 @@ def test_one_step_keeps_valid_bounds(solver: str) -> None:
     hurried = hull_projection(FeatureBank(points), queries, solver=solver, max_steps=1)
     assert (hurried.lower_bound <= want + ATOL).all()
     assert (hurried.distance >= want - ATOL)[hurried.ok].all()
-    if solver != "nnls":  # one call of scipy's routine is one step, and the whole answer
+    if solver != "nnls":  # one call of scipy's routine is one step, and returns the whole solution
         assert (hurried.status[~hurried.ok] == Status.MAX_STEPS).all()
         assert not hurried.ok.all()
         assert (hurried.steps <= 1).all()
@@ -198,7 +198,7 @@ def test_one_step_keeps_valid_bounds(solver: str) -> None:
 def test_answers_repeat_and_nothing_is_changed(solver: str) -> None:
     points, queries = cloud(40, 4, 18), 2 * cloud(6, 4, 19)
     rows = torch.tensor([-1, 0, 1, 2, 3, -1])
-    kept = points.clone(), queries.clone(), rows.clone()
+    before = points.clone(), queries.clone(), rows.clone()
     state = torch.get_rng_state()
     bank = FeatureBank(points)
     results = [
@@ -208,14 +208,14 @@ def test_answers_repeat_and_nothing_is_changed(solver: str) -> None:
     for name, value in results[0].to_dict().items():
         assert torch.equal(torch.nan_to_num(value), torch.nan_to_num(getattr(results[1], name)))
     assert torch.equal(torch.get_rng_state(), state)
-    for now, before in zip((points, queries, rows), kept, strict=True):
-        assert torch.equal(now, before)
-    assert torch.equal(bank.features, kept[0])
+    for now, original in zip((points, queries, rows), before, strict=True):
+        assert torch.equal(now, original)
+    assert torch.equal(bank.features, before[0])
 
 
 @st.composite
 def tiny_problems(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
-    """Draw up to six points and two queries on a small grid: ties, repeats, flat sets abound."""
+    """Draw up to six points and two queries on a small grid: many ties, repeats and flat sets."""
     d = draw(st.integers(1, 3))
     number = st.integers(-2, 2).map(float) | st.sampled_from([1 / 3, 1e-3, 7.25])
     row = st.lists(number, min_size=d, max_size=d)
@@ -226,7 +226,7 @@ def tiny_problems(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 
 @settings(max_examples=40)
 @given(tiny_problems())
-def test_brackets_hold_the_exact_distance(problem: tuple[Tensor, Tensor]) -> None:
+def test_bounds_contain_the_exact_distance(problem: tuple[Tensor, Tensor]) -> None:
     points, queries = problem
     exact = [oracles.squared_distance(points, query) for query in queries]
     bank = FeatureBank(points)

@@ -115,16 +115,16 @@ def test_scale_and_translation(scale: float) -> None:
 def test_labels_and_class_distances() -> None:
     points, labels = cloud(90, 4, 11), torch.arange(90) % 3 * 2
     bank, queries = FeatureBank(points, labels), 2 * cloud(12, 4, 12)
-    asked = torch.arange(12) % 3 * 2
-    found = hull_projection(bank, queries, labels=asked)
+    wanted = torch.arange(12) % 3 * 2
+    found = hull_projection(bank, queries, labels=wanted)
     table = class_hull_distances(bank, queries)
     assert table.shape == (12, 3)
     for row in range(12):
-        alone = hull_projection(FeatureBank(points[labels == asked[row]]), queries[row : row + 1])
+        alone = hull_projection(FeatureBank(points[labels == wanted[row]]), queries[row : row + 1])
         assert float(found.distance[row]) == pytest.approx(float(alone.distance), rel=1e-9)
-        assert float(table[row, asked[row] // 2]) == pytest.approx(float(alone.distance), rel=1e-9)
+        assert float(table[row, wanted[row] // 2]) == pytest.approx(float(alone.distance), rel=1e-9)
         used = found.support[row][found.support[row] >= 0]
-        assert (labels[used] == asked[row]).all()
+        assert (labels[used] == wanted[row]).all()
 
 
 def test_leave_out_counts_copies_as_one_point() -> None:

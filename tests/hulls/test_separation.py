@@ -1,4 +1,4 @@
-"""Distance between two hulls, against Clarabel, exact closed forms and both sides' own points."""
+"""Distance between two hulls, against Clarabel, exact closed forms and the points of both sides."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from fsboundary import ArgumentError, FeatureBank, HullSeparation, Status, hull_
 from fsboundary.builtin.hull_solvers.nnls import Nnls
 from fsboundary.geometry.hulls.separation import Differences
 from support.hulls.oracles import clarabel_distances, cloud, rotation, squared_distance
-from support.hulls.pairs import separation, two
+from support.hulls.pairs import separation, two_class_bank
 
 SOLVERS = ["active_set", "interior_point"]
-"""Those that are meant for pairs of hulls."""
+"""Solvers that are meant for pairs of hulls."""
 
 
 def by_clarabel(one: Tensor, other: Tensor) -> float:
-    """Return the distance of 0 from the hull of all differences, each formed."""
+    """Return the distance of 0 from the hull of all differences, which are formed explicitly."""
     differences = (one[:, None] - other[None]).flatten(0, 1)
     return float(clarabel_distances(differences, torch.zeros_like(one[:1]))[0])
 
 
 def check(one: Tensor, other: Tensor, found: HullSeparation) -> None:
-    """Check all that an answer claims of its own numbers against the points."""
+    """Check everything that a result claims about its numbers against the points."""
     points = torch.cat([one, other]).double()
     assert found.classes.tolist() == [[3, 5]]
     for side, (low, high) in enumerate([(0, len(one)), (len(one), len(points))]):
@@ -57,7 +57,7 @@ def check(one: Tensor, other: Tensor, found: HullSeparation) -> None:
 
 @pytest.mark.parametrize(("n", "m", "d"), [(8, 9, 2), (12, 7, 3), (20, 20, 6), (5, 6, 12)])
 @pytest.mark.parametrize("shift", [0.0, 1.0, 5.0])
-def test_as_clarabel_says(n: int, m: int, d: int, shift: float) -> None:
+def test_agrees_with_clarabel(n: int, m: int, d: int, shift: float) -> None:
     one, other = cloud(n, d, n), cloud(m, d, m + 100) + shift / d**0.5
     found, want = separation(one, other), by_clarabel(one, other)
     assert found.ok.all()
@@ -143,12 +143,12 @@ def test_on_a_grid_full_of_ties(n: int, m: int, d: int, seed: int, solver: str) 
     m=st.integers(1, 3),
     d=st.integers(1, 3),
     seed=st.integers(0, 10**6),
-    place=st.sampled_from([(0.0, 1.0), (1e6, 1.0), (0.0, 1e-3), (1e6, 1e-3)]),
+    case=st.sampled_from([(0.0, 1.0), (1e6, 1.0), (0.0, 1e-3), (1e6, 1e-3)]),
 )
 def test_no_bound_is_false_without_any_rounding(
-    n: int, m: int, d: int, seed: int, place: tuple[float, float], solver: str
+    n: int, m: int, d: int, seed: int, case: tuple[float, float], solver: str
 ) -> None:
-    (shift, apart), g = place, torch.Generator().manual_seed(seed)
+    (shift, apart), g = case, torch.Generator().manual_seed(seed)
     one = torch.randn(n, d, generator=g) + shift
     rows = torch.randint(0, n, (m,), generator=g)
     other = one[rows] + apart * torch.randn(m, d, generator=g)
@@ -170,7 +170,7 @@ def test_no_bound_is_false_without_any_rounding(
 
 
 def test_a_bank_on_disk_answers_as_one_in_memory(tmp_path: Path) -> None:
-    bank = two(cloud(30, 3, 12), cloud(20, 3, 13) + 3)
+    bank = two_class_bank(cloud(30, 3, 12), cloud(20, 3, 13) + 3)
     bank.save(tmp_path / "bank")
     found = hull_separation(FeatureBank.open(tmp_path / "bank"), 3, 5)
     want = hull_separation(bank, 3, 5)
@@ -244,17 +244,19 @@ def test_differences_are_priced_as_if_each_were_formed(k: int) -> None:
         assert torch.equal(values, want)
         assert torch.equal(indices >= 0, where >= 0)
         # among ties the order is free
-        held = torch.linalg.vecdot(points.take(indices.clamp_min(0)), directions[:, None])
-        assert torch.equal(torch.where(indices >= 0, held, torch.inf), want)
+        products = torch.linalg.vecdot(points.take(indices.clamp_min(0)), directions[:, None])
+        assert torch.equal(torch.where(indices >= 0, products, torch.inf), want)
         left_out = torch.where(exclude < 0, -2, exclude)
         assert skip is None or not (indices[:, :, None] == left_out[:, None]).any()
     assert torch.equal(points.take(torch.arange(45)), formed.take(torch.arange(45)))
-    assert float(points.moments().squares) == pytest.approx(float(formed.moments().squares))
+    assert float(points.moments().sum_of_squares) == pytest.approx(
+        float(formed.moments().sum_of_squares)
+    )
     torch.testing.assert_close(points.moments().mean, formed.moments().mean)
     assert float(points.moments().largest) >= float(formed.moments().largest)
 
 
-PAIR = two(cloud(3, 2, 0), cloud(3, 2, 1))
+PAIR = two_class_bank(cloud(3, 2, 0), cloud(3, 2, 1))
 
 
 @pytest.mark.parametrize(
@@ -270,12 +272,12 @@ PAIR = two(cloud(3, 2, 0), cloud(3, 2, 1))
         (torch.tensor([], dtype=torch.int64), torch.tensor([], dtype=torch.int64), "at least one"),
     ],
 )
-def test_refused(i: object, j: object, message: str) -> None:
+def test_rejected(i: object, j: object, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         hull_separation(PAIR, i, j)  # type: ignore[arg-type]  # the wrong type is what is tested
 
 
-def test_a_bank_without_labels_is_refused() -> None:
+def test_a_bank_without_labels_is_rejected() -> None:
     with pytest.raises(ArgumentError, match="labels: got a bank without labels"):
         hull_separation(FeatureBank(cloud(4, 2, 0)), 0, 1)
     with pytest.raises(ArgumentError, match="tolerance: got 0"):

@@ -1,4 +1,4 @@
-"""Which points are extreme, against Qhull, closed forms and linear programs."""
+"""Extreme points of banks, against Qhull, closed forms and linear programs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def vertices(points: Tensor, **options: object) -> HullVertices:
 
 
 def by_linear_program(points: Tensor) -> list[int]:
-    """Return the rows that are no convex combination of the other distinct points."""
+    """Return the rows that are not a convex combination of the other distinct points."""
     found = []
     for row, point in enumerate(points):
         others = points[(points != point).any(dim=1)].numpy()
@@ -44,7 +44,7 @@ def by_linear_program(points: Tensor) -> list[int]:
 
 
 @pytest.mark.parametrize(("n", "d"), [(3, 2), (60, 2), (300, 2), (5, 3), (200, 3), (120, 4)])
-def test_as_qhull_says(n: int, d: int) -> None:
+def test_agrees_with_qhull(n: int, d: int) -> None:
     points = cloud(n, d, n)
     found = vertices(points)
     assert found.ok.all()
@@ -56,7 +56,9 @@ def test_as_qhull_says(n: int, d: int) -> None:
 
 @settings(derandomize=True, max_examples=15, deadline=None)
 @given(st.integers(2, 12), st.integers(1, 3), st.integers(0, 10**6), st.integers(2, 4))
-def test_on_a_grid_full_of_ties_as_linear_programs_say(n: int, d: int, seed: int, m: int) -> None:
+def test_agrees_with_linear_programs_on_a_grid_full_of_ties(
+    n: int, d: int, seed: int, m: int
+) -> None:
     g = torch.Generator().manual_seed(seed)
     points = torch.randint(0, m, (n, d), generator=g).double()
     if len(points.unique(dim=0)) == 1:
@@ -149,7 +151,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (want.lower_bound <= found.distance).all()
 
 
-def test_bounds_hold_the_true_distance() -> None:
+def test_bounds_contain_the_true_distance() -> None:
     points = cloud(100, 4, 8)
     found, true = vertices(points), leave_one_out_distances(FeatureBank(points))
     assert (found.lower_bound <= true.distance).all()
@@ -167,21 +169,21 @@ def test_few_steps_leave_points_open() -> None:
     assert torch.equal(few.extreme[few.ok], want.extreme[few.ok])
 
 
-def test_what_a_bracket_does_not_decide_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undecided_memberships_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def open_bracket(bank: FeatureBank, rows: Tensor, **_: object) -> dict[str, Tensor]:
         number = torch.ones(len(rows), dtype=torch.float64)
         whole = torch.zeros(len(rows), dtype=torch.int64)
         bounds = {"distance": 2e-9 * number, "lower_bound": 1e-9 * number}
         return bounds | {"membership": whole, "status": whole, "steps": whole}
 
-    monkeypatch.setattr(module, "left_out", open_bracket)
-    # three corners are vertices at a glance, the point between them is not
+    monkeypatch.setattr(module, "project_left_out", open_bracket)
+    # one direction proves three corners vertices, but not the point between them
     found = vertices(torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0], [1.0, 1.0]]))
     assert found.status.tolist() == [0, 0, 0, Status.UNDECIDED]
     assert found.extreme.tolist() == [1, 1, 1, 0]
 
 
-def test_refused() -> None:
+def test_rejected() -> None:
     with pytest.raises(ArgumentError, match="bank: got Tensor; wanted a FeatureBank"):
         hull_vertices(cloud(3, 2, 0))  # type: ignore[arg-type]  # the wrong type is what is tested
     with pytest.raises(ArgumentError, match=r"tolerance: got 2\.0"):

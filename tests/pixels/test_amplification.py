@@ -1,4 +1,4 @@
-"""Amplification: against the singular value decomposition, and within ball and box."""
+"""Amplification, against the singular value decomposition, and within ball and box."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 import fsboundary as fsb
 from fsboundary import ArgumentError, Status
 from fsboundary.demo import load_demo
-from fsboundary.pixels.amplification import farthest_along
+from fsboundary.pixels.amplification import farthest_move
 from support.pixels.bodies import SHAPE, Constant, images, linear, matrix, smooth
 
 WIDE = (-100.0, 100.0)
 
 
 @pytest.mark.parametrize("features", [2, 5, 20])
-def test_on_a_linear_body_the_worst_move_is_the_singular_one(features: int) -> None:
+def test_on_a_linear_body_the_largest_move_is_the_singular_direction(features: int) -> None:
     space, x = linear(features), images(4)
     found = fsb.pixels.amplification(space, x, radius=0.3, bounds=WIDE)
     _, values, right = torch.linalg.svd(matrix(space)[0], full_matrices=False)
@@ -51,10 +51,10 @@ def test_rank_one_and_repeated_singular_values() -> None:
         )
 
 
-def test_worst_is_reached_within_the_box() -> None:
+def test_the_largest_displacement_is_reached_within_the_box() -> None:
     space, x = smooth(), images(5).round()  # every pixel at a bound
     found = fsb.pixels.amplification(space, x, radius=0.5)
-    move = farthest_along(x, found.max_direction, 0.5, (0, 1))
+    move = farthest_move(x, found.max_direction, 0.5, (0, 1))
     far = space.extract((x + move).clamp(0, 1)).features - space.extract(x).features
     torch.testing.assert_close(far.norm(dim=1), found.max_displacement)
     torch.testing.assert_close(move.flatten(1).norm(dim=1), torch.full((5,), 0.5).double())
@@ -62,7 +62,7 @@ def test_worst_is_reached_within_the_box() -> None:
 
 def test_farthest_move_beats_every_other_of_its_length() -> None:
     x, direction = images(3), images(3, seed=2) - 0.5
-    move = farthest_along(x, direction, 0.8, (0, 1))
+    move = farthest_move(x, direction, 0.8, (0, 1))
     best = (move * direction).flatten(1).sum(dim=1)
     generator = torch.Generator().manual_seed(3)
     for _ in range(300):
@@ -76,9 +76,9 @@ def test_farthest_move_beats_every_other_of_its_length() -> None:
 
 def test_a_move_is_as_long_as_the_box_lets_it() -> None:
     x = images(2)
-    move = farthest_along(x, torch.ones_like(x), 1e3, (0, 1))
+    move = farthest_move(x, torch.ones_like(x), 1e3, (0, 1))
     torch.testing.assert_close(x + move, torch.ones_like(x))
-    assert bool((farthest_along(x, torch.zeros_like(x), 1.0, (0, 1)) == 0).all())
+    assert bool((farthest_move(x, torch.zeros_like(x), 1.0, (0, 1)) == 0).all())
 
 
 def test_the_direction_to_a_flip_image() -> None:
@@ -86,9 +86,9 @@ def test_the_direction_to_a_flip_image() -> None:
     ends = images(3, seed=2)
     ends[1] = torch.nan
     found = fsb.pixels.amplification(space, x, radius=0.2, flips=ends)
-    way = ends - x
-    way = 0.2 * way / way.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
-    far = (way.flatten(1) @ matrix(space)[0].T).norm(dim=1)
+    move = ends - x
+    move = 0.2 * move / move.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+    far = (move.flatten(1) @ matrix(space)[0].T).norm(dim=1)
     torch.testing.assert_close(found.towards_flip, far, equal_nan=True)
 
 
@@ -107,8 +107,8 @@ def test_rows_do_not_depend_on_each_other_and_bad_ones_fail_alone() -> None:
     assert found.status[1] == Status.NOT_FINITE
     assert bool(torch.isnan(found.max_displacement[1]))
     assert found.predicted[1] == -1
-    kept = [0, 2, 3, 4]
-    torch.testing.assert_close(found.max_displacement[kept], whole.max_displacement[kept])
+    valid = [0, 2, 3, 4]
+    torch.testing.assert_close(found.max_displacement[valid], whole.max_displacement[valid])
     assert found.ranking().tolist()[-1] == 1
     scores = found.vulnerability[found.ranking()[:-1]]
     assert bool((scores[:-1] >= scores[1:]).all())
@@ -199,7 +199,7 @@ def test_the_demo_s_singular_values_and_its_missing_preprocessing() -> None:
     )
     ratio = found.singular_value / exact
     print(
-        f"share of the exact singular value: {float(ratio.min()):.4f} to {float(ratio.max()):.4f}"
+        f"relative to the exact singular value: {float(ratio.min()):.4f}, {float(ratio.max()):.4f}"
     )
     assert bool((ratio >= 0.95).all())
     assert bool((ratio <= 1 + 1e-4).all())

@@ -1,4 +1,4 @@
-"""What goes wrong with models and images is told, in a message or a status."""
+"""Messages and statuses for models and images that are not usable."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FINDERS = ["feature_guided", "ddn", "line_search"]
 
 
 @pytest.mark.parametrize("call", ["flip_images", "morph", "amplification", "check_accuracy"])
-def test_preprocessing_that_was_left_out_is_told(call: str) -> None:
+def test_missing_preprocessing_is_reported(call: str) -> None:
     demo = load_demo()
     x, labels = demo.test_images[::17], demo.test_labels[::17]
 
-    def ask(model: Any) -> None:
+    def call_with_labels(model: Any) -> None:
         if call == "flip_images":
             fsb.pixels.flip_images(model, x, labels=labels, max_steps=1)
         elif call == "morph":
@@ -32,9 +32,9 @@ def test_preprocessing_that_was_left_out_is_told(call: str) -> None:
         else:
             fsb.pixels.check_accuracy(model, x, labels)
 
-    with pytest.warns(UserWarning, match="preprocessing missing") as told:
-        ask(demo.model)
-    (warning,) = told
+    with pytest.warns(UserWarning, match="preprocessing missing") as caught:
+        call_with_labels(demo.model)
+    (warning,) = caught
     message = str(warning.message)
     assert "labels: got" in message  # what came
     assert "wanted at least 40.0 %" in message  # a third of the way from 1 of 10 to all
@@ -42,23 +42,23 @@ def test_preprocessing_that_was_left_out_is_told(call: str) -> None:
     assert warning.filename == __file__  # where the user called
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ask(fsb.FeatureSpace(demo.model, preprocess=demo.preprocess))
+        call_with_labels(fsb.FeatureSpace(demo.model, preprocess=demo.preprocess))
 
 
-def test_images_on_the_scale_of_the_model_are_told_by_their_bounds() -> None:
+def test_images_on_the_scale_of_the_model_are_out_of_bounds() -> None:
     demo = load_demo()
-    with pytest.raises(fsb.ArgumentError) as told:
+    with pytest.raises(fsb.ArgumentError) as caught:
         fsb.pixels.flip_images(demo.model, demo.preprocess(demo.test_images[:2]))
-    assert told.value.name == "images"
-    assert "wanted pixels from 0 to 1" in str(told.value)
-    assert "preprocess=" in str(told.value)
+    assert caught.value.name == "images"
+    assert "wanted pixels from 0 to 1" in str(caught.value)
+    assert "preprocess=" in str(caught.value)
 
 
-def test_labels_change_no_answer_and_need_one_an_image() -> None:
+def test_labels_change_no_result_and_need_one_per_image() -> None:
     model, x = Linear(), pictures(6, 1, 4, 4)
     x[1, 0, 0, 0] = torch.nan
     labels = model(x.nan_to_num()).argmax(dim=1)
-    labels[1] = 7 - labels[1]  # no image, no mistake
+    labels[1] = 7 - labels[1]  # not finite, so it does not count
     plain = fsb.pixels.flip_images(model, x)
     same = fsb.pixels.flip_images(model, x, labels=labels)
     assert torch.equal(same.images.nan_to_num(), plain.images.nan_to_num())
@@ -82,7 +82,7 @@ def test_misclassified_rows_leave_the_class_the_model_gives_them() -> None:
     aimed = fsb.pixels.flip_images(space, x, labels, max_steps=30)
     assert bool(aimed.ok.all())
     assert torch.equal(aimed.target, labels)
-    with pytest.warns(UserWarning, match="the model is wrong about them"):
+    with pytest.warns(UserWarning, match="the model misclassifies them"):
         fsb.pixels.flip_images(space, x, labels=labels, max_steps=1)
 
 
@@ -108,7 +108,7 @@ def test_a_constant_model_has_no_flip_images(finder: str, targets: object) -> No
             model.head.bias.copy_(bias * torch.arange(8.0))
         x = pictures(3, 1, 4, 4)
         flips = fsb.pixels.flip_images(model, x, targets, finder=finder, max_steps=6)
-        # where all logits tie there is a finder that says so, and a core that does not believe it
+        # where all logits tie, a finder may report a tie, but the core rejects it
         assert set(flips.status.tolist()) <= {Status.MAX_STEPS, Status.INACCURATE}
         assert bool(torch.isnan(flips.images).all())
         assert bool(torch.isnan(flips.distance).all())

@@ -50,6 +50,6 @@ def test_malformed_margins(margin: float) -> None:
         fsb.pixels.crossed_images(Linear(), flips, margin=margin)
 
 
-def test_only_flip_images_are_taken() -> None:
+def test_only_flip_images_are_accepted() -> None:
     with pytest.raises(fsb.ArgumentError, match="flips: got a Tensor"):
         fsb.pixels.crossed_images(Linear(), pictures(2, 1, 4, 4), margin=0.0)

@@ -32,7 +32,7 @@ def test_colours_bounds_and_nan() -> None:
     assert np.asarray(film_strip(torch.full((1, 1, 1, 1), torch.nan))).tolist() == [[255]]
 
 
-def test_a_gif_runs_there_and_back(tmp_path: Path) -> None:
+def test_a_gif_runs_forwards_and_backwards(tmp_path: Path) -> None:
     frames = torch.linspace(0, 1, 4).reshape(4, 1, 1, 1).expand(4, 3, 6, 6)
     write_gif(frames, tmp_path / "a.gif", scale=3, milliseconds=50)
     with Image.open(tmp_path / "a.gif") as gif:
@@ -48,12 +48,12 @@ def test_a_gif_runs_there_and_back(tmp_path: Path) -> None:
 
 def test_gifs_of_real_images_are_small() -> None:
     images = load_demo().test_images
-    shares = torch.linspace(0, 1, 16).reshape(-1, 1, 1, 1)
-    films = torch.stack([torch.lerp(images[k], images[-1 - k], shares) for k in (0, 1)])
+    fractions = torch.linspace(0, 1, 16).reshape(-1, 1, 1, 1)
+    films = torch.stack([torch.lerp(images[k], images[-1 - k], fractions) for k in (0, 1)])
     stream = io.BytesIO()
     write_gif(films, stream)
     print(f"two films of 16 frames: {len(stream.getvalue())} bytes")
-    assert len(stream.getvalue()) < 80_000  # twelve of these are below 1 MB
+    assert len(stream.getvalue()) < 80_000  # so twelve of them stay below 1 MB
 
 
 @pytest.mark.parametrize("frames", [torch.zeros(2, 3, 4), torch.zeros(0, 1, 2, 2), "film"])

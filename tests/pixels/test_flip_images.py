@@ -1,4 +1,4 @@
-"""Flip images against answers found another way, and what must hold of every answer."""
+"""Flip images, against independent results, and properties that every result must have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FINDERS = ["feature_guided", "ddn", "line_search"]
 FIELDS = ["images", "distance", "residual", "target", "status", "num_backwards", "num_forwards"]
 
 
-# two logits have no range where they tie
+# two logits that tie have no range
 @pytest.mark.parametrize(("seed", "classes"), [(0, 8), (1, 8), (2, 8), (3, 2)])
 def test_linear_body_is_the_exact_program(seed: int, classes: int) -> None:
     model, images = Linear(seed, classes), pictures(30, 1, 4, 4, seed=seed)
@@ -64,7 +64,7 @@ def test_two_inputs_against_a_fine_grid(seed: int) -> None:
     assert bool((flips.distance >= nearest - slack).all())
     near = flips.distance <= 1.01 * nearest + slack
     assert float(near.double().mean()) >= 0.95
-    # the others are nearest in their own surroundings, which no gradient tells from nearest of all
+    # the others are local minima, which no gradient distinguishes from the global minimum
     others = (~near).nonzero()[:, 0].tolist()
     for row in others:
         found, reach = flips.images[row].flatten(), float(flips.distance[row])
@@ -75,7 +75,7 @@ def test_two_inputs_against_a_fine_grid(seed: int) -> None:
 
 @pytest.mark.parametrize("finder", FINDERS)
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_every_answer_holds(finder: str, norm: str) -> None:
+def test_every_result_is_certified(finder: str, norm: str) -> None:
     model, images = kinked(1), pictures(40, 2, 1, 1)
     flips = fsb.pixels.flip_images(model, images, norm=norm, finder=finder)
     ok = flips.ok
@@ -103,13 +103,13 @@ def test_every_answer_holds(finder: str, norm: str) -> None:
 def test_one_row_at_a_time_is_the_batch(finder: str) -> None:
     model, images = kinked(2), pictures(5, 2, 1, 1)
     targets = (model(images).argmax(dim=1) + 1) % 3
-    # a search for a hard target is chaotic: after few steps a last bit decides whether it is found
+    # a search for a hard target is chaotic: after few steps a last bit decides about success
     steps = 60
-    for asked in ("nearest", targets):
-        whole = fsb.pixels.flip_images(model, images, asked, finder=finder, max_steps=steps)
+    for wanted in ("nearest", targets):
+        whole = fsb.pixels.flip_images(model, images, wanted, finder=finder, max_steps=steps)
         for row in range(len(images)):
             part = slice(row, row + 1)
-            aim = asked if isinstance(asked, str) else asked[part]
+            aim = wanted if isinstance(wanted, str) else wanted[part]
             alone = fsb.pixels.flip_images(model, images[part], aim, finder=finder, max_steps=steps)
             for name in FIELDS:
                 got, want = getattr(alone, name), getattr(whole, name)[part]
@@ -152,7 +152,7 @@ def test_counts_are_those_of_the_model() -> None:
             return out
 
     flips = fsb.pixels.flip_images(
-        Watched().eval(), images, finder=FeatureGuided(choices=1), max_steps=30
+        Watched().eval(), images, finder=FeatureGuided(num_start_classes=1), max_steps=30
     )
     assert int(flips.num_backwards.sum()) == seen["backward"]
     assert int((flips.num_backwards + flips.num_forwards).sum()) == seen["forward"]
@@ -167,7 +167,7 @@ def test_few_steps(steps: int) -> None:
     assert bool((torch.isnan(flips.distance) == ~flips.ok).all())
 
 
-def test_rows_that_cannot_be_answered_fail_alone() -> None:
+def test_unusable_rows_fail_alone() -> None:
     model, images = Linear(), pictures(6, 1, 4, 4)
     images[2, 0, 1, 1] = torch.nan
     source = model(images.nan_to_num(0)).argmax(dim=1)
@@ -221,15 +221,15 @@ def test_line_search_goes_to_the_given_ends() -> None:
     end = images[source != source[0]][:1]
     flips = fsb.pixels.flip_images(model, images[:1], finder=LineSearch(ends=end))
     assert bool(flips.ok.all())
-    along, way = (flips.images - images[0]).flatten(), (end - images[0]).flatten()
-    share = torch.dot(along, way) / torch.dot(way, way)
-    torch.testing.assert_close(along, share * way)
+    along, segment = (flips.images - images[0]).flatten(), (end - images[0]).flatten()
+    fraction = torch.dot(along, segment) / torch.dot(segment, segment)
+    torch.testing.assert_close(along, fraction * segment)
 
 
 @pytest.mark.parametrize("rounds", [(1.0,), (0.6, 0.4), (0.5, 0.5), (0.3, 0.3, 0.4)])
-def test_gradients_are_as_many_as_asked_at_most(rounds: tuple[float, ...]) -> None:
+def test_gradients_are_at_most_as_many_as_requested(rounds: tuple[float, ...]) -> None:
     model, images = kinked(2), pictures(3, 2, 1, 1)
-    finder = FeatureGuided(rounds=rounds)
+    finder = FeatureGuided(round_fractions=rounds)
     for steps in (1, 2, 3, 4, 5, 7, 8, 11, 12, 13):
         flips = fsb.pixels.flip_images(model, images, finder=finder, max_steps=steps)
         assert int(flips.num_backwards.max()) <= steps

@@ -1,4 +1,4 @@
-"""Inverse images: against least squares, and on real images."""
+"""Inverse images, against least squares, and on real images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_linear_body_is_inverted_exactly(features: int) -> None:
     assert bool((found.relative_residual < 1e-9).all())
     assert bool(found.ok.all())
     assert bool(((found.images >= 0) & (found.images <= 1)).all())
-    # as many equations as pixels leave one answer, fewer leave many
+    # as many equations as pixels have one solution, fewer have many
     unique = features >= x[0].numel()
     assert bool((found.spread < 1e-6).all()) == unique
     if unique:
@@ -33,7 +33,7 @@ def test_a_linear_body_is_inverted_exactly(features: int) -> None:
 
 
 @pytest.mark.parametrize("features", [5, 20])
-def test_features_out_of_reach_are_missed_by_as_little_as_the_box_allows(features: int) -> None:
+def test_unreachable_features_have_the_least_residual_in_the_box(features: int) -> None:
     space = linear(features)
     z = space.extract(images(6)).features
     z = z + 3 * torch.randn(z.shape, generator=torch.Generator().manual_seed(2), dtype=z.dtype)
@@ -48,7 +48,7 @@ def test_features_out_of_reach_are_missed_by_as_little_as_the_box_allows(feature
     assert bool((found.status == Status.MAX_STEPS).any())
 
 
-def test_what_is_reported_is_what_the_images_have() -> None:
+def test_reported_numbers_are_those_of_the_images() -> None:
     space = smooth()
     z = space.extract(images(4)).features
     found = fsb.pixels.inverse_images(space, z, images(4, seed=2), max_steps=5)

@@ -1,4 +1,4 @@
-"""Morphs: against straight lines on a linear body, and through flip points."""
+"""Morphs, against straight lines on a linear body, and through flip points."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_first_and_last_frames_are_the_given_images() -> None:
         assert found.times.shape == (4, 4)
 
 
-def test_what_is_reported_is_what_the_frames_have() -> None:
+def test_reported_numbers_are_those_of_the_frames() -> None:
     space = smooth()
     start, end = pair(space)
     found = fsb.pixels.morph(space, start, end, steps=4, max_steps=10)
@@ -75,7 +75,7 @@ def test_the_flip_point_is_met_half_way(steps: int) -> None:
     space = linear()
     x = images(4) * 0.1 + 0.45
     z = space.extract(x).features
-    # the way to the flip point of any other target may lead through a third class first
+    # the segment to the flip point of any other target may cross a third class first
     target = fsb.flip_points(space.head, z).target[:, 0]
     flips = fsb.flip_points(space.head, z, target)
     bounds = (-50.0, 50.0)
@@ -144,11 +144,11 @@ def test_on_the_demo_straight_paths_are_followed_and_flip_points_told_honestly()
     assert torch.equal(found.status == Status.CONVERGED, found.off_path.amax(dim=1) <= 0.03)
     # the blend leaves the path by ten times as much
     blended = space.extract(found.blend.flatten(0, 1)).features.reshape(found.features.shape)
-    shares = found.times[..., None]
-    wanted = torch.lerp(found.features[:, :1], found.features[:, -1:], shares)
+    fractions = found.times[..., None]
+    wanted = torch.lerp(found.features[:, :1], found.features[:, -1:], fractions)
     off = ((blended - wanted).norm(dim=2) / wanted.norm(dim=2)).amax(dim=1)
     assert bool((found.off_path.amax(dim=1) < 0.2 * off).all())
-    # and frames stay as near each other as the size of the change allows
+    # and neighbouring frames stay as close as the size of the change allows
     assert bool((found.largest_jump < 3 * found.blend_largest_jump).all())
     crossed = ~torch.isnan(found.crossing)
     assert bool(crossed.any())

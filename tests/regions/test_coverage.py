@@ -6,7 +6,7 @@ import torch
 import fsboundary as fsb
 from fsboundary import ArgumentError, Status
 from fsboundary.geometry.regions import guaranteed_sets
-from fsboundary.geometry.regions.guaranteed_sets import first_cover
+from fsboundary.geometry.regions.guaranteed_sets import containing_ball
 from support.flips.oracles import make_problem
 
 KINDS = ["unbounded", "nonnegative", "box"]
@@ -23,12 +23,12 @@ def test_agrees_with_every_ball_and_every_hull(k: int, d: int, kind: str) -> Non
     radius = fsb.guaranteed_balls(head, v).radius
     inside = torch.cdist(z, v) < radius
     assert torch.equal(found.ball >= 0, inside.any(dim=1))
-    held = found.ball >= 0
-    assert inside[held, found.ball[held]].all()
-    assert torch.equal(head.predict(v)[found.ball[held]], found.predicted[held])
+    covered = found.ball >= 0
+    assert inside[covered, found.ball[covered]].all()
+    assert torch.equal(head.predict(v)[found.ball[covered]], found.predicted[covered])
     assert torch.equal(found.hull, fsb.guaranteed_hulls(head, bank).certify(z))
     assert (found.labels == -1).all()
-    assert 0 < int(held.sum()) <= 60
+    assert 0 < int(covered.sum()) <= 60
     larger = fsb.guaranteed_hulls(head, bank).inflated(0.5)
     again = fsb.coverage(head, bank, z, hulls=larger)
     assert torch.equal(again.hull, larger.certify(z))
@@ -42,11 +42,11 @@ def test_balls_at_any_scale(scale: float, shift: float, monkeypatch: pytest.Monk
     g = torch.Generator().manual_seed(0)
     v = scale * torch.randn(80, 4, generator=g, dtype=torch.float64) + shift
     z = scale * torch.randn(50, 4, generator=g, dtype=torch.float64) + shift
-    # among points of one size some that are far smaller
+    # points of one size, some of them far smaller
     z[:10] = (z[:10] - shift) * 1e-12 + shift
     radius = scale * torch.rand(80, generator=g, dtype=torch.float64) * 1.5
     inside = torch.cdist((z - shift) / scale, (v - shift) / scale) < radius / scale
-    cover = first_cover(v, radius, z)
+    cover = containing_ball(v, radius, z)
     assert torch.equal(cover >= 0, inside.any(dim=1))
     assert inside[torch.arange(50), cover][cover >= 0].all()
     assert 0 < int((cover >= 0).sum()) < 50
@@ -56,14 +56,14 @@ def test_borders_of_balls_are_not_covered() -> None:
     v, radius = torch.zeros(1, 2).double(), torch.tensor([5.0]).double()
     z = torch.tensor([[3.0, 4.0], [3.0, 4.0 - 1e-13], [0.0, 0.0]]).double()
     z[1, 1] = 4.0 - 1e-13
-    assert first_cover(v, radius, z).tolist() == [-1, 0, 0]
-    assert first_cover(v, torch.tensor([torch.inf]).double(), 1e200 * z).tolist() == [0, 0, 0]
-    assert first_cover(v, 0 * radius, 0 * z).tolist() == [-1, -1, -1]
-    assert first_cover(v, radius, z[:0]).shape == (0,)
-    assert first_cover(v[:0], radius[:0], z).tolist() == [-1, -1, -1]
+    assert containing_ball(v, radius, z).tolist() == [-1, 0, 0]
+    assert containing_ball(v, torch.tensor([torch.inf]).double(), 1e200 * z).tolist() == [0, 0, 0]
+    assert containing_ball(v, 0 * radius, 0 * z).tolist() == [-1, -1, -1]
+    assert containing_ball(v, radius, z[:0]).shape == (0,)
+    assert containing_ball(v[:0], radius[:0], z).tolist() == [-1, -1, -1]
 
 
-def test_shares_by_hand() -> None:
+def test_fractions_by_hand() -> None:
     # class 0 for x > 0, class 1 for x < 0; training rows at x = 1, 3 and -2
     head = fsb.LinearHead(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), None)
     bank = fsb.FeatureBank(torch.tensor([[1.0, 0.0], [3.0, 0.0], [-2.0, 0.0]]))
@@ -74,13 +74,13 @@ def test_shares_by_hand() -> None:
     assert found.ball.tolist() == [1, 1, 1, -1, 2, -1]
     assert found.predicted.tolist() == [0, 0, 0, 0, 1, 1]
     assert found.labels.tolist() == labels.tolist()
-    shares = fsb.coverage_fractions(found)
-    assert shares.kinds == ("hull", "ball", "both", "either")
-    assert shares.covered.tolist() == [3, 4, 3, 4]
-    assert shares.fraction.tolist() == pytest.approx([3 / 6, 4 / 6, 3 / 6, 4 / 6])
-    assert shares.accuracy_covered.tolist() == pytest.approx([2 / 3, 3 / 4, 2 / 3, 3 / 4])
+    fractions = fsb.coverage_fractions(found)
+    assert fractions.kinds == ("hull", "ball", "both", "either")
+    assert fractions.covered.tolist() == [3, 4, 3, 4]
+    assert fractions.fraction.tolist() == pytest.approx([3 / 6, 4 / 6, 3 / 6, 4 / 6])
+    assert fractions.accuracy_covered.tolist() == pytest.approx([2 / 3, 3 / 4, 2 / 3, 3 / 4])
     # the row without a label counts nowhere
-    assert shares.accuracy_uncovered.tolist() == pytest.approx([1 / 2, 0, 1 / 2, 0])
+    assert fractions.accuracy_uncovered.tolist() == pytest.approx([1 / 2, 0, 1 / 2, 0])
     none = fsb.coverage_fractions(fsb.coverage(head, bank, z[:0]))
     assert torch.isnan(none.accuracy_covered).all()
 

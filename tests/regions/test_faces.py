@@ -123,7 +123,7 @@ def test_a_region_by_hand() -> None:
     assert faces.offsets.tolist() == [1, 1, 0, 0]
     assert faces.redundant_classes == (3, 4, 5, 6, 7)
     assert faces.redundant_limits == ()
-    # its copy leaves class 1 without an interior of its own; so does class 0 to class 7
+    # its copy leaves class 1 without its own interior; so does class 0 to class 7
     for i in (6, 7):
         assert fsb.region_faces(head, i).region == Status.INFEASIBLE
     within = fsb.Domain.box(torch.tensor([0.5, 0.25]), torch.tensor([9.0, 0.25]))
@@ -145,7 +145,7 @@ def test_planes_that_agree_up_to_scale_leave_one_or_are_left_open() -> None:
     assert set(faces.status.tolist()) <= {Status.CONVERGED, Status.UNDECIDED}
     touching = fsb.LinearHead(torch.tensor([[0.0], [1.0], [-1.0]]), None)
     point = fsb.region_faces(touching, 0)
-    # the region is one point: rounding cannot tell whether it has an interior
+    # the region is one point: rounding hides whether it has an interior
     assert point.region in (Status.UNDECIDED, Status.INFEASIBLE)
 
 
@@ -177,13 +177,13 @@ def test_the_listed_half_spaces_are_the_region_on_hostile_heads(name: str) -> No
             faces = fsb.region_faces(head, i)
             size = faces.normals.abs() @ points.T.abs() + faces.offsets.abs()[:, None]
             value = faces.normals @ points.T + faces.offsets[:, None]
-            held = (value > 1e-12 * size).all(dim=0).numpy()
+            inside = (value > 1e-12 * size).all(dim=0).numpy()
             if faces.region == Status.INFEASIBLE:
                 # an empty region: every point has another class
                 assert changed(head, wide(points), np.full(len(points), i), strict=True).all()
                 continue
-            source = np.full(int(held.sum()), i)
-            assert not changed(head, wide(points)[held], source, strict=False).any()
+            source = np.full(int(inside.sum()), i)
+            assert not changed(head, wide(points)[inside], source, strict=False).any()
 
 
 @pytest.mark.parametrize("scale", [1e-100, 1e-6, 1e6, 1e100])
@@ -195,8 +195,8 @@ def test_scale_and_order_change_nothing(scale: float) -> None:
     for i in range(9):
         want = fsb.region_faces(head, i)
         assert names_of(fsb.region_faces(other, i)) == names_of(want)
-        place = int((order == i).nonzero())
-        again = fsb.region_faces(shuffled, place)
+        index = int((order == i).nonzero())
+        again = fsb.region_faces(shuffled, index)
         back = [(int(order[k]) if k >= 0 else -1, q) for k, q in names_of(again)]
         assert sorted(back) == sorted(names_of(want))
 

@@ -12,7 +12,7 @@ CUT = fsb.LinearHead(torch.tensor([[-1.0, -1.0], [0.0, 0.0]]), torch.tensor([1.0
 SQUARE = fsb.Domain.box(torch.zeros(2), torch.ones(2))
 
 
-def test_shares_agree_with_the_area() -> None:
+def test_fractions_agree_with_the_area() -> None:
     found = fsb.region_fractions(CUT, SQUARE, samples=40_000)
     assert found.samples == 40_000
     assert float(found.fractions.sum()) == pytest.approx(1)
@@ -43,7 +43,7 @@ def test_seeds_and_the_global_generator() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_shares_of_features() -> None:
+def test_fractions_of_features() -> None:
     head, z = make_problem(4, 3, "nonnegative", rows=200, seed=0)
     want = head.predict(z).bincount(minlength=4).double() / 200
     found = fsb.feature_fractions(head, z)

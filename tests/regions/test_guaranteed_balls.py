@@ -55,8 +55,8 @@ def test_points_just_inside_and_just_outside(kind: str) -> None:
     flips, balls = fsb.flip_points(head, z), fsb.guaranteed_balls(head, z)
     reached = torch.isfinite(balls.radius)
     away = (flips.points[:, 0] - z)[reached] / flips.distance[reached]
-    for share, keeps in ((1 - 1e-6, True), (1 + 1e-6, False)):
-        moved = z[reached] + share * balls.radius[reached, None] * away
+    for factor, keeps in ((1 - 1e-6, True), (1 + 1e-6, False)):
+        moved = z[reached] + factor * balls.radius[reached, None] * away
         # beyond the flip point the straight line may leave the domain; the class is what counts
         same = head.predict(moved) == flips.source[reached]
         assert same.all() if keeps else not same.any()

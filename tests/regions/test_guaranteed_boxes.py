@@ -38,7 +38,7 @@ def fair_sides(cost: Array, margin: Array, room: Array) -> Array:
         free = np.isnan(fixed)
         used = cost[:, ~free] @ np.where(np.isinf(fixed[~free]), 0, fixed[~free])
         level = np.inf
-        # side j is min(t, room_j): t as high as it goes
+        # side j is min(t, room_j): t as high as possible
         ends = np.sort(np.append(room[free & np.isfinite(room)], np.inf))
         for end in ends:
             full = free & (room < end)
@@ -49,13 +49,13 @@ def fair_sides(cost: Array, margin: Array, room: Array) -> Array:
                 break
         sides = np.where(free, np.minimum(room, level), np.where(np.isnan(fixed), 0, fixed))
         for j in np.flatnonzero(free):
-            # the most that this side may be while all free ones are at least at the level
+            # the largest value of this side while all free ones are at least at the level
             limits = [
                 (s, s if not free[m] else room[m]) for m, s in enumerate(sides) if np.isfinite(s)
             ]
-            kept = np.isfinite(sides)
-            goal = np.where(np.arange(count)[kept] == j, -1.0, 0.0)
-            found = linprog(goal, A_ub=cost[:, kept], b_ub=margin + 1e-9, bounds=limits)
+            finite = np.isfinite(sides)
+            goal = np.where(np.arange(count)[finite] == j, -1.0, 0.0)
+            found = linprog(goal, A_ub=cost[:, finite], b_ub=margin + 1e-9, bounds=limits)
             if room[j] <= level or -found.fun <= sides[j] + 1e-6:
                 fixed[j] = sides[j]
     return fixed
@@ -100,7 +100,7 @@ def test_no_side_can_be_moved_alone_and_the_cube_is_inside(k: int, d: int, kind:
     inner = torch.maximum(z - radius[:, None], low), torch.minimum(z + radius[:, None], high)
     assert (boxes.lower <= inner[0] + 1e-12).all()
     assert (boxes.upper >= inner[1] - 1e-12).all()
-    # stays between the limits of the domain, so only what a class limits is asked about
+    # stays between the limits of the domain, so only sides that a class limits are compared
     rows, side = (sides_of(boxes, z) < torch.cat([z - low, high - z], 1) - 1e-9).nonzero(
         as_tuple=True
     )
@@ -113,12 +113,12 @@ def test_no_side_can_be_moved_alone_and_the_cube_is_inside(k: int, d: int, kind:
 
 
 def test_a_box_by_hand() -> None:
-    # class 0 while x + y < 6, in the nonnegative quadrant; y is not looked at by class 2
+    # class 0 while x + y < 6, in the nonnegative quadrant; class 2 does not depend on y
     weight = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     head = fsb.LinearHead(weight, torch.tensor([0.0, -6.0, -1.5]), fsb.Domain.nonnegative())
     z = torch.tensor([[1.0, 1.0, 3.0]])
     boxes = fsb.guaranteed_boxes(head, z)
-    # x may grow by 0.5 only; the rest of the 4 is left for y
+    # x may grow by 0.5 only; the rest of the 4 remains for y
     assert boxes.lower.tolist() == [[0.0, 0.0, 0.0]]
     assert boxes.upper.tolist()[0] == pytest.approx([1.5, 4.5, float("inf")])
     assert boxes.status.tolist() == [Status.CONVERGED]

@@ -19,7 +19,7 @@ KINDS = ["unbounded", "nonnegative", "box"]
 def make(
     k: int, d: int, kind: str, n: int, seed: int
 ) -> tuple[fsb.LinearHead, fsb.FeatureBank, torch.Tensor]:
-    """Return a head, a bank of n rows and 40 rows to ask about, all in the domain."""
+    """Return a head, a bank of n rows and 40 query rows, all in the domain."""
     head, z = make_problem(k, d, kind, rows=n + 40, seed=seed)
     # every other row between two of the bank
     z[n::2] = (z[torch.arange(20) % n] + z[torch.arange(1, 21) % n]) / 2
@@ -61,13 +61,13 @@ def test_certify_agrees_with_projecting_on_every_hull(k: int, d: int, n: int, ki
     for i, part in enumerate(hulls.generators):
         if part is not None:
             holds = fsb.hull_projection(part, z).distance < hulls.clearance[i] * (1 - 1e-6)
-            # no row is held twice
+            # no row lies in two hulls
             assert (want[holds] == -1).all()
             want[holds] = i
     assert torch.equal(certified, want)
     assert (certified >= 0).any()
     assert torch.equal(certified[certified >= 0], head.predict(z)[certified >= 0])
-    # training rows strictly inside their region hold themselves
+    # training rows strictly inside their region lie in their own hull
     assert torch.equal(hulls.certify(bank.features), head.predict(bank.features))
 
 
@@ -78,12 +78,14 @@ def test_a_triangle_by_hand() -> None:
     hulls = fsb.guaranteed_hulls(head, bank)
     assert hulls.clearance.tolist() == pytest.approx([1.0, 5.0])
     z = torch.tensor([[2.0, 0.0], [0.01, 0.0], [3.9, 0.0], [4.1, 0.0], [-1.0, 0.0], [-0.1, 0.0]])
-    held = hulls.check(z)
-    assert held.certified.tolist() == [0, 0, 0, -1, 1, 1]
-    assert held.distance.tolist() == pytest.approx([0, 0.99, 0.9, 1.1, 4, 4.9], rel=1e-6, abs=1e-9)
-    assert (held.lower_bound <= held.distance).all()
-    assert held.clearance.tolist() == pytest.approx([1, 1, 1, 1, 5, 5])
-    assert held.ok.all()
+    result = hulls.check(z)
+    assert result.certified.tolist() == [0, 0, 0, -1, 1, 1]
+    assert result.distance.tolist() == pytest.approx(
+        [0, 0.99, 0.9, 1.1, 4, 4.9], rel=1e-6, abs=1e-9
+    )
+    assert (result.lower_bound <= result.distance).all()
+    assert result.clearance.tolist() == pytest.approx([1, 1, 1, 1, 5, 5])
+    assert result.ok.all()
 
 
 def test_invariances() -> None:
@@ -120,9 +122,9 @@ def test_degenerate_heads() -> None:
     # (0, 1) lies on the tie, so it is no generator
     assert hulls.counts.tolist() == [0, 0, 1, 0, 0]
     assert torch.isnan(hulls.clearance).tolist() == [True, True, False, True, True]
-    held = hulls.check(z)
-    assert held.certified.tolist() == [-1, 2, -1]
-    assert held.status.tolist() == [Status.INFEASIBLE, Status.CONVERGED, Status.INFEASIBLE]
+    result = hulls.check(z)
+    assert result.certified.tolist() == [-1, 2, -1]
+    assert result.status.tolist() == [Status.INFEASIBLE, Status.CONVERGED, Status.INFEASIBLE]
     equal = fsb.LinearHead(torch.ones(2, 2), torch.tensor([0.0, 1.0]))
     hulls = fsb.guaranteed_hulls(equal, fsb.FeatureBank(z))
     assert hulls.clearance[1] == torch.inf
@@ -137,7 +139,7 @@ def test_rows_within_rounding_of_a_tie_are_no_generators() -> None:
     assert fsb.guaranteed_hulls(head, fsb.FeatureBank(z)).counts.tolist() == [1, 0]
 
 
-def test_labels_are_not_looked_at_and_banks_on_disk_answer_alike(tmp_path: Path) -> None:
+def test_labels_are_not_used_and_banks_on_disk_answer_alike(tmp_path: Path) -> None:
     head, bank, z = make(4, 3, "nonnegative", 50, seed=8)
     want = fsb.guaranteed_hulls(head, bank)
     wrong = fsb.FeatureBank(bank.features, torch.zeros(50).long())
@@ -150,7 +152,7 @@ def test_labels_are_not_looked_at_and_banks_on_disk_answer_alike(tmp_path: Path)
 
 @pytest.mark.parametrize("seed", range(3))
 def test_points_of_the_rim_are_decided_by_exact_distances(seed: int) -> None:
-    # one generator a class: the distance is known exactly
+    # one generator per class: the distance is known exactly
     g = np.random.default_rng(seed)
     head = fsb.LinearHead(torch.from_numpy(g.standard_normal((2, 3))), None)
     v = torch.from_numpy(g.standard_normal((1, 3)))
@@ -161,13 +163,15 @@ def test_points_of_the_rim_are_decided_by_exact_distances(seed: int) -> None:
     ways = ways / ways.norm(dim=1, keepdim=True)
     ulps = torch.from_numpy(g.integers(-400, 400, (200, 1)) * 2.0**-53)
     z = v + radius * (1 + ulps) * ways
-    held = hulls.certify(z) >= 0
+    result = hulls.certify(z) >= 0
     for row in range(200):
         pairs = zip(z[row].tolist(), v[0].tolist(), strict=True)
         square = sum(((Fraction(a) - Fraction(b)) ** 2 for a, b in pairs), Fraction(0))
-        assert not held[row] or square < Fraction(radius) ** 2
-    assert 0 < int(held.sum()) < 200
-    assert not changed(head, wide(z)[held.numpy()], np.full(int(held.sum()), i), strict=True).any()
+        assert not result[row] or square < Fraction(radius) ** 2
+    assert 0 < int(result.sum()) < 200
+    assert not changed(
+        head, wide(z)[result.numpy()], np.full(int(result.sum()), i), strict=True
+    ).any()
 
 
 def test_rows_that_fail_fail_alone() -> None:
@@ -175,11 +179,11 @@ def test_rows_that_fail_fail_alone() -> None:
     hulls = fsb.guaranteed_hulls(head, bank)
     rows = torch.cat([bank.features[:1].double(), z[:1], z[:1], bank.features[1:2].double()])
     rows[1, 2], rows[2, 0] = torch.nan, -1.0
-    held = hulls.check(rows)
-    assert held.status.tolist()[1:3] == [Status.NOT_FINITE, Status.OUTSIDE_DOMAIN]
-    assert held.certified.tolist()[1:3] == [-1, -1]
-    assert (held.certified[[0, 3]] >= 0).all()
-    assert torch.isnan(held.distance[1:3]).all()
+    result = hulls.check(rows)
+    assert result.status.tolist()[1:3] == [Status.NOT_FINITE, Status.OUTSIDE_DOMAIN]
+    assert result.certified.tolist()[1:3] == [-1, -1]
+    assert (result.certified[[0, 3]] >= 0).all()
+    assert torch.isnan(result.distance[1:3]).all()
     assert hulls.certify(rows[:0]).shape == (0,)
     outside = bank.features.double().clone()
     outside[0, 0] = -1e-3
@@ -198,9 +202,9 @@ def test_bad_arguments() -> None:
     hulls = fsb.guaranteed_hulls(head, bank)
     with pytest.raises(ArgumentError, match=r"shape \(40, 3\)"):
         hulls.certify(z[:, :3])
-    for share, limit in ((1.0, 2.0), (-0.1, 2.0), (0.5, 0.9), (0.5, np.inf), (np.nan, 2.0)):
+    for fraction, limit in ((1.0, 2.0), (-0.1, 2.0), (0.5, 0.9), (0.5, np.inf), (np.nan, 2.0)):
         with pytest.raises(ArgumentError, match="number"):
-            hulls.inflated(share, limit=limit)
+            hulls.inflated(fraction, limit=limit)
 
 
 def test_distance_bound_is_above_the_exact_distance() -> None:
@@ -229,14 +233,14 @@ def test_distance_bound_is_above_the_exact_distance() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_enlarged_hulls(kind: str, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.99])
+def test_inflated_hulls(kind: str, fraction: float) -> None:
     head, bank, z = make(4, 3, kind, 80, seed=7)
     hulls = fsb.guaranteed_hulls(head, bank)
-    larger = hulls.inflated(share)
-    held = hulls.counts > 0
-    assert (larger.clearance >= (1 - share) * hulls.clearance * (1 - 1e-9))[held].all()
-    assert torch.isnan(larger.clearance[~held]).all()
+    larger = hulls.inflated(fraction)
+    result = hulls.counts > 0
+    assert (larger.clearance >= (1 - fraction) * hulls.clearance * (1 - 1e-9))[result].all()
+    assert torch.isnan(larger.clearance[~result]).all()
     for k, (old, new) in enumerate(zip(hulls.generators, larger.generators, strict=True)):
         if old is None or new is None:
             assert old is new
@@ -244,22 +248,22 @@ def test_enlarged_hulls(kind: str, share: float) -> None:
         assert (fsb.hull_projection(new, old.features).distance < 1e-8).all()
         source = np.full(len(new), k)
         assert not changed(head, wide(new.features), source, strict=True).any()
-        if share == 0:
+        if fraction == 0:
             torch.testing.assert_close(new.features, old.features, rtol=0, atol=1e-12)
     grown = larger.certify(z) >= 0
-    if share == 0.5:
+    if fraction == 0.5:
         assert int(grown.sum()) > int((hulls.certify(z) >= 0).sum())
     assert torch.equal(larger.certify(z)[grown], head.predict(z)[grown])
 
 
-def test_enlarging_keeps_the_width_of_the_numbers_and_stops_at_the_limit() -> None:
+def test_inflating_keeps_the_width_of_the_numbers_and_stops_at_the_limit() -> None:
     # class 0 wins for x > 0, so rays to the right never meet a border
     head = fsb.LinearHead(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), None)
     hulls = fsb.guaranteed_hulls(head, fsb.FeatureBank(torch.tensor([[1.0, 0.0], [3.0, 0.0]])))
     larger = hulls.inflated(0.5, limit=5).generators[0]
     assert larger is not None
     assert larger.features.dtype == torch.float32
-    # to the left half of the way from 1 to 0, to the right half of the way to the limit, 7
+    # to the left half of the segment from 1 to 0, to the right half of the segment to the limit, 7
     assert larger.features.tolist() == [[0.5, 0.0], [5.0, 0.0]]
     single = fsb.guaranteed_hulls(head, fsb.FeatureBank(torch.tensor([[1.0, 0.0]])))
     only = single.inflated().generators[0]

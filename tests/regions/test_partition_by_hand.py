@@ -1,4 +1,4 @@
-"""Partitions that can be read off a drawing."""
+"""Partitions of small examples, checked by hand."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_parallel_planes() -> None:
     found = fsb.partition(head([[1, 0], [0, 0], [-1, 0]], [-1, 0, -1]))
     assert found.facet_pairs.tolist() == [[0, 1], [1, 2]]
     assert found.status[0, 2] == Status.INFEASIBLE
-    # a strip holds no large ball and is unbounded all the same
+    # a strip contains no large ball and is unbounded anyway
     torch.testing.assert_close(found.chebyshev_radius[1], torch.tensor(1.0).double())
     assert found.region_status[1] == Status.CONVERGED
     assert found.bounded_status[1] == Status.UNBOUNDED
@@ -122,7 +122,7 @@ def test_the_domain_cuts_regions_and_facets() -> None:
     found = fsb.partition(head(weight, bias, fsb.Domain.nonnegative()))
     assert found.nonempty.tolist() == [True, False]
     assert found.status[0, 1] == Status.INFEASIBLE
-    # a tie on a face of the domain: both closed regions hold it, and one of them is flat
+    # a tie on a face of the domain: both closed regions contain it, and one of them is flat
     found = fsb.partition(head(weight, [0, 0], fsb.Domain.nonnegative()))
     assert found.adjacency[0, 1]
     assert found.nonempty.tolist() == [True, False]
@@ -140,7 +140,7 @@ def test_a_fixed_feature_moves_into_the_offsets() -> None:
 def test_one_feature() -> None:
     found = fsb.partition(head([[-1], [0], [1]], [-1, 0, -1]), box([-3], [3]))
     torch.testing.assert_close(found.chebyshev_radius, torch.ones(3).double())
-    # a facet is a point, in which a ball of no dimension fits at any radius
+    # a facet is a point, in which a ball of dimension 0 fits at any radius
     assert found.facet_pairs.tolist() == [[0, 1], [1, 2]]
     assert found.status[0, 2] == Status.INFEASIBLE
 

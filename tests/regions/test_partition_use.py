@@ -1,4 +1,4 @@
-"""Calling partition: arguments, resuming, processes, what results can do, witnesses."""
+"""Calling partition: arguments, resuming, processes, methods of results, witnesses."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_bad_arguments(change: dict[str, object], words: str) -> None:
         fsb.partition(**arguments)  # type: ignore[arg-type]  # wrong on purpose
 
 
-def test_bad_heads_and_boxes_never_come_to_exist() -> None:
+def test_bad_heads_and_boxes_cannot_be_made() -> None:
     with pytest.raises(ArgumentError, match="at least two classes"):
         fsb.LinearHead(torch.ones(1, 3), None)
     with pytest.raises(ArgumentError, match="NaN"):
@@ -70,7 +70,7 @@ def test_bad_heads_and_boxes_never_come_to_exist() -> None:
         box(2)
 
 
-def test_a_run_killed_anywhere_goes_on_to_the_same_answer(tmp_path: Path) -> None:
+def test_a_run_killed_anywhere_resumes_to_the_same_result(tmp_path: Path) -> None:
     head, file = random_head(5, 3), tmp_path / "run" / "partition.jsonl"
     want = fsb.partition(head, resume=file)
     whole = file.read_bytes()
@@ -103,27 +103,27 @@ def test_finished_programs_are_not_run_again(
     assert run == []
 
 
-def test_files_of_other_runs_are_refused(tmp_path: Path) -> None:
+def test_files_of_other_runs_are_rejected(tmp_path: Path) -> None:
     head, file = random_head(3, 2), tmp_path / "partition.jsonl"
     fsb.partition(head, resume=file)
-    kept = file.read_bytes()
+    before = file.read_bytes()
     for other, within in ((random_head(3, 2, seed=1), None), (head, box(0, 0))):
         with pytest.raises(ArgumentError, match=r"partition\.jsonl, which is of another head or"):
             fsb.partition(other, within, resume=file)
-    assert file.read_bytes() == kept
+    assert file.read_bytes() == before
     file.write_text("something else\n")
     with pytest.raises(ArgumentError, match="which is something else"):
         fsb.partition(head, resume=file)
     with pytest.raises(ArgumentError, match="which is something else"):
         fsb.partition(head, resume=tmp_path)
-    lines = kept.splitlines(keepends=True)
+    lines = before.splitlines(keepends=True)
     file.write_bytes(b"".join([lines[0], b"{}\n", *lines[2:]]))
     with pytest.raises(DataError, match="line 2 is damaged"):
         fsb.partition(head, resume=file)
 
 
 @pytest.mark.parametrize("line", [2, 5, 13])
-def test_a_radius_that_changed_on_disk_is_not_believed(tmp_path: Path, line: int) -> None:
+def test_a_radius_that_changed_on_disk_is_rejected(tmp_path: Path, line: int) -> None:
     head, file = random_head(4, 2), tmp_path / "partition.jsonl"
     want = fsb.partition(head, box(-4, -4, high=4), resume=file)
     lines = file.read_bytes().splitlines(keepends=True)
@@ -134,7 +134,7 @@ def test_a_radius_that_changed_on_disk_is_not_believed(tmp_path: Path, line: int
     if number < len(lines) - 1:
         with pytest.raises(DataError, match=f"line {number + 1} is damaged"):
             fsb.partition(head, box(-4, -4, high=4), resume=file)
-    else:  # as a torn last line: its program runs again
+    else:  # like an incomplete last line: its program runs again
         assert_identical(fsb.partition(head, box(-4, -4, high=4), resume=file), want)
 
 
@@ -182,7 +182,7 @@ def test_a_point_of_each_facet_is_where_two_classes_tie_above_the_rest() -> None
 
 @pytest.fixture(scope="module")
 def many() -> tuple[fsb.LinearHead, Domain, Partition]:
-    """A head of 250 classes in a box, its facets by witnesses alone."""
+    """A head of 250 classes in a box, its facets proved by witnesses only."""
     head, domain = random_head(250, 6), box(*[-2.0] * 6, high=2.0)
     return head, domain, fsb.partition(head, domain, pairs=NO_PAIRS)
 
@@ -196,11 +196,11 @@ def test_witnesses_against_exact_programs(many: tuple[fsb.LinearHead, Domain, Pa
     assert torch.isin(exact.status[i, j], torch.tensor([0, 1])).all()
     seen = alone.adjacency[i, j]
     assert seen.any()
-    # what a point proved, the program confirms, with no smaller a ball
+    # the program confirms what a point proved, with a ball that is not smaller
     assert (exact.status[i, j][seen] == Status.CONVERGED).all()
     assert (exact.facet_radius[i, j] >= alone.facet_radius[i, j])[seen].all()
     assert (alone.facet_upper[i, j] >= exact.facet_radius[i, j].nan_to_num(0.0)).all()
-    # and points find most of what there is
+    # and points find most facets
     assert seen.sum() > 0.75 * exact.adjacency[i, j].sum()
 
 

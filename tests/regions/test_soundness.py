@@ -29,9 +29,9 @@ def test_a_small_hunt_finds_no_point_of_another_class(
     kinds = {"l2 balls", "linf balls", "boxes", "hulls", "inflated hulls", "certified by hulls"}
     for where, counts in found["points"].items():
         assert kinds <= set(counts)
-        # of the few features of the demo's network, enlarged hulls certify next to none
-        asked = kinds if where == "demo" else counts
-        assert min(counts[kind] for kind in asked) > 30
+        # for the few features of the demo's network, inflated hulls certify almost none
+        required = kinds if where == "demo" else counts
+        assert min(counts[kind] for kind in required) > 30
 
 
 @pytest.mark.parametrize("kind", ["unbounded", "nonnegative", "box"])

@@ -1,4 +1,4 @@
-"""One bank with its queries, as plain arrays, and what fsboundary says of it."""
+"""One bank with its queries as plain arrays, and their projections by fsboundary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.flips.case import Array, arrays
 
 @dataclass(frozen=True, kw_only=True)
 class HullCase:
-    """Raw inputs; the checker sees nothing else of a problem.
+    """Raw inputs: everything that the checker knows about a problem.
 
     Attributes
     ----------
@@ -24,9 +24,9 @@ class HullCase:
     labels : array (n,), optional
         Classes of the points.
     wanted : array (B,), optional
-        The class whose hull each query is projected on.
+        Class whose hull each query is projected on.
     leave_out : array (B,), optional
-        A point that does not count for a query, nor do its exact copies; -1 for none.
+        Point that does not count for a query, together with its exact copies; -1 for none.
     """
 
     points: Array
@@ -37,24 +37,24 @@ class HullCase:
     tolerance: float = 1e-6
 
     def same_class(self, row: int) -> Array:
-        """Return which points (n,) are of the class that query `row` asks for."""
+        """Return which points (n,) are of the wanted class of query `row`."""
         if self.labels is None or self.wanted is None:
             return np.ones(len(self.points), dtype=bool)
         return np.asarray(self.labels == self.wanted[row])
 
     def counts(self, row: int) -> Array:
         """Return which points (n,) are generators for query `row`."""
-        fine = self.same_class(row)
+        counted = self.same_class(row)
         if self.leave_out is None or self.leave_out[row] < 0:
-            return fine
-        return fine & ~(self.points == self.points[self.leave_out[row]]).all(axis=1)
+            return counted
+        return counted & ~(self.points == self.points[self.leave_out[row]]).all(axis=1)
 
     def project(self, solver: str | HullSolver = "active_set", **options: Any) -> dict[str, Array]:
         """Return fsboundary's projections as arrays."""
         bank = fsb.FeatureBank(
             torch.tensor(self.points), None if self.labels is None else torch.tensor(self.labels)
         )
-        found = fsb.hull_projection(
+        result = fsb.hull_projection(
             bank,
             torch.tensor(self.queries),
             labels=None if self.wanted is None else torch.tensor(self.wanted),
@@ -63,4 +63,4 @@ class HullCase:
             tolerance=self.tolerance,
             **options,
         )
-        return arrays(found)
+        return arrays(result)

@@ -1,7 +1,7 @@
-"""The nearest point of a hull to the origin by Wolfe's method, for two kinds of numbers.
+"""Nearest point of a hull to the origin by Wolfe's method, for two kinds of numbers.
 
-One code for fractions, where it ends with the exact answer, and for longdouble, where it ends when
-rounding stops its progress. Sums, products, quotients and comparisons only.
+The same code serves fractions, where it ends with the exact solution, and longdouble, where it ends
+when rounding stops its progress. It uses only sums, products, quotients and comparisons.
 
 Wolfe, "Finding the nearest point in a polytope", Math. Programming 11 (1976).
 """
@@ -23,18 +23,18 @@ def nearest_weights(points: Array) -> Array:
     points : array (n, d) of fractions, or of longdouble
     """
     norms = (points * points).sum(axis=1)
-    held, weights = [int(norms.argmin())], [norms[0] * 0 + 1]
+    active, weights = [int(norms.argmin())], [norms[0] * 0 + 1]
     for _ in range(MAX_ROUNDS):
-        x = _sum(weights, points[held])
+        x = _weighted_sum(weights, points[active])
         values = points @ x
         best = int(values.argmin())
-        if best in held or values[best] >= (x * x).sum():
+        if best in active or values[best] >= (x * x).sum():
             break
-        held, weights = [*held, best], [*weights, weights[0] * 0]
+        active, weights = [*active, best], [*weights, weights[0] * 0]
         while True:
-            affine = _affine_minimiser(points[held])
+            affine = _affine_minimiser(points[active])
             if affine is None:  # dependent up to rounding: longdouble only
-                return _spread(len(points), held, weights)
+                return _scatter(len(points), active, weights)
             leaving = [s for s, value in enumerate(affine) if value <= 0]
             if not leaving:
                 weights = affine
@@ -42,27 +42,27 @@ def nearest_weights(points: Array) -> Array:
             step = min(weights[s] / (weights[s] - affine[s]) for s in leaving)
             weights = [a + step * (b - a) for a, b in zip(weights, affine, strict=True)]
             last = min(leaving, key=lambda s: weights[s])
-            kept = [s for s, value in enumerate(weights) if value > 0 and s != last]
-            held, weights = [held[s] for s in kept], [weights[s] for s in kept]
+            positive = [s for s, value in enumerate(weights) if value > 0 and s != last]
+            active, weights = [active[s] for s in positive], [weights[s] for s in positive]
             total = sum(weights[1:], weights[0])
             weights = [value / total for value in weights]
-    return _spread(len(points), held, weights)
+    return _scatter(len(points), active, weights)
 
 
-def _sum(weights: list, points: Array) -> Array:  # type: ignore[type-arg]  # either kind of number
+def _weighted_sum(weights: list, points: Array) -> Array:  # type: ignore[type-arg]  # either kind of number
     return (np.array(weights)[:, None] * points).sum(axis=0)
 
 
-def _spread(count: int, held: list[int], weights: list) -> Array:  # type: ignore[type-arg]  # above
+def _scatter(count: int, active: list[int], weights: list) -> Array:  # type: ignore[type-arg]  # above
     out = np.array([weights[0] * 0] * count)
-    out[held] = weights
+    out[active] = weights
     return out
 
 
 def _affine_minimiser(points: Array) -> list | None:  # type: ignore[type-arg]  # above
     """Return the weights, summing to 1, of the affine hull's least-norm point: (G + s 11ᵀ) x = 1.
 
-    None where a pivot is not above zero, which affinely independent points never have.
+    None if a pivot is not above zero, which affinely independent points never have.
     """
     gram = points @ points.T
     gram = gram + gram.diagonal().max() + (gram[0, 0] == 0)
@@ -72,9 +72,9 @@ def _affine_minimiser(points: Array) -> list | None:  # type: ignore[type-arg]  
         if not gram[i, i] > 0:
             return None
         for k in range(i + 1, n):
-            share = gram[k, i] / gram[i, i]
-            gram[k] = gram[k] - share * gram[i]
-            right[k] = right[k] - share * right[i]
+            factor = gram[k, i] / gram[i, i]
+            gram[k] = gram[k] - factor * gram[i]
+            right[k] = right[k] - factor * right[i]
     x = list(right)
     for i in reversed(range(n)):
         rest = sum((gram[i, k] * x[k] for k in range(i + 1, n)), x[i] * 0)

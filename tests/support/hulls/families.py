@@ -1,4 +1,4 @@
-"""Families of hulls: random ones, and those in which certificates usually break.
+"""Families of hulls: random ones, and those in which certificates usually fail.
 
 Each function draws one :class:`HullCase`; :data:`HULL_FAMILIES` maps names to them.
 """
@@ -19,14 +19,14 @@ ROWS = 24
 
 
 def hull_family(function: HullFamily) -> HullFamily:
-    """Enter a family under its own name."""
+    """Register a family under its own name."""
     HULL_FAMILIES[function.__name__] = function
     return function
 
 
-def sizes(g: Generator, most: int = 60, width: int = 10) -> tuple[int, int]:
-    """Return n and d from 1, small ones more often."""
-    return int(most ** g.random()), int(g.integers(1, width + 1))
+def sizes(g: Generator, max_points: int = 60, width: int = 10) -> tuple[int, int]:
+    """Return n and d from 1, small numbers more often."""
+    return int(max_points ** g.random()), int(g.integers(1, width + 1))
 
 
 def around(g: Generator, points: Array, rows: int = ROWS) -> Array:
@@ -35,11 +35,13 @@ def around(g: Generator, points: Array, rows: int = ROWS) -> Array:
     v = points.astype(np.float64)
     centre = v.mean(axis=0)
     spread = np.abs(v - centre).max() or 1.0
-    share = g.random((rows, n)) ** g.integers(1, 20)
+    weights = g.random((rows, n)) ** g.integers(1, 20)
     few = g.random((rows, n)) < 3 / n
-    share = np.where(few.any(axis=1, keepdims=True) & (g.random((rows, 1)) < 0.5), few, 1) * share
-    share[:, 0] += 1e-300
-    mixed = (share / share.sum(axis=1, keepdims=True)) @ v
+    weights = (
+        np.where(few.any(axis=1, keepdims=True) & (g.random((rows, 1)) < 0.5), few, 1) * weights
+    )
+    weights[:, 0] += 1e-300
+    mixed = (weights / weights.sum(axis=1, keepdims=True)) @ v
     away = g.standard_normal((rows, d)) * spread
     tiny = 10 ** g.uniform(-13, -6, (rows, 1))
     kinds = [
@@ -58,7 +60,7 @@ def around(g: Generator, points: Array, rows: int = ROWS) -> Array:
 
 
 def finish(g: Generator, points: Array, queries: Array | None = None) -> HullCase:
-    """Return the case with random options: classes, rows left out, bad rows, a tolerance."""
+    """Return the case with random options: classes, points left out, bad rows, a tolerance."""
     n, d = points.shape
     queries = around(g, points) if queries is None else queries
     queries = np.array(queries)
@@ -74,11 +76,11 @@ def finish(g: Generator, points: Array, queries: Array | None = None) -> HullCas
     case = HullCase(
         points=points, queries=queries, labels=labels, wanted=wanted, tolerance=tolerance
     )
-    return case if g.random() < 0.8 else left_out(g, case)
+    return case if g.random() < 0.8 else leave_out_points(g, case)
 
 
-def left_out(g: Generator, case: HullCase) -> HullCase:
-    """Return the case with points left out, some of which are the queries; not all of a hull."""
+def leave_out_points(g: Generator, case: HullCase) -> HullCase:
+    """Return the case with points left out, some of them the queries, but never all of a hull."""
     rows, n = len(case.queries), len(case.points)
     chosen = np.where(g.random(rows) < 0.8, g.integers(0, n, rows), -1)
     queries = np.array(case.queries)
@@ -172,7 +174,7 @@ def single_precision(g: Generator) -> HullCase:
 def duplicates(g: Generator) -> HullCase:
     n, d = sizes(g)
     points = g.standard_normal((n, d))[g.integers(0, n, 3 * n)]
-    return left_out(g, finish(g, points))
+    return leave_out_points(g, finish(g, points))
 
 
 @hull_family
@@ -180,7 +182,7 @@ def near_duplicates(g: Generator) -> HullCase:
     n, d = sizes(g)
     points = g.standard_normal((n, d))[g.integers(0, n, 3 * n)]
     points = points * (1 + power(g, -16, -5) * g.standard_normal(points.shape))
-    return left_out(g, finish(g, points))
+    return leave_out_points(g, finish(g, points))
 
 
 @hull_family
@@ -192,7 +194,7 @@ def collinear(g: Generator) -> HullCase:
 
 @hull_family
 def flat(g: Generator) -> HullCase:
-    """Points of rank 1 to 3, in some coordinates only or turned."""
+    """Points of rank 1 to 3, in some coordinates only or rotated."""
     n, d = sizes(g, 100, 20)
     rank = int(g.integers(1, 4))
     points = np.zeros((n, d))
@@ -207,7 +209,7 @@ def flat(g: Generator) -> HullCase:
 
 @hull_family
 def lattice(g: Generator) -> HullCase:
-    """Whole numbers: many ties, and faces that hold many points."""
+    """Whole numbers: many ties, and faces that contain many points."""
     n, d = sizes(g, 120, 5)
     points = g.integers(-2, 3, (n, d)).astype(np.float32 if g.random() < 0.5 else float)
     queries = g.integers(-4, 5, (ROWS, d)) / g.choice([1, 2, 4, 3])
@@ -219,7 +221,7 @@ def leave_one_out(g: Generator) -> HullCase:
     n, d = sizes(g, 100)
     points = g.standard_normal((n + 2, d))
     points[g.random(n + 2) < 0.3] = points[0]
-    return left_out(g, finish(g, points))
+    return leave_out_points(g, finish(g, points))
 
 
 @hull_family
@@ -230,4 +232,4 @@ def classes(g: Generator) -> HullCase:
     points = g.standard_normal((n, d)) + 4 * labels[:, None]
     wanted = g.choice(labels, ROWS)
     case = HullCase(points=points, queries=around(g, points), labels=labels, wanted=wanted)
-    return case if g.random() < 0.5 else left_out(g, case)
+    return case if g.random() < 0.5 else leave_out_points(g, case)

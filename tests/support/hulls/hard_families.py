@@ -1,4 +1,4 @@
-"""Hulls at the edge: queries a hair from a facet, extreme numbers, wedges, far points."""
+"""Hard families of hulls: queries very close to a facet, extreme numbers, wedges, far points."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from support.hulls.families import ROWS, around, finish, hull_family, sizes
 
 @hull_family
 def near_facets(g: Generator) -> HullCase:
-    """Queries on facets, and a hair outside or inside, by Qhull's facets."""
+    """Queries on facets of Qhull, and very slightly outside or inside."""
     d = int(g.integers(2, 5))
     points = g.standard_normal((int(g.integers(d + 1, 60)), d))
     points += power(g, 0, 5) * g.standard_normal(d) * (g.random() < 0.3)
     hull = ConvexHull(points)
     pick = g.integers(0, len(hull.simplices), ROWS)
-    share = g.dirichlet(np.ones(d), ROWS)
-    on = (share[:, :, None] * points[hull.simplices[pick]]).sum(axis=1)
-    return finish(g, points, on + _hair(g) * hull.equations[pick, :-1])
+    weights = g.dirichlet(np.ones(d), ROWS)
+    on = (weights[:, :, None] * points[hull.simplices[pick]]).sum(axis=1)
+    return finish(g, points, on + _tiny(g) * hull.equations[pick, :-1])
 
 
 @hull_family
 def near_facets_of_simplices(g: Generator) -> HullCase:
-    """The same in any dimension, some simplices thin."""
+    """Queries near facets of simplices in any dimension, some of them thin."""
     d = int(g.integers(1, 25))
     points = g.standard_normal((d + 1, d)) * 10 ** g.uniform(-g.integers(0, 7), 0, d)
     corner = g.integers(0, d + 1)
@@ -34,17 +34,17 @@ def near_facets_of_simplices(g: Generator) -> HullCase:
     normal = np.linalg.svd(facet[1:] - facet[0])[2][-1] if d > 1 else np.ones(1)
     normal = normal * -np.sign(normal @ (points[corner] - facet[0]))
     on = g.dirichlet(np.ones(d), ROWS) @ facet
-    return finish(g, points, on + _hair(g) * normal)
+    return finish(g, points, on + _tiny(g) * normal)
 
 
-def _hair(g: Generator) -> Array:
+def _tiny(g: Generator) -> Array:
     size = 10 ** g.uniform(-14, -5, (ROWS, 1))
     return np.asarray(size * g.choice([-1, 0, 1, 1], (ROWS, 1)))
 
 
 @hull_family
 def at_the_tolerance(g: Generator) -> HullCase:
-    """Queries at about 1e-9 of the scale outside, where inside and outside meet."""
+    """Queries at about 1e-9 of the scale outside, where membership changes."""
     n, d = sizes(g)
     points = g.standard_normal((n + 1, d))
     u = g.standard_normal((ROWS, d))
@@ -70,14 +70,14 @@ def scaled(g: Generator) -> HullCase:
 
 @hull_family
 def extreme(g: Generator) -> HullCase:
-    """Numbers whose squares vanish or overflow."""
+    """Numbers whose squares underflow or overflow."""
     case = finish(g, g.standard_normal(sizes(g)))
     return _times(case, power(g, -320, -150) if g.random() < 0.5 else power(g, 145, 305))
 
 
 @hull_family
 def beyond_single_precision(g: Generator) -> HullCase:
-    """Numbers that single precision holds barely or not at all, of many sizes."""
+    """Numbers of many sizes that single precision can barely or not represent."""
     n, d = sizes(g, 100)
     points = g.standard_normal((n, d)) * 10 ** g.uniform(-3, 3, (n, d)) * power(g, 34, 42)
     case = finish(g, points)
@@ -85,7 +85,7 @@ def beyond_single_precision(g: Generator) -> HullCase:
 
 
 def _times(case: HullCase, factor: float) -> HullCase:
-    with np.errstate(over="ignore"):  # what overflows is a bad row, and is told as one
+    with np.errstate(over="ignore"):  # rows that overflow are bad rows, and are reported as such
         queries = case.queries * factor
     points = np.clip(case.points * factor, -1.7e308, 1.7e308)
     itself = case.leave_out >= 0 if case.leave_out is not None else np.zeros(len(queries), bool)
@@ -126,7 +126,7 @@ def one_far_point(g: Generator) -> HullCase:
 
 @hull_family
 def wedge(g: Generator) -> HullCase:
-    """Long and thin: the residual turns by tiny angles between points far apart."""
+    """Long and thin hulls: the residual turns by tiny angles between points far apart."""
     n, d = sizes(g, 100, 6)
     points = g.standard_normal((n + 2, d + 1)) * np.array([1.0] + [power(g, -10, -1)] * d)
     points = points @ np.linalg.qr(g.standard_normal((d + 1, d + 1)))[0]
@@ -146,18 +146,18 @@ def nearly_flat(g: Generator) -> HullCase:
 
 @hull_family
 def polygon(g: Generator) -> HullCase:
-    """Many vertices on a circle: facets that a hair tells apart."""
+    """Many vertices on a circle: facets that differ only slightly."""
     n = int(g.integers(10, 2000))
     turn = 2 * np.pi * (np.arange(n) if g.random() < 0.5 else n * g.random(n)) / n
     points = np.stack([np.cos(turn), np.sin(turn)], axis=1)
     direction = g.standard_normal((ROWS, 2))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    return finish(g, points, direction * (1 + _hair(g) + g.choice([0, -1 / n**2], (ROWS, 1))))
+    return finish(g, points, direction * (1 + _tiny(g) + g.choice([0, -1 / n**2], (ROWS, 1))))
 
 
 @hull_family
 def moment_curve(g: Generator) -> HullCase:
-    """Cyclic polytopes: every point a vertex, the coordinates badly conditioned."""
+    """Cyclic polytopes: every point a vertex, with badly conditioned coordinates."""
     n, d = sizes(g, 80, 8)
     t = np.sort(g.uniform(-1.2, 1.2, n + 1))
     return finish(g, t[:, None] ** np.arange(1, d + 1))

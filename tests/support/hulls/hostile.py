@@ -1,4 +1,4 @@
-"""A hull solver that lies: the grading must not believe a word of it."""
+"""A hull solver with false results, which grading must reject."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIES = (
 
 @dataclass(frozen=True)
 class HostileHull(HullSolver):
-    """Spoil the default solver's answer in one of the ways of :data:`LIES`."""
+    """The default solver with its result falsified in one of the ways of :data:`LIES`."""
 
     lie: str
     seed: int = 0
@@ -56,15 +56,15 @@ class HostileHull(HullSolver):
         support, weights = answer.support, answer.weights
         noise = torch.randn(weights.shape, generator=g, dtype=torch.float64)
         power = 10 ** (-15 * torch.rand(len(queries), 1, generator=g, dtype=torch.float64))
-        anyone = torch.randint(0, count, support.shape, generator=g)
+        arbitrary = torch.randint(0, count, support.shape, generator=g)
         if self.lie == "noise":
             weights = weights * (1 + noise * power)
         elif self.lie == "random":
-            support, weights = anyone, noise.abs()
+            support, weights = arbitrary, noise.abs()
         elif self.lie == "negative":
             weights = weights + noise
         elif self.lie == "tiny":
-            # all of them subnormal: their sum has few digits, or none
+            # all weights subnormal: their sum has few digits, or none
             weights = weights * 10 ** (-307 - 17 * power ** (1 / 15))
         elif self.lie == "huge":
             weights = weights * 1e308 + 1e307 * noise.abs()
@@ -73,20 +73,20 @@ class HostileHull(HullSolver):
             pick = torch.randint(0, 4, weights.shape, generator=g)
             weights = torch.where(noise > 0.5, odd[pick], weights)
         elif self.lie == "excluded":
-            # the query's own copy, where it was to be left out, carries all the weight
-            out = support[:, :1] if exclude is None else exclude
-            support, weights = out, torch.ones(out.shape).double()
+            # the query's own copy, which must be left out, carries all the weight
+            support_out = support[:, :1] if exclude is None else exclude
+            support, weights = support_out, torch.ones(support_out.shape).double()
         elif self.lie == "out of range":
             support = support + (noise > 0.5).long() * torch.randint(
                 -2 * count, 2 * count, support.shape, generator=g
             )
         elif self.lie == "repeated":
-            support = torch.cat([support, support, anyone], dim=1)
+            support = torch.cat([support, support, arbitrary], dim=1)
             weights = torch.cat([weights, weights * 0.5, noise.abs() * power], dim=1)
         elif self.lie == "mixed up":
             order = torch.randperm(len(queries), generator=g)
             support, weights = support[order], weights[order]
-        else:  # support and weights are right; whatever else is said is not
+        else:  # support and weights are correct; all other claims are false
             zero = torch.zeros_like(answer.distance)
             return replace(
                 answer,

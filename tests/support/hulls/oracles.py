@@ -1,4 +1,4 @@
-"""Slow, obvious distances to a hull, and closed forms."""
+"""Slow reference distances to a hull, and closed forms."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _clarabel_distance(points: Tensor, query: Tensor) -> Tensor:
 
 
 def squared_distance(points: Tensor, query: Tensor) -> Fraction:
-    """Return the squared distance without any rounding: every possible support is tried.
+    """Return the squared distance without any rounding, by trying every possible support.
 
     The nearest point is that of the affine hull of its support, which may be taken affinely
     independent; the nearest point of an affine hull that lies in the hull is never nearer.
@@ -66,19 +66,19 @@ def squared_distance(points: Tensor, query: Tensor) -> Fraction:
         [Fraction(v) - Fraction(q) for v, q in zip(point, query.tolist(), strict=True)]
         for point in points.tolist()
     ]
-    found = []
+    candidates = []
     for size in range(1, min(len(shifted), len(query) + 1) + 1):
         for chosen in combinations(shifted, size):
             gram = [[sum(map(mul, u, v), Fraction(1)) for v in chosen] for u in chosen]
-            x = _solved(gram)
+            x = _solve_ones(gram)
             if x is not None and min(x) >= 0:
                 # (G + 11ᵀ) x = 1 and a = x / Σx give |Σ a_i y_i|² = aᵀGa = 1/Σx - 1
-                found.append(1 / sum(x) - 1)
-    return min(found)
+                candidates.append(1 / sum(x) - 1)
+    return min(candidates)
 
 
-def _solved(matrix: list[list[Fraction]]) -> list[Fraction] | None:
-    """Return x with matrix x = 1, or None where the matrix, which is symmetric, is singular."""
+def _solve_ones(matrix: list[list[Fraction]]) -> list[Fraction] | None:
+    """Return x with matrix x = 1, or None if the symmetric matrix is singular."""
     rows = [[*row, Fraction(1)] for row in matrix]
     for i, pivot in enumerate(rows):
         if pivot[i] == 0:  # positive semidefinite: no other row has a better pivot

@@ -1,4 +1,4 @@
-"""One case of a hull family through every check, and counts."""
+"""Draw one case of a hull family, run every check and count the statuses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fsboundary import Status
 from fsboundary.plugins.interfaces import HullSolver
 from support.flips.checker import Fault
 
-# importing them enters their functions in HULL_FAMILIES
+# importing them registers their functions in HULL_FAMILIES
 from support.hulls import families, hard_families
 from support.hulls.case import HullCase
 from support.hulls.checker import check_hulls
@@ -23,7 +23,7 @@ MEMBERSHIP = {1: "inside", -1: "outside", 0: "undecided"}
 
 
 def draw_hulls(name: str, seed: int) -> HullCase:
-    """Return the case of a family with its own seed."""
+    """Return the case of family `name` for `seed`."""
     return HULL_FAMILIES[name](np.random.default_rng([seed, *name.encode()]))
 
 

@@ -1,4 +1,4 @@
-"""A hull solver whose passes over the generators are not what grading would take them for."""
+"""A hull solver whose passes over the generators must not be reused by grading."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from support.hulls.oracles import cloud
 
 @dataclass(frozen=True)
 class Sly(HullSolver):
-    """Name one generator, after a pass that leaves out the others or looks a little askew.
+    """Return one generator, after a pass that excludes the others or uses a perturbed direction.
 
-    Every pass is told that no generator has a length.
+    Every pass is made with a largest norm of 0.
     """
 
     leave_out_others: bool = False
-    askew: float = 0.0
+    perturbation: float = 0.0
 
     def prepare(self, points: PointSet) -> PointSet:
         return points
@@ -41,7 +41,7 @@ class Sly(HullSolver):
         fields["weights"] = torch.ones((len(queries), 1), dtype=torch.float64)
         away = queries - state.take(fields["support"][:, 0])
         size = torch.linalg.vector_norm(away, dim=1, keepdim=True)
-        fields["normal"] = away + self.askew * size * cloud(len(away), away.shape[1], 5)
+        fields["normal"] = away + self.perturbation * size * cloud(len(away), away.shape[1], 5)
         rest = torch.arange(1, len(state)).expand(len(queries), -1)
         skip = rest if self.leave_out_others else exclude
         price_exact(state, -fields["normal"], torch.tensor(0.0).double(), skip)

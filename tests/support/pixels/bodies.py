@@ -1,4 +1,4 @@
-"""Small models whose inverse images, morphs and singular values are known otherwise."""
+"""Small models whose inverse images, morphs and singular values are known independently."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def positive(seed: int = 0) -> fsb.FeatureSpace:
 
 
 class Constant(nn.Module):
-    """Features that ignore the image."""
+    """A model whose features do not depend on the image."""
 
     def __init__(self) -> None:
         super().__init__()

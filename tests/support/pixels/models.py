@@ -1,4 +1,4 @@
-"""Small models whose flip images can be found another way."""
+"""Small models whose flip images can be computed independently."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fsboundary.plugins.interfaces import ImageBoundaryFinder
 
 
 class Linear(nn.Module):
-    """A body without a kink: (B,1,4,4) -> 10 features -> logits, float64."""
+    """A model with a linear body: (B,1,4,4) -> 10 features -> logits, float64."""
 
     def __init__(self, seed: int = 0, classes: int = 8) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Linear(nn.Module):
         return out
 
     def composed(self) -> fsb.LinearHead:
-        """Return pixels to logits as one head on the box of pixels."""
+        """Return the map from pixels to logits as one head on the box of pixels."""
         weight = self.head.weight @ self.body.weight
         bias = self.head.weight @ self.body.bias + self.head.bias
         return fsb.LinearHead(weight, bias, fsb.Domain.box(torch.zeros(16), torch.ones(16)))
@@ -55,8 +55,8 @@ def pictures(count: int, *shape: int, seed: int = 1) -> Tensor:
     return torch.rand(count, *shape, generator=generator, dtype=torch.float64)
 
 
-class Proposes(ImageBoundaryFinder):
-    """Answers with what `change` makes of the clean images, and any claims."""
+class FixedProposal(ImageBoundaryFinder):
+    """A finder that returns `change` of the clean images, with any claims."""
 
     def __init__(self, change, passes: int = 0, gradients: int = 0, **claims: object) -> None:
         self.change, self.claims = change, claims

@@ -1,4 +1,4 @@
-"""Partitions of small heads by enumeration: every vertex, every facet, no linear program.
+"""Partitions of small heads by enumeration of vertices and facets, without linear programs.
 
 The largest ball of ``{y : G y + h >= r norm}`` touches as many constraints as it has unknowns, so
 all sets of that size are tried. Vertices of regions come from Qhull.
@@ -22,20 +22,20 @@ from fsboundary import Partition, Status
 Array = NDArray[np.float64]
 
 FAR = 1e4
-"""Where an unbounded domain is cut off for the enumeration."""
+"""Bound at which an unbounded domain is cut off for the enumeration."""
 
 LARGE = 100.0
-"""A ball so large, of planes near 1, may be limited by the cut."""
+"""Radius from which a ball, of planes near 1, may be limited by the cut."""
 
 GROWTH = 8.0
-"""Where balls of any size fit, ten times the cut makes the largest one grow by more than this."""
+"""Factor by which the largest ball must grow with ten times the cut, if balls of any size fit."""
 
 THIN = 1e-7
 """A radius below this is degenerate here: Qhull's tolerance decides."""
 
 
 def draw(seed: int) -> tuple[fsb.LinearHead, fsb.Domain | None]:
-    """Return a random head with 2 to 4 classes and 2 or 3 features, and what it is studied in."""
+    """Return a random head with 2 to 4 classes and 2 or 3 features, and limits of its partition."""
     g = np.random.default_rng(seed)
     k, d = int(g.integers(2, 5)), int(g.integers(2, 4))
     weight, bias = g.standard_normal((k, d)), g.standard_normal(k)
@@ -43,7 +43,8 @@ def draw(seed: int) -> tuple[fsb.LinearHead, fsb.Domain | None]:
     box = fsb.Domain.box(low, low + torch.from_numpy(0.2 + 2 * g.random(d)))
     domain = [fsb.Domain.unbounded(), fsb.Domain.nonnegative(), box][seed % 3]
     if seed % 5 == 0:
-        weight, bias = np.round(weight), np.round(bias)  # parallel, equal and touching on purpose
+        # so that planes are parallel, equal or touching
+        weight, bias = np.round(weight), np.round(bias)
     head = fsb.LinearHead(torch.from_numpy(weight), torch.from_numpy(bias), domain)
     within = None
     if seed % 7 == 0:
@@ -62,7 +63,7 @@ def limits(head: fsb.LinearHead, within: fsb.Domain | None) -> tuple[Array, Arra
 
 
 def largest_ball(rows: Array, offset: Array, norm: Array) -> tuple[float, Array]:
-    """Return the largest r, possibly negative, and its centre; -inf where there is none."""
+    """Return the largest r, possibly negative, and its centre; -inf if there is none."""
     n = rows.shape[1]
     constant = norm <= 1e-12 * np.maximum(np.abs(offset), 1.0)
     if (offset[constant] < -1e-12).any():
@@ -118,9 +119,9 @@ def facet_radius(head: fsb.LinearHead, i: int, j: int, low: Array, high: Array) 
 
 
 def qhull_extent(head: fsb.LinearHead, i: int, j: int, inside: Array, box: Array) -> float:
-    """Return how far the vertices of region `i` on the tie with `j` spread in its plane.
+    """Return the spread of the vertices of region `i` on the tie with `j`, in its plane.
 
-    The smallest of d - 1 singular values: above 0 if they span a facet.
+    It is the smallest of d - 1 singular values: above 0 if they span a facet.
     """
     w, b = head.weight.numpy(), head.bias.numpy()
     rows, offset = constraints(head, i, *box)
@@ -143,7 +144,7 @@ def qhull_extent(head: fsb.LinearHead, i: int, j: int, inside: Array, box: Array
 def disagreements(
     head: fsb.LinearHead, within: fsb.Domain | None, found: Partition
 ) -> tuple[list[str], Counter[str]]:
-    """Return what enumeration sees otherwise, and how many questions were of which kind."""
+    """Return the disagreements with enumeration, and the number of comparisons of each kind."""
     low, high = limits(head, within)
     box, wide = (
         np.stack([np.maximum(low, -far), np.minimum(high, far)]) for far in (FAR, 10 * FAR)
@@ -168,14 +169,14 @@ def disagreements(
             if radius > THIN:
                 extent = qhull_extent(head, i, j, centre, box)
                 if bool(found.adjacency[i, j]) != (extent > THIN):
-                    mild = float(found.facet_radius[i, j].nan_to_num(0.0)) < THIN
-                    seen["degenerate"] += mild
-                    faults += [] if mild else [f"facet {i} {j}: Qhull's extent {extent}"]
+                    degenerate = float(found.facet_radius[i, j].nan_to_num(0.0)) < THIN
+                    seen["degenerate"] += degenerate
+                    faults += [] if degenerate else [f"facet {i} {j}: Qhull's extent {extent}"]
     return faults, seen
 
 
 def _above(name: str, upper: float, want: float) -> list[str]:
-    """Say so if a bound is below a radius found by enumeration, to the digits of the latter."""
+    """Return a fault if a bound is below an enumerated radius, to the digits of the latter."""
     wrong = not upper >= want - 1e-9 * max(1.0, abs(want))
     return [f"{name}: upper bound {upper}, enumeration {want}"] if wrong else []
 
@@ -183,7 +184,7 @@ def _above(name: str, upper: float, want: float) -> list[str]:
 def _compare(
     name: str, status: int, got: float, radii: tuple[float, float], seen: Counter[str]
 ) -> list[str]:
-    """Compare with the radii within the cut and within ten times as much."""
+    """Return a fault if the radii within the cut and within ten times the cut disagree."""
     seen[Status(status).name] += 1
     want, grown = radii
     if status == Status.CONVERGED:
@@ -210,16 +211,16 @@ def exact_faults(head: fsb.LinearHead, within: fsb.Domain | None, found: Partiti
     faults = []
     for i in found.nonempty.nonzero()[:, 0].tolist():
         z = [Fraction(v) for v in found.chebyshev_centre[i].tolist()]
-        if not _holds(head, i, None, z, float(found.chebyshev_radius[i]), free, low, high):
+        if not _ball_fits(head, i, None, z, float(found.chebyshev_radius[i]), free, low, high):
             faults.append(f"region {i}")
     for (i, j), centre in zip(found.facet_pairs.tolist(), found.facet_centre.tolist(), strict=True):
         z = [Fraction(v) for v in centre]
-        if not _holds(head, i, j, z, float(found.facet_radius[i, j]), free, low, high):
+        if not _ball_fits(head, i, j, z, float(found.facet_radius[i, j]), free, low, high):
             faults.append(f"facet {i} {j}")
     return faults
 
 
-def _holds(
+def _ball_fits(
     head: fsb.LinearHead,
     i: int,
     j: int | None,
@@ -241,10 +242,10 @@ def _holds(
     if j is not None:
         tie, value = slack(i, j)
         step = value / _dot(tie, tie)
-    least = Fraction(0) if np.isinf(radius) else Fraction(radius) ** 2
+    square_radius = Fraction(0) if np.isinf(radius) else Fraction(radius) ** 2
     sides = [slack(i, k) for k in range(len(b)) if k not in (i, j)]
-    for place, q in enumerate(free):
-        unit = [Fraction(int(m == place)) for m in range(len(free))]
+    for index, q in enumerate(free):
+        unit = [Fraction(int(m == index)) for m in range(len(free))]
         if np.isfinite(low[q]):
             sides.append((unit, z[q] - Fraction(float(low[q]))))
         if np.isfinite(high[q]):
@@ -256,8 +257,8 @@ def _holds(
             value -= step * along
             square -= along * along / _dot(tie, tie)
         if square == 0 and value >= 0:
-            continue  # constant on the set, and met
-        if value <= 0 or least * square > value * value:
+            continue  # constant on the set, and satisfied
+        if value <= 0 or square_radius * square > value * value:
             return False
     return True
 

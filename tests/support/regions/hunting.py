@@ -1,4 +1,4 @@
-"""All guaranteed sets of a head, searched for a point of another class."""
+"""Search of all guaranteed sets of a head for a point of another class."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def crowd(head: fsb.LinearHead, rows: torch.Tensor, g: Generator) -> torch.Tenso
 def hunt(
     head: fsb.LinearHead, bank: fsb.FeatureBank, z: torch.Tensor, count: int, g: Generator
 ) -> tuple[Counter[str], list[str]]:
-    """Return how many points of each kind of set were tried, and what changed its class."""
+    """Return the number of points tried per kind of set, and those that changed their class."""
     tried: Counter[str] = Counter()
     faults: list[str] = []
 
@@ -48,10 +48,10 @@ def hunt(
     for norm in ("l2", "linf"):
         balls = fsb.guaranteed_balls(head, every, norm)
         points, rows = ball_points(head, balls, count, g)
-        # as guaranteed_balls sees its rows: the last bit of a logit may depend on the batch
-        fine = torch.isfinite(balls.radius) | (balls.radius == torch.inf)
+        # the same batch as in guaranteed_balls: the last bit of a logit may depend on it
+        usable = torch.isfinite(balls.radius) | (balls.radius == torch.inf)
         source = np.full(len(every), -1)
-        source[fine.numpy()] = head.predict(every[fine]).numpy()
+        source[usable.numpy()] = head.predict(every[usable]).numpy()
         judge(f"{norm} balls", points, source[rows], rows, False)
     boxes = fsb.guaranteed_boxes(head, z)
     points, rows = box_points(head, boxes, count, g)
@@ -60,10 +60,12 @@ def hunt(
     for kind, each in (("hulls", hulls), ("inflated hulls", hulls.inflated(g.uniform(0, 1)))):
         points, classes = hull_points(each, 64 * count, g)
         judge(kind, points, classes, classes, True)
-        asked = torch.cat([query_points(each, 4 * count, g), z.double()])
-        held = each.check(asked)
-        rows = (held.certified >= 0).nonzero()[:, 0].numpy()
-        judge(f"certified by {kind}", wide(asked)[rows], held.certified.numpy()[rows], rows, True)
+        queries = torch.cat([query_points(each, 4 * count, g), z.double()])
+        result = each.check(queries)
+        rows = (result.certified >= 0).nonzero()[:, 0].numpy()
+        judge(
+            f"certified by {kind}", wide(queries)[rows], result.certified.numpy()[rows], rows, True
+        )
     return tried, faults
 
 
@@ -73,16 +75,16 @@ def hunt_everywhere(points: int, seed: int, *, count: int, thin: int = 0) -> dic
     Parameters
     ----------
     points : int
-        At least; the demo is searched once, and every family of heads once, in any case.
+        Minimum number of points; the demo and every family of heads are searched at least once.
     seed : int
-        Of the first head of each family.
+        Seed of the first head of each family.
     count : int
-        Random points of each set.
+        Number of random points per set.
     thin : int
-        Of the demo's images one in 8 `thin` and of the families one in `thin`; 0 for all.
+        Subsampling: one in 8 `thin` of the demo's images and one in `thin` families; 0 for all.
     """
     tried = {"demo": Counter[str](), "random heads": Counter[str]()}
-    lost: list[str] = []
+    all_faults: list[str] = []
     data = load_demo()
     space = fsb.FeatureSpace(data.model, preprocess=data.preprocess)
     images, families = slice(None, None, 8 * thin or 1), list(FAMILIES)[:: thin or 1]
@@ -92,7 +94,7 @@ def hunt_everywhere(points: int, seed: int, *, count: int, thin: int = 0) -> dic
     while not tried["demo"] or tried["demo"].total() < points / 2:
         counts, faults = hunt(space.head, bank, test, count, np.random.default_rng(here))
         tried["demo"] += counts
-        lost += [f"demo, seed {here}: {fault}" for fault in faults]
+        all_faults += [f"demo, seed {here}: {fault}" for fault in faults]
         here += 1
     while not tried["random heads"] or tried["random heads"].total() < points / 2:
         for name in families:
@@ -102,12 +104,12 @@ def hunt_everywhere(points: int, seed: int, *, count: int, thin: int = 0) -> dic
             if len(rows):
                 counts, faults = hunt(head, fsb.FeatureBank(crowd(head, rows, g)), z, count, g)
                 tried["random heads"] += counts
-                lost += [f"{name}, seed {seed}: {fault}" for fault in faults]
+                all_faults += [f"{name}, seed {seed}: {fault}" for fault in faults]
         seed += 1
     total = sum(c.total() for c in tried.values())
     return {
         "points": {where: dict(counts) for where, counts in tried.items()},
         "total": total,
-        "changed": len(lost),
-        "first": lost[:20],
+        "changed": len(all_faults),
+        "first": all_faults[:20],
     }

@@ -1,4 +1,4 @@
-"""One random head and domain, its partition held against every slow route."""
+"""One random head and domain, its partition compared with every slow method."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from support.regions.rational_programs import contradictions
 
 
 def examine(seed: int) -> tuple[list[str], Counter[str]]:
-    """Return what enumeration, Qhull and fractions see otherwise, and the statuses met."""
+    """Return the disagreements with enumeration, Qhull and fractions, and the statuses met."""
     head, within = draw(seed)
     found = fsb.partition(head, within)
     faults, seen = disagreements(head, within, found)

@@ -1,4 +1,4 @@
-"""Whether regions and facets exist, decided in fractions: a simplex method without rounding."""
+"""Existence of regions and facets, decided in fractions by a simplex method without rounding."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def contradictions(
 def _check(name: str, status: Status, truth: bool) -> list[str]:
     proved = status in (Status.CONVERGED, Status.UNBOUNDED, Status.INACCURATE)
     wrong = (proved and not truth) or (status == Status.INFEASIBLE and truth)
-    return [f"{name}: {status.name}, in truth {truth}"] if wrong else []
+    return [f"{name}: {status.name}, but exists: {truth}"] if wrong else []
 
 
 def has_interior(head: fsb.LinearHead, i: int, j: int | None, low: Array, high: Array) -> bool:
-    """Whether region `i`, or its facet with `j`, has a point with every other slack above 0."""
+    """Return whether region `i`, or its facet with `j`, has a point with all other slacks > 0."""
     w = [[Fraction(v) for v in row] for row in head.weight.tolist()]
     b = [Fraction(v) for v in head.bias.tolist()]
     d = head.num_features
@@ -52,7 +52,7 @@ def has_interior(head: fsb.LinearHead, i: int, j: int | None, low: Array, high: 
         if lead is None:
             return False
         sides = [_without(row, c, tie, constant, lead) for row, c in sides]
-    # constant on the set: met or not
+    # constant on the set: satisfied or not
     if any(c < 0 for row, c in sides if not any(row)):
         return False
     sides = [(row, c) for row, c in sides if any(row)]
@@ -66,10 +66,10 @@ def _difference(w: list[Row], b: Row, i: int, k: int) -> tuple[Row, Fraction]:
 def _without(
     row: Row, c: Fraction, tie: Row, constant: Fraction, lead: int
 ) -> tuple[Row, Fraction]:
-    """Put the tie's solution for feature `lead` into a side."""
-    share = row[lead] / tie[lead]
-    kept = [a - share * t for m, (a, t) in enumerate(zip(row, tie, strict=True)) if m != lead]
-    return kept, c - share * constant
+    """Return a side with feature `lead` eliminated by the tie."""
+    factor = row[lead] / tie[lead]
+    rest = [a - factor * t for m, (a, t) in enumerate(zip(row, tie, strict=True)) if m != lead]
+    return rest, c - factor * constant
 
 
 def _largest_slack(sides: list[tuple[Row, Fraction]]) -> Fraction:
@@ -98,7 +98,7 @@ def _largest_slack(sides: list[tuple[Row, Fraction]]) -> Fraction:
         pivot = table[leave][enter]
         table[leave] = [v / pivot for v in table[leave]]
         for row in [*table[:leave], *table[leave + 1 :], cost]:
-            share = row[enter]
-            if share:
-                row[:] = [v - share * p for v, p in zip(row, table[leave], strict=True)]
+            factor = row[enter]
+            if factor:
+                row[:] = [v - factor * p for v, p in zip(row, table[leave], strict=True)]
         basis[leave] = enter
