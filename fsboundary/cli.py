@@ -1,7 +1,7 @@
 """The command line: ``fsboundary demo``, ``report`` and ``plugins``.
 
-Only light modules are imported here, so that help comes at once; each command imports what it
-needs.
+Only lightweight modules are imported at the top level, so that help is shown at once; each command
+imports what it needs.
 """
 
 from __future__ import annotations
@@ -35,17 +35,23 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_Out = Annotated[Path, typer.Option(help="Where to write the report.", dir_okay=False)]
+_Out = Annotated[Path, typer.Option(help="HTML file to write.", dir_okay=False)]
 _Json = Annotated[
     Path | None,
-    typer.Option("--json", help="Also write the numbers to this file.", dir_okay=False),
+    typer.Option("--json", help="JSON file for the numbers of the report.", dir_okay=False),
 ]
-_Open = Annotated[bool, typer.Option("--open", help="Show the report in the browser.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+_Open = Annotated[bool, typer.Option("--open", help="Open the report in the browser.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Do not show progress.")]
+_PluginOptions = list[str] | None
+
+
+def _plugin_option(what: str) -> Any:
+    """Return the declaration of a repeatable option NAME=VALUE of a plugin."""
+    return typer.Option(metavar="NAME=VALUE", help=f"Option of the {what}; may be repeated.")
 
 
 class _NewKind(StrEnum):
-    """Kinds of plugin for which there is a template."""
+    """Kinds of plugin for which a template exists."""
 
     HULL_SOLVER = "hull-solver"
     BOUNDARY_FINDER = "boundary-finder"
@@ -75,7 +81,7 @@ def demo(
     open_it: _Open = False,
     quiet: _Quiet = False,
 ) -> None:
-    """Study the built-in network on real images and write a report."""
+    """Study the included network on real images and write a report."""
     from fsboundary.demo import run_demo
 
     _finish(run_demo(out, json_path=json_path, show_progress=not quiet), open_it)
@@ -84,10 +90,10 @@ def demo(
 @app.command()
 def report(
     model: Annotated[
-        str, typer.Option(help="Function that makes the model: package.module:factory.")
+        str, typer.Option(help="Function that returns the model: package.module:factory.")
     ],
     weights: Annotated[
-        Path, typer.Option(help="Weights, a safetensors file.", exists=True, dir_okay=False)
+        Path, typer.Option(help="Safetensors file of the weights.", exists=True, dir_okay=False)
     ],
     data: Annotated[Path, typer.Option(help="Images: an npz file or a folder.", exists=True)],
     out: _Out = Path("report.html"),
@@ -95,25 +101,16 @@ def report(
     finder: Annotated[
         str, typer.Option(help="Boundary finder; `fsboundary plugins` lists them.")
     ] = "dual_newton",
-    finder_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Option of the finder; may be repeated."),
-    ] = None,
+    finder_option: Annotated[_PluginOptions, _plugin_option("finder")] = None,
     hull_solver: Annotated[
         str, typer.Option(help="Hull solver; `fsboundary plugins` lists them.")
     ] = "active_set",
-    hull_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Option of the hull solver; may be repeated."),
-    ] = None,
+    hull_option: Annotated[_PluginOptions, _plugin_option("hull solver")] = None,
     extractor: Annotated[
         str, typer.Option(help="Feature extractor; `fsboundary plugins` lists them.")
     ] = "head_input",
-    extractor_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Option of the extractor; may be repeated."),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 256,
+    extractor_option: Annotated[_PluginOptions, _plugin_option("extractor")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 256,
     open_it: _Open = False,
     quiet: _Quiet = False,
 ) -> None:
@@ -121,7 +118,7 @@ def report(
     finder_options = _parse_options("--finder-option", finder_option or [])
     hull_options = _parse_options("--hull-option", hull_option or [])
     extractor_options = _parse_options("--extractor-option", extractor_option or [])
-    # A console script does not look in the folder where it is called, as `python -m` does.
+    # unlike `python -m`, a console script does not search the current folder for modules
     sys.path.insert(0, os.getcwd())
     from fsboundary.report.user import run_report
 
@@ -154,37 +151,34 @@ def plugins(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """List the installed plugins, and why some were set aside; check one, or begin a new one.
+    """List the installed plugins and why some were rejected; check a plugin or create a new one.
 
-    FSBOUNDARY_PLUGINS chooses: unset for all, empty for the built-in one only, or a
-    comma-separated list of distribution or entry-point names.
+    The environment variable FSBOUNDARY_PLUGINS selects plugins: unset for all, empty for the
+    built-in ones only, or a comma-separated list of distribution or entry-point names.
     """
     if context.invoked_subcommand is not None:
         return
     with _stdout_to_stderr():
         from fsboundary import plugins
 
-        found = plugins.describe()
+        infos = plugins.describe()
     if as_json:
-        rows = [dataclasses.asdict(i) | {"capabilities": sorted(i.capabilities)} for i in found]
+        rows = [dataclasses.asdict(i) | {"capabilities": sorted(i.capabilities)} for i in infos]
         typer.echo(json.dumps(rows, indent=2))
     else:
-        typer.echo(_table(found))
+        typer.echo(_table(infos))
 
 
 @plugins_app.command()
 def check(
     name: Annotated[str, typer.Argument(help="A plugin that `fsboundary plugins` lists.")],
-    option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Option of the plugin; may be repeated."),
-    ] = None,
+    option: Annotated[_PluginOptions, _plugin_option("plugin")] = None,
     expect_failure: Annotated[
         list[str] | None,
         typer.Option(metavar="CHECK=REASON", help="A check that must fail; may be repeated."),
     ] = None,
 ) -> None:
-    """Hold a plugin to its contract, check by check; exit code 1 where it breaks it."""
+    """Check that a plugin meets its contract; the exit code is 1 if a check fails."""
     options = _parse_options("--option", option or [])
     expected = {
         k: str(v) for k, v in _parse_options("--expect-failure", expect_failure or []).items()
@@ -197,8 +191,8 @@ def check(
             show(f"{info.kind} {name} ({info.distribution} {info.version})")
             for outcome in outcomes:
                 failures += not outcome.passed
-                told = f": {' '.join(outcome.message.split())}" if outcome.message else ""
-                show(f"  {'ok  ' if outcome.passed else 'FAIL'} {outcome.check}{told}")
+                detail = f": {' '.join(outcome.message.split())}" if outcome.message else ""
+                show(f"  {'ok  ' if outcome.passed else 'FAIL'} {outcome.check}{detail}")
     typer.echo("all checks passed" if not failures else f"{failures} checks failed")
     if failures:
         raise typer.Exit(1)
@@ -206,11 +200,11 @@ def check(
 
 @plugins_app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="The plugin's name, such as my_solver.")],
-    kind: Annotated[_NewKind, typer.Option(help="What it is to be.")],
-    folder: Annotated[Path, typer.Option(help="Where to put it.", file_okay=False)] = Path("."),
+    name: Annotated[str, typer.Argument(help="Name of the plugin, such as my_solver.")],
+    kind: Annotated[_NewKind, typer.Option(help="Kind of the plugin.")],
+    folder: Annotated[Path, typer.Option(help="Parent folder.", file_okay=False)] = Path("."),
 ) -> None:
-    """Write a plugin that works and whose tests pass, to begin from."""
+    """Create a working plugin with passing tests as a starting point."""
     from fsboundary.testing.scaffold import write_template
 
     path = write_template(name, kind.value, folder)
@@ -219,34 +213,34 @@ def new(
 
 @contextlib.contextmanager
 def _stdout_to_stderr() -> Iterator[Callable[[str], None]]:
-    """Send to stderr what foreign code writes to file descriptor 1, also from C.
+    """Redirect to stderr what third-party code, including C code, writes to file descriptor 1.
 
     Yields a function that writes a line to the real standard output.
     """
     sys.stdout.flush()
-    kept = os.dup(1)
+    saved = os.dup(1)
 
     def show(line: str) -> None:
-        os.write(kept, f"{line}\n".encode())
+        os.write(saved, f"{line}\n".encode())
 
     try:
         os.dup2(2, 1)
         yield show
     finally:
         sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
-def _table(found: Sequence[PluginInfo]) -> str:
+def _table(infos: Sequence[PluginInfo]) -> str:
     heads = ("name", "kind", "distribution", "version", "state", "reason")
-    rows = [heads, *(tuple(getattr(info, head) for head in heads) for info in found)]
+    rows = [heads, *(tuple(getattr(info, head) for head in heads) for info in infos)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _parse_options(flag: str, pairs: Sequence[str]) -> dict[str, Any]:
-    """Turn ``name=value`` into keyword arguments; values are Python literals, or else text."""
+    """Parse ``name=value`` pairs to keyword arguments; values are Python literals or else text."""
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -266,7 +260,7 @@ def _finish(path: Path, open_it: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line; an error raised on purpose becomes one line and exit code 2."""
+    """Run the command line; an FsboundaryError is shown as one line, with exit code 2."""
     try:
         app()
     except FsboundaryError as error:

@@ -1,4 +1,4 @@
-"""Captum: distances that its methods can explain, and methods of our own."""
+"""Captum integration: distances that its methods can explain, and further methods."""
 
 from fsboundary.attr.comparison.compare import compare
 from fsboundary.attr.comparison.run_methods import attribute_methods, compare_methods

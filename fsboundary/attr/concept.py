@@ -18,10 +18,10 @@ from fsboundary.hulls import hull_separation
 class HullClassifier(Classifier):  # type: ignore[misc]  # Captum has no types
     """Concept activation vectors that are normals of separating hyperplanes between hulls.
 
-    For each concept the hull of its activations is taken, and that of all the others'; the vector
-    is the unit normal of the hyperplane half-way between the two, pointing to the concept. So
-    nothing is random, no example is on the wrong side, and the distance of the hulls says how
-    clear the separation is.
+    For each concept, the hull of its activations is separated from the hull of all the others';
+    the vector is the unit normal of the hyperplane half-way between the two, pointing towards the
+    concept. So nothing is random, no example is on the wrong side, and the distance between the
+    hulls measures how clear the separation is.
 
     Examples
     --------
@@ -42,23 +42,23 @@ class HullClassifier(Classifier):  # type: ignore[misc]  # Captum has no types
         Parameters
         ----------
         dataloader : iterable of (Tensor (n, F), Tensor (n,))
-            Activations and the numbers of their concepts.
+            Activations and the indices of their concepts.
         **kwargs : object
-            Not used; Captum passes on what its own classifiers take.
+            Ignored; Captum passes the arguments of its own classifiers.
 
         Returns
         -------
         dict
-            "distance": how far the hull of each concept is from that of the others (C,), in units
-            of the activations.
+            "distance": distance (C,) from the hull of each concept to the hull of the others, in
+            units of the activations.
 
         Raises
         ------
         ArgumentError
-            Fewer than two concepts, or one whose hull meets that of the others, or is too close to
-            tell.
+            Fewer than two concepts, or a concept whose hull meets that of the others or is too
+            close to it to decide.
         """
-        batches = [(rows.flatten(1).detach().cpu(), of.cpu()) for rows, of in dataloader]
+        batches = [(rows.flatten(1).detach().cpu(), ids.cpu()) for rows, ids in dataloader]
         if not batches:
             raise ArgumentError("dataloader", "no batches", "activations and labels", "pass some")
         rows, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
@@ -69,21 +69,21 @@ class HullClassifier(Classifier):  # type: ignore[misc]  # Captum has no types
         normals, distances = [], []
         for concept in classes.tolist():
             bank = FeatureBank(rows.double(), (labels == concept).long())
-            found = hull_separation(bank, 0, 1)
-            if int(found.intersect[0]) != -1:
+            separation = hull_separation(bank, 0, 1)
+            if int(separation.intersect[0]) != -1:
                 raise ArgumentError(
                     "dataloader",
                     f"concept {concept}, whose hull meets that of the others",
                     "concepts that a hyperplane separates",
-                    "take fewer examples, a later layer, or captum.concept.DefaultClassifier",
+                    "use fewer examples, a later layer, or captum.concept.DefaultClassifier",
                 )
-            normals.append(found.normal[0])
-            distances.append(found.distance[0])
+            normals.append(separation.normal[0])
+            distances.append(separation.distance[0])
         self._weights, self._classes = torch.stack(normals), classes.tolist()
         return {"distance": torch.stack(distances)}
 
     def weights(self) -> Tensor:
-        """Return one unit vector for each concept, (C,F), float64.
+        """Return one unit vector per concept, (C,F), float64.
 
         Raises
         ------
@@ -95,5 +95,5 @@ class HullClassifier(Classifier):  # type: ignore[misc]  # Captum has no types
         return self._weights
 
     def classes(self) -> list[int]:
-        """Return the numbers of the concepts, in the order of the weights."""
+        """Return the indices of the concepts, in the order of the weights."""
         return self._classes

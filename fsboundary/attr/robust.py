@@ -9,27 +9,32 @@ from captum.robust import Perturbation
 from torch import Tensor, nn
 
 from fsboundary.attr.comparison.arguments import check_count
-from fsboundary.attr.methods.arguments import Target, Tensors, like, opened
-from fsboundary.attr.methods.flip_direction import aim_from, pulled_back, warn, watched_features
+from fsboundary.attr.methods.arguments import Target, Tensors, format_output, unpack_arguments
+from fsboundary.attr.methods.flip_direction import (
+    differentiable_features,
+    feature_vjp,
+    flip_direction,
+    warn,
+)
 from fsboundary.core.errors import ArgumentError
-from fsboundary.geometry.batching import over_rows
+from fsboundary.geometry.batching import unsqueeze_like
 from fsboundary.space import FeatureSpace, space_of
 
 
 @final
 class BoundaryPush(Perturbation):  # type: ignore[misc]  # Captum ships no types
-    """Push images towards their decision boundary, and beyond it, by a given amount.
+    """Push images towards their decision boundary, and across it, by a given amount.
 
     An image moves in small steps along the pixel gradient of its features' component in the
-    direction of its flip point, which is found once, at the image itself.
+    direction of its flip point. The flip point is computed once, at the image itself.
 
     Parameters
     ----------
     model : nn.Module or FeatureSpace
     steps : int
-        Steps of equal length. More follow the bends of the way better.
+        Number of steps of equal length. More steps follow a curved path more closely.
     lower_bound, upper_bound : float
-        Pixels are kept within these; images that meet them move less than was asked for.
+        Range to which pixels are clamped; images that reach it move less than `amount`.
 
     Examples
     --------
@@ -55,7 +60,8 @@ class BoundaryPush(Perturbation):  # type: ignore[misc]  # Captum ships no types
         if not lower_bound < upper_bound:
             got = f"{lower_bound} and {upper_bound}"
             wanted = "a lower bound below the upper bound"
-            raise ArgumentError("lower_bound, upper_bound", got, wanted, "pass 0 and 1, say")
+            fix = "pass 0 and 1, for example"
+            raise ArgumentError("lower_bound, upper_bound", got, wanted, fix)
         self._bounds = float(lower_bound), float(upper_bound)
 
     def perturb(
@@ -65,15 +71,15 @@ class BoundaryPush(Perturbation):  # type: ignore[misc]  # Captum ships no types
         target: Target = None,
         additional_forward_args: Any = None,
     ) -> Tensors:
-        """Return the images, pushed.
+        """Return the pushed images.
 
         Parameters
         ----------
         inputs : Tensor (B, ...) or tuple of one
         amount : float
-            Length of the way, L2 norm in pixel units, at least 0.
+            Length of the path, L2 norm in pixel units, at least 0.
         target : int, list of int, Tensor or None
-            The class to reach; None for the nearest. Where it is the image's own, the image is
+            Class to reach; None for the nearest. If it is the image's own class, the image is
             pushed straight away from the nearest boundary.
         additional_forward_args : object, optional
             One argument of the model after the images, or a tuple of them.
@@ -81,39 +87,42 @@ class BoundaryPush(Perturbation):  # type: ignore[misc]  # Captum ships no types
         Returns
         -------
         Tensor or tuple of one
-            Detached, in the images' dtype. Rows that cannot be pushed are NaN, with a warning:
-            they have no flip point, lie on the boundary, or do not move the features.
+            Images, detached, in the dtype of the input. Rows that cannot be pushed are NaN, with
+            a warning: they have no flip point, lie on the boundary, or do not move the features.
 
         Raises
         ------
         ArgumentError
-            More than one tensor of inputs, a negative amount, or no such class.
+            More than one tensor of inputs, a negative amount, or a class that does not exist.
         """
-        parts, additional, targets = opened(inputs, additional_forward_args, target)
+        parts, additional, targets = unpack_arguments(inputs, additional_forward_args, target)
         if len(parts) != 1:
             fix = "pass other inputs as additional_forward_args"
-            raise ArgumentError("inputs", f"{len(parts)} tensors", "images alone", fix)
+            raise ArgumentError("inputs", f"{len(parts)} tensors", "one tensor of images", fix)
         if not 0 <= amount < float("inf"):
             fix = "pass a length in pixel units"
             raise ArgumentError("amount", repr(amount), "a finite number, at least 0", fix)
         images = parts[0].detach()
-        unit = aim_from(self._space, (images,), additional, targets).unit
+        unit = flip_direction(self._space, (images,), additional, targets).unit
         pushed = images
         for _ in range(self._steps):
             step = self._gradient(pushed, unit, additional)
             moved = pushed.double() + amount / self._steps * step
             pushed = moved.clamp(*self._bounds).to(images.dtype)
         stuck = torch.isnan(pushed).flatten(1).any(dim=1)
-        # of rows without a direction was warned already
-        still = stuck & torch.isfinite(unit).all(dim=1).to(stuck.device)
-        if bool(still.any()):
-            warn("the image cannot be pushed, for its gradient is zero, and is NaN", still)
-        return like(inputs, (pushed.masked_fill(over_rows(stuck, pushed), torch.nan),))
+        # rows without a direction were already reported
+        zero_gradient = stuck & torch.isfinite(unit).all(dim=1).to(stuck.device)
+        if bool(zero_gradient.any()):
+            message = "the image cannot be pushed because its gradient is zero: the result is NaN"
+            warn(message, zero_gradient)
+        return format_output(
+            inputs, (pushed.masked_fill(unsqueeze_like(stuck, pushed), torch.nan),)
+        )
 
     def _gradient(self, images: Tensor, unit: Tensor, additional: tuple[Any, ...]) -> Tensor:
         """Return the pixel gradient of the features along `unit` (B,d), of length 1 or NaN."""
-        leaves, features = watched_features(self._space, (images,), additional)
-        (gradient,) = pulled_back(features, leaves, unit)
+        leaves, features = differentiable_features(self._space, (images,), additional)
+        (gradient,) = feature_vjp(features, leaves, unit)
         flat = gradient.flatten(1).double()
         flat = flat / flat.abs().amax(dim=1, keepdim=True)
         length = flat.norm(dim=1, keepdim=True)

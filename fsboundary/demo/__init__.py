@@ -1,4 +1,4 @@
-"""The demo: a trained network, real images, and their report, all in the package."""
+"""The demo: a trained network, real images and their report, all included in the package."""
 
 from fsboundary.demo.load import DemoData, load_demo
 from fsboundary.demo.run import run_demo

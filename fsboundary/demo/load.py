@@ -1,4 +1,4 @@
-"""The demo's network and images, read from the package."""
+"""Loading of the demo's network and images."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class DemoData:
     Attributes
     ----------
     model : SmallResNet
-        In evaluation mode; takes normalised images.
+        Network in evaluation mode; takes normalised images.
     preprocess : Normalize
-        Pixels in [0, 1] to what the network takes; in evaluation mode.
+        Normalisation of pixels in [0, 1] for the network; in evaluation mode.
     train_images, test_images : Tensor (N, 1, 28, 28), float32
         Pixels in [0, 1]; the same number of images of each class.
     train_labels, test_labels : Tensor (N,), int64
     class_names : tuple of str
     facts : dict
-        How the network was trained: ``test_accuracy`` on all 10,000 test images, ``seed``,
+        Facts about the training: ``test_accuracy`` on all 10,000 test images, ``seed``,
         ``epochs``, ``minutes``, ``torch`` and ``parameters``.
     """
 
@@ -65,7 +65,7 @@ def load_demo() -> DemoData:
     Returns
     -------
     DemoData
-        A fresh copy at each call.
+        A new copy at each call.
     """
     folder = files("fsboundary.demo") / "data"
     model = SmallResNet()

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 NUM_FEATURES = 64
 NUM_CLASSES = 10
 SHARPNESS = 20.0
-"""A Softplus as sharp as this is a ReLU with its kink rounded, so that gradients have no jumps and
-their integrals converge (Dombrowski et al., "Explanations can be manipulated and geometry is to
-blame", NeurIPS 2019)."""
+"""Sharpness (beta) of the Softplus activations: close to a ReLU, but smooth, so that gradients have
+no jumps and their integrals converge (Dombrowski et al., "Explanations can be manipulated and
+geometry is to blame", NeurIPS 2019)."""
 
 
 @final
@@ -25,7 +25,7 @@ class Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(width_out)
         self.conv2 = nn.Conv2d(width_out, width_out, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(width_out)
-        # a module for each place: methods that hook activations, such as DeepLift, want that
+        # separate modules, because methods that hook activations, such as DeepLift, require it
         self.activation1 = nn.Softplus(beta=SHARPNESS)
         self.activation2 = nn.Softplus(beta=SHARPNESS)
         self.shortcut: nn.Module = nn.Identity()
@@ -70,7 +70,7 @@ class SmallResNet(nn.Module):
 
 @final
 class Normalize(nn.Module):
-    """Pixels in [0, 1] to zero mean and unit variance over the training set."""
+    """Normalise pixels in [0, 1] to zero mean and unit variance over the training set."""
 
     mean: Tensor
     std: Tensor

@@ -16,16 +16,16 @@ BATCH_SIZE = 256
 
 
 def run_demo(out: Path, *, json_path: Path | None = None, show_progress: bool = True) -> Path:
-    """Study the built-in network on real images of clothes and write the report.
+    """Study the included network on real images of clothes and write the report.
 
     Parameters
     ----------
     out : Path
-        The HTML file.
+        HTML file to write.
     json_path : Path, optional
-        Where to write the numbers.
+        JSON file for the numbers.
     show_progress : bool
-        Show a bar of the stages.
+        Whether to show a progress bar of the stages.
 
     Returns
     -------
@@ -51,12 +51,12 @@ def run_demo(out: Path, *, json_path: Path | None = None, show_progress: bool = 
                 f"{type(demo.model).__name__}, {facts['parameters']:,} parameters, trained on all "
                 f"60,000 training images ({facts['epochs']} epochs, seed {facts['seed']}, "
                 f"torch {facts['torch']}): {100 * facts['test_accuracy']:.2f} % of all 10,000 "
-                "test images correct"
+                "test images classified correctly"
             ),
             "images": (
-                f"Fashion-MNIST, {len(demo.test_images):,} of the test images and, for the class "
-                f"means and the hull, {len(demo.train_images):,} of the training images, the same "
-                "number of each class. Copyright 2017 Zalando SE, MIT licence"
+                f"Fashion-MNIST: {len(demo.test_images):,} of the test images and, for the class "
+                f"means and the hull, {len(demo.train_images):,} of the training images, with the "
+                "same number of images per class. Copyright 2017 Zalando SE, MIT licence"
             ),
         },
     )

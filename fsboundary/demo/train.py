@@ -1,6 +1,6 @@
-"""Train the demo's network on all of Fashion-MNIST and write the demo's two data files.
+"""Training of the demo's network on all of Fashion-MNIST; writes the demo's data files.
 
-``python -m fsboundary.demo.train --data FOLDER`` where FOLDER holds the four
+``python -m fsboundary.demo.train --data FOLDER`` where FOLDER contains the four
 ``*-ubyte.gz`` files of Fashion-MNIST (Debian's package ``dataset-fashion-mnist``
 installs them). One run takes about twenty minutes on two cores.
 """
@@ -29,7 +29,7 @@ FILES = {
 }
 
 
-def read_idx(path: Path) -> NDArray[np.uint8]:
+def _read_idx(path: Path) -> NDArray[np.uint8]:
     """Read one gzipped IDX file of unsigned bytes."""
     raw = gzip.decompress(path.read_bytes())
     rank = raw[3]
@@ -41,7 +41,7 @@ def read_fashion_mnist(folder: Path) -> dict[str, Tensor]:
     """Return images (N,1,28,28) uint8 and labels (N,) int64 of both splits."""
     out: dict[str, Tensor] = {}
     for key, name in FILES.items():
-        array = torch.from_numpy(read_idx(folder / name))
+        array = torch.from_numpy(_read_idx(folder / name))
         out[key] = array[:, None] if key.endswith("images") else array.long()
     return out
 
@@ -60,7 +60,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return the share of images whose largest logit is their label's."""
+    """Return the fraction of images whose largest logit is that of their label."""
     model.eval()
     hits = sum(
         int((model(x.float() / 255).argmax(1) == y).sum())
@@ -100,14 +100,14 @@ def train(data: dict[str, Tensor], epochs: int, seed: int) -> tuple[SmallResNet,
     return network.eval(), score
 
 
-def subset(images: Tensor, labels: Tensor, each: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return `each` images of every class, drawn with `seed`, in dataset order."""
+def subset(images: Tensor, labels: Tensor, per_class: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return `per_class` random images of every class, in dataset order."""
     generator = torch.Generator().manual_seed(seed)
-    picks = []
+    selected = []
     for k in range(NUM_CLASSES):
         rows = (labels == k).nonzero()[:, 0]
-        picks.append(rows[torch.randperm(len(rows), generator=generator)[:each]])
-    index = torch.cat(picks).sort().values
+        selected.append(rows[torch.randperm(len(rows), generator=generator)[:per_class]])
+    index = torch.cat(selected).sort().values
     return images[index], labels[index]
 
 
@@ -126,7 +126,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     state = {k: v.contiguous() for k, v in network.state_dict().items()}
     save_file(state, args.out / "weights.safetensors")
-    (args.out / "weights.safetensors").chmod(0o644)  # safetensors writes files for the owner alone
+    (args.out / "weights.safetensors").chmod(0o644)  # safetensors writes files as owner-only
     train_x, train_y = subset(data["train_images"], data["train_labels"], 300, args.seed)
     test_x, test_y = subset(data["test_images"], data["test_labels"], 50, args.seed)
     np.savez_compressed(

@@ -1,7 +1,4 @@
-"""Images and films as data URIs, in the file itself.
-
-What the figures share: colours, axes without clutter, and SVG that never varies.
-"""
+"""Data URIs of images, films and figures, and the common style of the figures."""
 
 from __future__ import annotations
 
@@ -19,11 +16,11 @@ from torch import Tensor
 
 from fsboundary.pixels import write_gif
 
-LARGEST = 192
-"""Longer sides are scaled down to this many pixels: a report shows thumbnails."""
+MAX_SIDE = 192
+"""Longer sides are scaled down to this many pixels, because a report shows thumbnails."""
 
 FILM_SIDE = 64
-"""Frames are enlarged to about so many pixels, that a browser need not blur them."""
+"""Frames are enlarged to about this many pixels, so that a browser does not blur them."""
 
 FRAME_MILLISECONDS = 300
 
@@ -31,8 +28,8 @@ FRAME_MILLISECONDS = 300
 def png_uri(image: Tensor) -> str:
     """Return an image (C, H, W) in [0, 1] as a data URI.
 
-    One channel is grey, three are red, green and blue; of any other number the mean is shown.
-    NaN is shown as black.
+    One channel is shown in grey and three as red, green and blue; for any other number, the mean
+    is shown. NaN is shown as black.
     """
     pixels = image.detach().cpu().to(torch.float32).nan_to_num().clamp(0, 1)
     if pixels.shape[0] not in (1, 3):
@@ -40,36 +37,36 @@ def png_uri(image: Tensor) -> str:
     values = (pixels * 255).round().to(torch.uint8).movedim(0, -1)
     array = values.numpy()
     picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-    picture.thumbnail((LARGEST, LARGEST))
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
     stream = io.BytesIO()
     picture.save(stream, format="PNG", optimize=True)
-    return data_uri("image/png", stream.getvalue())
+    return _data_uri("image/png", stream.getvalue())
 
 
 def picture_uri(picture: Tensor) -> str:
-    """Return an image (C, H, W) as PNG, or films (R, N, C, H, W), one below the other, as GIF."""
+    """Return an image (C, H, W) as PNG, or films (R, N, C, H, W), stacked vertically, as GIF."""
     if picture.ndim == 3:
         return png_uri(picture)
     stream = io.BytesIO()
     side = max(picture.shape[-2:])
     write_gif(picture, stream, scale=max(1, FILM_SIDE // side), milliseconds=FRAME_MILLISECONDS)
-    return data_uri("image/gif", stream.getvalue())
+    return _data_uri("image/gif", stream.getvalue())
 
 
 def thumbnail(image: Tensor, side: int) -> Tensor:
     """Return an image (C, H, W) with its longer side scaled down to at most `side` pixels."""
     height, width = image.shape[1:]
-    share = side / max(height, width)
-    if share >= 1:
+    scale = side / max(height, width)
+    if scale >= 1:
         return image
-    size = (max(1, round(share * height)), max(1, round(share * width)))
+    size = (max(1, round(scale * height)), max(1, round(scale * width)))
     small = torch.nn.functional.interpolate(
         image[None].to(torch.float32), size, mode="bilinear", antialias=True
     )
     return small[0]
 
 
-def data_uri(kind: str, content: bytes) -> str:
+def _data_uri(kind: str, content: bytes) -> str:
     """Return `content` as a base64 data URI of media type `kind`."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
@@ -95,10 +92,10 @@ PALETTE = (
 
 
 def class_colour(k: int) -> str:
-    """Return the colour of the class with place `k`; no two are alike."""
+    """Return the colour of the class with index `k`; all colours differ."""
     if k < len(PALETTE):
         return PALETTE[k]
-    hue = (k * 0.618034) % 1.0  # golden-ratio steps keep neighbours apart
+    hue = (k * 0.618034) % 1.0  # golden-ratio steps give consecutive classes distinct hues
     red, green, blue = colorsys.hls_to_rgb(hue, 0.6, 0.5)
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
 
@@ -106,10 +103,10 @@ def class_colour(k: int) -> str:
 def new_figure(
     width: float, height: float, rectangle: tuple[float, float, float, float] | None = None
 ) -> tuple[Figure, Axes]:
-    """Return a figure of the given size in inches and its one pair of axes.
+    """Return a figure of the given size in inches and its axes.
 
-    `rectangle` (left, bottom, width, height in shares of the figure) places the axes, for figures
-    that stand side by side; without it they fill what their labels leave.
+    `rectangle` (left, bottom, width, height as fractions of the figure) places the axes, for
+    figures shown side by side; without it they fill the space beside their labels.
     """
     figure = Figure(figsize=(width, height), layout=None if rectangle else "constrained")
     figure.patch.set_alpha(0.0)
@@ -121,9 +118,9 @@ def new_figure(
 
 
 def svg_uri(figure: Figure) -> str:
-    """Return a figure as an SVG data URI, the same for the same figure."""
+    """Return a figure as an SVG data URI, reproducibly."""
     stream = io.BytesIO()
-    # paths, not text: the figure then looks alike whatever fonts the reader has
+    # paths, not text, so that the figure does not depend on the reader's fonts
     with rc_context({"svg.fonttype": "path", "svg.hashsalt": "fsboundary"}):
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
-    return data_uri("image/svg+xml", stream.getvalue())
+    return _data_uri("image/svg+xml", stream.getvalue())

@@ -1,8 +1,6 @@
-"""How numbers look in a page. Every number carries its full value and its place in the JSON.
+"""Formatting of numbers and table cells for the page, and conversion of tensors for strict JSON.
 
-Colours of a table's cells: the nearer, the darker.
-
-From tensors to plain Python numbers that strict JSON can hold.
+Every number on the page carries its full value and its path in the JSON.
 """
 
 from __future__ import annotations
@@ -18,10 +16,10 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from torch import Tensor
 
-Kind = Literal["count", "share", "length", "times", "tiny", "seconds", "index"]
+Kind = Literal["count", "percent", "length", "times", "tiny", "seconds", "index"]
 
-NOTHING = "–"
-"""Stands for a number that does not exist, such as the median of no image."""
+MISSING = "–"
+"""Text shown for a number that does not exist, such as the median of an empty set."""
 
 
 def number(numbers: dict[str, Any], path: str, kind: Kind = "count") -> Markup:
@@ -30,16 +28,16 @@ def number(numbers: dict[str, Any], path: str, kind: Kind = "count") -> Markup:
     Parameters
     ----------
     numbers : dict
-        What ``--json`` writes.
+        The numbers that ``--json`` writes.
     path : str
-        Keys and list places with dots between them, such as ``extremes.least.0.distance``.
+        Keys and list indices separated by dots, such as ``extremes.least.0.distance``.
     kind : str
-        "count" with thousands separators, "share" in per cent, "length" in feature units with
-        three digits, "times" the same as a multiple, "tiny" as a power of ten, "seconds", "index"
-        with two decimals, such as a correlation.
+        Format: "count" with thousands separators, "percent" for a fraction in per cent, "length"
+        with three significant digits, "times" for a multiple with three significant digits, "tiny"
+        as a power of ten, "seconds", or "index" with two decimals, such as a correlation.
     """
     value = look_up(numbers, path)
-    text = Markup(NOTHING) if value is None else _FORMATS[kind](value)
+    text = Markup(MISSING) if value is None else _FORMATS[kind](value)
     template = Markup('<data value="{}" data-key="{}">{}</data>')
     return template.format(json.dumps(value), path, text)
 
@@ -55,8 +53,8 @@ def _count(value: int) -> str:
     return f"{value:,}"
 
 
-def _share(value: float) -> str:
-    # never round up to a perfect score, nor down to none
+def _percent(value: float) -> str:
+    # do not round up to 100 % or down to 0 %
     text = f"{100 * value:.1f}"
     if text == "100.0" and value < 1:
         text = "> 99.9"
@@ -96,7 +94,7 @@ def _index(value: float) -> str:
 
 _FORMATS: dict[Kind, Callable[[Any], str | Markup]] = {
     "count": _count,
-    "share": _share,
+    "percent": _percent,
     "length": length,
     "times": _times,
     "tiny": _tiny,
@@ -106,11 +104,14 @@ _FORMATS: dict[Kind, Callable[[Any], str | Markup]] = {
 
 
 DARKEST = 0.85
-"""The colour map is used up to here: beyond it red turns to brown."""
+"""Upper end of the colour map in use; beyond it, red turns to brown."""
 
 
-def heat_style(value: float, smallest: float, largest: float) -> str:
-    """Return the CSS of a cell, on a logarithmic scale from `smallest` to `largest` > 0."""
+def cell_colour(value: float, smallest: float, largest: float) -> str:
+    """Return the CSS of a table cell, on a logarithmic scale from `smallest` to `largest` > 0.
+
+    Smaller values are darker.
+    """
     floor = max(smallest, largest * 1e-3, 1e-300)
     span = math.log(max(largest, floor)) - math.log(floor)
     nearness = 1 - (math.log(max(value, floor)) - math.log(floor)) / span if span > 0 else 0.0
@@ -123,7 +124,8 @@ def heat_style(value: float, smallest: float, largest: float) -> str:
 def plain(value: Any) -> Any:
     """Return `value` with tensors as lists and numbers, and NaN and infinity as None.
 
-    Where infinity is an answer (no other class can be reached) the caller says so beside it.
+    Where infinity is a valid result (no other class can be reached), the caller reports it in a
+    separate entry.
     """
     if isinstance(value, Tensor):
         value = value.tolist()
@@ -138,20 +140,20 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def quantile(values: Tensor, share: float) -> float:
-    """Return a quantile of a 1-D tensor by linear interpolation; NaN where it is empty.
+def quantile(values: Tensor, fraction: float) -> float:
+    """Return a quantile of a 1-D tensor by linear interpolation; NaN if it is empty.
 
-    Unlike :func:`torch.quantile` it allows +inf, which sorts last.
+    Unlike :func:`torch.quantile` it supports +inf, which sorts last.
     """
     if len(values) == 0:
         return math.nan
     ordered = values.to(torch.float64).sort().values
-    place = share * (len(ordered) - 1)
-    low, high = float(ordered[math.floor(place)]), float(ordered[math.ceil(place)])
-    part = place - math.floor(place)
-    return low if part == 0 or low == high else low + part * (high - low)
+    position = fraction * (len(ordered) - 1)
+    low, high = float(ordered[math.floor(position)]), float(ordered[math.ceil(position)])
+    weight = position - math.floor(position)
+    return low if weight == 0 or low == high else low + weight * (high - low)
 
 
 def median(values: Tensor) -> float:
-    """Return the median of a 1-D tensor, which may hold +inf; NaN where it is empty."""
+    """Return the median of a 1-D tensor, which may contain +inf; NaN if it is empty."""
     return quantile(values, 0.5)

@@ -1,4 +1,4 @@
-"""Everything that the sections of a report start from, computed once."""
+"""Subject of a report and the measurements that its sections share, computed once."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from fsboundary.regions import guaranteed_balls
 from fsboundary.report.clock import Clock
 from fsboundary.space import FeatureSpace
 
-MOST_CLASSES = 30
-"""With more classes than this, pairs are studied for the FEWER_CLASSES most often predicted
-only: nobody reads a larger table, and all pairs of 1,000 classes are 999 problems an image."""
+MAX_CLASSES = 30
+"""With more classes than this, pairs are studied only for the SHOWN_CLASSES predicted most often,
+because a larger table is unreadable and all pairs of 1,000 classes are 999 problems per image."""
 
-FEWER_CLASSES = 20
+SHOWN_CLASSES = 20
 
 SEED = 0
-"""Of everything in a report that is drawn at random."""
+"""Seed of all random samples of a report."""
 
 POINTS_BYTES = 64 << 20
-"""Flip points are found for so many rows at a time that their points take this much memory."""
+"""Memory of the flip points of one chunk of rows."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Subject:
-    """What a report is about.
+    """Model, images and plugins that a report studies.
 
     Attributes
     ----------
@@ -49,16 +49,16 @@ class Subject:
     file_names : tuple of str or None
         N names.
     train_images : Tensor (M, C, H, W) or None
-        For the mean feature of each class and the hull of the training set.
+        Training images, for the mean feature of each class and the hull of the training set.
     train_labels : Tensor (M,) or None
-        None: the predicted classes stand in for them.
+        True classes of the training images; if None, the predicted classes are used instead.
     finder : BoundaryFinder
     hull_solver : HullSolver
     batch_size : int
-        Images in one forward pass.
+        Number of images per forward pass.
     title : str
     facts : dict of str to str
-        Further lines of the provenance, such as where the weights come from.
+        Further lines of the provenance, such as the origin of the weights.
     """
 
     space: FeatureSpace
@@ -78,9 +78,9 @@ class Subject:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Flips:
-    """Flip distances of B rows to T targets, as :class:`~fsboundary.core.results.FlipPoints` has them.
+    """Flip distances of B rows to T targets, without the flip points.
 
-    The points themselves are not kept: B x T x d numbers may not fit in memory.
+    The points are omitted because B x T x d numbers may not fit in memory.
 
     Attributes
     ----------
@@ -96,32 +96,32 @@ class Flips:
 
     @property
     def ok(self) -> Tensor:
-        """Which entries are final answers, bool (B, T)."""
+        """Whether each entry is a final result, bool (B, T)."""
         return torch.isin(self.status, torch.tensor(OK_CODES))
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Measurements:
-    """A subject and what was measured of it, on the CPU.
+    """Measurements of a subject, on the CPU.
 
     Attributes
     ----------
     subject : Subject
     clock : Clock
-        Where sections time the parts of a long computation.
+        Clock with which sections time the parts of a long computation.
     head : LinearHead
     batch, train : FeatureBatch
-        Of the images and of the training images, if there are any.
+        Features of the images and, if there are any, of the training images.
     flips : Flips
-        To all classes where there are at most MOST_CLASSES, else to the `shown` ones.
+        Flip points to all classes if there are at most MAX_CLASSES, else to the `shown` ones.
     nearest : Flips
-        To the nearest class, T = 1.
+        Flip points to the nearest class, T = 1.
     balls : GuaranteedBalls
     shown : list of int
-        The classes that tables and small multiples show.
+        Classes that tables and small multiples show.
     means : Tensor (K, d), float64
-        Mean feature of each class; NaN where there is no image of it.
+        Mean feature of each class; NaN for a class without images.
     """
 
     subject: Subject
@@ -137,7 +137,7 @@ class Measurements:
 
 
 def certified_nearest_first(m: Measurements) -> Tensor:
-    """Return the rows with a certified finite distance to the nearest class, ascending by it."""
+    """Return the rows with a certified finite distance to the nearest class, nearest first."""
     distance = m.nearest.distance[:, 0]
     usable = distance.isfinite() & (m.nearest.status[:, 0] == int(Status.CONVERGED))
     rows = usable.nonzero()[:, 0]
@@ -146,11 +146,11 @@ def certified_nearest_first(m: Measurements) -> Tensor:
 
 
 STAGES = 4
-"""How many stages :func:`measure` runs on the clock."""
+"""Number of stages that :func:`measure` runs on the clock."""
 
 
 def measure(subject: Subject, clock: Clock) -> Measurements:
-    """Extract features, find flip points and guaranteed balls."""
+    """Extract features and compute flip points and guaranteed balls."""
     space, cpu = subject.space, torch.device("cpu")
     with clock.stage("features of the training images"):
         train = None
@@ -181,11 +181,11 @@ def measure(subject: Subject, clock: Clock) -> Measurements:
 
 
 def _shown_classes(predicted: Tensor, classes: int) -> list[int]:
-    if classes <= MOST_CLASSES:
+    if classes <= MAX_CLASSES:
         return list(range(classes))
     counts = torch.bincount(predicted[predicted >= 0], minlength=classes)
-    most = counts.argsort(descending=True, stable=True)[:FEWER_CLASSES]
-    return sorted(most.tolist())
+    most_predicted = counts.argsort(descending=True, stable=True)[:SHOWN_CLASSES]
+    return sorted(most_predicted.tolist())
 
 
 def _flips(
@@ -194,30 +194,31 @@ def _flips(
     targets: Literal["nearest", "all"] | list[int],
     finder: BoundaryFinder,
 ) -> Flips:
-    """Find flip points chunk by chunk; a list of targets is the same for all rows."""
+    """Compute flip points chunk by chunk; a list of targets applies to all rows."""
     width = {"nearest": 1, "all": head.num_classes - 1}.get(str(targets), len(targets))
     rows = max(1, POINTS_BYTES // (8 * width * head.num_features))
     parts = []
     for z in features.split(rows):
-        wanted = targets if isinstance(targets, str) else torch.tensor([targets] * len(z))
-        parts.append(_without_points(z, flip_points(head, z, wanted, finder=finder)))
+        chunk_targets = targets if isinstance(targets, str) else torch.tensor([targets] * len(z))
+        parts.append(_summarise_flips(z, flip_points(head, z, chunk_targets, finder=finder)))
     names = [field.name for field in dataclasses.fields(Flips)]
     return Flips(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
-def _without_points(features: Tensor, found: FlipPoints) -> Flips:
-    ends = torch.linalg.vector_norm(found.points, dim=-1)
+def _summarise_flips(features: Tensor, points: FlipPoints) -> Flips:
+    """Return the results without the points, which take most of the memory."""
+    ends = torch.linalg.vector_norm(points.points, dim=-1)
     starts = torch.linalg.vector_norm(features.to(torch.float64), dim=-1)[:, None]
     floor = absolute((ends + starts).nan_to_num())
     relative = torch.where(
-        found.distance.isfinite(), found.gap / torch.maximum(found.distance, floor), torch.nan
+        points.distance.isfinite(), points.gap / torch.maximum(points.distance, floor), torch.nan
     )
     return Flips(
-        target=found.target,
-        distance=found.distance,
-        lower_bound=found.lower_bound,
+        target=points.target,
+        distance=points.distance,
+        lower_bound=points.lower_bound,
         relative_gap=relative,
-        status=found.status,
+        status=points.status,
     )
 
 
@@ -226,12 +227,12 @@ def _means(
 ) -> Tensor:
     """Return the mean feature (K, d) of each class, over the training images if there are any."""
     if train is None:
-        features, owners = batch, subject.labels
+        features, labels = batch, subject.labels
     else:
-        features, owners = train, subject.train_labels
-    owners = features.predicted if owners is None else owners
-    good = features.ok & (owners >= 0)
-    z, owners = features.features[good].to(torch.float64), owners[good]
-    sums = torch.zeros(classes, z.shape[1], dtype=torch.float64).index_add_(0, owners, z)
-    counts = torch.bincount(owners, minlength=classes)[:, None]
+        features, labels = train, subject.train_labels
+    labels = features.predicted if labels is None else labels
+    valid = features.ok & (labels >= 0)
+    z, labels = features.features[valid].to(torch.float64), labels[valid]
+    sums = torch.zeros(classes, z.shape[1], dtype=torch.float64).index_add_(0, labels, z)
+    counts = torch.bincount(labels, minlength=classes)[:, None]
     return torch.where(counts > 0, sums / counts, torch.nan)

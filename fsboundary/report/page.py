@@ -1,7 +1,4 @@
-"""From a model and images to numbers and pictures, stage by stage.
-
-One self-contained HTML file from numbers and pictures.
-"""
+"""Study of a subject, stage by stage, and its self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -17,26 +14,26 @@ from torch import Tensor
 from fsboundary.core.errors import ArgumentError
 from fsboundary.report.clock import Clock
 from fsboundary.report.figures import class_colour, picture_uri
-from fsboundary.report.formatting import heat_style, number
+from fsboundary.report.formatting import cell_colour, number
 from fsboundary.report.measurements import STAGES, Subject, measure
 from fsboundary.report.sections import SECTIONS
 
 SCHEMA = 1
-"""Version of the layout of the numbers; raised when a key changes its meaning or goes."""
+"""Version of the layout of the numbers; raised when a key changes its meaning or is removed."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Study:
-    """What a report shows.
+    """Numbers and pictures of a report.
 
     Attributes
     ----------
     numbers : dict
-        ``schema``, ``class_names`` and one entry for each section; strict JSON can hold it.
+        ``schema``, ``class_names`` and one entry per section; valid strict JSON.
     pictures : dict of str to dict of str to Tensor
-        Section name, picture name, image or films in [0, 1], as
-        :class:`~fsboundary.report.sections.base.Content` has them.
+        Images or films in [0, 1] by section name and picture name, as in
+        :class:`~fsboundary.report.sections.base.Content`.
     """
 
     numbers: dict[str, Any]
@@ -50,7 +47,7 @@ def run_study(subject: Subject, clock: Clock) -> Study:
     ----------
     subject : Subject
     clock : Clock
-        Shows and times the stages.
+        Clock that shows and times the stages.
 
     Returns
     -------
@@ -69,7 +66,7 @@ def run_study(subject: Subject, clock: Clock) -> Study:
 def write_report(
     subject: Subject, out: Path, *, json_path: Path | None = None, show_progress: bool = False
 ) -> Path:
-    """Study a subject and write the page, and the numbers if asked.
+    """Study a subject and write the page and, if `json_path` is given, the numbers.
 
     Parameters
     ----------
@@ -106,11 +103,11 @@ def write_report(
 
 
 def require_folders(*files: Path | None) -> None:
-    """Raise ArgumentError where a file could not be written, before any work starts."""
+    """Raise ArgumentError if the folder of a file does not exist, before any work starts."""
     for file in files:
         if file is not None and not file.parent.is_dir():
             raise ArgumentError(
-                "out", f"{file}", "a file in a folder that exists", f"make {file.parent} first"
+                "out", f"{file}", "a file in a folder that exists", f"create {file.parent} first"
             )
 
 
@@ -120,7 +117,7 @@ def to_json(numbers: dict[str, Any]) -> str:
 
 
 def draw_figures(numbers: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Return section name, figure name, data URI."""
+    """Return data URIs by section name and figure name."""
     names = numbers["class_names"]
     return {section.name: section.draw(numbers[section.name], names) for section in SECTIONS}
 
@@ -145,6 +142,6 @@ def render(study: Study, figures: dict[str, dict[str, str]]) -> str:
         figures=figures,
         num=partial(number, study.numbers),
         class_name=lambda k: names[k] if k is not None and k >= 0 else "none",
-        heat=heat_style,
+        cell_colour=cell_colour,
         colour=class_colour,
     )

@@ -36,34 +36,35 @@ def run_report(
     Parameters
     ----------
     model : str
-        ``package.module:factory``: importable, callable without arguments, returns the model,
-        which takes pixels in [0, 1]. It is put in evaluation mode.
+        ``package.module:factory``: an importable function that is callable without arguments and
+        returns the model, which takes pixels in [0, 1]. It is put in evaluation mode.
     weights : Path or None
-        Safetensors file; None leaves the model as the factory made it.
+        Safetensors file; with None, the model keeps the weights of the factory.
     data : Path
         Images: an ``.npz`` file or a folder
         (:func:`fsboundary.report.loading.load_images`).
     out : Path
-        The HTML file.
+        HTML file to write.
     json_path : Path, optional
-        Where to write the numbers.
+        JSON file for the numbers.
     finder : str
-        A boundary finder that ``fsboundary plugins`` lists.
+        Name of a boundary finder that ``fsboundary plugins`` lists.
     finder_options : dict, optional
-        Its constructor's arguments.
+        Arguments of its constructor.
     hull_solver : str
-        A hull solver that ``fsboundary plugins`` lists; used where `data` holds training images.
+        Name of a hull solver that ``fsboundary plugins`` lists; used if `data` contains training
+        images.
     hull_options : dict, optional
-        Its constructor's arguments.
+        Arguments of its constructor.
     extractor : str
-        A feature extractor that ``fsboundary plugins`` lists; one that must be fitted is fitted on
-        the training images, or on the images where there are none.
+        Name of a feature extractor that ``fsboundary plugins`` lists; an extractor that must be
+        fitted is fitted on the training images, or on the images if there are none.
     extractor_options : dict, optional
-        Its constructor's arguments.
+        Arguments of its constructor.
     batch_size : int
-        Images in one forward pass.
+        Number of images per forward pass.
     show_progress : bool
-        Show a bar of the stages.
+        Whether to show a progress bar of the stages.
 
     Returns
     -------
@@ -73,18 +74,19 @@ def run_report(
     Raises
     ------
     ArgumentError, DataError, HeadError
-        Before any long work: the model, weights, images or files are not as above.
+        The model, weights, images or files are not as described above; raised before any long
+        work.
     """
     require_folders(out, json_path)
-    chosen = plugins.create("boundary_finder", finder, options=finder_options)
-    solver = plugins.create("hull_solver", hull_solver, options=hull_options)
-    source = plugins.create("feature_extractor", extractor, options=extractor_options)
+    finder_plugin = plugins.create("boundary_finder", finder, options=finder_options)
+    solver_plugin = plugins.create("hull_solver", hull_solver, options=hull_options)
+    extractor_plugin = plugins.create("feature_extractor", extractor, options=extractor_options)
     images = load_images(data)
     network = build_model(model)
     if weights is not None:
         load_weights(network, weights)
-    space = FeatureSpace(network.eval(), extractor=source)
-    classes = _classes(space, network, images, data, batch_size)
+    space = FeatureSpace(network.eval(), extractor=extractor_plugin)
+    classes = _count_classes(space, network, images, data, batch_size)
     images.require_classes(classes, data)
     subject = Subject(
         space=space,
@@ -94,23 +96,23 @@ def run_report(
         file_names=images.file_names,
         train_images=images.train_images,
         train_labels=images.train_labels,
-        finder=chosen,
-        hull_solver=solver,
+        finder=finder_plugin,
+        hull_solver=solver_plugin,
         batch_size=batch_size,
         title=f"{model.partition(':')[2]} on {data.name}",
         facts={
             "model": model,
-            "weights": "as the factory made them" if weights is None else weights.name,
+            "weights": "those of the factory" if weights is None else weights.name,
             "images": data.name,
         },
     )
     return write_report(subject, out, json_path=json_path, show_progress=show_progress)
 
 
-def _classes(
+def _count_classes(
     space: FeatureSpace, model: nn.Module, images: ImageSet, data: Path, batch_size: int
 ) -> int:
-    """Return the number of classes, found by a forward pass of one image of each set."""
+    """Return the number of classes from a forward pass of one image of each set."""
     fit_on = images.images if images.train_images is None else images.train_images
     for part in (images.images, images.train_images):
         if part is None:
@@ -123,7 +125,7 @@ def _classes(
             raise
         except Exception as error:
             raise DataError(
-                f"{data}: the model ({type(model).__name__}) does not take images of shape "
+                f"{data}: the model ({type(model).__name__}) does not accept images of shape "
                 f"{tuple(part.shape[1:])}: {error}. Check their size and channels"
             ) from error
     return space.head.num_classes

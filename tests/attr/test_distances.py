@@ -180,7 +180,7 @@ def test_a_flat_body_gives_zeros_with_a_warning() -> None:
         fsb.attr.FlipImageAttribution(space),
         fsb.attr.BoundaryDirection(space, "integrated"),
     ):
-        with pytest.warns(UserWarning, match="no flip image, for the features do not react"):
+        with pytest.warns(UserWarning, match="no flip image because the features do not react"):
             out = method.attribute(inside)
         assert bool((out == 0).all())
 

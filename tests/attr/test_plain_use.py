@@ -161,7 +161,9 @@ def test_perturbation_methods_warn_of_columns_without_a_value() -> None:
     with pytest.warns(UserWarning, match=r"columns \[2\] are NaN") as told, torch.no_grad():
         distance(images())
     assert [warning.filename for warning in told] == [__file__]
-    with pytest.warns(UserWarning, match=r"columns \[2\] are NaN and no targets: 2 is the source"):
+    with pytest.warns(
+        UserWarning, match=r"columns \[2\] are NaN and cannot be targets: 2 is the source"
+    ):
         found = ca.Occlusion(BoundaryDistance(smooth(), source=2)).attribute(
             images(), target=2, **windows
         )

@@ -23,17 +23,17 @@ def few_steps_in_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
         morphs=1,
         frames=3,
         frame_steps=2,
-        moved=4,
+        ranked=4,
         directions=2,
         move_steps=2,
-        compared=4,
-        edges=2,
+        sampled=4,
+        sampled_flips=2,
         pairs=4,
-        points=3,
-        learned=10,
+        path_points=3,
+        training=10,
     )
     monkeypatch.setattr(sizes, "FULL", few)
-    monkeypatch.setattr(sizes, "LEAST", few)
+    monkeypatch.setattr(sizes, "MINIMUM", few)
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,18 @@ from fsboundary.report.measurements import measure
 from fsboundary.report.page import Study
 from fsboundary.report.sections.attribution import measure as attribution_measure
 from fsboundary.report.sections.attribution.measure import choose_images, measure_attributions
-from fsboundary.report.sections.attribution.methods import LONGEST_ERROR, attempt, window_and_stride
-from fsboundary.report.sections.attribution.section import BANDS, SIDE, band, heat_map, side
+from fsboundary.report.sections.attribution.methods import (
+    MAX_ERROR_LENGTH,
+    try_run,
+    window_and_stride,
+)
+from fsboundary.report.sections.attribution.section import (
+    BANDS,
+    SIDE,
+    agreement_band,
+    compare_interval,
+    heat_map,
+)
 from support.report import Page, read, tiny_images, tiny_page, tiny_subject
 
 NAMES = ["boundary", "integrated_gradients", "saliency", "occlusion", "gradient_shap"]
@@ -50,21 +60,21 @@ def direct(a: dict[str, Any]) -> fsb.Comparison:
         "occlusion": Occlusion,
     }
     options = {
-        "integrated_gradients": {"n_steps": a["settings"]["draws"]},
+        "integrated_gradients": {"n_steps": a["settings"]["num_samples"]},
         "saliency": {"abs": False},
         "occlusion": {"sliding_window_shapes": (1, *window), "strides": (1, *stride)},
     }
-    steps = a["compared"]["curves"]["steps"]
+    steps = a["comparison"]["curves"]["steps"]
     return fsb.attr.compare_methods(
         subject.space, subject.images[sample], methods, options=options, steps=steps
     )
 
 
 def test_matrix(a: dict[str, Any], direct: fsb.Comparison) -> None:
-    assert (a["images"], a["of"]) == (16, 40)
-    lost = direct.mean.new_tensor([method["without"] for method in a["methods"][:4]])
+    assert (a["images"], a["available"]) == (16, 40)
+    lost = direct.mean.new_tensor([method["num_missing"] for method in a["methods"][:4]])
     assert torch.equal(lost, (direct.status == Status.DEGENERATE).double().sum(dim=1))
-    compared = a["compared"]
+    compared = a["comparison"]
     assert compared["names"] == NAMES
     shown = direct.metrics.index("spearman")
     for i in range(4):
@@ -82,44 +92,48 @@ def test_matrix(a: dict[str, Any], direct: fsb.Comparison) -> None:
     for name, best in (("closest", max), ("farthest", min)):
         pair = compared["pairs"][name]
         assert (
-            pair["mean"] == best(pairs.values()) == pairs[frozenset((pair["one"], pair["other"]))]
+            pair["mean"]
+            == best(pairs.values())
+            == pairs[frozenset((pair["first"], pair["second"]))]
         )
 
 
 def test_every_metric_against_the_boundary_direction(
     a: dict[str, Any], direct: fsb.Comparison
 ) -> None:
-    entries = a["compared"]["against"]
+    entries = a["comparison"]["versus_boundary"]
     assert [entry["name"] for entry in entries] == NAMES[1:]
     for k, entry in enumerate(entries[:3], start=1):
         for q, metric in enumerate(direct.metrics):
             expected = float(direct.mean[q, 0, k])
             assert entry["metrics"][metric]["mean"] == pytest.approx(expected, abs=1e-3)
-        assert entry["band"] == band(float(direct.mean[direct.metrics.index("spearman"), 0, k]))
+        assert entry["agreement"] == agreement_band(
+            float(direct.mean[direct.metrics.index("spearman"), 0, k])
+        )
 
 
 def test_curves(a: dict[str, Any], direct: fsb.Comparison) -> None:
-    curves = a["compared"]["curves"]
+    curves = a["comparison"]["curves"]
     for k, name in enumerate(direct.methods):
         line = curves["lines"][name]
         mean = direct.deletion[k].clamp(0, 1).nanmean(dim=0)
         assert line["deletion"] == pytest.approx(mean.tolist(), abs=1e-4)
-        assert line["kept"] == pytest.approx(float(mean.mean()), abs=1e-4)
+        assert line["mean_margin"] == pytest.approx(float(mean.mean()), abs=1e-4)
         crossing = direct.crossing[k]
-        assert line["met"] == int(crossing.isfinite().sum())
-        assert line["answered"] == int((~crossing.isnan()).sum())
+        assert line["num_crossed"] == int(crossing.isfinite().sum())
+        assert line["num_known"] == int((~crossing.isnan()).sum())
         middle = crossing.nanquantile(0.5).item()
-        assert line["beyond"] == math.isinf(middle)
-        if not line["beyond"]:
-            assert line["crossing"] == pytest.approx(middle, abs=1e-2)
+        assert line["beyond_range"] == math.isinf(middle)
+        if not line["beyond_range"]:
+            assert line["median_crossing"] == pytest.approx(middle, abs=1e-2)
     kept = direct.deletion.clamp(0, 1).mean(dim=2)
-    for k, entry in enumerate(a["compared"]["against"][:3], start=1):
+    for k, entry in enumerate(a["comparison"]["versus_boundary"][:3], start=1):
         difference = (kept[k] - kept[0]).nanmean()
-        assert entry["kept"]["mean"] == pytest.approx(float(difference), abs=1e-4)
-        for key, middle in (("kept", 0.0), ("nearer", 0.5)):
+        assert entry["mean_margin"]["mean"] == pytest.approx(float(difference), abs=1e-4)
+        for key, middle in (("mean_margin", 0.0), ("nearer", 0.5)):
             found = entry[key]
             assert found["ci_low"] <= found["mean"] <= found["ci_high"]
-            assert found["word"] == side(found["ci_low"], found["ci_high"], middle)
+            assert found["verdict"] == compare_interval(found["ci_low"], found["ci_high"], middle)
 
 
 def test_chosen_images(page: Page, a: dict[str, Any]) -> None:
@@ -130,18 +144,18 @@ def test_chosen_images(page: Page, a: dict[str, Any]) -> None:
     expected = dict.fromkeys(
         image["row"] for image in (right[0], wrong[-1], order[len(order) // 2], order[-1])
     )
-    rows = [entry["row"] for entry in a["chosen"]]
+    rows = [entry["row"] for entry in a["examples"]]
     assert rows == list(expected)
     pictures = page.study.pictures["attribution"]
     assert set(pictures) == {f"{name}-{row}" for name in ["image", *NAMES] for row in rows}
-    for entry in a["chosen"]:
-        assert entry["near"]["boundary"] == pytest.approx(1.0)
+    for entry in a["examples"]:
+        assert entry["correlation"]["boundary"] == pytest.approx(1.0)
         assert entry["title"] in page.text["attribution"]
 
 
 def test_words(page: Page, a: dict[str, Any]) -> None:
     text = page.text["attribution"]
-    for words in ("What agrees.", "What the model does.", "thresholds", "drawn at random"):
+    for words in ("Agreement.", "Effect on the model.", "thresholds", "drawn at random"):
         assert words in text
     for method in a["methods"]:
         assert method["title"] in text
@@ -153,40 +167,42 @@ def test_words(page: Page, a: dict[str, Any]) -> None:
 
 def test_words_follow_the_numbers(page: Page) -> None:
     numbers = copy.deepcopy(page.numbers)
-    against = numbers["attribution"]["compared"]["against"]
-    for entry, name in zip(against, ("same", "part", "opposite", None), strict=True):
-        entry["band"] = name
-        entry["kept"]["word"] = "more" if name == "same" else "unclear"
-        entry["nearer"]["word"] = "more" if name == "part" else "less"
+    against = numbers["attribution"]["comparison"]["versus_boundary"]
+    for entry, name in zip(against, ("close", "partial", "opposite", None), strict=True):
+        entry["agreement"] = name
+        entry["mean_margin"]["verdict"] = "more" if name == "close" else "unclear"
+        entry["nearer"]["verdict"] = "more" if name == "partial" else "less"
     text = read(Study(numbers=numbers, pictures=page.study.pictures)).text["attribution"]
     assert "Integrated Gradients agrees closely with the boundary direction" in text
     assert "Saliency agrees in part with the boundary direction" in text
     assert "Occlusion disagrees with the boundary direction" in text
     assert "GradientShap cannot be compared." in text
     assert "more slowly for Integrated Gradients; no clear difference for Saliency, " in text
-    assert "farther along Integrated Gradients, Occlusion and GradientShap; nearer along" in text
+    assert "farther along Integrated Gradients, Occlusion and GradientShap; closer along" in text
 
 
 @pytest.mark.parametrize(
     ("mean", "name"),
     [
-        (1.0, "same"),
-        (0.7, "same"),
-        (0.69, "part"),
+        (1.0, "close"),
+        (0.7, "close"),
+        (0.69, "partial"),
         (0.1, "weak"),
         (0.0, "none"),
         (-0.2, "opposite"),
     ],
 )
 def test_bands(mean: float, name: str) -> None:
-    assert band(mean) == name
-    assert band(math.nan) is None
+    assert agreement_band(mean) == name
+    assert agreement_band(math.nan) is None
 
 
 def test_sides() -> None:
-    assert side(0.1, 0.2, 0.0) == "more"
-    assert side(-0.2, -0.1, 0.0) == "less"
-    assert side(-0.1, 0.1, 0.0) == side(math.nan, math.nan, 0.0) == "unclear"
+    assert compare_interval(0.1, 0.2, 0.0) == "more"
+    assert compare_interval(-0.2, -0.1, 0.0) == "less"
+    assert (
+        compare_interval(-0.1, 0.1, 0.0) == compare_interval(math.nan, math.nan, 0.0) == "unclear"
+    )
 
 
 class NoGradient(nn.Module):
@@ -211,10 +227,10 @@ def test_model_without_gradients() -> None:
     assert [name for name in NAMES if errors[name] is None] == ["occlusion"]
     assert "Boundary direction failed on this model" in page.text["attribution"]
     assert "There is no boundary direction to compare with" in page.text["attribution"]
-    assert a["compared"]["names"] == ["occlusion"]
-    assert a["compared"]["against"] is None
+    assert a["comparison"]["names"] == ["occlusion"]
+    assert a["comparison"]["versus_boundary"] is None
     assert a["curves_error"] is None
-    assert "What following them does" in page.text["attribution"]
+    assert "Effect of following the attributions" in page.text["attribution"]
     assert "Occlusion of" in page.html
 
 
@@ -226,9 +242,10 @@ def test_curves_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     page = small_page()
     assert page.numbers["attribution"]["curves_error"] == "RuntimeError: no <such> way"
     assert (
-        "No curves, for the model raised: RuntimeError: no <such> way" in (page.text["attribution"])
+        "No curves, because the model raised: RuntimeError: no <such> way"
+        in (page.text["attribution"])
     )
-    assert page.numbers["attribution"]["compared"]["curves"] is None
+    assert page.numbers["attribution"]["comparison"]["curves"] is None
 
 
 def test_one_method_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,14 +260,14 @@ def test_one_method_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         "Saliency failed on this model: RuntimeError: no <such> layer" in page.text["attribution"]
     )
     assert "<such>" not in page.html
-    assert a["compared"]["names"] == [name for name in NAMES if name != "saliency"]
-    assert len(a["compared"]["against"]) == 3
+    assert a["comparison"]["names"] == [name for name in NAMES if name != "saliency"]
+    assert len(a["comparison"]["versus_boundary"]) == 3
 
 
 def test_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attribution_measure, "run_method", lambda *_: "ValueError: no")
     page = small_page()
-    assert page.numbers["attribution"]["compared"] is None
+    assert page.numbers["attribution"]["comparison"] is None
     assert "None of the methods ran on this model." in page.text["attribution"]
 
 
@@ -271,19 +288,23 @@ def test_errors_are_one_short_line() -> None:
     def fail() -> None:
         raise ValueError("two\nlines " + 500 * "x")
 
-    found = attempt(fail)
+    found = try_run(fail)
     assert isinstance(found, str)
     assert found.startswith("ValueError: two lines xxx")
-    assert len(found) == LONGEST_ERROR
+    assert len(found) == MAX_ERROR_LENGTH
 
 
 def test_without_labels_and_training_images() -> None:
     page = small_page(labels=None)
     a = page.numbers["attribution"]
-    titles = [entry["title"] for entry in a["chosen"]]
-    expected = ["The least robust image", "An image in the middle", "The most robust image"]
+    titles = [entry["title"] for entry in a["examples"]]
+    expected = [
+        "The least robust image",
+        "An image with median robustness",
+        "The most robust image",
+    ]
     assert titles == expected
-    assert a["settings"]["trained"] is False
+    assert a["settings"]["from_training_images"] is False
     assert "of the images" in page.text["attribution"]
 
 
@@ -292,8 +313,8 @@ def test_rows_that_are_not_numbers_are_left_out() -> None:
     images[[0, 3]] = torch.nan
     page = small_page(images=images)
     a = page.numbers["attribution"]
-    assert (a["images"], a["of"]) == (4, 4)
-    assert not {0, 3} & {entry["row"] for entry in a["chosen"]}
+    assert (a["images"], a["available"]) == (4, 4)
+    assert not {0, 3} & {entry["row"] for entry in a["examples"]}
     assert "drawn at random" not in page.text["attribution"]
 
 
@@ -310,9 +331,9 @@ def test_flat_model_has_no_attributions() -> None:
         model[1].bias.fill_(1.0)
     page = small_page(model=model)
     a = page.numbers["attribution"]
-    lost = {method["name"]: method["without"] for method in a["methods"]}
+    lost = {method["name"]: method["num_missing"] for method in a["methods"]}
     assert [lost[name] for name in NAMES if name != "occlusion"] == [8] * 4
-    assert all(entry["band"] is None for entry in a["compared"]["against"])
+    assert all(entry["agreement"] is None for entry in a["comparison"]["versus_boundary"])
     assert "cannot be compared" in page.text["attribution"]
     assert "has no value for" in page.text["attribution"]
 
@@ -326,16 +347,16 @@ def test_three_channels_and_an_oblong() -> None:
     a = page.numbers["attribution"]
     assert [method["error"] for method in a["methods"]] == [None] * 5
     assert a["settings"]["window"] == [2, 2]
-    row = a["chosen"][0]["row"]
+    row = a["examples"][0]["row"]
     assert page.study.pictures["attribution"][f"saliency-{row}"].shape == (3, 8, 10)
 
 
 def test_large_images_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attribution_measure, "MOST_ENTRIES", 8 * 36)
+    monkeypatch.setattr(attribution_measure, "MAX_ENTRIES", 8 * 36)
     assert len(attribution_measure.sample_images(measure(tiny_subject(), Clock(1)))) == 8
-    monkeypatch.setattr(attribution_measure, "MOST_ENTRIES", 0)
+    monkeypatch.setattr(attribution_measure, "MAX_ENTRIES", 0)
     measured = measure(tiny_subject(), Clock(1))
-    assert len(attribution_measure.sample_images(measured)) == attribution_measure.FEWEST_IMAGES
+    assert len(attribution_measure.sample_images(measured)) == attribution_measure.MIN_IMAGES
     assert window_and_stride(torch.zeros(1, 3, 224, 200)) == ([32, 29], [23, 20])
 
 

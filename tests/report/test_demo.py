@@ -56,13 +56,13 @@ def test_report(demo_report: tuple[Path, Path]) -> None:
     assert page.stat().st_size <= 2 * MEGABYTE
     found = json.loads(numbers.read_text("utf-8"))
     overview = found["overview"]
-    assert overview["images"] == overview["answered"] == 500
-    assert overview["certificates"]["certified"] == overview["certificates"]["asked"] == 4500
+    assert overview["images"] == overview["with_distance"] == 500
+    assert overview["certificates"]["certified"] == overview["certificates"]["requested"] == 4500
     assert overview["certificates"]["largest_relative_gap"] <= 1e-8
     assert len(found["planes"]["slices"]) == 3
     assert found["provenance"]["notes"]["layer"] == "head"
     pixels = found["pixels"]
-    assert pixels["flips"]["found"] == pixels["flips"]["asked"]
+    assert pixels["flips"]["found"] == pixels["flips"]["requested"]
     assert pixels["flips"]["largest_residual"] <= 1e-4
     assert [len(path["times"]) for path in pixels["morphs"]["shown"]] == [9, 9]
     assert sum(entry["images"] for entry in pixels["moves"]["classes"]) == 40
@@ -70,20 +70,20 @@ def test_report(demo_report: tuple[Path, Path]) -> None:
     assert len(films) == 2
     assert sum(map(len, films)) <= 0.2 * MEGABYTE
     hull = found["hull"]
-    assert hull["training"] == {"given": 3000, "used": 3000}
+    assert hull["training"] == {"total": 3000, "usable": 3000}
     assert hull["groups"]["images"]["rows"] == 500
     assert all(group["uncertified"] == 0 for group in hull["groups"].values())
     # distances are divided by the median before theirs is taken: a rounding or two
-    assert hull["groups"]["left_out"]["median"] == pytest.approx(1.0, rel=1e-12)
+    assert hull["groups"]["leave_one_out"]["median"] == pytest.approx(1.0, rel=1e-12)
     assert hull["groups"]["noise"]["median"] > 2 * hull["groups"]["images"]["median"]
     assert [step["dimensions"] for step in hull["sweep"]["steps"]][::8] == [2, 64]
     attribution = found["attribution"]
     assert [method["error"] for method in attribution["methods"]] == [None] * 5
-    assert [method["without"] for method in attribution["methods"]] == [0] * 5
+    assert [method["num_missing"] for method in attribution["methods"]] == [0] * 5
     # image by image, the direction to the boundary meets it sooner than those of methods that do
     # not look for it
-    against = attribution["compared"]["against"]
-    assert [entry["nearer"]["word"] for entry in against] == ["less"] * 4
+    others = attribution["comparison"]["versus_boundary"]
+    assert [entry["nearer"]["verdict"] for entry in others] == ["less"] * 4
     division = found["division"]
     assert division["whole"]["facets"] == division["boxed"]["facets"] == division["whole"]["pairs"]
     assert division["whole"]["unbounded"] == division["boxed"]["bounded"] == 10

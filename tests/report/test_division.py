@@ -18,7 +18,7 @@ from fsboundary.report.measurements import measure
 from fsboundary.report.page import to_json
 from fsboundary.report.sections.division import measure as division_measure
 from fsboundary.report.sections.division.section import (
-    MOST_NODES,
+    MAX_NODES,
     DivisionSection,
 )
 from support.report import NAMES, Page, tiny_images, tiny_page, tiny_subject
@@ -84,7 +84,7 @@ def test_summary(which: str, n: dict[str, Any], direct: dict[str, Any]) -> None:
     assert found["nonempty"] == int(p.nonempty.sum())
     assert found["bounded"] == int(p.bounded.sum())
     radii = sorted(float(p.facet_radius[i, j]) for i, j in upper if p.adjacency[i, j])
-    assert found["unlimited"] == sum(map(math.isinf, radii))
+    assert found["infinite"] == sum(map(math.isinf, radii))
     for key, value in (("smallest", radii[0]), ("largest", radii[-1])):
         assert found[key] == (pytest.approx(value) if math.isfinite(value) else None)
 
@@ -128,23 +128,23 @@ def test_thin_and_narrow(n: dict[str, Any], direct: dict[str, Any]) -> None:
     assert [e["class"] for e in n["narrowest"]] == p.narrowest(5).tolist()
     for entry in n["narrowest"]:
         assert entry["radius"] == pytest.approx(float(p.chebyshev_radius[entry["class"]]))
-        assert entry["by_box"] == (entry["radius"] >= 0.99 * n["half_side"])
-    assert not n["narrowest"][0]["by_box"]
+        assert entry["limited_by_box"] == (entry["radius"] >= 0.99 * n["half_side"])
+    assert not n["narrowest"][0]["limited_by_box"]
 
 
 def test_sizes(n: dict[str, Any], direct: dict[str, Any]) -> None:
     head = direct["head"]
     expected = {
-        "drawn": fsb.region_fractions(head, direct["box"]),
-        "training": fsb.feature_fractions(head, direct["z"]),
-        "images": fsb.feature_fractions(head, direct["batch"].features),
+        "box_fraction": fsb.region_fractions(head, direct["box"]),
+        "training_fraction": fsb.feature_fractions(head, direct["z"]),
+        "image_fraction": fsb.feature_fractions(head, direct["batch"].features),
     }
     hulls = fsb.guaranteed_hulls(head, direct["bank"])
     assert n["samples"] == 100_000
     for key, found in expected.items():
         assert [r[key] for r in n["regions"]] == pytest.approx(found.fractions.tolist())
-    errors = expected["drawn"].standard_error.tolist()
-    assert [r["error"] for r in n["regions"]] == pytest.approx(errors)
+    errors = expected["box_fraction"].standard_error.tolist()
+    assert [r["box_standard_error"] for r in n["regions"]] == pytest.approx(errors)
     for row, clearance in zip(n["regions"], hulls.clearance.tolist(), strict=True):
         known = math.isfinite(clearance)
         assert row["clearance"] == (pytest.approx(clearance) if known else None)
@@ -167,12 +167,12 @@ def test_path(page: Page, n: dict[str, Any], direct: dict[str, Any]) -> None:
     path, z = n["path"], direct["batch"].features
     start, end = path["start"]["row"], path["end"]["row"]
     found = fsb.class_path(direct["head"], z[[start]], z[[end]])
-    stretches = path["stretches"]
+    stretches = path["segments"]
     assert [s["class"] for s in stretches] == found.classes[0].tolist()
     assert [s["from"] for s in stretches[1:]] == pytest.approx(found.crossings[0].tolist())
     assert [s["to"] for s in stretches] == [s["from"] for s in stretches[1:]] + [1.0]
-    assert len(stretches) == max(entry["classes"] for entry in path["met"])
-    assert sum(entry["pairs"] for entry in path["met"]) == path["pairs"]
+    assert len(stretches) == max(entry["classes"] for entry in path["class_counts"])
+    assert sum(entry["pairs"] for entry in path["class_counts"]) == path["pairs"]
     assert (stretches[0]["class"], stretches[-1]["class"]) == (
         path["start"]["predicted"],
         path["end"]["predicted"],
@@ -185,8 +185,8 @@ def test_path_that_meets_most_classes_is_shown() -> None:
     path = numbers_of(model=model, class_names=("a", "b", "c"), labels=None, train_images=None)[
         "path"
     ]
-    assert {entry["classes"] for entry in path["met"]} == {2, 3}
-    assert [s["class"] for s in path["stretches"]] in ([0, 1, 2], [2, 1, 0])
+    assert {entry["classes"] for entry in path["class_counts"]} == {2, 3}
+    assert [s["class"] for s in path["segments"]] in ([0, 1, 2], [2, 1, 0])
 
 
 def test_ambiguous(page: Page, n: dict[str, Any], direct: dict[str, Any]) -> None:
@@ -195,9 +195,9 @@ def test_ambiguous(page: Page, n: dict[str, Any], direct: dict[str, Any]) -> Non
     order = torch.where(value.isfinite(), value, math.inf).argsort()[:6].tolist()
     images = n["ambiguous"]["images"]
     assert [e["row"] for e in images] == order
-    assert n["ambiguous"]["cannot"] == int(value.isinf().sum())
+    assert n["ambiguous"]["cannot_tie"] == int(value.isinf().sum())
     for entry in images:
-        assert entry["value"] == pytest.approx(float(value[entry["row"]]))
+        assert entry["ambiguity"] == pytest.approx(float(value[entry["row"]]))
         top = head.logits(z)[entry["row"]].argsort(descending=True)[:3]
         assert entry["classes"] == top.tolist()
         assert str(entry["row"]) in page.study.pictures["division"]
@@ -231,18 +231,18 @@ def test_counting_proves_regions_unbounded() -> None:
     model = plain_head([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [0.0, 0.0, 0.0])
     page = tiny_page(model=model, class_names=("a", "b", "c"), labels=None, train_labels=None)
     n = page.numbers["division"]
-    assert n["counted_out"]
+    assert n["unbounded_by_counting"]
     assert n["whole"]["unbounded"] == 3
-    assert "needs no training" in page.text["division"]
+    assert "does not depend on training" in page.text["division"]
 
 
 def test_limits_may_bound_a_region_however_many_features() -> None:
     # class 1 wins where z_1 + z_2 < 1: with z >= 0 a bounded triangle, though d > K - 1
     model = plain_head([[1.0, 1.0], [0.0, 0.0]], [-1.0, 0.0], nn.ReLU())
     n = numbers_of(model=model, class_names=("a", "b"), labels=None, train_labels=None)
-    assert not n["counted_out"]
+    assert not n["unbounded_by_counting"]
     assert (n["whole"]["bounded"], n["whole"]["unbounded"]) == (1, 1)
-    assert n["ambiguous"]["tied"] == 2
+    assert n["ambiguous"]["num_tied"] == 2
 
 
 def test_empty_region_and_equal_classes() -> None:
@@ -251,7 +251,7 @@ def test_empty_region_and_equal_classes() -> None:
     whole = page.numbers["division"]["whole"]
     assert whole["empty"] >= 1  # class 2 is below the mean of 0 and 1
     assert whole["same"] == 1
-    assert "can win nowhere" in page.text["division"]
+    assert "have an empty region and are never predicted" in page.text["division"]
     assert "equal weights and biases" in page.text["division"]
 
 
@@ -271,28 +271,28 @@ class Wide(nn.Module):
 
 
 def test_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(division_measure, "MOST_DIVIDED", 31)
-    monkeypatch.setattr(measure_module, "FEWER_CLASSES", MOST_NODES + 1)
+    monkeypatch.setattr(division_measure, "MAX_DIVIDED", 31)
+    monkeypatch.setattr(measure_module, "SHOWN_CLASSES", MAX_NODES + 1)
     names = tuple(f"name{k}" for k in range(32))
     page = tiny_page(model=Wide(32), class_names=names, labels=None, train_labels=None)
     n = page.numbers["division"]
-    assert n["alone"]
+    assert n["restricted"]
     assert n["omitted"] == 32 - len(n["classes"]) == 11
     assert n["whole"]["regions"] == len(n["classes"])
     assert not n["graph"]
-    assert "among the shown classes alone" in page.text["division"]
+    assert "among the shown classes only" in page.text["division"]
     assert "graph of" not in page.html.lower()
     subject = tiny_subject(model=Wide(32))
     z = subject.space.extract(subject.images).features
     sizes = fsb.feature_fractions(subject.space.head, z).fractions
     shown = [float(sizes[k]) for k in n["classes"]]
-    assert [r["images"] for r in n["regions"]] == pytest.approx(shown)
+    assert [r["image_fraction"] for r in n["regions"]] == pytest.approx(shown)
 
 
 def test_pairs_of_the_shown_classes_are_those_of_the_whole_head() -> None:
     model = Wide(32)
     found = numbers_of(model=model, class_names=tuple("x" * 32), labels=None, train_images=None)
-    assert not found["alone"]
+    assert not found["restricted"]
     assert found["whole"]["regions"] == 32
     pairs = torch.tensor([cell["pair"] for cell in found["cells"]])
     space = tiny_subject(model=model).space

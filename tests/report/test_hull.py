@@ -19,7 +19,7 @@ from fsboundary.report.clock import Clock
 from fsboundary.report.figures import thumbnail
 from fsboundary.report.page import run_study, to_json
 from fsboundary.report.sections.hull import measure as hull_measure
-from fsboundary.report.sections.hull.measure import MOST_STEPS, NOISE, ladder
+from fsboundary.report.sections.hull.measure import MAX_STEPS, NOISE, dimension_grid
 from support.report import NAMES, Page, tiny_images, tiny_model, tiny_page, tiny_subject
 
 
@@ -62,7 +62,7 @@ def direct() -> dict[str, Any]:
         "wrong": batch.predicted != subject.labels,
         "predicted": batch.predicted,
         "images": fsb.hull_projection(bank, batch.features),
-        "left_out": fsb.hull_projection(bank, z, leave_out=torch.arange(TRAIN)),
+        "leave_one_out": fsb.hull_projection(bank, z, leave_out=torch.arange(TRAIN)),
         "noise": fsb.hull_projection(bank, subject.space.extract(noise).features),
         "classes": fsb.class_hull_distances(bank, batch.features),
     }
@@ -81,24 +81,24 @@ def distances(found: fsb.HullProjection) -> list[float]:
     return values
 
 
-@pytest.mark.parametrize("name", ["images", "left_out", "noise"])
+@pytest.mark.parametrize("name", ["images", "leave_one_out", "noise"])
 def test_groups(name: str, h: dict[str, Any], direct: dict[str, Any]) -> None:
     group, expected = h["groups"][name], direct[name]
     assert group["rows"] == len(expected.distance)
     for state, code in (("inside", 1), ("outside", -1), ("undecided", 0)):
         assert group[state] == int((expected.membership == code).sum())
-        assert group["shares"][state] == group[state] / group["rows"]
+        assert group["fractions"][state] == group[state] / group["rows"]
     told = [d / h["reference"] for d in distances(expected)]
     assert group["median"] == pytest.approx(median(told), rel=1e-6)
     assert group["largest"] == pytest.approx(max(told), rel=1e-6)
     assert group["uncertified"] == 0
 
 
-def test_yardstick(h: dict[str, Any], direct: dict[str, Any]) -> None:
+def test_reference_distance(h: dict[str, Any], direct: dict[str, Any]) -> None:
     assert h["relative"]
-    assert h["reference"] == pytest.approx(median(distances(direct["left_out"])), rel=1e-6)
+    assert h["reference"] == pytest.approx(median(distances(direct["leave_one_out"])), rel=1e-6)
     # distances are divided by the median before theirs is taken: a rounding or two
-    assert h["groups"]["left_out"]["median"] == pytest.approx(1.0, rel=1e-12)
+    assert h["groups"]["leave_one_out"]["median"] == pytest.approx(1.0, rel=1e-12)
     gap = (direct["images"].gap / direct["images"].distance)[direct["images"].membership == -1]
     assert 0 <= h["largest_relative_gap"] <= 1e-6
     assert float(gap.max()) <= 1e-6
@@ -107,17 +107,21 @@ def test_yardstick(h: dict[str, Any], direct: dict[str, Any]) -> None:
 def test_noise_is_compared_in_pairs(h: dict[str, Any], direct: dict[str, Any]) -> None:
     ours, noise = distances(direct["images"]), distances(direct["noise"])
     pairs = [one > other for one in noise for other in ours]
-    assert h["noise_farther"] == pytest.approx(sum(pairs) / len(pairs), abs=2 / len(pairs))
+    assert h["noise_farther_fraction"] == pytest.approx(sum(pairs) / len(pairs), abs=2 / len(pairs))
 
 
 def test_everything_is_counted(h: dict[str, Any]) -> None:
-    sweep = [step[name] for step in h["sweep"]["steps"] for name in ("images", "left_out")]
-    for entry in [*h["groups"].values(), *sweep]:
-        assert sum(entry["shares"].values()) == pytest.approx(1.0)
+    sweep_dimensions = [
+        step[name] for step in h["sweep"]["steps"] for name in ("images", "leave_one_out")
+    ]
+    for entry in [*h["groups"].values(), *sweep_dimensions]:
+        assert sum(entry["fractions"].values()) == pytest.approx(1.0)
         assert entry["inside"] + entry["outside"] + entry["undecided"] == entry["rows"]
     for group in h["groups"].values():
         answered = group["rows"] - group["uncertified"]
-        assert sum(group["bins"]) * answered + group["beyond"] == pytest.approx(answered)
+        assert sum(group["bin_fractions"]) * answered + group["beyond_axis"] == pytest.approx(
+            answered
+        )
     assert sum(q["images"] for q in h["labels"]["quarters"]) == 40
 
 
@@ -128,8 +132,8 @@ def test_farthest(page: Page, h: dict[str, Any], direct: dict[str, Any]) -> None
     assert len(h["farthest"]) == min(6, h["groups"]["images"]["outside"]) > 0
     for entry in h["farthest"]:
         row = entry["row"]
-        assert entry["to_hull"] == pytest.approx(float(found.distance[row]), rel=1e-6)
-        assert entry["relative_distance"] == pytest.approx(entry["to_hull"] / h["reference"])
+        assert entry["hull_distance"] == pytest.approx(float(found.distance[row]), rel=1e-6)
+        assert entry["relative_distance"] == pytest.approx(entry["hull_distance"] / h["reference"])
         weights = sorted(found.weights[row].tolist(), reverse=True)
         assert [s["weight"] for s in entry["supporters"]] == pytest.approx(
             [w for w in weights[:3] if w > 0], abs=1e-4
@@ -162,16 +166,16 @@ def test_nearest_class(h: dict[str, Any], direct: dict[str, Any]) -> None:
     own = apart.gather(1, direct["predicted"][:, None])[:, 0]
     agrees = own <= apart.amin(dim=1) + 1e-7  # zero inside, but for rounding
     n = h["nearest_class"]
-    assert (n["judged"], n["agrees"]) == (40, int(agrees.sum()))
-    assert n["share"] == n["agrees"] / 40
+    assert (n["evaluated"], n["agrees"]) == (40, int(agrees.sum()))
+    assert n["fraction"] == n["agrees"] / 40
     assert n["if_agrees"]["wrong"] == int((direct["wrong"] & agrees).sum())
-    assert n["if_not"]["wrong"] == int((direct["wrong"] & ~agrees).sum())
+    assert n["if_differs"]["wrong"] == int((direct["wrong"] & ~agrees).sum())
 
 
 def test_sweep(h: dict[str, Any]) -> None:
     steps = h["sweep"]["steps"]
     assert [step["dimensions"] for step in steps] == [2, 3, 4, 5, 6, 7]
-    for name, whole in (("images", 40), ("left_out", TRAIN)):
+    for name, whole in (("images", 40), ("leave_one_out", TRAIN)):
         assert steps[-1][name]["rows"] == whole
         assert steps[-1][name]["inside"] == h["groups"][name]["inside"]
         for before, after in pairwise(steps):
@@ -190,14 +194,14 @@ def test_sweep_against_direct_calls(h: dict[str, Any], direct: dict[str, Any]) -
     out = fsb.hull_projection(bank, bank.features, leave_out=torch.arange(TRAIN))
     (step,) = [step for step in h["sweep"]["steps"] if step["dimensions"] == 3]
     assert step["images"]["inside"] == int((found.membership == 1).sum())
-    assert step["left_out"]["inside"] == int((out.membership == 1).sum())
+    assert step["leave_one_out"]["inside"] == int((out.membership == 1).sum())
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 64, 2048])
 def test_ladder(width: int) -> None:
-    found = ladder(width)
+    found = dimension_grid(width)
     assert found == sorted(set(found))
-    assert len(found) <= MOST_STEPS
+    assert len(found) <= MAX_STEPS
     assert (found[0], found[-1]) == (min(2, width), width)
 
 
@@ -211,7 +215,7 @@ def test_words(page: Page) -> None:
 
 def test_no_training_images() -> None:
     page = tiny_page(train_images=None, train_labels=None)
-    assert page.numbers["hull"] == {"training": {"given": 0, "used": 0}}
+    assert page.numbers["hull"] == {"training": {"total": 0, "usable": 0}}
     assert "No training images were given" in page.text["hull"]
     assert page.numbers["provenance"]["hull_solver"] is None
     assert "active_set" not in page.text["provenance"]
@@ -222,7 +226,7 @@ def test_no_training_image_of_use() -> None:
     space.extract(tiny_images(1))  # the head is found on the first usable image
     nothing = torch.full((3, 1, 6, 6), torch.nan)
     page = tiny_page(space=space, train_images=nothing, train_labels=None)
-    assert page.numbers["hull"]["training"] == {"given": 3, "used": 0}
+    assert page.numbers["hull"]["training"] == {"total": 3, "usable": 0}
     assert "None of the training images has usable features" in page.text["hull"]
 
 
@@ -231,9 +235,9 @@ def test_rows_that_are_not_numbers_are_left_out() -> None:
     images[[3, 17]], train[[0, 5]] = torch.nan, torch.nan
     page = tiny_page(images=images, train_images=train, train_labels=torch.arange(22) % 5)
     h = page.numbers["hull"]
-    assert h["training"] == {"given": 22, "used": 20}
+    assert h["training"] == {"total": 22, "usable": 20}
     assert h["groups"]["images"]["rows"] == 38
-    assert h["groups"]["left_out"]["rows"] == 20
+    assert h["groups"]["leave_one_out"]["rows"] == 20
     assert "training images have usable features" in page.text["hull"]
     shown = {s["row"] for entry in h["farthest"] for s in entry["supporters"]}
     assert shown
@@ -252,7 +256,7 @@ def test_rows_that_are_not_numbers_are_left_out() -> None:
 def test_no_image_of_use() -> None:
     page = tiny_page(images=torch.full((3, 1, 6, 6), torch.nan))
     group = page.numbers["hull"]["groups"]["images"]
-    assert (group["rows"], group["shares"]["inside"]) == (0, None)
+    assert (group["rows"], group["fractions"]["inside"]) == (0, None)
     assert "No image has usable features" in page.text["hull"]
 
 
@@ -264,7 +268,7 @@ def test_one_class_of_one_image() -> None:
     bank = fsb.FeatureBank(subject.space.extract(subject.train_images).features, labels)
     nearest = fsb.class_hull_distances(bank, z).argmin(dim=1)
     found = numbers_of(train_labels=labels)["nearest_class"]
-    assert found["judged"] == 40
+    assert found["evaluated"] == 40
     predicted = subject.space.extract(subject.images).predicted
     assert found["agrees"] == int((nearest == predicted).sum())
 
@@ -273,7 +277,7 @@ def test_class_without_training_image() -> None:
     subject = tiny_subject()
     predicted = subject.space.extract(subject.images).predicted
     found = numbers_of(train_labels=torch.arange(20) % 2)["nearest_class"]
-    assert found["judged"] == 40
+    assert found["evaluated"] == 40
     assert found["agrees"] <= int((predicted < 2).sum()) < 40
 
 
@@ -282,7 +286,7 @@ def test_training_set_of_one_point(copies: int) -> None:
     train = tiny_images(1, seed=1).expand(copies, 1, 6, 6)
     page = tiny_page(train_images=train, train_labels=torch.zeros(copies, dtype=torch.int64))
     h = page.numbers["hull"]
-    assert h["groups"]["left_out"]["rows"] == 0
+    assert h["groups"]["leave_one_out"]["rows"] == 0
     assert (h["reference"], h["relative"]) == (None, False)
     assert "All training images have the same feature" in page.text["hull"]
     z = tiny_subject().space
@@ -292,14 +296,14 @@ def test_training_set_of_one_point(copies: int) -> None:
     assert h["groups"]["images"]["largest"] == pytest.approx(float(expected.max()))
 
 
-def test_most_left_out_inside_gives_no_yardstick() -> None:
+def test_most_left_out_inside_gives_no_reference_distance() -> None:
     page = tiny_page(
         model=tiny_model(width=2), train_images=tiny_images(60, seed=1), train_labels=None
     )
     h = page.numbers["hull"]
-    assert h["groups"]["left_out"]["shares"]["inside"] > 0.5
+    assert h["groups"]["leave_one_out"]["fractions"]["inside"] > 0.5
     assert (h["reference"], h["relative"]) == (0.0, False)
-    assert "they give no yardstick" in page.text["hull"]
+    assert "there is no reference distance" in page.text["hull"]
     assert [step["dimensions"] for step in h["sweep"]["steps"]] == [2]
 
 
@@ -325,7 +329,7 @@ def test_many_classes_have_no_hulls_of_their_own() -> None:
 def test_without_labels() -> None:
     h = numbers_of(**changes() | {"labels": None, "train_labels": None})
     assert h["labels"] is None
-    assert set(h["nearest_class"]) == {"judged", "agrees", "share"}
+    assert set(h["nearest_class"]) == {"evaluated", "agrees", "fraction"}
     subject = tiny_subject(**changes())
     owners = subject.space.extract(subject.train_images).predicted
     for supporter in (s for entry in h["farthest"] for s in entry["supporters"]):
@@ -333,8 +337,8 @@ def test_without_labels() -> None:
 
 
 def test_samples_are_stated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hull_measure, "MOST_IMAGES", 15)
-    monkeypatch.setattr(hull_measure, "LEFT_OUT", 12)
+    monkeypatch.setattr(hull_measure, "MAX_IMAGES", 15)
+    monkeypatch.setattr(hull_measure, "LEAVE_ONE_OUT", 12)
     monkeypatch.setattr(hull_measure, "SWEEP_ROWS", 10)
     state = torch.random.get_rng_state()
     page = tiny_page()
@@ -342,7 +346,7 @@ def test_samples_are_stated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
     assert numbers_of() == first
     assert (first["groups"]["images"]["rows"], first["sampled_from"]) == (15, 40)
-    assert first["groups"]["left_out"]["rows"] == 12
+    assert first["groups"]["leave_one_out"]["rows"] == 12
     assert first["sweep"]["steps"][0]["images"]["rows"] == 10
     assert "They are a random sample of" in page.text["hull"]
     assert "Of a random sample of training images" in page.text["hull"]
@@ -369,12 +373,12 @@ def test_answers_without_a_certificate_are_counted_and_shown() -> None:
     group = h["groups"]["images"]
     assert group["undecided"] > 0
     assert 0 < group["uncertified"] <= 20
-    assert sum(group["shares"].values()) == pytest.approx(1.0)
+    assert sum(group["fractions"].values()) == pytest.approx(1.0)
     assert "No certified distance" in page.text["hull"]
     assert "are undecided" in page.text["hull"]
     assert page.numbers["provenance"]["hull_solver"]["name"] == "Careless"
     assert sum(q["images"] for q in h["labels"]["quarters"]) == 40 - group["uncertified"]
-    assert h["nearest_class"]["judged"] < 40
+    assert h["nearest_class"]["evaluated"] < 40
 
 
 @pytest.mark.parametrize(

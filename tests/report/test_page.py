@@ -99,7 +99,7 @@ def test_figures_repeat(page: Page) -> None:
 def test_certificates_are_stated(page: Page) -> None:
     assert "Certificates." in page.text["overview"]
     paths = {path for path, _, _ in page.data}
-    for key in ("certified", "asked", "largest_relative_gap"):
+    for key in ("certified", "requested", "largest_relative_gap"):
         assert f"overview.certificates.{key}" in paths
 
 

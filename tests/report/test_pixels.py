@@ -20,7 +20,12 @@ from fsboundary.report.figures import picture_uri
 from fsboundary.report.page import Study, run_study, to_json
 from fsboundary.report.sections.pixels import sizes
 from fsboundary.report.sections.pixels.section import WORDS, diverging
-from fsboundary.report.sections.pixels.sizes import Sizes, drawn, sizes_for, spread
+from fsboundary.report.sections.pixels.sizes import (
+    Sizes,
+    evenly_spaced,
+    sizes_for,
+    stratified_sample,
+)
 from support.report import NAMES, Page, read, tiny_images, tiny_model, tiny_page, tiny_subject
 
 
@@ -52,7 +57,7 @@ def test_flips(study: Study, p: dict[str, Any]) -> None:
     flips = fsb.pixels.flip_images(subject.space, subject.images[rows])
     features = subject.space.extract(subject.images[rows]).features
     nearest = fsb.flip_points(subject.space.head, features)
-    assert len(set(rows)) == p["flips"]["asked"] == p["flips"]["found"] == 6
+    assert len(set(rows)) == p["flips"]["requested"] == p["flips"]["found"] == 6
     middle = median(flips.distance.tolist())
     assert p["flips"]["median_distance"] == pytest.approx(middle, rel=1e-4)  # as below
     same = flips.target == nearest.target[:, 0]
@@ -81,14 +86,14 @@ def test_inverses(study: Study, p: dict[str, Any]) -> None:
         image = subject.images[entry["row"]]
         z = subject.space.extract(image[None]).features.double()
         flip = fsb.flip_points(subject.space.head, z).points[:, 0]
-        for kind, wanted in (("own", z), ("flip", flip)):
+        for kind, wanted in (("image", z), ("flip", flip)):
             made = study.pictures["pixels"][f"inverse-{kind}-{entry['row']}"]
             got = subject.space.extract(made[None]).features.double()
             left = float((got - wanted).norm() / wanted.norm())
             assert entry[kind]["relative_residual"] == pytest.approx(left, abs=1e-6)
             assert entry[kind]["reached"] == (left <= 0.01)
             assert entry[kind]["pixels"] == pytest.approx(float((made - image).norm()), rel=1e-5)
-    for kind in ("own", "flip"):
+    for kind in ("image", "flip"):
         assert p["inverses"]["reached"][kind] == sum(entry[kind]["reached"] for entry in shown)
 
 
@@ -112,9 +117,9 @@ def test_morphs(study: Study, p: dict[str, Any]) -> None:
         path = fsb.class_path(subject.space.head, z[:1], z[1:])
         assert entry["feature_crossing"] == pytest.approx(float(path.crossings[0, 0]))
         for name, frames in zip(("images", "blend"), film, strict=True):
-            way, classes = entry["ways"][name], subject.space.extract(frames).predicted
+            way, classes = entry["sequences"][name], subject.space.extract(frames).predicted
             assert way["classes"] == classes.tolist()
-            assert way["met"] == classes.unique_consecutive().tolist()
+            assert way["class_sequence"] == classes.unique_consecutive().tolist()
             left = next(n for n, k in enumerate(classes) if k != classes[0])
             assert entry["times"][left - 1] <= way["crossing"] <= entry["times"][left]
 
@@ -129,14 +134,14 @@ def test_moves(p: dict[str, Any]) -> None:
     features = subject.space.extract(subject.images[rows]).features
     near = fsb.flip_points(subject.space.head, features).distance[:, 0].tolist()
     for entry, distance in zip(moves["most"] + moves["least"], near, strict=True):
-        assert entry["to_boundary"] == pytest.approx(distance)
+        assert entry["boundary_distance"] == pytest.approx(distance)
         assert entry["vulnerability"] == pytest.approx(entry["max_displacement"] / distance)
     assert sum(entry["images"] for entry in moves["classes"]) == moves["ranked"] == 40
     medians = [entry["median"] for entry in moves["classes"]]
     assert medians == sorted(medians, reverse=True)
     means = moves["median"]
     assert means["random_mean"] <= means["random_max"] <= means["max_displacement"]
-    assert moves["over_random"] > 1
+    assert moves["ratio_to_random"] > 1
 
 
 def test_two_spaces(p: dict[str, Any]) -> None:
@@ -147,13 +152,13 @@ def test_two_spaces(p: dict[str, Any]) -> None:
     lines = {line["name"]: line for line in spaces["lines"]}
     assert set(lines) == set(WORDS)
     assert lines["inside"]["pixels"] == 0.0  # 20 points in 36 dimensions
-    assert lines["third_class"]["kind"] == "share"
+    assert lines["third_class"]["kind"] == "percent"
     assert lines["boundary_distance"]["kind"] == "length"
 
 
 def test_words(page: Page) -> None:
     text = page.text["pixels"]
-    assert "that an image lies on the boundary is certified" in text
+    assert "it is certified that an image lies on the boundary" in text
     assert "share of neighbours in common" in text
     assert "Most vulnerable" in text
     assert any(name in text for name in NAMES)
@@ -185,20 +190,20 @@ def test_without(missing: str, words: str) -> None:
 
 def test_two_images() -> None:
     page = tiny_page(images=tiny_images(2), train_images=tiny_images(2), train_labels=None)
-    assert page.numbers["pixels"]["flips"]["asked"] == 2
+    assert page.numbers["pixels"]["flips"]["requested"] == 2
 
 
 def test_one_image_leads_nowhere() -> None:
     page = tiny_page(images=tiny_images(1))
     assert page.numbers["pixels"]["morphs"]["shown"] == []
-    assert "there is nothing to lead to" in page.text["pixels"]
+    assert "so there are no morphs" in page.text["pixels"]
     assert "none: images." in page.text["pixels"]
 
 
 def test_no_usable_image() -> None:
     page = tiny_page(images=torch.full((3, 1, 6, 6), torch.nan))
     assert page.numbers["pixels"] == {"usable": 0}
-    assert "nothing to look for in pixels" in page.text["pixels"]
+    assert "nothing to search for in pixel space" in page.text["pixels"]
 
 
 def test_images_that_are_not_numbers_are_never_drawn() -> None:
@@ -224,25 +229,25 @@ class Deaf(nn.Module):
 
 def test_no_gradients() -> None:
     page = tiny_page(model=Deaf(None), train_images=None)
-    assert page.numbers["pixels"] == {"usable": 40, "gradients": False}
-    assert "passes no gradient" in page.text["pixels"]
+    assert page.numbers["pixels"] == {"usable": 40, "has_gradients": False}
+    assert "no gradient with respect to the pixels" in page.text["pixels"]
 
 
 def test_nothing_found_with_gradients_of_zero() -> None:
     page = tiny_page(model=Deaf(0.0), train_images=None)
     p = page.numbers["pixels"]
-    lost = p["flips"]["asked"] - p["flips"]["found"]
+    lost = p["flips"]["requested"] - p["flips"]["found"]
     assert lost == sum(part["count"] for part in p["flips"]["failed"]) > 0
     status = p["flips"]["failed"][0]["status"]
-    assert f"without: {status}" in page.text["pixels"]
+    assert f"without a flip image: {status}" in page.text["pixels"]
     assert f"No flip image: {status}" in page.text["pixels"]
 
 
 def test_statuses_are_shown(page: Page) -> None:
     numbers = copy.deepcopy(page.numbers)
     shown = numbers["pixels"]["inverses"]["shown"][0]
-    shown["own"] |= {"made": False, "status": "OUTSIDE_DOMAIN"}
-    numbers["pixels"]["morphs"]["shown"][0] |= {"made": False, "status": "INFEASIBLE"}
+    shown["image"] |= {"available": False, "status": "OUTSIDE_DOMAIN"}
+    numbers["pixels"]["morphs"]["shown"][0] |= {"available": False, "status": "INFEASIBLE"}
     text = read(Study(numbers=numbers, pictures=page.study.pictures)).text["pixels"]
     assert "OUTSIDE_DOMAIN" in text
     assert "No path: INFEASIBLE" in text
@@ -263,7 +268,7 @@ def test_other_shapes(shape: tuple[int, int, int]) -> None:
         model=model, images=images, train_images=images.flip(0), train_labels=torch.arange(12) % 5
     )
     p = page.numbers["pixels"]
-    assert p["flips"]["asked"] == 2
+    assert p["flips"]["requested"] == 2
     pictures = page.study.pictures["pixels"]
     assert max(max(picture.shape[-2:]) for picture in pictures.values()) <= 96
     assert p["spaces"]["missing"] is None
@@ -271,19 +276,19 @@ def test_other_shapes(shape: tuple[int, int, int]) -> None:
 
 def test_dear_models_get_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "FULL", Sizes())
-    monkeypatch.setattr(sizes, "LEAST", least := Sizes(**dict.fromkeys(fields(), 2)))
+    monkeypatch.setattr(sizes, "MINIMUM", least := Sizes(**dict.fromkeys(fields(), 2)))
     space, image = fsb.FeatureSpace(tiny_model().eval()), tiny_images(1)[0]
     space.extract(image[None])
     assert sizes_for(space, image) == Sizes()
     operations = 2 * (36 * 7 + 7 * 5)  # a multiplication and an addition for each weight
-    monkeypatch.setattr(sizes, "AFFORDABLE", operations / 2)
+    monkeypatch.setattr(sizes, "FULL_STUDY_FLOPS", operations / 2)
     assert 2 < sizes_for(space, image).inverse_steps <= Sizes().inverse_steps // 2
-    monkeypatch.setattr(sizes, "AFFORDABLE", 0)
-    assert sizes_for(space, image) == Sizes(**dict.fromkeys(fields(), 2) | {"learned": 3})
-    assert least.learned == 2
-    monkeypatch.setattr(sizes, "AFFORDABLE", 1e9)
+    monkeypatch.setattr(sizes, "FULL_STUDY_FLOPS", 0)
+    assert sizes_for(space, image) == Sizes(**dict.fromkeys(fields(), 2) | {"training": 3})
+    assert least.training == 2
+    monkeypatch.setattr(sizes, "FULL_STUDY_FLOPS", 1e9)
     monkeypatch.setattr(sizes, "_PIXELS", 36 * 50)
-    assert sizes_for(space, image).learned == 50
+    assert sizes_for(space, image).training == 50
 
 
 def fields() -> list[str]:
@@ -293,16 +298,16 @@ def fields() -> list[str]:
 def test_drawn_evenly() -> None:
     owners = torch.tensor([0] * 20 + [3] * 5 + [1] * 2)
     rows = 100 + torch.arange(27)
-    chosen = drawn(rows, owners, 10, seed=0)
+    chosen = stratified_sample(rows, owners, 10, seed=0)
     assert len(chosen.unique()) == 10
     assert torch.bincount(owners[chosen - 100]).tolist() == [4, 2, 0, 4]
-    assert sorted(drawn(rows, owners, 99, seed=0).tolist()) == rows.tolist()
-    assert drawn(rows, owners, 10, seed=1).tolist() != chosen.tolist()
+    assert sorted(stratified_sample(rows, owners, 99, seed=0).tolist()) == rows.tolist()
+    assert stratified_sample(rows, owners, 10, seed=1).tolist() != chosen.tolist()
 
 
 def test_spread() -> None:
-    assert spread(torch.arange(10, 20), 4).tolist() == [10, 13, 16, 19]
-    assert spread(torch.arange(3), 4).tolist() == [0, 1, 2]
+    assert evenly_spaced(torch.arange(10, 20), 4).tolist() == [10, 13, 16, 19]
+    assert evenly_spaced(torch.arange(3), 4).tolist() == [0, 1, 2]
 
 
 def test_diverging_colours() -> None:

@@ -115,7 +115,7 @@ def test_archive_with_everything(tmp_path: Path, archive: Archive, weights: Path
     assert provenance["hull_solver"]["name"] == "active_set"
     assert provenance["hull_solver"]["distribution"] == "fsboundary"
     assert provenance["hull_solver"]["options"] == hull_options
-    assert numbers["hull"]["training"] == {"given": 30, "used": 30}
+    assert numbers["hull"]["training"] == {"total": 30, "usable": 30}
     assert provenance["facts"]["weights"] == "weights.safetensors"
     plain = report(tmp_path, data)
     assert plain["provenance"]["fingerprint"] != provenance["fingerprint"]
@@ -168,7 +168,7 @@ def test_fitted_extractor_is_fitted_on_the_training_images_and_its_fidelity_is_p
     assert provenance["extractor"]["name"] == "pixels"
     assert provenance["extractor"]["distribution"] == "own_pixels"
     assert provenance["extractor"]["options"] == options
-    held = re.fullmatch(r"(\S+): share of (\d+) held-out.*", provenance["notes"]["fidelity"])
+    held = re.fullmatch(r"(\S+): fraction of (\d+) held-out.*", provenance["notes"]["fidelity"])
     assert held
     assert 0 <= float(held[1]) <= 1
     assert 1 <= int(held[2]) <= 30
@@ -180,7 +180,7 @@ def test_archive_with_images_alone(tmp_path: Path, archive: Archive) -> None:
     assert numbers["overview"]["labels"] is None
     assert numbers["class_names"] == [f"class {k}" for k in range(5)]
     assert "predicted" in numbers["planes"]["means_of"]
-    assert numbers["hull"] == {"training": {"given": 0, "used": 0}}
+    assert numbers["hull"] == {"training": {"total": 0, "usable": 0}}
     assert numbers["provenance"]["hull_solver"] is None
 
 
@@ -329,7 +329,7 @@ def test_all_images_not_a_number(archive: Archive, tmp_path: Path) -> None:
     images = tiny_images(6).numpy()
     images[2] = np.nan
     numbers = report(tmp_path, archive(images=images))
-    assert numbers["overview"]["answered"] == 5
+    assert numbers["overview"]["with_distance"] == 5
 
 
 def test_files_that_are_no_archives(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
 def test_folders_that_do_not_do(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     (folder / "ant").mkdir(parents=True)
-    with pytest.raises(DataError, match="holds no image"):
+    with pytest.raises(DataError, match="contains no image"):
         load_images(folder)
     Image.new("L", (4, 2)).save(folder / "ant" / "a.png")
     Image.new("L", (3, 2)).save(folder / "ant" / "b.png")

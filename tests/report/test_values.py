@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from fsboundary.report.formatting import heat_style, median, number, plain, quantile
+from fsboundary.report.formatting import cell_colour, median, number, plain, quantile
 from fsboundary.report.page import to_json
 
 
@@ -58,11 +58,11 @@ def test_median_of_nothing_is_nan() -> None:
         (0.0312, "index", "0.03"),
         (-0.5, "index", "−0.50"),
         (-0.001, "index", "0.00"),
-        (0.9304, "share", "93.0 %"),
-        (0.99996, "share", "&gt; 99.9 %"),
-        (0.0001, "share", "&lt; 0.1 %"),
-        (1.0, "share", "100.0 %"),
-        (0.0, "share", "0.0 %"),
+        (0.9304, "percent", "93.0 %"),
+        (0.99996, "percent", "&gt; 99.9 %"),
+        (0.0001, "percent", "&lt; 0.1 %"),
+        (1.0, "percent", "100.0 %"),
+        (0.0, "percent", "0.0 %"),
         (1.728, "length", "1.73"),
         (0.0014437, "length", "0.00144"),
         (1234.5, "length", "1,234"),
@@ -85,9 +85,9 @@ def test_heat_darkens_towards_the_nearest() -> None:
         colour = style.split("#")[1][:6]
         return sum(int(colour[i : i + 2], 16) for i in (0, 2, 4))
 
-    shades = [brightness(heat_style(v, 0.1, 10.0)) for v in (0.1, 0.5, 2.0, 10.0)]
+    shades = [brightness(cell_colour(v, 0.1, 10.0)) for v in (0.1, 0.5, 2.0, 10.0)]
     assert shades == sorted(shades)
     assert len(set(shades)) == 4
-    assert "color:#ffffff" in heat_style(0.1, 0.1, 10.0)
-    assert heat_style(1.0, 1.0, 1.0) == heat_style(10.0, 0.1, 10.0)
-    assert heat_style(0.0, 0.0, 5.0) == heat_style(0.1, 0.1, 10.0)
+    assert "color:#ffffff" in cell_colour(0.1, 0.1, 10.0)
+    assert cell_colour(1.0, 1.0, 1.0) == cell_colour(10.0, 0.1, 10.0)
+    assert cell_colour(0.0, 0.0, 5.0) == cell_colour(0.1, 0.1, 10.0)

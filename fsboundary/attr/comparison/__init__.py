@@ -1,1 +1,1 @@
-"""How far attributions agree."""
+"""Agreement and behaviour of attributions."""

@@ -1,4 +1,4 @@
-"""What is compared, and how it was asked for: checked."""
+"""Validation of the arguments of attribution comparisons."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.space import FeatureSpace, space_of
 
 
-class Compared(NamedTuple):
+class AttributionStack(NamedTuple):
     """Attributions (M,B,C,H,W) in float64, their names and their status (M,B)."""
 
     names: tuple[str, ...]
@@ -25,8 +25,8 @@ class Compared(NamedTuple):
     status: Tensor
 
 
-class Asked(NamedTuple):
-    """The arguments of a comparison that are more than a number; flips are None if not given."""
+class ComparisonOptions(NamedTuple):
+    """Validated options of a comparison, without the plain numbers; flips are None if not given."""
 
     metrics: tuple[str, ...]
     reference: str
@@ -36,7 +36,7 @@ class Asked(NamedTuple):
     bounds: tuple[float, float]
 
 
-def check_asked(
+def check_comparison_options(
     images: Tensor,
     names: tuple[str, ...],
     *,
@@ -46,25 +46,27 @@ def check_asked(
     flips: FlipImages | Tensor | None,
     baselines: float | FlipImages | Tensor,
     bounds: tuple[float, float],
-    top_share: float,
+    top_fraction: float,
     confidence: float,
     batch_size: int,
     **counts: int,
-) -> Asked:
-    """Return what the arguments of ``compare`` ask of attributions with `names`, or raise."""
-    chosen, against = check_metrics(metrics), check_reference(reference, names)
-    start = check_alike("baselines", baselines, images)
-    ends = None if flips is None else check_alike("flips", flips, images)
-    check_share("top_share", top_share, ends=True)
-    check_share("confidence", confidence)
+) -> ComparisonOptions:
+    """Return the validated options of ``compare`` for attributions `names`, or raise."""
+    metric_names, reference = _check_metrics(metrics), _check_reference(reference, names)
+    baseline_images = _check_images_like("baselines", baselines, images)
+    boundary_images = None if flips is None else _check_images_like("flips", flips, images)
+    _check_fraction("top_fraction", top_fraction, allow_one=True)
+    _check_fraction("confidence", confidence)
     limits = check_bounds(bounds)
     for name, count in counts.items():
         check_count(name, count, 2 if name == "steps" else 1)
     check_batch_size(batch_size)
     view = None if space is None else space_of(space)
-    if view is not None and ends is None:
+    if view is not None and boundary_images is None:
         check_pixels(images, limits)
-    return Asked(chosen, against, view, ends, start, limits)
+    return ComparisonOptions(
+        metric_names, reference, view, boundary_images, baseline_images, limits
+    )
 
 
 def check_image_batch(images: object) -> Tensor:
@@ -81,7 +83,7 @@ def check_image_batch(images: object) -> Tensor:
     return images.detach()
 
 
-def check_attributions(images: Tensor, attributions: object) -> Compared:
+def check_attributions(images: Tensor, attributions: object) -> AttributionStack:
     """Return the attributions of `images`, or raise ArgumentError."""
     if not isinstance(attributions, Mapping) or len(attributions) == 0:
         got = "none" if isinstance(attributions, Mapping) else f"a {type(attributions).__name__}"
@@ -90,7 +92,7 @@ def check_attributions(images: Tensor, attributions: object) -> Compared:
     for name, value in attributions.items():
         argument = f"attributions[{name!r}]"
         if not isinstance(name, str) or not name:
-            raise ArgumentError(argument, f"the name {name!r}", "a text", "name it by its method")
+            raise ArgumentError(argument, f"the name {name!r}", "a string", "name it by its method")
         if not isinstance(value, Tensor) or not value.is_floating_point():
             got = str(value.dtype) if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise ArgumentError(argument, got, "a float tensor", "pass what attribute() returns")
@@ -99,7 +101,7 @@ def check_attributions(images: Tensor, attributions: object) -> Compared:
                 argument,
                 f"shape {tuple(value.shape)}",
                 f"{tuple(images.shape)}, that of the images",
-                "attribute to the pixels; bring a layer's attribution to the images' size with "
+                "attribute to the pixels; resize a layer's attribution to the images' size with "
                 "LayerAttribution.interpolate and expand its channels",
             )
     values = [value.detach().to(images.device, torch.float64) for value in attributions.values()]
@@ -108,11 +110,11 @@ def check_attributions(images: Tensor, attributions: object) -> Compared:
     equal = (flat == flat[:, :, :1]).all(dim=2)
     status = torch.where(equal, int(Status.DEGENERATE), int(Status.CONVERGED))
     status[~torch.isfinite(flat).all(dim=2)] = int(Status.NOT_FINITE)
-    return Compared(tuple(attributions), stacked, status)
+    return AttributionStack(tuple(attributions), stacked, status)
 
 
-def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of metrics, or raise ArgumentError."""
+def _check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the metrics without duplicates, or raise ArgumentError."""
     wanted = f"some of {', '.join(map(repr, METRICS))}"
     if isinstance(metrics, str) or not metrics:
         fix = "pass a tuple, or leave it out for all"
@@ -123,8 +125,8 @@ def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(metrics))
 
 
-def check_reference(reference: str, names: tuple[str, ...]) -> str:
-    """Return the name of the reference, "" if it is "boundary" and not among `names`."""
+def _check_reference(reference: str, names: tuple[str, ...]) -> str:
+    """Return the name of the reference; "" if it is "boundary" and not among `names`."""
     if reference in names:
         return reference
     if reference != "boundary":
@@ -133,8 +135,8 @@ def check_reference(reference: str, names: tuple[str, ...]) -> str:
     return ""
 
 
-def check_alike(name: str, value: object, images: Tensor) -> Tensor:
-    """Return argument `name`, a number or a tensor like `images`, as such a tensor."""
+def _check_images_like(name: str, value: object, images: Tensor) -> Tensor:
+    """Return argument `name`, a number or a tensor like `images`, as a tensor like `images`."""
     if isinstance(value, FlipImages):
         value = value.images
     if isinstance(value, int | float):
@@ -146,16 +148,17 @@ def check_alike(name: str, value: object, images: Tensor) -> Tensor:
     raise ArgumentError(name, got, wanted, "pass one image for each image")
 
 
-def check_share(name: str, value: float, *, ends: bool = False) -> float:
-    """Return `value`, or raise ArgumentError unless it is in (0, 1), or in (0, 1] with `ends`."""
-    if not (0 < value < 1 or (ends and value == 1)):
-        wanted = "a number in (0, 1]" if ends else "a number in (0, 1)"
+def _check_fraction(name: str, value: float, *, allow_one: bool = False) -> float:
+    """Return `value`, or raise ArgumentError unless it is in (0, 1), or 1 if `allow_one`."""
+    if not (0 < value < 1 or (allow_one and value == 1)):
+        wanted = "a number in (0, 1]" if allow_one else "a number in (0, 1)"
         raise ArgumentError(name, repr(value), wanted, "leave it out")
     return float(value)
 
 
-def check_count(name: str, value: int, least: int) -> int:
-    """Return `value`, or raise ArgumentError unless it is a whole number from `least` on."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ArgumentError(name, repr(value), f"a whole number from {least} on", "leave it out")
+def check_count(name: str, value: int, minimum: int) -> int:
+    """Return `value`, or raise ArgumentError unless it is an integer of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        wanted = f"a whole number, at least {minimum}"
+        raise ArgumentError(name, repr(value), wanted, "leave it out")
     return value

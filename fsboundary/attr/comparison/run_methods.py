@@ -1,7 +1,4 @@
-"""Random numbers for code that draws them from the global generators.
-
-Captum's methods, run on a model's logits and compared.
-"""
+"""Captum's methods, run on a model's logits and compared."""
 
 from __future__ import annotations
 
@@ -28,8 +25,11 @@ from fsboundary.space import FeatureSpace, space_of
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of torch and numpy, and put them back afterwards."""
+def _seed_generators(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators of torch and numpy, and restore them afterwards.
+
+    Captum's methods draw from these generators.
+    """
     before = np.random.get_state()
     with torch.random.fork_rng([] if device.type == "cpu" else [device]):
         torch.manual_seed(seed)
@@ -41,7 +41,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 Method: TypeAlias = Attribution | Callable[[nn.Module], Attribution]
-"""A method of Captum's, or what makes one from a model: its class, say."""
+"""A Captum method, or a callable that makes one from a model, such as its class."""
 
 
 def attribute_methods(
@@ -56,72 +56,72 @@ def attribute_methods(
     seed: int = 0,
     show_progress: bool = False,
 ) -> dict[str, Tensor]:
-    """Return what Captum's methods say about the logits of images, by name.
+    """Return the attributions of Captum's methods for the logits of images, by name.
 
-    The first entry, "boundary", is ours, unless a method has this name:
-    :class:`BoundaryDirection` with the same target, so with the sign of evidence for the class.
+    The first entry, "boundary", is :class:`BoundaryDirection` with the same target, so with the
+    sign of evidence for the class; unless `methods` has an entry of this name.
 
     Parameters
     ----------
     space : FeatureSpace or nn.Module
     images : Tensor (B, C, H, W)
     methods : dict
-        By name: classes, as ``IntegratedGradients``; functions that make a method from a model,
-        as ``lambda model: NoiseTunnel(Saliency(model))``; or methods ready made.
+        Methods by name: classes, such as ``IntegratedGradients``; functions that make a method
+        from a model, such as ``lambda model: NoiseTunnel(Saliency(model))``; or instances.
     target : int, list or Tensor (B,), optional
-        Class to be explained; None is the predicted one.
+        Class to explain; default the predicted one.
     options : dict of dict, optional
-        By name: arguments of a method's ``attribute``, such as ``n_steps``; passed to every batch
-        as they are. A ``target`` here, for a method of another model, is used instead of `target`.
+        Arguments of a method's ``attribute`` by name, such as ``n_steps``; passed unchanged to
+        every batch. A ``target`` here, for a method of another model, overrides `target`.
     row_options : dict of dict, optional
-        The same, of tensors and lists with an entry for each image, such as flip images as
-        ``baselines``: cut into batches as the images are.
+        The same for tensors and lists with one entry per image, such as flip images as
+        ``baselines``; they are split into batches with the images.
     batch_size : int
-        Images at once; a method may make several of each.
+        Number of images per batch; a method may expand each to several.
     seed : int
-        Of each batch of the methods that draw random numbers.
+        Seed of each batch, for methods that draw random numbers.
     show_progress : bool
 
     Returns
     -------
     dict of Tensor (B, C, H, W)
-        Detached.
+        Attributions by name, detached.
 
     Raises
     ------
     ArgumentError
-        Something that is no method, an argument that its ``attribute`` needs, a class that is not
-        there; or a method that returns something else than one number for each pixel.
+        An entry that is not a method, a missing argument of its ``attribute``, a class that does
+        not exist; or a method that does not return an attribution of the images' shape.
     """
     images = check_image_batch(images)
     check_batch_size(batch_size)
     view = space_of(space)
     batch = view.extract(images, batch_size=batch_size)
-    asked = _classes(target, batch)
-    given = {name: (options or {}).get(name, {}) for name in methods}
-    cut = {name: (row_options or {}).get(name, {}) for name in methods}
-    for argument, named in (("options", options), ("row_options", row_options)):
-        _check_names(argument, named or {}, methods)
-    for name, values in cut.items():
+    classes = _target_classes(target, batch)
+    fixed_options = {name: (options or {}).get(name, {}) for name in methods}
+    split_options = {name: (row_options or {}).get(name, {}) for name in methods}
+    for argument, by_name in (("options", options), ("row_options", row_options)):
+        _check_names(argument, by_name or {}, methods)
+    for name, values in split_options.items():
         _check_rows(name, values, len(images))
     runs: dict[str, Callable[[slice], object]] = {}
-    for name, method in _with_ours(methods).items():
-        made = BoundaryDirection(view) if method is None else _made(name, method, view)
-        fixed, by_row = given.get(name, {}), cut.get(name, {})
+    for name, method in _with_boundary(methods).items():
+        made = BoundaryDirection(view) if method is None else _instantiate(name, method, view)
+        fixed, by_row = fixed_options.get(name, {}), split_options.get(name, {})
         _check_options(name, made, {**fixed, **by_row})
-        runs[name] = _calls(made, images, {"target": asked, **by_row}, fixed, seed)
+        runs[name] = _batch_runner(made, images, {"target": classes, **by_row}, fixed, seed)
     starts = range(0, len(images), batch_size)
-    found: dict[str, Tensor] = {}
+    attributions: dict[str, Tensor] = {}
     total = len(starts) * len(runs)
     with tqdm(total=total, unit="batch", desc="attribute", disable=not show_progress) as bar:
         for name, run in runs.items():
             parts = []
             for start in starts:
                 part = slice(start, start + batch_size)
-                parts.append(_checked(name, run(part), images[part].shape))
+                parts.append(_check_output(name, run(part), images[part].shape))
                 bar.update()
-            found[name] = torch.cat(parts)
-    return found
+            attributions[name] = torch.cat(parts)
+    return attributions
 
 
 def compare_methods(
@@ -137,16 +137,16 @@ def compare_methods(
     show_progress: bool = False,
     **compare_options: Any,
 ) -> Comparison:
-    """Run Captum's methods on the logits of images and compare them with our boundary direction.
+    """Run Captum's methods on the logits of images and compare them with the boundary direction.
 
-    As :func:`compare` of what :func:`attribute_methods` returns, with the same `space`.
+    Equivalent to :func:`compare` on the result of :func:`attribute_methods`, with the same `space`.
 
     Parameters
     ----------
     space, images, methods, target, options, row_options, batch_size, seed, show_progress
-        As for :func:`attribute_methods`.
+        Same as for :func:`attribute_methods`.
     **compare_options : object
-        As for :func:`compare`: ``reference``, ``metrics``, ``flips``, ``baselines``, ...
+        Same as for :func:`compare`: ``reference``, ``metrics``, ``flips``, ``baselines``, ...
 
     Returns
     -------
@@ -155,80 +155,81 @@ def compare_methods(
     Raises
     ------
     ArgumentError
-        As both functions.
+        As for both functions.
     """
     view, images = space_of(space), check_image_batch(images)
-    how: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "show_progress": show_progress}
-    asked = {"space": view, **how, **compare_options}
+    run: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "show_progress": show_progress}
+    comparison = {"space": view, **run, **compare_options}
     # before the methods, which may take long
-    check_options(images, tuple(_with_ours(methods)), asked)
-    found = attribute_methods(
-        view, images, methods, target, options=options, row_options=row_options, **how
+    check_options(images, tuple(_with_boundary(methods)), comparison)
+    attributions = attribute_methods(
+        view, images, methods, target, options=options, row_options=row_options, **run
     )
-    return compare(images, found, **asked)
+    return compare(images, attributions, **comparison)
 
 
 @final
 class _Logits(nn.Module):
-    """A space as the module that Captum's methods want."""
+    """A feature space as the logits module that Captum's methods expect."""
 
     def __init__(self, space: FeatureSpace) -> None:
         super().__init__()
-        self.model = space.model  # where the methods that hook layers look for them
+        self.model = space.model  # methods that hook layers look for them here
         self._logits = space.logits
         self.training = space.model.training
 
     def forward(self, images: Tensor) -> Tensor:
-        # the targets are with the images, and Captum wants the logits there too
+        # Captum expects the logits on the device of the images, where the targets are
         return self._logits(images).to(images.device)
 
 
-def _with_ours(methods: Mapping[str, Method]) -> dict[str, Method | None]:
-    """Return `methods` after ours, None, unless one has its name."""
+def _with_boundary(methods: Mapping[str, Method]) -> dict[str, Method | None]:
+    """Return `methods` with "boundary" (None) first, unless a method has this name."""
     return {**({} if "boundary" in methods else {"boundary": None}), **methods}
 
 
-def _classes(target: object, batch: FeatureBatch) -> Tensor:
-    """Return the class to be explained for each image, (B,)."""
+def _target_classes(target: object, batch: FeatureBatch) -> Tensor:
+    """Return the class to explain for each image, (B,)."""
     rows, num_classes = batch.logits.shape
-    asked = target_rows(target, rows, batch.logits.device)
-    if asked is None:
-        return batch.predicted.clamp_min(0)  # a row that is not finite is NaN whatever is asked
-    if asked.numel() and not 0 <= int(asked.min()) <= int(asked.max()) < num_classes:
-        got = f"classes from {int(asked.min())} to {int(asked.max())}"
+    classes = target_rows(target, rows, batch.logits.device)
+    if classes is None:
+        return batch.predicted.clamp_min(0)  # a row that is not finite is NaN for any class
+    if classes.numel() and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:
+        got = f"classes from {int(classes.min())} to {int(classes.max())}"
         raise ArgumentError("target", got, f"0 to {num_classes - 1}", "count classes from 0")
-    return asked
+    return classes
 
 
-def _calls(
+def _batch_runner(
     method: Attribution,
     images: Tensor,
     by_row: Mapping[str, Any],
     fixed: Mapping[str, Any],
     seed: int,
 ) -> Callable[[slice], object]:
-    """Return what calls `method` for a part of the images."""
+    """Return a function that runs `method` on a slice of the images."""
 
     def run(part: slice) -> object:
-        with seeded(seed, images.device):
+        with _seed_generators(seed, images.device):
             leaf = images[part].clone().requires_grad_()
-            cut = {name: value[part] for name, value in by_row.items()}
-            return method.attribute(leaf, **{**cut, **fixed})
+            sliced = {name: value[part] for name, value in by_row.items()}
+            return method.attribute(leaf, **{**sliced, **fixed})
 
     return run
 
 
-def _made(name: str, method: object, space: FeatureSpace) -> Attribution:
+def _instantiate(name: str, method: object, space: FeatureSpace) -> Attribution:
     made = method(_Logits(space)) if callable(method) else method
     if not isinstance(made, Attribution):
         got = f"a {type(made).__name__}"
         wanted = "a method of captum.attr, its class, or a function that makes it from a model"
-        raise ArgumentError(f"methods[{name!r}]", got, wanted, "pass IntegratedGradients, say")
+        fix = "pass IntegratedGradients, for example"
+        raise ArgumentError(f"methods[{name!r}]", got, wanted, fix)
     return made
 
 
 def _check_options(name: str, method: Attribution, given: Mapping[str, Any]) -> None:
-    """Raise ArgumentError if the method's attribute needs more than it would get."""
+    """Raise ArgumentError if a required argument of the method's ``attribute`` is missing."""
     parameters = list(inspect.signature(method.attribute).parameters.values())[1:]
     needed = [
         p.name
@@ -238,7 +239,7 @@ def _check_options(name: str, method: Attribution, given: Mapping[str, Any]) -> 
     missing = [n for n in needed if n not in given and n != "target"]
     if missing:
         got = f"no {' and no '.join(missing)}"
-        wanted = f"all that {type(method).__name__}.attribute needs"
+        wanted = f"all required arguments of {type(method).__name__}.attribute"
         fix = f"pass options={{{name!r}: {{{missing[0]!r}: ...}}}}"
         raise ArgumentError(f"options[{name!r}]", got, wanted, fix)
 
@@ -257,16 +258,16 @@ def _check_rows(name: str, options: Mapping[str, Any], rows: int) -> None:
             raise ArgumentError(
                 f"row_options[{name!r}][{key!r}]",
                 f"{len(value)} entries" if sized else f"a {type(value).__name__}",
-                f"a tensor or list with an entry for each of {rows} images",
-                "pass what is the same for all images in options=",
+                f"a tensor or list with one entry for each of the {rows} images",
+                "pass values shared by all images in options=",
             )
 
 
-def _checked(name: str, out: object, shape: torch.Size) -> Tensor:
+def _check_output(name: str, out: object, shape: torch.Size) -> Tensor:
     """Return an attribution, detached, or raise ArgumentError."""
     if isinstance(out, Tensor) and out.shape == shape:
         return out.detach()
     got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
     wanted = f"an attribution of the images' shape {tuple(shape)}"
-    fix = "choose one that attributes to pixels, and leave return_convergence_delta out"
+    fix = "choose a method that attributes to pixels, and leave return_convergence_delta out"
     raise ArgumentError(f"methods[{name!r}]", got, wanted, fix)

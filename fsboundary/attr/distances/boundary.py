@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from fsboundary.attr.distances.base import (
     Distance,
-    bent,
     boundary_normals,
     check_class,
-    checked_classes,
-    left_out,
+    check_classes,
+    distance_hvp,
+    excluded_classes,
 )
-from fsboundary.attr.distances.envelope import Answer
+from fsboundary.attr.distances.distance_function import DistanceResult
 from fsboundary.boundaries import region_distances, tie_points
 from fsboundary.core.checks import check_limits
 from fsboundary.core.errors import ArgumentError
@@ -26,48 +26,49 @@ from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.norms import lengths
 from fsboundary.space import FeatureSpace
 
-_KINK = "distance 0, a kink: the row lies on the boundary, and the subgradient 0 is used"
+_KINK = "distance 0, a kink: the row is on the boundary, and the subgradient 0 is used"
 _NONE = "no such point exists: the distance is infinite and its gradient 0"
 _FAILED = "no certified distance: value and gradient are NaN; see fsboundary.region_distances"
 
 
 @final
 class BoundaryDistance(Distance):
-    """Images to signed distances from their features to the decision regions, (B,K).
+    """Signed distances from the features of images to the decision regions, (B,K).
 
     Column k is the distance to region k in the domain, in feature units: positive inside, negative
     outside, continuous where the class changes. The predicted class is the non-negative column.
-    Every column's gradient is a unit direction in feature space, pulled back through the body.
+    The gradient of each column is a unit direction in feature space, propagated back through the
+    body.
 
     With `source` = i, column j is instead the distance, at least 0, to the nearest point where
-    logits i and j tie and no other is above: the flip point of i and j where the image is of one
-    of both classes. Column i is NaN and cannot be a target.
+    logits i and j tie and no other is larger. If the image is of one of the two classes, this is
+    the flip point of i and j. Column i is NaN and cannot be a target.
 
     Values are computed and certified in float64 and returned in the dtype of the features. The
-    gradient is that of the exact distance (envelope theorem). At kinks it is one of several limits,
-    where the nearest point is not unique; at distance 0 it is 0, with a warning when it is used.
-    Where a target cannot be reached the distance is infinite and the gradient 0, with a warning.
-    Rows without a certified answer (outside the domain, not finite) are NaN, value and gradient.
+    gradient is that of the exact distance (envelope theorem). At kinks, where the nearest point is
+    not unique, it is one of several limits; at distance 0 it is 0, with a warning when it is used.
+    If a target cannot be reached, the distance is infinite and the gradient 0, with a warning.
+    Rows without a certified result (outside the domain, not finite) are NaN, value and gradient.
     The second derivative exists where the nearest point stays in one face, and is
     ``(N - u uᵀ) / distance`` in feature space, with N the projector on the directions normal to
-    the face; there is no third.
+    the face; third derivatives are not available.
 
     Parameters
     ----------
     space : FeatureSpace or nn.Module
         A classifier in eval mode, or its feature space.
     source : int, optional
-        The class that the boundaries are those of.
+        Class whose boundaries are measured.
     classes : sequence of int, optional
-        The columns to compute; the others are NaN and cannot be a target. All if left out.
+        Columns to compute; the others are NaN and cannot be a target. Default: all.
     tolerance : float, optional
-        As for :func:`fsboundary.region_distances`.
+        Tolerance of the certificate, as for :func:`fsboundary.region_distances`.
 
     Raises
     ------
     ArgumentError
-        Classes that the head does not have; or, here or at the first batch if the head is not
-        known yet, a class whose region is empty and that `classes` does not leave out.
+        Classes that the head does not have; or a class whose region is empty and that `classes`
+        does not exclude (raised at the first batch if the head is not known yet).
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class BoundaryDistance(Distance):
             raise ArgumentError("source", repr(source), "a class, as an int", fix)
         check_limits(tolerance, None, (FLIP_RTOL, 1))
         self.source, self.tolerance = source, tolerance
-        self.classes = checked_classes(classes)
+        self.classes = check_classes(classes)
         if self.classes == [source]:
             fix = "add a class to reach"
             raise ArgumentError("classes", f"{self.classes}, the source", "another class", fix)
@@ -98,67 +99,67 @@ class BoundaryDistance(Distance):
             check_class("source", self.source, count)
         device = head.weight.device
         zeros = torch.zeros((1, head.num_features), dtype=torch.float64, device=device)
-        # whether a region is empty does not depend on the row that asks
+        # whether a region is empty does not depend on the row
         status = region_distances(head, head.domain.clip(zeros)).status[0]
-        used = ~left_out(self.classes, count, device)
+        used = ~excluded_classes(self.classes, count, device)
         if self.source is not None:
             used[self.source] = True
         empty = ((status == Status.INFEASIBLE) & used).nonzero()[:, 0].tolist()
         if empty:
-            rest = [k for k in range(count) if k not in empty and bool(used[k])]
+            nonempty = [k for k in range(count) if k not in empty and bool(used[k])]
             raise ArgumentError(
                 "source" if empty == [self.source] else "classes",
                 f"classes {empty}, whose regions are empty: no feature has their largest logit",
                 "classes that a feature can have",
-                f"pass classes={rest}",
+                f"pass classes={nonempty}",
             )
 
-    def _answer(self, head: LinearHead, z: Tensor) -> Answer:
-        refused = left_out(self.classes, head.num_classes, z.device)
-        why = "the column was left out by classes="
+    def _compute(self, head: LinearHead, z: Tensor) -> DistanceResult:
+        excluded = excluded_classes(self.classes, head.num_classes, z.device)
+        reason = "the column was left out by classes="
         if self.source is None:
-            found = region_distances(head, z, tolerance=self.tolerance)
-            value, direction, status = found.distance, found.gradient, found.status
+            distances = region_distances(head, z, tolerance=self.tolerance)
+            value, direction, status = distances.distance, distances.gradient, distances.status
         else:
-            refused[self.source] = True
-            why = f"{self.source} is the source itself, or the column was left out by classes="
-            value, direction, status = self._flips(head, z, self.source, ~refused)
-        value = torch.where(refused, torch.nan, value)
+            excluded[self.source] = True
+            reason = f"{self.source} is the source itself, or the column was left out by classes="
+            value, direction, status = self._flip_distances(head, z, self.source, ~excluded)
+        value = torch.where(excluded, torch.nan, value)
         failed = ~torch.isin(status, torch.tensor(OK_CODES, device=z.device))
-        notes = [(value == 0, _KINK), (torch.isinf(value), _NONE), (failed & ~refused, _FAILED)]
+        notes = [(value == 0, _KINK), (torch.isinf(value), _NONE), (failed & ~excluded, _FAILED)]
 
         def curvature(rows: Tensor, columns: Tensor, vectors: Tensor) -> Tensor:
             unit, f = direction[rows, columns], value[rows, columns]
             points = z[rows] - unit * torch.where(torch.isfinite(f), f, 0.0)[:, None]
-            return bent(vectors, boundary_normals(head, z[rows], points, vectors), unit, f)
+            return distance_hvp(vectors, boundary_normals(head, z[rows], points, vectors), unit, f)
 
-        return Answer(
+        return DistanceResult(
             value=value,
             direction=direction,
             notes=notes,
-            refused=refused,
-            why=why,
+            excluded=excluded,
+            reason=reason,
             curvature=curvature,
         )
 
-    def _flips(
-        self, head: LinearHead, z: Tensor, source: int, asked: Tensor
+    def _flip_distances(
+        self, head: LinearHead, z: Tensor, source: int, used: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return distances (B,K), their directions (B,K,d) and statuses (B,K)."""
-        targets = asked.nonzero()[:, 0]
+        targets = used.nonzero()[:, 0]
         pairs = torch.stack([torch.full_like(targets, source), targets], dim=1)
         rows = z.repeat_interleave(len(targets), dim=0)
-        found = tie_points(head, rows, pairs.repeat(len(z), 1), tolerance=self.tolerance)
-        moved = rows - found.points
-        # not found.distance: the length of what is returned, so that the unit is one
-        size = torch.where(found.distance > 0, lengths(moved), 1.0)[:, None]
-        unit = torch.where(torch.isinf(found.distance)[:, None], 0.0, moved / size)
+        ties = tie_points(head, rows, pairs.repeat(len(z), 1), tolerance=self.tolerance)
+        difference = rows - ties.points
+        # the actual length, not ties.distance, so that the direction has length 1
+        size = torch.where(ties.distance > 0, lengths(difference), 1.0)[:, None]
+        unit = torch.where(torch.isinf(ties.distance)[:, None], 0.0, difference / size)
         shape = (len(z), head.num_classes)
         value = torch.full(shape, torch.nan, dtype=torch.float64, device=z.device)
         status = torch.full(shape, int(Status.UNDECIDED), device=z.device)
         direction = torch.full((*shape, z.shape[1]), torch.nan, dtype=z.dtype, device=z.device)
-        fold = (len(z), len(targets))
-        value[:, targets] = found.distance.unflatten(0, fold)
-        status[:, targets] = found.status.unflatten(0, fold)
-        direction[:, targets] = unit.unflatten(0, fold)
+        sizes = (len(z), len(targets))
+        value[:, targets] = ties.distance.unflatten(0, sizes)
+        status[:, targets] = ties.status.unflatten(0, sizes)
+        direction[:, targets] = unit.unflatten(0, sizes)
         return value, direction, status

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from fsboundary.attr.distances.base import (
     Distance,
-    bent,
     check_class,
-    checked_classes,
-    left_out,
-    spanned,
+    check_classes,
+    distance_hvp,
+    excluded_classes,
+    project_on_span,
 )
-from fsboundary.attr.distances.envelope import Answer
+from fsboundary.attr.distances.distance_function import DistanceResult
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank, check_fingerprints, check_labelled
 from fsboundary.core.checks import check_limits
@@ -31,11 +31,11 @@ from fsboundary.hulls.projection import HULL_RTOL
 from fsboundary.space import FeatureSpace
 
 _FAILED = "no certified distance: value and gradient are NaN; see fsboundary.hull_projection"
-_UNDECIDED = "inside or outside is not decided, so the direction may be that of rounding"
+_UNDECIDED = "inside or outside is undecided, so the direction may be rounding error"
 
 
-class _ToHulls(Distance, ABC):
-    """One column a hull."""
+class _HullDistances(Distance, ABC):
+    """Distances to hulls, one column per hull."""
 
     def __init__(
         self, space: nn.Module | FeatureSpace, bank: FeatureBank, tolerance: float | None
@@ -54,45 +54,46 @@ class _ToHulls(Distance, ABC):
             )
         check_fingerprints(self.bank, self.space.fingerprint)
 
-    def _columns(
-        self, found: list[HullProjection], columns: list[int], z: Tensor, refused: Tensor
-    ) -> Answer:
-        """Return the answer whose `columns` are those projections of `z` (B,d)."""
-        shape = (len(z), len(refused))
+    def _collect(
+        self, projections: list[HullProjection], columns: list[int], z: Tensor, excluded: Tensor
+    ) -> DistanceResult:
+        """Return the result whose `columns` are the `projections` of `z` (B,d)."""
+        shape = (len(z), len(excluded))
         value = torch.full(shape, torch.nan, dtype=torch.float64, device=z.device)
         direction = torch.full((*shape, z.shape[1]), torch.nan, dtype=z.dtype, device=z.device)
-        failed, unsure = (torch.zeros(shape, dtype=torch.bool, device=z.device) for _ in "ab")
-        for k, hull in zip(columns, found, strict=True):
-            moved = z - hull.points
-            size = torch.where(hull.distance > 0, lengths(moved), 1.0)[:, None]
+        failed = torch.zeros(shape, dtype=torch.bool, device=z.device)
+        undecided = torch.zeros(shape, dtype=torch.bool, device=z.device)
+        for k, hull in zip(columns, projections, strict=True):
+            difference = z - hull.points
+            size = torch.where(hull.distance > 0, lengths(difference), 1.0)[:, None]
             value[:, k] = hull.distance
             failed[:, k] = ~torch.isin(hull.status, torch.tensor(OK_CODES, device=z.device))
-            unit = torch.where(hull.membership[:, None] == 1, 0.0, moved / size)
+            unit = torch.where(hull.membership[:, None] == 1, 0.0, difference / size)
             direction[:, k] = torch.where(failed[:, k, None], torch.nan, unit)
-            unsure[:, k] = (hull.membership == 0) & ~failed[:, k]
+            undecided[:, k] = (hull.membership == 0) & ~failed[:, k]
 
         def curvature(rows: Tensor, which: Tensor, vectors: Tensor) -> Tensor:
             out = torch.empty_like(vectors)
-            for k, hull in zip(columns, found, strict=True):
-                here = which == k
-                at, v = rows[here], vectors[here]
-                # no direction inside: the derivative is 0 there and so is the second
+            for k, hull in zip(columns, projections, strict=True):
+                selected = which == k
+                at, v = rows[selected], vectors[selected]
+                # inside the hull, both derivatives are 0
                 f = torch.where(hull.membership[at] == 1, 0.0, hull.distance[at])
-                normal = v - spanned(self._face(hull, at), v)
-                out[here] = bent(v, normal, direction[at, k], f)
+                normal = v - project_on_span(self._face_edges(hull, at), v)
+                out[selected] = distance_hvp(v, normal, direction[at, k], f)
             return out
 
-        return Answer(
+        return DistanceResult(
             value=value,
             direction=direction,
-            notes=[(failed, _FAILED), (unsure, _UNDECIDED)],
-            refused=refused,
-            why="the column was left out by classes=",
+            notes=[(failed, _FAILED), (undecided, _UNDECIDED)],
+            excluded=excluded,
+            reason="the column was left out by classes=",
             curvature=curvature,
         )
 
-    def _face(self, hull: HullProjection, rows: Tensor) -> Tensor:
-        """Return edges (P,S,d) of the face that holds the nearest point, 0 as padding."""
+    def _face_edges(self, hull: HullProjection, rows: Tensor) -> Tensor:
+        """Return edges (P,S,d) of the face that contains the nearest point, 0 as padding."""
         support = torch.where(hull.weights[rows] > 0, hull.support[rows], -1)
         corners = self.bank.take(support.clamp_min(0))
         first = hull.weights[rows].argmax(dim=1)
@@ -101,33 +102,35 @@ class _ToHulls(Distance, ABC):
 
 
 @final
-class HullDistance(_ToHulls):
-    """Images to the distance of their features from the hull of a bank, (B,1).
+class HullDistance(_HullDistances):
+    """Distance from the features of images to the hull of a bank, (B,1).
 
-    At least 0, in feature units, certified in float64 and returned in the dtype of the features;
-    0 inside, where the gradient is 0 too. Outside, the gradient is the unit direction away from the
-    nearest point of the hull, pulled back through the body; on the hull's surface the subgradient
-    0 is used. Rows without a certified answer are NaN, value and gradient, with a warning when the
-    gradient is used. The second derivative exists outside, where the nearest point stays in one
-    face, and is ``(N - u uᵀ) / distance`` in feature space, with N the projector on the directions
-    normal to the face; there is no third.
+    The distance is at least 0, in feature units, certified in float64 and returned in the dtype of
+    the features. Inside the hull, distance and gradient are 0. Outside, the gradient is the unit
+    direction away from the nearest point of the hull, propagated back through the body; on the
+    hull's surface the subgradient 0 is used. Rows without a certified result are NaN, value and
+    gradient, with a warning when the gradient is used. The second derivative exists outside, where
+    the nearest point stays in one face, and is ``(N - u uᵀ) / distance`` in feature space, with N
+    the projector on the directions normal to the face; third derivatives are not available.
 
     Parameters
     ----------
     space : FeatureSpace or nn.Module
         A classifier in eval mode, or its feature space.
     bank : FeatureBank
-        The generators, of the space's own features.
+        Generators: features of the same space.
     tolerance : float, optional
-        As for :func:`fsboundary.hull_projection`. The direction is off by at most the square root
-        of twice the relative gap, and by far less where the solver ends exactly.
+        Tolerance of the certificate, as for :func:`fsboundary.hull_projection`. The error of the
+        direction is at most the square root of twice the relative gap, and far smaller if the
+        solver ends exactly.
 
     Raises
     ------
     ArgumentError
-        No bank, or one of another width, here or at the first batch if the head is not known yet.
+        `bank` is not a FeatureBank, or its width differs from the head's (raised at the first
+        batch if the head is not known yet).
     HeadMismatchError
-        The bank says that it was made with another head, extractor or layer.
+        The bank was made with another head, extractor or layer.
     """
 
     def __init__(
@@ -140,14 +143,14 @@ class HullDistance(_ToHulls):
         super().__init__(space, bank, tolerance)
         self._check_early()
 
-    def _answer(self, head: LinearHead, z: Tensor) -> Answer:
-        found = hull_projection(self.bank, z, tolerance=self.tolerance)
-        return self._columns([found], [0], z, left_out(None, 1, z.device))
+    def _compute(self, head: LinearHead, z: Tensor) -> DistanceResult:
+        projection = hull_projection(self.bank, z, tolerance=self.tolerance)
+        return self._collect([projection], [0], z, excluded_classes(None, 1, z.device))
 
 
 @final
-class ClassHullDistance(_ToHulls):
-    """Images to the distances of their features from the hull of each class, (B,K).
+class ClassHullDistance(_HullDistances):
+    """Distances from the features of images to the hull of each class, (B,K).
 
     Column k is the distance to the hull of the bank's rows with label k; values, gradients and
     kinks are those of :class:`HullDistance`.
@@ -157,19 +160,19 @@ class ClassHullDistance(_ToHulls):
     space : FeatureSpace or nn.Module
         A classifier in eval mode, or its feature space.
     bank : FeatureBank
-        With labels, of the space's own features.
+        Features of the same space, with labels.
     classes : sequence of int, optional
-        The columns to compute; the others are NaN and cannot be a target. All if left out.
+        Columns to compute; the others are NaN and cannot be a target. Default: all.
     tolerance : float, optional
-        As for :class:`HullDistance`.
+        Tolerance of the certificate, as for :class:`HullDistance`.
 
     Raises
     ------
     ArgumentError
         As for :class:`HullDistance`; a bank without labels; labels or classes that the head does
-        not have; or a class without a row in the bank that `classes` does not leave out.
+        not have; or a class without a row in the bank that `classes` does not exclude.
     HeadMismatchError
-        The bank says that it was made with another head, extractor or layer.
+        The bank was made with another head, extractor or layer.
     """
 
     def __init__(
@@ -182,7 +185,7 @@ class ClassHullDistance(_ToHulls):
     ) -> None:
         super().__init__(space, bank, tolerance)
         self._present = set(check_labelled(bank).unique().tolist())
-        self.classes = checked_classes(classes)
+        self.classes = check_classes(classes)
         self._check_early()
 
     def _check(self, head: LinearHead) -> None:
@@ -192,20 +195,22 @@ class ClassHullDistance(_ToHulls):
             check_class("labels", k, count)
         for k in self.classes or ():
             check_class("classes", k, count)
-        asked = range(count) if self.classes is None else self.classes
-        missing = [k for k in asked if k not in self._present]
+        columns = range(count) if self.classes is None else self.classes
+        missing = [k for k in columns if k not in self._present]
         if missing:
             raise ArgumentError(
                 "classes",
                 f"classes {missing}, of which the bank has no row",
-                "classes that the bank holds",
-                f"pass classes={[k for k in asked if k in self._present]}",
+                "classes that the bank contains",
+                f"pass classes={[k for k in columns if k in self._present]}",
             )
 
-    def _answer(self, head: LinearHead, z: Tensor) -> Answer:
+    def _compute(self, head: LinearHead, z: Tensor) -> DistanceResult:
         columns = sorted(self._present) if self.classes is None else self.classes
-        found = []
+        projections = []
         for k in columns:
             labels = torch.full((len(z),), k, dtype=torch.int64, device=z.device)
-            found.append(hull_projection(self.bank, z, labels=labels, tolerance=self.tolerance))
-        return self._columns(found, columns, z, left_out(columns, head.num_classes, z.device))
+            projection = hull_projection(self.bank, z, labels=labels, tolerance=self.tolerance)
+            projections.append(projection)
+        excluded = excluded_classes(columns, head.num_classes, z.device)
+        return self._collect(projections, columns, z, excluded)

@@ -1,4 +1,4 @@
-"""Arguments as Captum's users pass them: tensors or tuples, targets, extra arguments, batches."""
+"""Arguments in Captum's conventions: tensors or tuples, targets, extra arguments, batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fsboundary.core.errors import ArgumentError
-from fsboundary.models.images import check_images, rows_of
+from fsboundary.models.images import check_images, slice_arguments
 
 Target = int | list[int] | Tensor | None
 Tensors = Tensor | tuple[Tensor, ...]
@@ -29,59 +29,59 @@ def as_tuple(name: str, value: object) -> tuple[Tensor, ...]:
     return parts
 
 
-def like(value: object, parts: tuple[Tensor, ...]) -> Tensors:
-    """Return `parts` as a tuple where `value` is one, else the only one."""
+def format_output(value: object, parts: tuple[Tensor, ...]) -> Tensors:
+    """Return `parts` as a tuple if `value` is a tuple, else its only element."""
     return parts if isinstance(value, tuple) else parts[0]
 
 
-def extra(additional: object) -> tuple[Any, ...]:
+def as_arguments(additional: object) -> tuple[Any, ...]:
     """Return ``additional_forward_args`` as a tuple."""
     if additional is None:
         return ()
     return additional if isinstance(additional, tuple) else (additional,)
 
 
-def opened(
+def unpack_arguments(
     inputs: object, additional: object, target: object
 ) -> tuple[tuple[Tensor, ...], tuple[Any, ...], Tensor | None]:
-    """Return the inputs and further arguments as tuples, and one target a row or None.
+    """Return the inputs and additional arguments as tuples, and one target per row or None.
 
     Raises
     ------
     ArgumentError
-        As :func:`as_tuple` of ``inputs`` and :func:`target_rows`.
+        As for :func:`as_tuple` of ``inputs`` and :func:`target_rows`.
     """
     parts = as_tuple("inputs", inputs)
-    return parts, extra(additional), target_rows(target, len(parts[0]), parts[0].device)
+    return parts, as_arguments(additional), target_rows(target, len(parts[0]), parts[0].device)
 
 
 def target_rows(target: object, rows: int, device: torch.device) -> Tensor | None:
-    """Return one target a row (B,), or None for the nearest class.
+    """Return one target per row (B,), or None for the nearest class.
 
     Raises
     ------
     ArgumentError
-        Not an int, a list or tensor of one int or of one a row, or None.
+        `target` is not an int, a list or tensor of one int or of one per row, or None.
     """
     if target is None:
         return None
     wanted = f"an int, {rows} ints as a list or tensor, or None for the nearest class"
-    fix = "pass the class to reach, or one a row"
+    fix = "pass the class to reach, or one per row"
     try:
-        found = torch.as_tensor(target, device=device)
+        classes = torch.as_tensor(target, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ArgumentError("target", repr(target), wanted, fix) from error
-    whole = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool)
-    if not whole or found.ndim > 1 or found.numel() not in (1, rows):
-        got = f"{found.dtype}, shape {tuple(found.shape)}"
+    inexact = classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool
+    if inexact or classes.ndim > 1 or classes.numel() not in (1, rows):
+        got = f"{classes.dtype}, shape {tuple(classes.shape)}"
         raise ArgumentError("target", got, wanted, fix)
-    return found.long().reshape(-1).expand(rows)
+    return classes.long().reshape(-1).expand(rows)
 
 
-def parts_of(
-    rows: int, size: int | None, show_progress: bool, *cut: tuple[Any, ...]
+def iterate_batches(
+    rows: int, size: int | None, show_progress: bool, *tuples: tuple[Any, ...]
 ) -> Iterator[tuple[tuple[Any, ...], ...]]:
-    """Yield each tuple of `cut`, its tensors of B = `rows` rows cut into parts of `size` rows."""
+    """Yield batches of `size` rows of `tuples`, slicing their tensors of B = `rows` rows."""
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         fix = "leave it out for all rows at once"
         raise ArgumentError("internal_batch_size", repr(size), "a positive integer", fix)
@@ -89,5 +89,5 @@ def parts_of(
     with tqdm(total=rows, unit="image", disable=not show_progress) as bar:
         for start in range(0, max(rows, 1), step):
             part = slice(start, start + step)
-            yield tuple(tuple(rows_of(values, rows, part)) for values in cut)
+            yield tuple(tuple(slice_arguments(values, rows, part)) for values in tuples)
             bar.update(min(step, rows - start))

@@ -1,4 +1,4 @@
-"""Which pixels move the features towards the boundary."""
+"""Attribution of pixels by how much they move the features towards the boundary."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from torch import Tensor, nn
 from fsboundary.attr.methods.arguments import (
     Target,
     Tensors,
+    as_arguments,
     as_tuple,
-    extra,
-    like,
-    opened,
-    parts_of,
+    format_output,
+    iterate_batches,
     target_rows,
+    unpack_arguments,
 )
 from fsboundary.attr.methods.flip_baselines import (
     Finder,
     check_finder,
-    finder_of,
-    flips_of,
-    given_flips,
+    check_flip_baselines,
+    resolve_finder,
+    resolve_flip_images,
 )
 from fsboundary.attr.methods.flip_direction import (
-    Aim,
-    aim,
-    aim_from,
-    pulled_back,
-    warn_of_zeros,
-    watched_features,
+    FlipDirection,
+    differentiable_features,
+    feature_flip_direction,
+    feature_vjp,
+    flip_direction,
+    warn_zero_attributions,
 )
 from fsboundary.core.errors import ArgumentError
-from fsboundary.geometry.batching import over_rows
+from fsboundary.geometry.batching import unsqueeze_like
 from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace, space_of
 
@@ -46,31 +46,31 @@ _FLAT = "the features do not react to these images along the direction to the fl
 
 @final
 class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum has no types
-    """How much each pixel moves the features along the unit direction to the flip point.
+    """Attribution of each pixel by its effect along the unit direction to the flip point.
 
     With u that direction at the image, held fixed, and f the features, the attribution is the
-    gradient of ``u . f`` with respect to the image: feature units a pixel unit. Positive: more of
-    this pixel moves the image towards the target.
+    gradient of ``u . f`` with respect to the image, in feature units per pixel unit. Positive
+    values mean that increasing the pixel moves the image towards the target.
 
     Parameters
     ----------
     model : nn.Module or FeatureSpace
         A classifier in eval mode.
     kind : "gradient", "times_input" or "integrated"
-        The gradient; the same times the image; or the mean gradient on the straight path from the
-        image to its flip image, times the way. The last sums to how far the features move along u
-        between both, feature units, up to the convergence delta.
+        The gradient; the gradient times the image; or the mean gradient on the straight path from
+        the image to its flip image, times their difference. The last sums to the displacement of
+        the features along u between the two, in feature units, up to the convergence delta.
     finder : callable, optional
-        For "integrated": images (B,...) and classes to reach (B,) to flip images (B,...), NaN
-        where none was found. :func:`fsboundary.pixels.flip_images` if left out.
+        Function for "integrated": from images (B,...) and classes to reach (B,) to flip images
+        (B,...), NaN where none was found. Default: :func:`fsboundary.pixels.flip_images`.
     bounds : (float, float)
-        What pixels lie between, in that search. An image that leaves them, as with noise, has a
-        range of its own, wider on both sides by as many eighths as it needs.
+        Range of the pixels in that search. An image outside it, for example with added noise, gets
+        its own range, wider on both sides by as many eighths as it needs.
 
     Raises
     ------
     ArgumentError
-        Another kind, a finder that cannot be called, or bounds that are none.
+        Unknown kind, a finder that is not callable, or invalid bounds.
     """
 
     def __init__(
@@ -91,11 +91,14 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """Whether the attribution is multiplied by the image or the way to the flip image."""
+        """Whether the attribution is multiplied by the image or its difference to the flip image.
+
+        False for the gradient only.
+        """
         return self.kind != "gradient"
 
     def has_convergence_delta(self) -> bool:
-        """Whether the attribution has a sum that it should come to: for "integrated"."""
+        """Return whether the attribution has a known sum: True for "integrated"."""
         return self.kind == "integrated"
 
     @log_usage()  # type: ignore[untyped-decorator]  # Captum has no types
@@ -118,73 +121,74 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         inputs : Tensor (B, ...) or tuple of such
             Images, and further inputs of the model.
         baselines : Tensor (B, ...) or tuple of such, optional
-            For "integrated" alone: the flip images, found by `finder` if left out.
+            Flip images, only for "integrated"; computed by `finder` if left out.
         target : int, list of int, Tensor or None
-            The class to reach; None for the nearest. Where it is the image's own, the direction is
-            straight away from the nearest flip point, and the flip image the nearest.
+            Class to reach; None for the nearest. If it is the image's own class, the direction is
+            straight away from the nearest flip point, and the flip image is the nearest one.
         additional_forward_args : object, optional
-            Passed to the model after the inputs; tensors of B rows go with their rows.
+            Arguments of the model after the inputs; tensors of B rows are split with the rows.
         n_steps, method
-            Of the integral, as for ``captum.attr.IntegratedGradients``.
+            Options of the integral, as for ``captum.attr.IntegratedGradients``.
         internal_batch_size : int, optional
-            Rows, or steps times rows, at once.
+            Number of rows, or of steps times rows, per batch.
         return_convergence_delta : bool
-            Return also, (B,), the sum of the attributions less what it should come to.
+            Whether to return also, (B,), the sum of the attributions minus its exact value.
         show_progress : bool
 
         Returns
         -------
         Tensor or tuple of Tensor, or a pair of these and the deltas (B,)
-            Zeros with a warning where the image is on the boundary or the features do not react;
-            else NaN with a warning where no flip point or flip image was found.
+            Attributions; zeros with a warning where the image is on the boundary or the features
+            do not react; else NaN with a warning where no flip point or flip image was found.
 
         Raises
         ------
         ArgumentError
-            Wrong types, shapes or classes, baselines or a delta of a kind that has none, or a model
-            without gradients.
+            Wrong types, shapes or classes, baselines or a delta for a kind that has none, or a
+            model without gradients.
         """
-        parts, more, targets = opened(inputs, additional_forward_args, target)
+        parts, more, targets = unpack_arguments(inputs, additional_forward_args, target)
         ends: tuple[Tensor, ...] = ()
         if self.kind == "integrated":
-            ends = given_flips(parts, more, baselines, self.finder)
+            ends = check_flip_baselines(parts, more, baselines, self.finder)
         elif baselines is not None:
-            # a class in the place of Saliency's target would be taken for baselines
+            # a class passed by position, as for Saliency's target, would be taken for baselines
             wanted = f'none for kind="{self.kind}"'
             fix = 'pass the class as target=, or use kind="integrated"'
             raise ArgumentError("baselines", _short(baselines), wanted, fix)
         if return_convergence_delta and not self.has_convergence_delta():
             fix = 'use BoundaryDirection(model, kind="integrated")'
             raise ArgumentError("return_convergence_delta", "True", f"False for {self.kind}", fix)
-        find = finder_of(self.space, self.finder, self.bounds)
+        find = resolve_finder(self.space, self.finder, self.bounds)
         done: list[tuple[Tensor, ...]] = []
-        cut = (parts, more, (targets,), ends)
-        for here, args, (goal_class,), end in parts_of(
-            len(parts[0]), internal_batch_size, show_progress, *cut
+        tuples = (parts, more, (targets,), ends)
+        for batch, args, (batch_targets,), batch_ends in iterate_batches(
+            len(parts[0]), internal_batch_size, show_progress, *tuples
         ):
             if self.kind == "integrated":
-                goal = aim_from(self.space, here, args, goal_class)
-                flips = flips_of(self.space, here, args, goal, end, find)
-                # Captum takes no fewer rows at once than there are
-                size = internal_batch_size and max(internal_batch_size, len(here[0]))
-                found = self._integrated(here, args, goal, flips, (n_steps, method, size))
-                moved = found[:-1]
+                direction = flip_direction(self.space, batch, args, batch_targets)
+                flips = resolve_flip_images(self.space, batch, args, direction, batch_ends, find)
+                # Captum needs room for at least all rows of one step
+                size = internal_batch_size and max(internal_batch_size, len(batch[0]))
+                result = self._integrated(batch, args, direction, flips, (n_steps, method, size))
+                gradients = result[:-1]
             else:
-                leaves, features = watched_features(self.space, here, args)
-                goal = aim(self.space.head, features, goal_class)
-                moved = pulled_back(features, leaves, goal.unit)
-                maps = moved
+                leaves, features = differentiable_features(self.space, batch, args)
+                direction = feature_flip_direction(self.space.head, features, batch_targets)
+                gradients = feature_vjp(features, leaves, direction.unit)
+                maps = gradients
                 if self.kind == "times_input":
-                    maps = tuple(g * x.detach() for g, x in zip(moved, here, strict=True))
-                found = (*maps, goal.unit.new_zeros(len(here[0])))
-            warn_of_zeros(moved, torch.isfinite(goal.distance) & (goal.distance > 0), _FLAT)
-            done.append(found)
+                    maps = tuple(g * x.detach() for g, x in zip(gradients, batch, strict=True))
+                result = (*maps, direction.unit.new_zeros(len(batch[0])))
+            distance = direction.distance
+            warn_zero_attributions(gradients, torch.isfinite(distance) & (distance > 0), _FLAT)
+            done.append(result)
         *attributions, delta = (torch.cat(pieces) for pieces in zip(*done, strict=True))
-        out = like(inputs, tuple(attributions))
+        out = format_output(inputs, tuple(attributions))
         return (out, delta) if return_convergence_delta else out
 
     def _along(self, count: int) -> Callable[..., Tensor]:
-        """Return the function ``u . f`` of `count` inputs, u and further arguments: (B,)."""
+        """Return the function ``u . f`` of `count` inputs, u and additional arguments: (B,)."""
 
         def along(*values: Any) -> Tensor:
             features = self.space.features(*values[:count], *values[count + 1 :])
@@ -197,32 +201,32 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         self,
         inputs: tuple[Tensor, ...],
         more: tuple[Any, ...],
-        goal: Aim,
+        direction: FlipDirection,
         flips: tuple[Tensor, ...],
         integral: tuple[int, str, int | None],
     ) -> tuple[Tensor, ...]:
         """Return the attributions and the delta (B,)."""
         n_steps, method, size = integral
-        if not len(inputs[0]):  # Captum takes no empty batch
-            return (*(x.detach() for x in inputs), goal.distance)
-        lost = torch.isnan(flips[0]).flatten(1).any(dim=1)
+        if not len(inputs[0]):  # Captum does not accept an empty batch
+            return (*(x.detach() for x in inputs), direction.distance)
+        missing = torch.isnan(flips[0]).flatten(1).any(dim=1)
         starts = tuple(x.detach() for x in inputs)
-        # the path of a row without a flip image is a point, and is blanked afterwards
+        # the path of a row without a flip image is a point, and is masked afterwards
         ends = tuple(
             torch.where(torch.isnan(e), x, e).requires_grad_()
             for e, x in zip(flips, starts, strict=True)
         )
-        found, delta = IntegratedGradients(self._along(len(inputs))).attribute(
+        attributions, delta = IntegratedGradients(self._along(len(inputs))).attribute(
             ends,
             baselines=starts,
-            additional_forward_args=(goal.unit, *more),
+            additional_forward_args=(direction.unit, *more),
             n_steps=n_steps,
             method=method,
             internal_batch_size=size,
             return_convergence_delta=True,
         )
-        blank = [x.masked_fill(over_rows(lost, x), torch.nan) for x in found]
-        return (*(x.detach() for x in blank), delta.detach().masked_fill(lost, torch.nan))
+        masked = [x.masked_fill(unsqueeze_like(missing, x), torch.nan) for x in attributions]
+        return (*(x.detach() for x in masked), delta.detach().masked_fill(missing, torch.nan))
 
     def compute_convergence_delta(
         self,
@@ -232,26 +236,26 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         target: Target = None,
         additional_forward_args: Any = None,
     ) -> Tensor:
-        """Return, (B,), the sum of `attributions` less how far the features move along u.
+        """Return, (B,), the sum of `attributions` minus the displacement of the features along u.
 
         Parameters
         ----------
         attributions : Tensor (B, ...) or tuple of such
         start_point, end_point : Tensor (B, ...) or tuple of such
-            The images, where u is taken, and their flip images.
+            The images, which define u, and their flip images.
         target, additional_forward_args
-            As for :meth:`attribute`.
+            Same as for :meth:`attribute`.
         """
         parts = as_tuple("attributions", attributions)
         start, end = as_tuple("start_point", start_point), as_tuple("end_point", end_point)
-        more = extra(additional_forward_args)
+        more = as_arguments(additional_forward_args)
         targets = target_rows(target, len(start[0]), start[0].device)
-        goal = aim_from(self.space, start, more, targets)
+        unit = flip_direction(self.space, start, more, targets).unit
         along = self._along(len(start))
         with torch.no_grad():
-            way = along(*end, goal.unit, *more) - along(*start, goal.unit, *more)
+            displacement = along(*end, unit, *more) - along(*start, unit, *more)
         total: Tensor = torch.stack([a.flatten(1).sum(dim=1) for a in parts]).sum(dim=0)
-        delta: Tensor = total - way
+        delta: Tensor = total - displacement
         return delta
 
 

@@ -1,4 +1,4 @@
-"""Flip images for the methods that compare an image with the one on the boundary."""
+"""Flip images as baselines of the methods that compare an image with one on the boundary."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fsboundary.attr.methods.arguments import as_tuple
-from fsboundary.attr.methods.flip_direction import Aim, warn, watched_features
+from fsboundary.attr.methods.flip_direction import FlipDirection, differentiable_features, warn
 from fsboundary.core.errors import ArgumentError
-from fsboundary.geometry.batching import over_rows
+from fsboundary.geometry.batching import unsqueeze_like
 from fsboundary.pixels import flip_images
 from fsboundary.space import FeatureSpace
 
@@ -20,61 +20,62 @@ Finder = Callable[[Tensor, Tensor], Tensor]
 """Images (B,...), targets (B,) -> images on the boundary (B,...), NaN where none was found."""
 
 BATCH = 64
-"""Images for which flip images are sought at once, unless the caller says."""
+"""Default number of images per search for flip images."""
 
+_RANGE_STEPS = 8
+"""Ranges grow in steps of the width over this: few groups of rows, none much wider than needed."""
 
-_WIDER = 8
-"""Ranges grow by this part of their width: few groups of rows, none much wider than it must be."""
-
-_ROUNDING = 1e-6
-"""Share of the width by which pixels may leave the range and are put back: no more than rounding
-of a normalisation does."""
+_ROUNDING_RTOL = 1e-6
+"""Fraction of the width by which pixels may exceed the range before it is widened; smaller excesses
+are clamped, because rounding of a normalisation causes them."""
 
 
 def check_finder(finder: object) -> None:
-    """Raise ArgumentError unless `finder` can be called, or is None."""
+    """Raise ArgumentError unless `finder` is callable or None."""
     if not (finder is None or callable(finder)):
         fix = "leave it out for fsboundary.pixels.flip_images"
         raise ArgumentError("finder", repr(finder), "a function of images and targets", fix)
 
 
-def finder_of(space: FeatureSpace, finder: Finder | None, bounds: tuple[float, float]) -> Finder:
-    """Return `finder`, or the search for flip images within `bounds` where it is None."""
-    return finder or partial(_searched, space, bounds)
+def resolve_finder(
+    space: FeatureSpace, finder: Finder | None, bounds: tuple[float, float]
+) -> Finder:
+    """Return `finder`, or the search for flip images within `bounds` if it is None."""
+    return finder or partial(_search_flip_images, space, bounds)
 
 
-def _searched(
+def _search_flip_images(
     space: FeatureSpace, bounds: tuple[float, float], images: Tensor, target: Tensor
 ) -> Tensor:
     """Return flip images, NaN where none was found.
 
-    Images that leave the bounds, as those with noise do, have a range of their own, wider on both
-    sides by as many eighths as they need: what a row gets does not depend on the others.
+    An image outside the bounds, for example with added noise, gets its own range, wider on both
+    sides by as many eighths as it needs, so that the result of a row does not depend on the others.
     """
     width = bounds[1] - bounds[0]
     low, high = torch.tensor(bounds, dtype=images.dtype, device=images.device)
     flat = images.flatten(1)
-    out = torch.maximum(low - flat, flat - high).amax(dim=1).double() / width
-    parts = torch.where(out <= _ROUNDING, 0, (out * _WIDER).ceil())
-    # the others have no flip image, and a search would refuse them
-    fine = torch.isfinite(flat).all(dim=1) & (target >= 0)
-    found = torch.full_like(images, torch.nan)
-    for count in parts[fine].unique().tolist():
-        rows = fine & (parts == count)
-        more = count / _WIDER * width
-        limits = (bounds[0] - more, bounds[1] + more)
-        near = images[rows].clamp(*limits)
-        found[rows] = flip_images(space, near, target[rows], bounds=limits).images
-    return found
+    excess = torch.maximum(low - flat, flat - high).amax(dim=1).double() / width
+    widenings = torch.where(excess <= _ROUNDING_RTOL, 0, (excess * _RANGE_STEPS).ceil())
+    # the others have no flip image, and a search would reject them
+    valid = torch.isfinite(flat).all(dim=1) & (target >= 0)
+    result = torch.full_like(images, torch.nan)
+    for count in widenings[valid].unique().tolist():
+        rows = valid & (widenings == count)
+        added = count / _RANGE_STEPS * width
+        limits = (bounds[0] - added, bounds[1] + added)
+        clamped = images[rows].clamp(*limits)
+        result[rows] = flip_images(space, clamped, target[rows], bounds=limits).images
+    return result
 
 
-def given_flips(
+def check_flip_baselines(
     inputs: tuple[Tensor, ...],
     additional: tuple[Any, ...],
     baselines: object,
     finder: Finder | None,
 ) -> tuple[Tensor, ...]:
-    """Return the flip images that the caller gave, () if they are to be found, or raise."""
+    """Return the flip images that the caller passed, () if they must be searched, or raise."""
     if baselines is not None:
         ends = as_tuple("baselines", baselines)
         _check_shapes(inputs, ends, "baselines")
@@ -84,62 +85,64 @@ def given_flips(
             "baselines",
             "none, for a model with several inputs or additional arguments",
             "flip images of the same shapes as the inputs",
-            "find them yourself and pass them as baselines",
+            "compute them yourself and pass them as baselines",
         )
     return ()
 
 
-def flips_of(
+def resolve_flip_images(
     space: FeatureSpace,
     inputs: tuple[Tensor, ...],
     additional: tuple[Any, ...],
-    goal: Aim,
+    direction: FlipDirection,
     given: tuple[Tensor, ...],
     finder: Finder,
 ) -> tuple[Tensor, ...]:
-    """Return an image on the boundary for each row of `inputs`: given, or found.
+    """Return an image on the boundary for each row of `inputs`, as given or by search.
 
-    Rows without one are NaN, with a warning; or the image itself, where the features do not react
-    to it and so no search could find one.
+    Rows without one are NaN, with a warning; or the image itself if the features do not react to
+    it, so that no search could find one.
     """
     ends = given
     if not given:
         images = inputs[0].detach()
-        ends = (finder(images, goal.target.to(images.device)),)
-        _check_shapes(inputs, ends, "what finder returned")
+        ends = (finder(images, direction.target.to(images.device)),)
+        _check_shapes(inputs, ends, "result of finder")
     ends = tuple(e.detach().to(x) for e, x in zip(ends, inputs, strict=True))
-    lost = torch.stack([torch.isnan(e).flatten(1).any(dim=1) for e in ends]).any(dim=0)
-    if bool(lost.any()):
-        flat = lost & _flat(space, inputs, additional, goal.unit).to(lost.device)
+    missing = torch.stack([torch.isnan(e).flatten(1).any(dim=1) for e in ends]).any(dim=0)
+    if bool(missing.any()):
+        insensitive = _insensitive_rows(space, inputs, additional, direction.unit)
+        flat = missing & insensitive.to(missing.device)
         if bool(flat.any()):
-            warn("no flip image, for the features do not react: the image stands for it", flat)
+            message = "no flip image because the features do not react: the image itself is used"
+            warn(message, flat)
         ends = tuple(
-            torch.where(over_rows(flat, e), x, e) for e, x in zip(ends, inputs, strict=True)
+            torch.where(unsqueeze_like(flat, e), x, e) for e, x in zip(ends, inputs, strict=True)
         )
-        lost = lost & ~flat
-    if bool(lost.any()):
-        warn("no flip image was found: the attribution is NaN", lost)
-    return tuple(e.masked_fill(over_rows(lost, e), torch.nan) for e in ends)
+        missing = missing & ~flat
+    if bool(missing.any()):
+        warn("no flip image was found: the attribution is NaN", missing)
+    return tuple(e.masked_fill(unsqueeze_like(missing, e), torch.nan) for e in ends)
 
 
 def _check_shapes(inputs: tuple[Tensor, ...], ends: tuple[Tensor, ...], name: str) -> None:
-    came, wanted = ([tuple(x.shape) for x in parts] for parts in (ends, inputs))
-    if came != wanted:
-        fix = "give one flip image for each image"
-        raise ArgumentError(name, f"shapes {came}", f"shapes {wanted}", fix)
+    got, wanted = ([tuple(x.shape) for x in parts] for parts in (ends, inputs))
+    if got != wanted:
+        fix = "pass one flip image per image"
+        raise ArgumentError(name, f"shapes {got}", f"shapes {wanted}", fix)
 
 
-def _flat(
+def _insensitive_rows(
     space: FeatureSpace, inputs: tuple[Tensor, ...], additional: tuple[Any, ...], unit: Tensor
 ) -> Tensor:
     """Return the rows (B,) whose features do not move along `unit` (B,d) with any input.
 
-    None where the model has no gradients that could tell.
+    All False if the features have no gradient.
     """
-    leaves, features = watched_features(space, inputs, additional)
-    still = torch.zeros(len(unit), dtype=torch.bool, device=unit.device)
+    leaves, features = differentiable_features(space, inputs, additional)
+    none = torch.zeros(len(unit), dtype=torch.bool, device=unit.device)
     if not features.requires_grad:
-        return still
+        return none
     grads = torch.autograd.grad(features, leaves, unit.to(features), allow_unused=True)
-    moved = [(g != 0).flatten(1).any(dim=1) for g in grads if g is not None]
-    return ~torch.stack([still, *(rows.to(still.device) for rows in moved)]).any(dim=0)
+    sensitive = [(g != 0).flatten(1).any(dim=1) for g in grads if g is not None]
+    return ~torch.stack([none, *(rows.to(none.device) for rows in sensitive)]).any(dim=0)

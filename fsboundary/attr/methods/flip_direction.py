@@ -1,7 +1,4 @@
-"""Where a row is headed: its flip point and the unit direction, for methods with a target.
-
-Features with a graph back to the pixels, whatever the mode of the caller.
-"""
+"""Unit directions to flip points, and features with a graph back to the pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from fsboundary.attr.distances.envelope import rows_in
+from fsboundary.attr.distances.distance_function import describe_rows
 from fsboundary.boundaries import flip_points
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
@@ -23,19 +20,19 @@ from fsboundary.space import FeatureSpace
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Aim:
-    """The flip points of B rows.
+class FlipDirection:
+    """Directions to the flip points of B rows.
 
     Attributes
     ----------
     unit : Tensor (B, d), float64
-        The direction that makes the target more likely: to the flip point, or straight away from
-        the nearest one where the target is the row's own class. 0 at distance 0, NaN where there
-        is no certified flip point.
+        Unit direction towards the target: to the flip point, or straight away from the nearest one
+        if the target is the row's own class. 0 at distance 0, NaN where there is no certified
+        flip point.
     target : Tensor (B,)
-        The class on the other side of that flip point.
+        Class on the other side of that flip point.
     distance : Tensor (B,), float64
-        To the flip point, feature units.
+        Distance to the flip point, feature units.
     """
 
     unit: Tensor
@@ -43,40 +40,42 @@ class Aim:
     distance: Tensor
 
 
-def aim_from(
+def flip_direction(
     space: FeatureSpace,
     inputs: tuple[Tensor, ...],
     additional: tuple[Any, ...],
     target: Tensor | None,
     *,
     quiet: bool = False,
-) -> Aim:
-    """Return where each row of `inputs` is headed; see :func:`aim`."""
+) -> FlipDirection:
+    """Return the flip direction of each row of `inputs`; see :func:`feature_flip_direction`."""
     with torch.no_grad():
         features = space.features(*inputs, *additional)
-    # after the pass, which finds the head
-    return aim(space.head, features, target, quiet=quiet)
+    # the head is known only after a forward pass
+    return feature_flip_direction(space.head, features, target, quiet=quiet)
 
 
-def aim(head: LinearHead, features: Tensor, target: Tensor | None, *, quiet: bool = False) -> Aim:
-    """Return where each row of `features` is headed; `target` is (B,) or None for the nearest.
+def feature_flip_direction(
+    head: LinearHead, features: Tensor, target: Tensor | None, *, quiet: bool = False
+) -> FlipDirection:
+    """Return the direction from each row of `features` to its flip point.
 
-    Warns of rows at distance 0, whose direction is 0, and of rows without a flip point; if `quiet`
-    of rows that are not finite alone.
+    `target` is (B,), or None for the nearest class. Warns of rows at distance 0, whose direction
+    is 0, and of rows without a flip point; if `quiet`, only of rows that are not finite.
     """
     z = features.detach().double()
     head = head.to(z.device)
     flips = flip_points(head, z, "nearest" if target is None else target.to(z.device))
     points, distance = flips.points[:, 0].clone(), flips.distance[:, 0].clone()
     across, status = flips.target[:, 0].clone(), flips.status[:, 0].clone()
-    own = status == Status.TARGET_IS_SOURCE
-    if bool(own.any()):
-        nearest = flip_points(head, z[own])
-        points[own], distance[own] = nearest.points[:, 0], nearest.distance[:, 0]
-        across[own], status[own] = nearest.target[:, 0], nearest.status[:, 0]
-    moved = points - z
-    unit = moved / torch.where(distance > 0, lengths(moved), 1.0)[:, None]
-    unit = torch.where(own[:, None], -unit, unit)
+    away = status == Status.TARGET_IS_SOURCE
+    if bool(away.any()):
+        nearest = flip_points(head, z[away])
+        points[away], distance[away] = nearest.points[:, 0], nearest.distance[:, 0]
+        across[away], status[away] = nearest.target[:, 0], nearest.status[:, 0]
+    step = points - z
+    unit = step / torch.where(distance > 0, lengths(step), 1.0)[:, None]
+    unit = torch.where(away[:, None], -unit, unit)
     missing = ~torch.isfinite(distance)
     unit = torch.where(missing[:, None], torch.nan, unit)
     if quiet:
@@ -86,35 +85,34 @@ def aim(head: LinearHead, features: Tensor, target: Tensor | None, *, quiet: boo
         advice = "; ".join(f"{Status(c).name}: {Status(c).advice}" for c in codes)
         warn(f"no flip point, so no direction: the attribution is NaN ({advice})", missing)
     if bool((distance == 0).any()) and not quiet:
-        warn(
-            "on the boundary, distance 0: there is no direction, and 0 stands for it", distance == 0
-        )
-    return Aim(unit=unit, target=across, distance=distance)
+        warn("on the boundary, distance 0: no direction exists, and 0 is used", distance == 0)
+    return FlipDirection(unit=unit, target=across, distance=distance)
 
 
 def warn(message: str, rows: Tensor) -> None:
     """Warn of the `rows` (B,) that are true."""
-    warnings.warn(f"{message} ({rows_in(rows[:, None])})", stacklevel=3)
+    warnings.warn(f"{message} ({describe_rows(rows[:, None])})", stacklevel=3)
 
 
-def warn_of_zeros(attributions: tuple[Tensor, ...], meant: Tensor, why: str) -> None:
-    """Warn of rows that got nothing but zeros although `meant` (B,) says that they should."""
-    some = torch.stack([(a.detach() != 0).flatten(1).any(dim=1) for a in attributions]).any(dim=0)
-    zero = meant.to(some.device) & ~some
+def warn_zero_attributions(attributions: tuple[Tensor, ...], expected: Tensor, why: str) -> None:
+    """Warn of rows whose attributions are all zero although `expected` (B,) is true."""
+    nonzero = [(a.detach() != 0).flatten(1).any(dim=1) for a in attributions]
+    any_nonzero = torch.stack(nonzero).any(dim=0)
+    zero = expected.to(any_nonzero.device) & ~any_nonzero
     if bool(zero.any()):
         warn(f"the attribution is zero: {why}", zero)
 
 
-def watched_features(
+def differentiable_features(
     space: FeatureSpace, inputs: tuple[Tensor, ...], additional: tuple[Any, ...]
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Return copies of `inputs` that take gradients, and their features (B,d)."""
+    """Return copies of `inputs` that require gradients, and their features (B,d)."""
     leaves = tuple(x.detach().clone().requires_grad_() for x in inputs)
-    with torch.enable_grad():  # NoiseTunnel and robust metrics call without
+    with torch.enable_grad():  # NoiseTunnel and the metrics of captum.robust disable gradients
         return leaves, space.features(*leaves, *additional)
 
 
-def pulled_back(features: Tensor, leaves: tuple[Tensor, ...], unit: Tensor) -> tuple[Tensor, ...]:
+def feature_vjp(features: Tensor, leaves: tuple[Tensor, ...], unit: Tensor) -> tuple[Tensor, ...]:
     """Return the gradients of ``unit . features`` with respect to each of `leaves`.
 
     Raises
@@ -126,8 +124,8 @@ def pulled_back(features: Tensor, leaves: tuple[Tensor, ...], unit: Tensor) -> t
         raise ArgumentError(
             "model",
             "features without a gradient",
-            "a body that autograd follows back to the images",
-            "take detach(), no_grad() and roundings out of its forward, or use a method that "
+            "a body that autograd can differentiate back to the images",
+            "remove detach(), no_grad() and rounding from its forward, or use a method that "
             "needs no gradient",
         )
     grads: tuple[Tensor, ...] = torch.autograd.grad(features, leaves, unit.to(features))

@@ -1,4 +1,4 @@
-"""Which pixels differ between an image and its flip image."""
+"""Attribution of pixels by their difference between an image and its flip image."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from captum.attr import PerturbationAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from fsboundary.attr.methods.arguments import Target, Tensors, like, opened, parts_of
+from fsboundary.attr.methods.arguments import (
+    Target,
+    Tensors,
+    format_output,
+    iterate_batches,
+    unpack_arguments,
+)
 from fsboundary.attr.methods.flip_baselines import (
     BATCH,
     Finder,
     check_finder,
-    finder_of,
-    flips_of,
-    given_flips,
+    check_flip_baselines,
+    resolve_finder,
+    resolve_flip_images,
 )
-from fsboundary.attr.methods.flip_direction import aim_from, warn_of_zeros
-from fsboundary.geometry.batching import over_rows
+from fsboundary.attr.methods.flip_direction import flip_direction, warn_zero_attributions
+from fsboundary.geometry.batching import unsqueeze_like
 from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace, space_of
 
@@ -28,7 +34,7 @@ _SAME = "the image and its flip image are equal"
 
 @final
 class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Captum has no types
-    """How much each pixel takes part in the way from an image to its flip image.
+    """Contribution of each pixel to the distance between an image and its flip image.
 
     With x the image and x' an image on the boundary, the attribution of pixel m is
     ``(x'_m - x_m)² / |x' - x|``: never negative, in pixel units, and the sum over the image is the
@@ -39,16 +45,16 @@ class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Ca
     model : nn.Module or FeatureSpace
         A classifier in eval mode.
     finder : callable, optional
-        Images (B,...) and classes to reach (B,) to flip images (B,...), NaN where none was found.
-        :func:`fsboundary.pixels.flip_images` if left out.
+        Function from images (B,...) and classes to reach (B,) to flip images (B,...), NaN where
+        none was found. Default: :func:`fsboundary.pixels.flip_images`.
     bounds : (float, float)
-        What pixels lie between, in that search. An image that leaves them, as with noise, has a
-        range of its own, wider on both sides by as many eighths as it needs.
+        Range of the pixels in that search. An image outside it, for example with added noise, gets
+        its own range, wider on both sides by as many eighths as it needs.
 
     Raises
     ------
     ArgumentError
-        A finder that cannot be called, or bounds that are none.
+        A finder that is not callable, or invalid bounds.
     """
 
     def __init__(
@@ -79,46 +85,50 @@ class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Ca
         inputs : Tensor (B, ...) or tuple of such
             Images, and further inputs of the model.
         baselines : Tensor (B, ...) or tuple of such, optional
-            The flip images, found by the finder if left out.
+            Flip images; computed by the finder if left out.
         target : int, list of int, Tensor or None
-            The class to reach; None, or the image's own class, for the nearest.
+            Class to reach; None, or the image's own class, for the nearest.
         additional_forward_args : object, optional
-            Passed to the model after the inputs; tensors of B rows go with their rows.
+            Arguments of the model after the inputs; tensors of B rows are split with the rows.
         perturbations_per_eval : int
-            Images at once.
+            Number of images per batch.
         show_progress : bool
 
         Returns
         -------
         Tensor or tuple of Tensor
-            Zeros with a warning where image and flip image are equal, or where the features do not
-            react to the image; else NaN with a warning where no flip point or flip image was found.
+            Attributions; zeros with a warning where image and flip image are equal, or where the
+            features do not react to the image; else NaN with a warning where no flip point or flip
+            image was found.
 
         Raises
         ------
         ArgumentError
             Wrong types, shapes or classes.
         """
-        parts, more, targets = opened(inputs, additional_forward_args, target)
-        ends = given_flips(parts, more, baselines, self.finder)
-        find = finder_of(self.space, self.finder, self.bounds)
+        parts, more, targets = unpack_arguments(inputs, additional_forward_args, target)
+        ends = check_flip_baselines(parts, more, baselines, self.finder)
+        find = resolve_finder(self.space, self.finder, self.bounds)
         done: list[tuple[Tensor, ...]] = []
-        for here, args, (goal_class,), end in parts_of(
+        for batch, args, (batch_targets,), batch_ends in iterate_batches(
             len(parts[0]), perturbations_per_eval, show_progress, parts, more, (targets,), ends
         ):
-            # flip images that were given need no flip points
-            goal = aim_from(self.space, here, args, goal_class, quiet=bool(end))
-            flips = flips_of(self.space, here, args, goal, end, find)
-            found = _squares(here, flips)
-            warn_of_zeros(found, torch.ones(len(here[0]), dtype=torch.bool), _SAME)
-            done.append(found)
-        return like(inputs, tuple(torch.cat(pieces) for pieces in zip(*done, strict=True)))
+            # flip images that were passed need no flip points
+            quiet = bool(batch_ends)
+            direction = flip_direction(self.space, batch, args, batch_targets, quiet=quiet)
+            flips = resolve_flip_images(self.space, batch, args, direction, batch_ends, find)
+            result = _squares_over_length(batch, flips)
+            warn_zero_attributions(result, torch.ones(len(batch[0]), dtype=torch.bool), _SAME)
+            done.append(result)
+        return format_output(inputs, tuple(torch.cat(pieces) for pieces in zip(*done, strict=True)))
 
 
-def _squares(starts: tuple[Tensor, ...], ends: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    ways = [e.double() - x.detach().double() for x, e in zip(starts, ends, strict=True)]
-    total = torch.stack([w.flatten(1).square().sum(dim=1) for w in ways]).sum(dim=0).sqrt()
-    total = torch.where(total == 0, 1.0, total)
+def _squares_over_length(
+    starts: tuple[Tensor, ...], ends: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    changes = [e.double() - x.detach().double() for x, e in zip(starts, ends, strict=True)]
+    length = torch.stack([c.flatten(1).square().sum(dim=1) for c in changes]).sum(dim=0).sqrt()
+    length = torch.where(length == 0, 1.0, length)
     return tuple(
-        (w.square() / over_rows(total, w)).to(x) for w, x in zip(ways, starts, strict=True)
+        (c.square() / unsqueeze_like(length, c)).to(x) for c, x in zip(changes, starts, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Which units of a layer move the features towards the boundary."""
+"""Attribution of a layer's units by how much they move the features towards the boundary."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from captum.attr import LayerAttribution, LayerGradientXActivation
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from fsboundary.attr.methods.arguments import Target, Tensors, opened, parts_of
-from fsboundary.attr.methods.flip_direction import aim_from, warn_of_zeros
+from fsboundary.attr.methods.arguments import Target, Tensors, iterate_batches, unpack_arguments
+from fsboundary.attr.methods.flip_direction import flip_direction, warn_zero_attributions
 from fsboundary.core.errors import ArgumentError
-from fsboundary.geometry.batching import over_rows
+from fsboundary.geometry.batching import unsqueeze_like
 from fsboundary.space import FeatureSpace, space_of
 
 _FLAT = "the layer does not move the features along the direction to the flip point"
@@ -20,26 +20,26 @@ _FLAT = "the layer does not move the features along the direction to the flip po
 
 @final
 class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum has no types
-    """The unit direction to the flip point, seen at a layer.
+    """The unit direction to the flip point, propagated back to a layer.
 
     With u that direction in feature space, held fixed, and f the features, the attribution is the
     gradient of ``u . f`` with respect to the layer. At the input of the head it is u itself, and
-    its squares are the shares of the features in the squared distance, which sum to 1.
+    its squares are the fractions of the squared distance due to each feature, which sum to 1.
 
     Parameters
     ----------
     model : nn.Module or FeatureSpace
         A classifier in eval mode.
     layer : nn.Module
-        A layer of the model, before the head or the head itself; for the head, attribute to its
-        input. For another layer the direction is pulled back through what lies between.
+        Layer of the model, before the head or the head itself; for the head, attribute to its
+        input. For another layer the direction is propagated back through the layers between.
     kind : "direction" or "fraction"
         The gradient, or its squares divided by their sum over the layer.
 
     Raises
     ------
     ArgumentError
-        Another kind.
+        Unknown kind.
     """
 
     def __init__(
@@ -72,43 +72,45 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
         inputs : Tensor (B, ...) or tuple of such
             Images, and further inputs of the model.
         target : int, list of int, Tensor or None
-            The class to reach; None for the nearest. Where it is the image's own, the direction is
+            Class to reach; None for the nearest. If it is the image's own class, the direction is
             straight away from the nearest flip point.
         additional_forward_args : object, optional
-            Passed to the model after the inputs; tensors of B rows go with their rows.
+            Arguments of the model after the inputs; tensors of B rows are split with the rows.
         attribute_to_layer_input : bool
-            Of what goes into the layer instead of what comes out.
+            Whether to attribute to the layer's input instead of its output.
         internal_batch_size : int, optional
-            Rows at once.
+            Number of rows per batch.
         show_progress : bool
 
         Returns
         -------
         Tensor (B, ...) or tuple of such
-            As the layer's output or input. Zeros with a warning where the image is on the boundary
-            or the layer has no effect; NaN with a warning where there is no flip point.
+            Attributions shaped like the layer's output or input. Zeros with a warning where the
+            image is on the boundary or the layer has no effect; NaN with a warning where there is
+            no flip point.
 
         Raises
         ------
         ArgumentError
             Wrong types, shapes or classes, or a layer that the features do not depend on.
         """
-        parts, more, targets = opened(inputs, additional_forward_args, target)
+        parts, more, targets = unpack_arguments(inputs, additional_forward_args, target)
         rows = len(parts[0])
         if rows == 0:
-            fix = "pass some: without one the shape of the layer is not known"
+            fix = "pass some: without images the shape of the layer is unknown"
             raise ArgumentError("inputs", "no images", "at least one", fix)
         done: list[tuple[Tensor, ...]] = []
         several = False
-        for here, args, (goal_class,) in parts_of(
+        for batch, args, (batch_targets,) in iterate_batches(
             rows, internal_batch_size, show_progress, parts, more, (targets,)
         ):
-            goal = aim_from(self.space, here, args, goal_class)
-            found = self._gradient(here, args, goal.unit, attribute_to_layer_input)
-            several = isinstance(found, tuple)
-            pieces = found if isinstance(found, tuple) else (found,)
-            warn_of_zeros(pieces, torch.isfinite(goal.distance) & (goal.distance > 0), _FLAT)
-            done.append(_shares(pieces) if self.kind == "fraction" else pieces)
+            direction = flip_direction(self.space, batch, args, batch_targets)
+            gradient = self._gradient(batch, args, direction.unit, attribute_to_layer_input)
+            several = isinstance(gradient, tuple)
+            pieces = gradient if isinstance(gradient, tuple) else (gradient,)
+            distance = direction.distance
+            warn_zero_attributions(pieces, torch.isfinite(distance) & (distance > 0), _FLAT)
+            done.append(_squared_fractions(pieces) if self.kind == "fraction" else pieces)
         out = tuple(torch.cat(pieces) for pieces in zip(*done, strict=True))
         return out if several else out[0]
 
@@ -122,7 +124,7 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
         leaves = tuple(x.detach().clone().requires_grad_() for x in inputs)
         method = LayerGradientXActivation(along, self.layer, multiply_by_inputs=False)
         try:
-            found: Tensors = method.attribute(
+            gradient: Tensors = method.attribute(
                 leaves, additional_forward_args=more, attribute_to_layer_input=to_input
             )
         except RuntimeError as error:
@@ -135,12 +137,12 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
                 "a layer before the head, or the head's input",
                 "for the head itself, pass attribute_to_layer_input=True",
             ) from error
-        return found
+        return gradient
 
 
-def _shares(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _squared_fractions(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return the squares of `parts` (B,...) divided by their sum in each row; 0 where it is 0."""
     squares = [p.double().square() for p in parts]
     total = torch.stack([s.flatten(1).sum(dim=1) for s in squares]).sum(dim=0)
     total = torch.where(total == 0, 1.0, total)
-    return tuple((s / over_rows(total, s)).to(p) for s, p in zip(squares, parts, strict=True))
+    return tuple((s / unsqueeze_like(total, s)).to(p) for s, p in zip(squares, parts, strict=True))

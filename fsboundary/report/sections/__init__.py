@@ -1,4 +1,7 @@
-"""The sections, in the order of the page. A new one is a file, a template and a line here."""
+"""Sections of the report, in the order of the page.
+
+A new section needs a module, a template and an entry here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a section of a report is. One section, one file, one template of the same name."""
+"""Base class of the sections of a report; each has one module and one template."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from fsboundary.report.measurements import Measurements
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Content:
-    """What a section computed.
+    """Numbers and pictures of a section.
 
     Attributes
     ----------
     numbers : dict
-        Numbers, texts, lists and dicts that strict JSON can hold; ``--json`` writes them, and the
+        Numbers, texts, lists and dicts that are valid strict JSON; ``--json`` writes them, and the
         page shows no other number.
     pictures : dict of str to Tensor (C, H, W) or (R, N, C, H, W)
-        Images in [0, 1] that the template shows by name; with five dimensions, R films of N
+        Images in [0, 1] by the name used in the template; with five dimensions, R films of N
         frames, shown together as a GIF.
     """
 
@@ -33,17 +33,18 @@ class Content:
 class Section(ABC):
     """A section of a report.
 
-    ``templates/sections/<name>.html.j2`` shows it, with ``numbers``, ``pictures`` and ``figures``
-    at hand. :data:`fsboundary.report.sections.SECTIONS` lists all, in the order of the page.
+    The template ``templates/sections/<name>.html.j2`` renders it from ``numbers``, ``pictures``
+    and ``figures``. :data:`fsboundary.report.sections.SECTIONS` lists all sections, in the order
+    of the page.
 
     Attributes
     ----------
     name : str
-        Key of its numbers in the JSON, name of its template, anchor in the page.
+        Key of its numbers in the JSON, name of its template and anchor in the page.
     title : str
         Heading.
     menu : str
-        Entry in the page's menu; the title where it is empty.
+        Entry in the page's menu; if empty, the title.
     """
 
     name: str
@@ -54,17 +55,17 @@ class Section(ABC):
     def compute(self, measured: Measurements) -> Content:
         """Return the numbers and pictures of the section.
 
-        It runs as one stage of the clock; the parts of a long computation may run as stages
-        within, by ``with measured.clock.stage(name)``.
+        It runs as one stage of the clock; parts of a long computation may run as nested stages,
+        with ``with measured.clock.stage(name)``.
         """
 
     def draw(self, numbers: dict[str, Any], names: list[str]) -> dict[str, str]:
-        """Return the section's figures by name, as data URIs; by default none.
+        """Return the section's figures by name, as data URIs; none by default.
 
         Parameters
         ----------
         numbers : dict
-            What :meth:`compute` returned, after a passage through JSON.
+            Numbers that :meth:`compute` returned, after conversion to JSON and back.
         names : list of str
             The class names.
         """

@@ -1,7 +1,4 @@
-"""How far the images of each class are from changing it.
-
-How far it is from each class to each other one.
-"""
+"""Sections on distances: to the boundary by class, and from class to class."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ from fsboundary.report.measurements import Measurements
 from fsboundary.report.sections.base import Content, Section
 
 BINS = 24
+"""Number of bins of the histograms."""
 
 Size = tuple[float, float]
 """Width and height of a figure, inches."""
@@ -32,7 +30,7 @@ class Distances(Section):
     menu = "Distances"
 
     def compute(self, measured: Measurements) -> Content:
-        """Return shared bin edges, and counts and quantiles for each class."""
+        """Return shared bin edges, and counts and quantiles per class."""
         edges = shared_edges(measured)
         numbers = {
             "edges": edges,
@@ -42,7 +40,7 @@ class Distances(Section):
         return Content(numbers=plain(numbers))
 
     def draw(self, numbers: dict[str, Any], names: list[str]) -> dict[str, str]:
-        """Draw one small histogram a class, all on the same axes."""
+        """Draw one small histogram per class, all on the same axes."""
         tallest = tallest_bar(numbers["classes"])
         return {
             str(entry["class"]): histogram(entry, numbers["edges"], tallest, PANEL)
@@ -52,15 +50,15 @@ class Distances(Section):
 
 def _of_class(m: Measurements, k: int, edges: Tensor) -> dict[str, Any]:
     distance, labels = m.nearest.distance[:, 0], m.subject.labels
-    mine = (m.batch.predicted == k) & ~distance.isnan()
-    wrong = torch.zeros_like(mine) if labels is None else mine & (labels != k)
-    values = distance[mine]
+    in_class = (m.batch.predicted == k) & ~distance.isnan()
+    wrong = torch.zeros_like(in_class) if labels is None else in_class & (labels != k)
+    values = distance[in_class]
     return {
         "class": k,
         "images": len(values),
-        "unlimited": int(values.isinf().sum()),
+        "infinite": int(values.isinf().sum()),
         "misclassified": None if labels is None else int(wrong.sum()),
-        "right": counts(distance[mine & ~wrong], edges),
+        "right": counts(distance[in_class & ~wrong], edges),
         "wrong": counts(distance[wrong], edges),
         "smallest": quantile(values, 0.0),
         "lower_quartile": quantile(values, 0.25),
@@ -90,9 +88,9 @@ def histogram(entry: dict[str, Any], edges: list[float], tallest: int, size: Siz
 
 
 def counts(values: Tensor, edges: Tensor) -> list[int]:
-    """Return how many finite `values` fall in each bin."""
-    found: list[int] = torch.histogram(values[values.isfinite()], edges).hist.long().tolist()
-    return found
+    """Return the number of finite `values` in each bin."""
+    hist: list[int] = torch.histogram(values[values.isfinite()], edges).hist.long().tolist()
+    return hist
 
 
 def shared_edges(m: Measurements) -> Tensor:
@@ -114,11 +112,11 @@ class Pairs(Section):
     """A matrix of median flip distances, source by target."""
 
     name = "pairs"
-    title = "From class to class"
+    title = "Distances from class to class"
     menu = "Class to class"
 
     def compute(self, measured: Measurements) -> Content:
-        """Return one cell for each ordered pair of the classes shown."""
+        """Return one cell per ordered pair of the classes shown."""
         cells = pair_cells(measured)
         predicted = set(measured.batch.predicted.tolist())
         finite = [cell["median"] for cell in cells if cell["median"] is not None]
@@ -136,17 +134,17 @@ class Pairs(Section):
 def pair_cells(m: Measurements) -> list[dict[str, Any]]:
     """Return the median distance from class to class over the images predicted as the source.
 
-    Where more than half of the images cannot reach the target, the median is None and
-    ``unreachable`` is the larger part of ``images``.
+    If more than half of the images cannot reach the target, the median is None and ``unreachable``
+    is more than half of ``images``.
     """
     cells = []
     for i in m.shown:
         rows = m.batch.predicted == i
         target, distance = m.flips.target[rows], m.flips.distance[rows]
-        good = m.flips.ok[rows]
+        ok = m.flips.ok[rows]
         for j in m.shown:
             if i != j:
-                values = distance[(target == j) & good]
+                values = distance[(target == j) & ok]
                 cells.append(
                     {
                         "source": i,

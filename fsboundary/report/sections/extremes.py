@@ -1,4 +1,4 @@
-"""The least and the most robust images."""
+"""Section on the least and the most robust images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import Measurements
 from fsboundary.report.sections.base import Content, Section
 
-SHOWN = 6
+NUM_SHOWN = 6
+"""Number of images in each list."""
 
 
 @final
@@ -20,22 +21,22 @@ class Extremes(Section):
     menu = "Extremes"
 
     def compute(self, measured: Measurements) -> Content:
-        """Return both lists and their images; also one line for every image."""
+        """Return both lists and their images, and one entry for every image."""
         distance = measured.nearest.distance[:, 0]
         rows = (~distance.isnan()).nonzero()[:, 0]
         order = rows[distance[rows].argsort(stable=True)].tolist()
-        most = order[SHOWN:][-SHOWN:][::-1]
+        most = order[NUM_SHOWN:][-NUM_SHOWN:][::-1]
         numbers = {
-            "least": [image_facts(measured, row) for row in order[:SHOWN]],
+            "least": [image_facts(measured, row) for row in order[:NUM_SHOWN]],
             "most": [image_facts(measured, row) for row in most],
             "all": [image_facts(measured, row) for row in range(len(distance))],
         }
-        shown = {str(row): measured.subject.images[row] for row in order[:SHOWN] + most}
-        return Content(numbers=plain(numbers), pictures=shown)
+        pictures = {str(row): measured.subject.images[row] for row in order[:NUM_SHOWN] + most}
+        return Content(numbers=plain(numbers), pictures=pictures)
 
 
 def image_facts(m: Measurements, row: int) -> dict[str, Any]:
-    """Return what a report says of one image."""
+    """Return the facts about one image that several sections show."""
     labels, files = m.subject.labels, m.subject.file_names
     return {
         "row": row,
@@ -44,7 +45,7 @@ def image_facts(m: Measurements, row: int) -> dict[str, Any]:
         "label": None if labels is None else int(labels[row]),
         "nearest": int(m.nearest.target[row, 0]),
         "distance": m.nearest.distance[row, 0],
-        "unlimited": bool(m.nearest.distance[row, 0].isinf()),
+        "infinite": bool(m.nearest.distance[row, 0].isinf()),
         "radius": m.balls.radius[row],
         "status": int(m.nearest.status[row, 0]),
         "radius_status": int(m.balls.status[row]),

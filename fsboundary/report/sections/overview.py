@@ -1,4 +1,4 @@
-"""The summary in words."""
+"""Section with the summary in words."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fsboundary.report.sections.distances import (
     tallest_bar,
 )
 
-ROWS_NAMED = 5
-"""Of each failed status so many rows are named."""
+MAX_ROWS_SHOWN = 5
+"""Largest number of rows listed per failed status."""
 
 WIDE = (5.2, 1.5)
 """Size of the histogram, inches."""
 
-ENOUGH = 5
-"""The most fragile pair is sought among pairs with so many images, if there are any."""
+MIN_PAIR_IMAGES = 5
+"""Number of images that a pair of classes needs to be the most fragile one, if any has as many."""
 
 
 @final
@@ -44,23 +44,25 @@ class Overview(Section):
         numbers = {
             "title": m.subject.title,
             "images": len(distance),
-            "answered": len(known),
+            "with_distance": len(known),
             "classes": m.head.num_classes,
             "features": m.head.num_features,
             "distance": {
                 "median": median(known),
                 "smallest": known.min() if len(known) else None,
                 "largest": known.max() if len(known) else None,
-                "unlimited": int(known.isinf().sum()),
+                "infinite": int(known.isinf().sum()),
             },
             "feature_spread": _spread(m),
             "labels": _labels(m, distance),
             "fragile_pair": _fragile_pair(m),
             "certificates": _certificates(m),
-            "domain": {"kind": m.head.domain.kind, "decided": notes.get("domain")},
+            "domain": {"kind": m.head.domain.kind, "basis": notes.get("domain")},
             "disagreements": int(m.batch.disagrees.sum()),
-            "failed_images": _failed(m.batch.status, ~m.batch.ok),
-            "failed_nearest": _failed(m.nearest.status[:, 0], m.batch.ok & ~m.nearest.ok[:, 0]),
+            "failed_images": _failure_entries(m.batch.status, ~m.batch.ok),
+            "failed_nearest": _failure_entries(
+                m.nearest.status[:, 0], m.batch.ok & ~m.nearest.ok[:, 0]
+            ),
             "histogram": _histogram(m, known),
         }
         return Content(numbers=plain(numbers))
@@ -83,10 +85,10 @@ def _histogram(m: Measurements, known: Tensor) -> dict[str, Any]:
 
 
 def _spread(m: Measurements) -> float:
-    """Return the median distance of a feature from the mean of its class: a yardstick."""
-    good = m.batch.ok
-    apart = m.batch.features[good].to(torch.float64) - m.means[m.batch.predicted[good]]
-    lengths = torch.linalg.vector_norm(apart, dim=1)
+    """Return the median distance of a feature from the mean of its class, as a reference."""
+    ok = m.batch.ok
+    difference = m.batch.features[ok].to(torch.float64) - m.means[m.batch.predicted[ok]]
+    lengths = torch.linalg.vector_norm(difference, dim=1)
     return median(lengths[~lengths.isnan()])
 
 
@@ -99,7 +101,7 @@ def _labels(m: Measurements, distance: Tensor) -> dict[str, Any] | None:
     wrong = ~right & m.batch.ok
     return {
         "correct": int(right.sum()),
-        "judged": int(m.batch.ok.sum()),
+        "evaluated": int(m.batch.ok.sum()),
         "accuracy": float(right.sum()) / max(1, int(m.batch.ok.sum())),
         "median_if_right": median(distance[right & known]),
         "median_if_wrong": median(distance[wrong & known]),
@@ -111,34 +113,34 @@ def _labels(m: Measurements, distance: Tensor) -> dict[str, Any] | None:
 def _fragile_pair(m: Measurements) -> dict[str, Any] | None:
     """Return the ordered pair of classes with the smallest median distance."""
     cells = [c for c in pair_cells(m) if c["median"] is not None and c["images"]]
-    cells = [c for c in cells if c["images"] >= ENOUGH] or cells
+    cells = [c for c in cells if c["images"] >= MIN_PAIR_IMAGES] or cells
     return min(cells, key=lambda cell: cell["median"]) if cells else None
 
 
 def _certificates(m: Measurements) -> dict[str, Any]:
-    asked = (m.flips.status != int(Status.TARGET_IS_SOURCE)) & m.batch.ok[:, None]
-    ok = m.flips.ok & asked
+    requested = (m.flips.status != int(Status.TARGET_IS_SOURCE)) & m.batch.ok[:, None]
+    ok = m.flips.ok & requested
     gaps = m.flips.relative_gap[ok]
     gaps = gaps[~gaps.isnan()]
     return {
-        "asked": int(asked.sum()),
+        "requested": int(requested.sum()),
         "certified": int(ok.sum()),
         "unreachable": int((ok & m.flips.distance.isinf()).sum()),
         "largest_relative_gap": gaps.max() if len(gaps) else None,
-        "failed": _failed(m.flips.status, asked & ~m.flips.ok),
+        "failed": _failure_entries(m.flips.status, requested & ~m.flips.ok),
     }
 
 
-def _failed(status: Tensor, which: Tensor) -> list[dict[str, Any]]:
-    """Return one entry for each status among the `which` entries, which have no answer."""
+def _failure_entries(status: Tensor, failed: Tensor) -> list[dict[str, Any]]:
+    """Return one entry per status of the failed elements, where `failed` is true."""
     entries = []
-    for code in status[which].unique().tolist():
-        places = ((status == code) & which).nonzero()
+    for code in status[failed].unique().tolist():
+        indices = ((status == code) & failed).nonzero()
         entries.append(
             {
                 "status": Status(code).name,
-                "count": len(places),
-                "first_rows": places[:, 0].unique()[:ROWS_NAMED],
+                "count": len(indices),
+                "first_rows": indices[:, 0].unique()[:MAX_ROWS_SHOWN],
                 "advice": Status(code).advice,
             }
         )

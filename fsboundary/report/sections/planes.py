@@ -1,9 +1,4 @@
-"""Where names stand in the figure of a plane: in their region, in the window, on no mark.
-
-The picture of one window of a plane through feature space.
-
-Exact two-dimensional slices of the feature space.
-"""
+"""Section with exact two-dimensional slices of the feature space, and their figures."""
 
 from __future__ import annotations
 
@@ -34,39 +29,40 @@ from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.extremes import image_facts
 
 Box = tuple[float, float, float, float]
-"""Left, right, bottom and top, in shares of the window."""
+"""Left, right, bottom and top, as fractions of the window."""
 
 LETTER = 0.026
-"""Width of a letter."""
+"""Width of a letter, as a fraction of the window."""
 
 HEIGHT = 0.05
-"""Height of a line."""
+"""Height of a line of text, as a fraction of the window."""
 
 MARK = 0.035
-"""Half the width of a mark."""
+"""Half the width of a marker, as a fraction of the window."""
 
 SHIFTS = (0.0, 0.08, -0.08, 0.16, -0.16, 0.24, -0.24)
-"""How far up a name may move, in the order in which these are tried."""
+"""Upward shifts of a name, in the order in which they are tried."""
 
 
-def shorten(name: str, longest: int) -> str:
-    """Return `name`, cut to at most `longest` letters."""
-    return name if len(name) <= longest else name[: longest - 1].rstrip() + "…"
+def shorten(name: str, max_length: int) -> str:
+    """Return `name`, cut to at most `max_length` letters."""
+    return name if len(name) <= max_length else name[: max_length - 1].rstrip() + "…"
 
 
 def place_label(
     centre: tuple[float, float], letters: int, view: dict[str, Any]
 ) -> tuple[float, float]:
-    """Return where to centre a name of so many letters, in the window's coordinates.
+    """Return the position of the centre of a name, in the window's coordinates.
 
     Parameters
     ----------
     centre : pair of float
-        Of its region.
+        Centre of the region.
     letters : int
+        Length of the name.
     view : dict
-        With ``window`` and ``points``; the marks and the line from image to flip point are kept
-        free where a small shift is enough.
+        View with ``window`` and ``points``; the name is shifted, if a small shift is enough, so
+        that it does not cover the markers or the line from image to flip point.
     """
     left, right, bottom, top = view["window"]
     wide, high = right - left, top - bottom
@@ -75,32 +71,32 @@ def place_label(
     y = (centre[1] - bottom) / high
     marks = [((u - left) / wide, (v - bottom) / high) for u, v in view["points"].values()]
     (first, level), (last, _) = marks[:2]  # the image and its flip point, at the same height
-    taken = [(u - MARK, u + MARK, v - MARK, v + MARK) for u, v in marks]
-    taken.append((first, last, level - MARK / 2, level + MARK / 2))
+    occupied = [(u - MARK, u + MARK, v - MARK, v + MARK) for u, v in marks]
+    occupied.append((first, last, level - MARK / 2, level + MARK / 2))
     for shift in SHIFTS:
         box = (x - half, x + half, y + shift - HEIGHT / 2, y + shift + HEIGHT / 2)
-        if box[2] >= 0 and box[3] <= 1 and not any(_meet(box, other) for other in taken):
+        if box[2] >= 0 and box[3] <= 1 and not any(_overlap(box, other) for other in occupied):
             return left + x * wide, bottom + (y + shift) * high
     return left + x * wide, bottom + y * high
 
 
-def _meet(one: Box, other: Box) -> bool:
+def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
 
 
-NAMED = 0.03
-"""Regions that cover a smaller share of the window are coloured but not named."""
+MIN_NAMED = 0.03
+"""Regions that cover a smaller fraction of the window are coloured but not named."""
 
 WHOLE = 1 - 1e-9
-"""A domain that covers this share of the window has no edge in it."""
+"""A domain that covers this fraction of the window has no edge in it."""
 
-LONGEST = 16
-"""Names in figures are cut to so many letters."""
+MAX_NAME_LENGTH = 16
+"""Largest number of letters of a name in a figure."""
 
 FLIP = "#c62828"
 
 
-def draw_plane(
+def _draw_plane(
     view: dict[str, Any], radius: float | None, names: list[str], colours: dict[int, str]
 ) -> str:
     """Return the figure of one view of a slice as an SVG data URI.
@@ -110,11 +106,11 @@ def draw_plane(
     view : dict
         One of the ``views`` that :class:`fsboundary.report.sections.planes.Planes` computes.
     radius : float or None
-        Of the guaranteed ball around the image's feature.
+        Radius of the guaranteed ball around the image's feature.
     names : list of str
         The class names.
     colours : dict of int to str
-        Of each class.
+        Colour of each class.
     """
     figure, axes = new_figure(3.5, 3.25, rectangle=(0.16, 0.09, 0.83, 0.89))
     left, right, bottom, top = view["window"]
@@ -137,16 +133,20 @@ def draw_plane(
 
 
 def _grey_outside(axes: Axes, view: dict[str, Any]) -> None:
-    """Cover what no image can reach: the window with the domain's polygon cut out."""
+    """Shade the part of the window outside the domain, which no image can reach."""
     left, right, bottom, top = view["window"]
-    frame = [(left, bottom), (left, top), (right, top), (right, bottom)]  # clockwise: a hole's turn
+    # clockwise, so that the counterclockwise polygon of the domain is a hole
+    frame = [(left, bottom), (left, top), (right, top), (right, bottom)]
     paths = [_closed(frame)]
     if view["domain"]:
         paths.append(_closed(view["domain"]))
     outside = Path.make_compound_path(*paths)
     axes.add_patch(PathPatch(outside, fc="#eef0f3", alpha=0.72, ec="none", zorder=3))
     axes.add_patch(PathPatch(outside, fill=False, hatch="////", ec="#c9d0d8", lw=0, zorder=3))
-    if view["domain"] and sum(region["share_in_domain"] for region in view["regions"]) < WHOLE:
+    if (
+        view["domain"]
+        and sum(region["window_fraction_in_domain"] for region in view["regions"]) < WHOLE
+    ):
         axes.add_patch(Polygon(view["domain"], fill=False, ec=MUTED, lw=1.0, zorder=3.5))
 
 
@@ -155,17 +155,17 @@ def _closed(corners: list[Any]) -> Path:
 
 
 def _name_regions(axes: Axes, view: dict[str, Any], names: list[str]) -> None:
-    """Name each region where it lies in the domain, else, fainter, where it lies outside."""
+    """Name each region in its part inside the domain or, in a muted colour, outside."""
     halo = [patheffects.withStroke(linewidth=2.5, foreground="white", alpha=0.8)]
     for region in view["regions"]:
-        if region["share_in_domain"] >= NAMED:
-            place, colour, size = region["centre_in_domain"], INK, 10
-        elif region["share_of_window"] >= NAMED:
-            place, colour, size = region["centre"], MUTED, 9
+        if region["window_fraction_in_domain"] >= MIN_NAMED:
+            centre, colour, size = region["centre_in_domain"], INK, 10
+        elif region["window_fraction"] >= MIN_NAMED:
+            centre, colour, size = region["centre"], MUTED, 9
         else:
             continue
-        name = shorten(names[region["class"]], LONGEST)
-        x, y = place_label(place, len(name), view)
+        name = shorten(names[region["class"]], MAX_NAME_LENGTH)
+        x, y = place_label(centre, len(name), view)
         text = axes.text(x, y, name, color=colour, fontsize=size, zorder=5)
         text.set(ha="center", va="center", path_effects=halo, parse_math=False, clip_on=True)
 
@@ -180,16 +180,16 @@ def _marks(axes: Axes, points: dict[str, Any]) -> None:
         axes.plot(x, y, marker=marker, color=colour, ms=size, mec="white", mew=1.2, zorder=7)
 
 
-TITLES = ("The least robust image", "An image in the middle", "The most robust image")
+TITLES = ("The least robust image", "An image with median robustness", "The most robust image")
 
-MARGIN = 0.25
-"""A wide window leaves this share of its side free on each side of the points."""
+PADDING = 0.25
+"""Padding of a wide window around the points, as a fraction of their extent."""
 
 SMALL = 0.25
-"""Flip distances below this share of the first window get a close-up."""
+"""Flip distances below this fraction of the first window get a close-up."""
 
 BALL_SIDE = 1.35
-"""The close window is this many flip distances to each side of the image's feature."""
+"""Half the side of the close-up window, in flip distances."""
 
 
 @final
@@ -212,19 +212,19 @@ class Planes(Section):
         """Draw the windows of each slice."""
         colours = _colours(numbers, len(names))
         return {
-            f"{place}-{view['name']}": draw_plane(view, entry["image"]["radius"], names, colours)
-            for place, entry in enumerate(numbers["slices"])
+            f"{index}-{view['name']}": _draw_plane(view, entry["image"]["radius"], names, colours)
+            for index, entry in enumerate(numbers["slices"])
             for view in entry["views"]
         }
 
 
 def _colours(numbers: dict[str, Any], classes: int) -> dict[int, str]:
-    """Return a colour for each class; of many classes those in the pictures get the best ones."""
+    """Return a colour per class; with many classes, those in the figures get the palette."""
     if classes <= len(PALETTE):
         return {k: class_colour(k) for k in range(classes)}
     views = [view for entry in numbers["slices"] for view in entry["views"]]
     seen = dict.fromkeys(region["class"] for view in views for region in view["regions"])
-    return {k: class_colour(place) for place, k in enumerate(seen)}
+    return {k: class_colour(index) for index, k in enumerate(seen)}
 
 
 def _choose(m: Measurements) -> dict[str, int]:
@@ -233,9 +233,9 @@ def _choose(m: Measurements) -> dict[str, int]:
     if len(rows) == 0:
         return {}
     chosen: dict[str, int] = {}
-    for title, place in zip(TITLES, (0, len(rows) // 2, len(rows) - 1), strict=True):
-        if int(rows[place]) not in chosen.values():  # fewer than three images: each once
-            chosen[title] = int(rows[place])
+    for title, index in zip(TITLES, (0, len(rows) // 2, len(rows) - 1), strict=True):
+        if int(rows[index]) not in chosen.values():  # with fewer than three images, no repeats
+            chosen[title] = int(rows[index])
     return chosen
 
 
@@ -244,24 +244,24 @@ def _means_of(m: Measurements) -> str:
         labelled = m.subject.train_labels is not None
         return "training images" if labelled else "training images predicted as that class"
     labelled = m.subject.labels is not None
-    return "the images here" if labelled else "the images here that are predicted as that class"
+    return "studied images" if labelled else "studied images predicted as that class"
 
 
 def _slice(m: Measurements, title: str, row: int) -> dict[str, Any]:
     z = m.batch.features[row : row + 1].to(torch.float64)
     target = m.nearest.target[row : row + 1]
     flip = flip_points(m.head, z, target, finder=m.subject.finder).points[0, 0]
-    across, after = int(target), _next_class(m, row)
+    across, second = int(target), _next_class(m, row)
     views = [_view(m, "across", z[0], flip, across)]
-    if after is not None:
-        views.append(_view(m, "next", z[0], flip, after))
+    if second is not None:
+        views.append(_view(m, "next", z[0], flip, second))
     distance = float(m.nearest.distance[row])
     left, right, _, _ = views[0]["window"]
     if 0 < distance < SMALL * (right - left):
         half = BALL_SIDE * distance
         views.append(_view(m, "ball", z[0], flip, across, (-half, half, -half, half)))
     else:
-        views.append(_view(m, "own", z[0], flip, int(m.batch.predicted[row])))
+        views.append(_view(m, "source", z[0], flip, int(m.batch.predicted[row])))
     return {"title": title, "image": image_facts(m, row), "views": views}
 
 
@@ -304,7 +304,7 @@ def _view(
 def _around(points: Tensor) -> Window:
     """Return a square window around points (N, 2)."""
     low, high = points.amin(dim=0), points.amax(dim=0)
-    half = float((high - low).max()) * (0.5 + MARGIN) or 1.0
+    half = float((high - low).max()) * (0.5 + PADDING) or 1.0
     x, y = ((low + high) / 2).tolist()
     return (x - half, x + half, y - half, y + half)
 
@@ -314,9 +314,9 @@ def _region(k: int, polygon: Tensor, domain: Tensor, window_area: Tensor) -> dic
     return {
         "class": k,
         "polygon": polygon,
-        "share_of_window": polygon_area(polygon) / window_area,
+        "window_fraction": polygon_area(polygon) / window_area,
         "centre": _centre(polygon),
-        "share_in_domain": polygon_area(inside) / window_area,
+        "window_fraction_in_domain": polygon_area(inside) / window_area,
         "centre_in_domain": _centre(inside),
     }
 

@@ -1,4 +1,4 @@
-"""Where the numbers come from."""
+"""Section on the provenance of the numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Provenance(Section):
     title = "Provenance"
 
     def compute(self, measured: Measurements) -> Content:
-        """Return what is needed to make the report again; the study adds the times."""
+        """Return the facts needed to reproduce the report; the study adds the times."""
         subject = measured.subject
         numbers: dict[str, Any] = {
             "versions": {

@@ -1,1 +1,1 @@
-"""The section on attributions."""
+"""Section on attributions."""

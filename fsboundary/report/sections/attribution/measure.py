@@ -1,4 +1,4 @@
-"""What attribution methods say of a sample of images, and of a few chosen ones."""
+"""Attributions of a sample of images and of a few examples, and their comparison."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from fsboundary.report.measurements import SEED, Measurements, certified_nearest
 from fsboundary.report.sections.attribution.methods import (
     REFERENCE,
     Method,
-    attempt,
-    background_of,
-    methods_of,
+    make_methods,
     run_method,
+    shap_baselines,
+    try_run,
 )
 from fsboundary.report.sections.hull.measure import sample
 
-MOST_IMAGES = 16
-"""So many images are compared at most; the curves alone are some 200 forward passes of each."""
+MAX_IMAGES = 16
+"""Largest number of compared images; the curves take about 200 forward passes of each."""
 
-FEWEST_IMAGES = 6
+MIN_IMAGES = 6
+"""Smallest number of compared images, however large they are."""
 
-MOST_ENTRIES = 100_000
-"""Pixels times channels of all compared images together, unless they are FEWEST_IMAGES."""
+MAX_ENTRIES = 100_000
+"""Largest number of pixels times channels of all compared images."""
 
 STEPS = 11
-"""Of each curve."""
+"""Number of points of each curve."""
 
 
 @final
@@ -41,75 +42,75 @@ class Attributions:
     Attributes
     ----------
     methods : list of Method
-        All that were run.
+        All methods that were run.
     errors : dict of str to str
-        What went wrong, by name of the method.
-    chosen : dict of str to int
-        Title and row of the images with heat maps.
+        Errors by name of the method.
+    examples : dict of str to int
+        Rows of the images with heat maps, by title.
     maps : dict of str to Tensor (N, C, H, W)
-        Of the chosen images, in their order.
-    near : Comparison or None
-        Of the chosen images, by "spearman" only; None where there is nothing to compare.
+        Attributions of the examples, in their order.
+    example_comparison : Comparison or None
+        Comparison on the examples by "spearman"; None if there is nothing to compare.
     sample : Tensor (B,)
-        Rows of the images compared.
+        Rows of the compared images.
     background : int
-        Images that were baselines of GradientShap.
-    compared : Comparison or None
-        Of the sample, by all metrics.
+        Number of images that were baselines of GradientShap.
+    comparison : Comparison or None
+        Comparison on the sample by all metrics.
     curves_error : str or None
-        Why there are no curves.
+        Reason why there are no curves.
     """
 
     methods: list[Method]
     errors: dict[str, str]
-    chosen: dict[str, int]
+    examples: dict[str, int]
     maps: dict[str, Tensor]
-    near: Comparison | None
+    example_comparison: Comparison | None
     sample: Tensor
     background: int
-    compared: Comparison | None
+    comparison: Comparison | None
     curves_error: str | None
 
 
 def choose_images(m: Measurements) -> dict[str, int]:
-    """Return the rows of at most four images by title, none twice."""
+    """Return the rows of at most four distinct images by title."""
     rows = certified_nearest_first(m)
     labels = m.subject.labels
     right = rows if labels is None else rows[m.batch.predicted[rows] == labels[rows]]
     wrong = rows[:0] if labels is None else rows[m.batch.predicted[rows] != labels[rows]]
-    least = "The least robust image" + ("" if labels is None else " that is named correctly")
-    wanted = [
-        (least, right[:1]),
-        ("The mistake farthest from the boundary", wrong[-1:]),
-        ("An image in the middle", rows[len(rows) // 2 :][:1]),
+    correctly = "" if labels is None else " that is classified correctly"
+    candidates = [
+        (f"The least robust image{correctly}", right[:1]),
+        ("The misclassified image farthest from the boundary", wrong[-1:]),
+        ("An image with median robustness", rows[len(rows) // 2 :][:1]),
         ("The most robust image", rows[-1:]),
     ]
-    chosen: dict[str, int] = {}
-    for title, row in wanted:
-        if len(row) and int(row) not in chosen.values():
-            chosen[title] = int(row)
-    return chosen
+    examples: dict[str, int] = {}
+    for title, row in candidates:
+        if len(row) and int(row) not in examples.values():
+            examples[title] = int(row)
+    return examples
 
 
 def sample_images(m: Measurements) -> Tensor:
-    """Return rows with usable features, drawn at random, in ascending order."""
+    """Return random rows with usable features, in ascending order."""
     rows = m.batch.ok.nonzero()[:, 0]
     entries = m.subject.images[0].numel()
-    most = min(MOST_IMAGES, max(FEWEST_IMAGES, MOST_ENTRIES // max(1, entries)))
-    return sample(rows, most, torch.Generator().manual_seed(SEED))
+    max_rows = min(MAX_IMAGES, max(MIN_IMAGES, MAX_ENTRIES // max(1, entries)))
+    return sample(rows, max_rows, torch.Generator().manual_seed(SEED))
 
 
 def measure_attributions(m: Measurements) -> Attributions | None:
-    """Run the methods and compare them; None without an image with usable features."""
+    """Run the methods and compare them; return None if no image has usable features."""
     subject, sample = m.subject, sample_images(m)
     if not len(sample):
         return None
-    chosen = choose_images(m)
-    rows = torch.cat([torch.tensor(list(chosen.values()), dtype=torch.int64), sample])
+    examples = choose_images(m)
+    rows = torch.cat([torch.tensor(list(examples.values()), dtype=torch.int64), sample])
     images = subject.images[rows.to(subject.images.device)]
-    background = background_of(subject, SEED)
-    methods = methods_of(subject, background)
-    found: dict[str, Tensor] = {}
+    background = shap_baselines(subject, SEED)
+    methods = make_methods(subject, background)
+    attributions: dict[str, Tensor] = {}
     errors: dict[str, str] = {}
     with m.clock.stage("attributions"):
         for method in methods:
@@ -117,40 +118,40 @@ def measure_attributions(m: Measurements) -> Attributions | None:
             if isinstance(out, str):
                 errors[method.name] = out
             else:
-                found[method.name] = out
-    maps = {name: value[: len(chosen)] for name, value in found.items()}
-    others = {name: value[len(chosen) :] for name, value in found.items()}
-    near, compared, trouble = None, None, None
+                attributions[method.name] = out
+    maps = {name: value[: len(examples)] for name, value in attributions.items()}
+    of_sample = {name: value[len(examples) :] for name, value in attributions.items()}
+    example_comparison, comparison, curves_error = None, None, None
     with m.clock.stage("comparison of the attributions"):
-        if maps and chosen:
-            near = compare(images[: len(chosen)], maps, metrics=("spearman",))
-        if others:
-            compared, trouble = _compare(m, images[len(chosen) :], others)
+        if maps and examples:
+            example_comparison = compare(images[: len(examples)], maps, metrics=("spearman",))
+        if of_sample:
+            comparison, curves_error = _compare(m, images[len(examples) :], of_sample)
     return Attributions(
         methods=methods,
         errors=errors,
-        chosen=chosen,
+        examples=examples,
         maps=maps,
-        near=near,
+        example_comparison=example_comparison,
         sample=sample,
         background=len(background),
-        compared=compared,
-        curves_error=trouble,
+        comparison=comparison,
+        curves_error=curves_error,
     )
 
 
 def _compare(
-    m: Measurements, images: Tensor, found: dict[str, Tensor]
+    m: Measurements, images: Tensor, attributions: dict[str, Tensor]
 ) -> tuple[Comparison, str | None]:
-    """Compare attributions; without the curves where the model does not let them be drawn."""
-    reference = REFERENCE if REFERENCE in found else next(iter(found))
+    """Compare attributions; if the model raises, without the curves and with its error."""
+    reference = REFERENCE if REFERENCE in attributions else next(iter(attributions))
     size = m.subject.batch_size
 
     def run() -> Comparison:
         space = m.subject.space
         return compare(
             images,
-            found,
+            attributions,
             reference=reference,
             space=space,
             steps=STEPS,
@@ -158,7 +159,7 @@ def _compare(
             seed=SEED,
         )
 
-    with_curves = attempt(run)
+    with_curves = try_run(run)
     if isinstance(with_curves, Comparison):
         return with_curves, None
-    return compare(images, found, reference=reference, seed=SEED), with_curves
+    return compare(images, attributions, reference=reference, seed=SEED), with_curves

@@ -1,4 +1,4 @@
-"""The attribution methods of a report, run one by one, so that one that fails fails alone."""
+"""Attribution methods of a report, run separately so that a failure affects only one method."""
 
 from __future__ import annotations
 
@@ -15,129 +15,135 @@ from torch import Tensor, nn
 from fsboundary.attr import BoundaryDirection, attribute_methods
 from fsboundary.report.measurements import Subject
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 REFERENCE = "boundary"
 
-DRAWS = 16
-"""Steps of Integrated Gradients, draws of GradientShap, windows of Occlusion at once."""
+NUM_SAMPLES = 16
+"""Steps of Integrated Gradients, samples of GradientShap, and windows of Occlusion per pass."""
 
 BACKGROUND = 16
-"""Images that GradientShap draws its baselines from."""
+"""Number of images from which GradientShap samples its baselines."""
 
 WINDOWS = 7
-"""An occluding window has this part of the image's height and width, rounded up."""
+"""Image height and width over those of the occluding window, which are rounded up."""
 
 STRIDES = 10
-"""It moves by this part of them."""
+"""Image height and width over the strides of the occluding window, which are rounded up."""
 
-LONGEST_ERROR = 200
-"""Characters of an error that the page shows."""
+MAX_ERROR_LENGTH = 200
+"""Largest number of characters of an error on the page."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Method:
-    """A method and what its ``attribute`` takes.
+    """A method and the options of its ``attribute``.
 
     Attributes
     ----------
     name, title : str
-        For the JSON and for the page.
+        Name in the JSON and title on the page.
     make : callable
-        Makes the method from a model.
+        Function that makes the method from a model.
     options : dict
-    draws : int
-        Images that it makes of each at once.
+    num_samples : int
+        Number of images per pass into which the method expands each image.
     """
 
     name: str
     title: str
     make: Callable[[nn.Module], Attribution]
     options: dict[str, Any]
-    draws: int = DRAWS
+    num_samples: int = NUM_SAMPLES
 
 
 def window_and_stride(images: Tensor) -> tuple[list[int], list[int]]:
-    """Return height and width of the occluding window, and how far it moves in each."""
+    """Return height and width of the occluding window, and its strides."""
     sides = images.shape[2:]
     return [math.ceil(s / WINDOWS) for s in sides], [math.ceil(s / STRIDES) for s in sides]
 
 
-def methods_of(subject: Subject, background: Tensor) -> list[Method]:
-    """Return the methods, our boundary direction first.
+def make_methods(subject: Subject, background: Tensor) -> list[Method]:
+    """Return the methods, the boundary direction first.
 
     Parameters
     ----------
     subject : Subject
     background : Tensor (R, C, H, W)
-        Baselines of GradientShap; all other baselines are black.
+        Baselines of GradientShap; the baselines of all other methods are black.
     """
     window, stride = window_and_stride(subject.images)
     channels = subject.images.shape[1]
     occlusion = {
         "sliding_window_shapes": (channels, *window),
         "strides": (channels, *stride),
-        "perturbations_per_eval": DRAWS,
+        "perturbations_per_eval": NUM_SAMPLES,
     }
-    shap = {"baselines": background, "n_samples": DRAWS}
+    shap = {"baselines": background, "n_samples": NUM_SAMPLES}
     return [
         Method(
             name=REFERENCE,
             title="Boundary direction",
             make=lambda _: BoundaryDirection(subject.space),
             options={},
-            draws=1,
+            num_samples=1,
         ),
         Method(
             name="integrated_gradients",
             title="Integrated Gradients",
             make=IntegratedGradients,
-            options={"n_steps": DRAWS},
+            options={"n_steps": NUM_SAMPLES},
         ),
-        Method(name="saliency", title="Saliency", make=Saliency, options={"abs": False}, draws=1),
+        Method(
+            name="saliency",
+            title="Saliency",
+            make=Saliency,
+            options={"abs": False},
+            num_samples=1,
+        ),
         Method(name="occlusion", title="Occlusion", make=Occlusion, options=occlusion),
         Method(name="gradient_shap", title="GradientShap", make=GradientShap, options=shap),
     ]
 
 
 def run_method(subject: Subject, method: Method, images: Tensor, seed: int) -> Tensor | str:
-    """Return the attribution (B, C, H, W) for the predicted classes, or what went wrong."""
+    """Return the attribution (B, C, H, W) for the predicted classes, or the error."""
 
     def run() -> Tensor:
-        # under the reference's name, so that the reference is not run beside each other method
-        found = attribute_methods(
+        # under the reference's name, so that the reference is not run again with each method
+        attributions = attribute_methods(
             subject.space,
             images,
             {REFERENCE: method.make},
             options={REFERENCE: method.options},
-            batch_size=max(1, subject.batch_size // method.draws),
+            batch_size=max(1, subject.batch_size // method.num_samples),
             seed=seed,
         )
-        return found[REFERENCE]
+        return attributions[REFERENCE]
 
-    return attempt(run)
+    return try_run(run)
 
 
-def attempt(run: Callable[[], Answer]) -> Answer | str:
-    """Return what `run` returns, or the error that it raised as one line of text."""
+def try_run(run: Callable[[], T]) -> T | str:
+    """Return the result of `run`, or the error that it raised as one line of text."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the page counts what the warnings are about
+        warnings.simplefilter("ignore")  # the page reports the affected images itself
         try:
             return run()
-        except Exception as error:  # a stranger's model may raise anything, and the report goes on
-            return _line(error)
+        except Exception as error:  # a user's model may raise anything; the report continues
+            return _error_line(error)
 
 
-def _line(error: Exception) -> str:
-    words = " ".join(f"{type(error).__name__}: {error}".split())
-    return words if len(words) <= LONGEST_ERROR else words[: LONGEST_ERROR - 1] + "…"
+def _error_line(error: Exception) -> str:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= MAX_ERROR_LENGTH else text[: MAX_ERROR_LENGTH - 1] + "…"
 
 
-def background_of(subject: Subject, seed: int) -> Tensor:
-    """Return BACKGROUND of the training images, or of the images where there are none."""
+def shap_baselines(subject: Subject, seed: int) -> Tensor:
+    """Return BACKGROUND random training images, or images if there are no training images."""
     images = subject.images if subject.train_images is None else subject.train_images
     usable = torch.isfinite(images).flatten(1).all(dim=1).nonzero()[:, 0].cpu()
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(len(usable), generator=generator)[:BACKGROUND]
-    return images[usable[drawn].to(images.device)].to(subject.images)
+    chosen = torch.randperm(len(usable), generator=generator)[:BACKGROUND]
+    return images[usable[chosen].to(images.device)].to(subject.images)

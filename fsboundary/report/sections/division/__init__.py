@@ -1,1 +1,1 @@
-"""The section on how the space is divided."""
+"""Section on the decision regions."""

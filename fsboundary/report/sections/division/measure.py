@@ -1,7 +1,4 @@
-"""Straight ways from image to image, and the classes met on them.
-
-How the head divides the space: what the section on it starts from.
-"""
+"""Measurements of the decision regions, and of straight paths between images."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
+from fsboundary.banks import FeatureBank
 from fsboundary.boundaries import ambiguity, class_path
 from fsboundary.core.domain import Domain
 from fsboundary.core.heads import LinearHead
@@ -24,11 +22,11 @@ from fsboundary.regions import (
     region_fractions,
 )
 from fsboundary.regions.angles import weight_angles
-from fsboundary.report.measurements import MOST_CLASSES, SEED, Measurements
-from fsboundary.report.sections.hull.measure import MOST_IMAGES, sample, training_bank
+from fsboundary.report.measurements import MAX_CLASSES, SEED, Measurements
+from fsboundary.report.sections.hull.measure import MAX_IMAGES, sample, training_bank
 
 PAIRS = 500
-"""Random pairs of images."""
+"""Number of random pairs of images."""
 
 
 @final
@@ -38,174 +36,193 @@ class Paths:
 
     Attributes
     ----------
-    met : Tensor (N,)
-        How many classes each path meets, both ends included.
+    num_classes : Tensor (N,)
+        Number of classes on each path, including both ends.
     start, end : int
-        The images of the path that meets most classes, the first such.
+        Images of the first path with the most classes.
     classes : list of int
-        Those that it meets, in order.
+        Classes on that path, in order.
     crossings : list of float
-        Where they change, in (0, 1) from the start to the end.
+        Positions of the class changes, in (0, 1) from the start to the end.
     """
 
-    met: Tensor
+    num_classes: Tensor
     start: int
     end: int
     classes: list[int]
     crossings: list[float]
 
 
-def find_paths(m: Measurements, generator: torch.Generator) -> Paths | None:
-    """Walk between random images predicted as different classes; None without a certain path."""
+def _find_paths(m: Measurements, generator: torch.Generator) -> Paths | None:
+    """Trace paths between random images of different predicted classes; None if none converges."""
     rows = m.batch.ok.nonzero()[:, 0]
     if not len(rows):
         return None
-    drawn = rows[torch.randint(len(rows), (PAIRS, 2), generator=generator)]
-    predicted = m.batch.predicted[drawn]
-    drawn = drawn[predicted[:, 0] != predicted[:, 1]]
-    found = class_path(m.head, m.batch.features[drawn[:, 0]], m.batch.features[drawn[:, 1]])
-    sure = found.status == Status.CONVERGED
-    met = (found.classes >= 0).sum(dim=1) * sure
-    if not bool(sure.any()):
+    pairs = rows[torch.randint(len(rows), (PAIRS, 2), generator=generator)]
+    predicted = m.batch.predicted[pairs]
+    pairs = pairs[predicted[:, 0] != predicted[:, 1]]
+    paths = class_path(m.head, m.batch.features[pairs[:, 0]], m.batch.features[pairs[:, 1]])
+    converged = paths.status == Status.CONVERGED
+    num_classes = (paths.classes >= 0).sum(dim=1) * converged
+    if not bool(converged.any()):
         return None
-    longest = int((met == met.max()).nonzero()[0, 0])
-    length = int(met[longest])
+    longest = int((num_classes == num_classes.max()).nonzero()[0, 0])
+    length = int(num_classes[longest])
     return Paths(
-        met=met[sure],
-        start=int(drawn[longest, 0]),
-        end=int(drawn[longest, 1]),
-        classes=found.classes[longest, :length].tolist(),
-        crossings=found.crossings[longest, : length - 1].tolist(),
+        num_classes=num_classes[converged],
+        start=int(pairs[longest, 0]),
+        end=int(pairs[longest, 1]),
+        classes=paths.classes[longest, :length].tolist(),
+        crossings=paths.crossings[longest, : length - 1].tolist(),
     )
 
 
-MOST_DIVIDED = 60
-"""With more classes than this, regions are those among the shown classes alone: each takes a
-linear program with a row for every other class, and 1,000 of them are no part of a report."""
+MAX_DIVIDED = 60
+"""With more classes than this, the regions are those among the shown classes only, because each
+region takes a linear program with one constraint per other class: too slow for 1,000 classes."""
 
-REFERENCE = 2000
-"""So many training images, at most, say which ambiguity is usual."""
+MAX_REFERENCE_IMAGES = 2000
+"""Largest number of training images that determine the reference ambiguity."""
 
-TIED = 3
-"""Ambiguity asks where so many of the top classes tie."""
+NUM_TIED = 3
+"""Number of top classes whose tie defines the ambiguity."""
 
 SAMPLES = 100_000
-"""Points drawn in the box, fewer where classes times features are many."""
+"""Number of points sampled in the box, at most."""
 
-PRODUCTS = 2 * 10**10
-"""The most products of a weight and a feature that the sample may take."""
+MAX_PRODUCTS = 2 * 10**10
+"""Largest number of products of a weight and a feature that the sample may take."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Division:
-    """Everything that is measured of the regions.
+    """Measurements of the decision regions.
 
     Attributes
     ----------
     classes : list of int
-        The classes of the tables of both partitions, ascending.
-    alone : bool
+        Classes of the tables of both partitions, ascending.
+    restricted : bool
         Whether the partitions are those among `classes` only, as if there were no other class.
     box : Domain or None
-        What the training features span; None without any, or where they are all the same.
+        Bounding box of the training features; None without any, or if they are all equal.
     whole, boxed : Partition
-        Over the whole domain, and in the box (the same as over the whole domain without a box).
+        Partitions of the whole domain and of the box; without a box, both of the whole domain.
     angles : Tensor (K, K), float64
-        Between the weights of all classes less their mean, radians.
-    drawn, training, images : RegionFractions or None
-        Of all K classes: of a uniform sample of the box, of the training images, of the images.
+        Angles between the weights of all classes minus their mean, radians.
+    box_fractions, training_fractions, image_fractions : RegionFractions or None
+        Fractions of a uniform sample of the box, of the training images and of the images in the
+        region of each of the K classes.
     clearance : Tensor (K,) or None
-        Of the guaranteed hulls.
-    covered : Coverage or None
-        Of the images at `rows`, by guaranteed sets of the training images.
+        Clearances of the guaranteed hulls.
+    coverage : Coverage or None
+        Coverage of the images at `rows` by guaranteed sets of the training images.
     rows : Tensor (B,)
-        Images that are asked whether they are covered and how ambiguous they are.
-    tied : int
-        So many top classes tie where an image is most ambiguous.
+        Images of `coverage` and `ambiguity`.
+    num_tied : int
+        Number of top classes whose tie defines the ambiguity.
     ambiguity : Tensor (B,), float64
     paths : Paths or None
     """
 
     classes: list[int]
-    alone: bool
+    restricted: bool
     box: Domain | None
     whole: Partition
     boxed: Partition
     angles: Tensor
-    drawn: RegionFractions | None
-    training: RegionFractions | None
-    images: RegionFractions
+    box_fractions: RegionFractions | None
+    training_fractions: RegionFractions | None
+    image_fractions: RegionFractions
     clearance: Tensor | None
-    covered: Coverage | None
+    coverage: Coverage | None
     rows: Tensor
-    tied: int
+    num_tied: int
     ambiguity: Tensor
     paths: Paths | None
 
 
 def measure_division(m: Measurements) -> Division:
-    """Divide the space, and hold the images against it."""
+    """Compute the partition into regions, and the position of the images in it."""
     head, stage = m.head, m.clock.stage
     generator = torch.Generator().manual_seed(SEED)
-    found = training_bank(m)
-    bank = None if found is None else found[0]
-    box = None
-    if bank is not None:
-        low, high = bank.range()
-        box = Domain.box(low, high) if bool((low < high).any()) else None
-    alone = head.num_classes > MOST_DIVIDED
-    classes = m.shown if alone else list(range(head.num_classes))
+    training = training_bank(m)
+    bank = None if training is None else training[0]
+    box = None if bank is None else _bounding_box(bank)
+    restricted = head.num_classes > MAX_DIVIDED
+    classes = m.shown if restricted else list(range(head.num_classes))
     with stage("regions and facets"):
-        divided = _among(head, classes) if alone else head
-        few = head.num_classes > MOST_CLASSES and not alone
-        pairs: Literal["auto"] | Tensor = "auto"
-        if few:
-            pairs = torch.combinations(torch.tensor(m.shown))
-        whole = partition(divided, pairs=pairs)
-        boxed = whole if box is None else partition(divided, box, pairs=pairs)
+        whole, boxed = _partitions(m, classes, restricted, box)
     with stage("sizes of the regions"):
-        drawn = None
-        if box is not None:
-            most = PRODUCTS // (head.num_classes * head.num_features)
-            drawn = region_fractions(head, box, samples=max(1, min(SAMPLES, most)), seed=SEED)
-        training = None if bank is None else feature_fractions(head, bank.features)
-        images = feature_fractions(head, m.batch.features)
-    rows = sample(m.batch.ok.nonzero()[:, 0], MOST_IMAGES, generator)
-    z = m.batch.features[rows]
+        box_fractions = None if box is None else _box_fractions(head, box)
+        training_fractions = None if bank is None else feature_fractions(head, bank.features)
+        image_fractions = feature_fractions(head, m.batch.features)
+    rows = sample(m.batch.ok.nonzero()[:, 0], MAX_IMAGES, generator)
     with stage("guaranteed hulls"):
-        clearance, covered = None, None
-        if bank is not None:
-            hulls = guaranteed_hulls(head, bank)
-            labels = None if m.subject.labels is None else m.subject.labels[rows]
-            clearance = hulls.clearance
-            covered = coverage(head, bank, z, labels, hulls=hulls)
+        clearance, covered = _guarantees(m, bank, rows)
     with stage("ambiguous images"):
-        tied = min(TIED, head.num_classes)
-        usual = None
+        num_tied = min(NUM_TIED, head.num_classes)
+        reference = None
         if bank is not None:
-            usual = bank.take(sample(torch.arange(len(bank)), REFERENCE, generator))
-        unclear = ambiguity(head, z, tied, usual)
+            reference_rows = sample(torch.arange(len(bank)), MAX_REFERENCE_IMAGES, generator)
+            reference = bank.take(reference_rows)
+        ambiguities = ambiguity(head, m.batch.features[rows], num_tied, reference)
     with stage("paths between images"):
-        paths = find_paths(m, generator)
+        paths = _find_paths(m, generator)
     return Division(
         classes=classes,
-        alone=alone,
+        restricted=restricted,
         box=box,
         whole=whole,
         boxed=boxed,
         angles=weight_angles(head),
-        drawn=drawn,
-        training=training,
-        images=images,
+        box_fractions=box_fractions,
+        training_fractions=training_fractions,
+        image_fractions=image_fractions,
         clearance=clearance,
-        covered=covered,
+        coverage=covered,
         rows=rows,
-        tied=tied,
-        ambiguity=unclear,
+        num_tied=num_tied,
+        ambiguity=ambiguities,
         paths=paths,
     )
 
 
-def _among(head: LinearHead, classes: list[int]) -> LinearHead:
+def _bounding_box(bank: FeatureBank) -> Domain | None:
+    """Return the bounding box of the features, or None if they are all equal."""
+    low, high = bank.range()
+    return Domain.box(low, high) if bool((low < high).any()) else None
+
+
+def _partitions(
+    m: Measurements, classes: list[int], restricted: bool, box: Domain | None
+) -> tuple[Partition, Partition]:
+    """Return the partitions of the whole domain and of the box."""
+    head = _restrict_head(m.head, classes) if restricted else m.head
+    pairs: Literal["auto"] | Tensor = "auto"
+    if m.head.num_classes > MAX_CLASSES and not restricted:
+        pairs = torch.combinations(torch.tensor(m.shown))
+    whole = partition(head, pairs=pairs)
+    return whole, whole if box is None else partition(head, box, pairs=pairs)
+
+
+def _restrict_head(head: LinearHead, classes: list[int]) -> LinearHead:
     return LinearHead(head.weight[classes], head.bias[classes], head.domain)
+
+
+def _box_fractions(head: LinearHead, box: Domain) -> RegionFractions:
+    max_samples = MAX_PRODUCTS // (head.num_classes * head.num_features)
+    return region_fractions(head, box, samples=max(1, min(SAMPLES, max_samples)), seed=SEED)
+
+
+def _guarantees(
+    m: Measurements, bank: FeatureBank | None, rows: Tensor
+) -> tuple[Tensor | None, Coverage | None]:
+    """Return the clearances of the guaranteed hulls, and the coverage of the images at `rows`."""
+    if bank is None:
+        return None, None
+    hulls = guaranteed_hulls(m.head, bank)
+    labels = None if m.subject.labels is None else m.subject.labels[rows]
+    covered = coverage(m.head, bank, m.batch.features[rows], labels, hulls=hulls)
+    return hulls.clearance, covered

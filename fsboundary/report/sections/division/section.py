@@ -1,9 +1,4 @@
-"""The graph of neighbouring regions.
-
-Tables of the section on how the space is divided: pairs of classes, regions, and a summary.
-
-How the head divides the space into regions, and what is guaranteed in them.
-"""
+"""Section on the decision regions: neighbours, sizes, guarantees and ambiguous images."""
 
 from __future__ import annotations
 
@@ -30,50 +25,51 @@ SIZE = (4.6, 2.75)
 """Width and height, inches."""
 
 ACROSS = 2.4
-"""Half of the figure's width in radii of the circle; the names need room."""
+"""Half the figure's width in radii of the circle, with room for the names."""
 
-WIDEST = 3.5
-NARROWEST = 0.8
-"""Width of an edge, points; the widest is that of the largest radius."""
+MAX_WIDTH = 3.5
+MIN_WIDTH = 0.8
+"""Widths of an edge, points; the largest facet radius has the largest width."""
 
-FAINTEST = 0.18
-"""Where on the colour map an edge is without an image near it."""
+MIN_COLOUR = 0.18
+"""Position on the colour map of an edge without images near it."""
 
-FEW = 10
-"""With more classes than this the lines are thinner."""
+MAX_FULL_WIDTH = 10
+"""With more classes than this, the lines are thinner."""
 
 HEAD, TAIL = 7, 5
-"""Of a longer name so many letters at its start and end are kept: numbers stand at the end."""
+"""Numbers of letters kept at the start and end of a long name, because numbers are at the end."""
 
 
-def adjacency_graph(numbers: dict[str, Any], names: list[str]) -> str:
-    """Draw the classes on a circle, an edge for each facet; return a data URI.
+def _draw_adjacency_graph(numbers: dict[str, Any], names: list[str]) -> str:
+    """Draw the classes on a circle, with an edge for each facet; return a data URI.
 
-    Its width tells the radius, its colour how many images have it as their nearest boundary.
+    The width of an edge encodes the facet radius, its colour the number of images whose nearest
+    boundary it is.
     """
     figure, axes = new_figure(*SIZE, (0.0, 0.0, 1.0, 1.0))
     axes.axis("off")
     axes.set_xlim(-ACROSS, ACROSS)
     axes.set_ylim(*(sign * ACROSS * SIZE[1] / SIZE[0] for sign in (-1, 1)))
     classes = numbers["classes"]
-    at = {k: _on_circle(place, len(classes)) for place, k in enumerate(classes)}
+    positions = {k: _on_circle(index, len(classes)) for index, k in enumerate(classes)}
     edges = [cell for cell in numbers["cells"] if cell["state"] == "facet"]
-    widest = numbers["radius_range"][1]
-    thin = min(1.0, FEW / len(classes))
-    most = max((cell["images"] for cell in edges), default=0)
+    max_radius = numbers["radius_range"][1]
+    thin = min(1.0, MAX_FULL_WIDTH / len(classes))
+    max_images = max((cell["images"] for cell in edges), default=0)
     for cell in sorted(edges, key=lambda cell: cell["images"]):
-        (x, y), (u, v) = (at[k] for k in cell["pair"])
-        share = 1.0 if cell["unlimited"] or not widest else cell["radius"] / widest
-        heat = FAINTEST + (1 - FAINTEST) * (cell["images"] / most if most else 0.0)
+        (x, y), (u, v) = (positions[k] for k in cell["pair"])
+        size = 1.0 if cell["infinite"] or not max_radius else cell["radius"] / max_radius
+        level = MIN_COLOUR + (1 - MIN_COLOUR) * (cell["images"] / max_images if max_images else 0.0)
         axes.plot(
             [x, u],
             [y, v],
-            color=colormaps["Blues"](heat),
-            linewidth=thin * (NARROWEST + (WIDEST - NARROWEST) * share),
+            color=colormaps["Blues"](level),
+            linewidth=thin * (MIN_WIDTH + (MAX_WIDTH - MIN_WIDTH) * size),
             solid_capstyle="round",
-            zorder=1 + heat,
+            zorder=1 + level,
         )
-    for k, (x, y) in at.items():
+    for k, (x, y) in positions.items():
         axes.plot(
             x,
             y,
@@ -87,7 +83,7 @@ def adjacency_graph(numbers: dict[str, Any], names: list[str]) -> str:
         axes.text(
             1.1 * x + (0.08 if side == "left" else -0.08 if side == "right" else 0.0),
             1.22 * y if side == "center" else 1.12 * y,
-            _short(names[k]),
+            _abbreviate(names[k]),
             ha=side,
             va="center",
             color=INK,
@@ -97,30 +93,30 @@ def adjacency_graph(numbers: dict[str, Any], names: list[str]) -> str:
     return svg_uri(figure)
 
 
-def _on_circle(place: int, count: int) -> tuple[float, float]:
-    angle = math.pi / 2 - 2 * math.pi * place / count
+def _on_circle(index: int, count: int) -> tuple[float, float]:
+    angle = math.pi / 2 - 2 * math.pi * index / count
     return math.cos(angle), math.sin(angle)
 
 
-def _short(name: str) -> str:
+def _abbreviate(name: str) -> str:
     return name if len(name) <= HEAD + TAIL else f"{name[:HEAD]}…{name[-TAIL:]}"
 
 
 NEARLY = 0.99
-"""A ball this close to as wide as the box lets it be counts as limited by the box."""
+"""A ball counts as limited by the box from this fraction of the largest radius that fits."""
 
 FACET, NONE, SAME, OPEN = "facet", "none", "same", "undecided"
 
 
 def summary(p: Partition, half_side: float | None) -> dict[str, Any]:
-    """Return how many facets and regions there are of each sort, and how wide the facets are.
+    """Return the numbers of facets and regions of each kind, and the widths of the facets.
 
-    `half_side` is half of the narrowest side of the box, None without a box.
+    `half_side` is half the narrowest side of the box, or None without a box.
     """
     status = p.status[torch.triu(torch.ones_like(p.adjacency), 1)]
     radius = p.facet_radius[p.facet_pairs[:, 0], p.facet_pairs[:, 1]]
-    centre = p.chebyshev_radius[p.nonempty]
-    wide = math.inf if half_side is None else NEARLY * half_side
+    region_radius = p.chebyshev_radius[p.nonempty]
+    limit = math.inf if half_side is None else NEARLY * half_side
     return {
         "pairs": len(status),
         "facets": len(radius),
@@ -132,27 +128,29 @@ def summary(p: Partition, half_side: float | None) -> dict[str, Any]:
         "empty": int((p.region_status == Status.INFEASIBLE).sum()),
         "bounded": int(p.bounded.sum()),
         "unbounded": int((p.bounded_status == Status.UNBOUNDED).sum()),
-        "unlimited": int(radius.isinf().sum()),
+        "infinite": int(radius.isinf().sum()),
         "smallest": radius.min() if len(radius) else None,
         "median": median(radius),
         "largest": radius.max() if len(radius) else None,
-        "facets_limited_by_box": int((radius >= wide).sum()) if half_side is not None else None,
-        "regions_limited_by_box": int((centre >= wide).sum()) if half_side is not None else None,
+        "facets_limited_by_box": None if half_side is None else int((radius >= limit).sum()),
+        "regions_limited_by_box": (
+            None if half_side is None else int((region_radius >= limit).sum())
+        ),
     }
 
 
 def pair_cells(m: Measurements, d: Division) -> list[dict[str, Any]]:
-    """Return one entry for each pair i < j of the classes shown.
+    """Return one entry per pair i < j of the classes shown.
 
-    ``images`` counts those of either class whose nearest boundary is with the other one.
+    ``images`` counts the images of either class whose nearest boundary is with the other class.
     """
     nearest, predicted = m.nearest.target[:, 0], m.batch.predicted
-    near = m.nearest.ok[:, 0] & (nearest >= 0) & m.nearest.distance[:, 0].isfinite()
-    place = {k: number for number, k in enumerate(d.classes)}
+    known = m.nearest.ok[:, 0] & (nearest >= 0) & m.nearest.distance[:, 0].isfinite()
+    index = {k: number for number, k in enumerate(d.classes)}
     cells = []
     for i, j in combinations(m.shown, 2):
-        a, b = place[i], place[j]
-        met = (predicted == i) & (nearest == j) | (predicted == j) & (nearest == i)
+        a, b = index[i], index[j]
+        between = (predicted == i) & (nearest == j) | (predicted == j) & (nearest == i)
         radius = d.boxed.facet_radius[a, b]
         cells.append(
             {
@@ -160,9 +158,9 @@ def pair_cells(m: Measurements, d: Division) -> list[dict[str, Any]]:
                 "state": _state(d.boxed, a, b),
                 "whole": _state(d.whole, a, b),
                 "radius": radius if radius.isfinite() else None,
-                "unlimited": bool(radius.isinf()),
+                "infinite": bool(radius.isinf()),
                 "angle": _degrees(d.angles[i, j]),
-                "images": int((met & near).sum()),
+                "images": int((between & known).sum()),
             }
         )
     return cells
@@ -179,12 +177,12 @@ def _degrees(angle: Tensor) -> Tensor | None:
     return None if angle.isnan() else angle.rad2deg()
 
 
-def region_rows(m: Measurements, d: Division) -> list[dict[str, Any]]:
-    """Return one entry for each class shown."""
-    place = {k: number for number, k in enumerate(d.classes)}
+def _region_rows(m: Measurements, d: Division) -> list[dict[str, Any]]:
+    """Return one entry per class shown."""
+    index = {k: number for number, k in enumerate(d.classes)}
     rows = []
     for k in m.shown:
-        a = place[k]
+        a = index[k]
         radius = d.boxed.chebyshev_radius[a]
         rows.append(
             {
@@ -192,29 +190,31 @@ def region_rows(m: Measurements, d: Division) -> list[dict[str, Any]]:
                 "neighbours": int(d.boxed.adjacency[a].sum()),
                 "bounded": Status(int(d.whole.bounded_status[a])).name,
                 "radius": radius,
-                "unlimited": bool(radius.isinf()),
-                "drawn": _share(d.drawn, k),
-                "error": None if d.drawn is None else d.drawn.standard_error[k],
-                "training": _share(d.training, k),
-                "images": _share(d.images, k),
+                "infinite": bool(radius.isinf()),
+                "box_fraction": _fraction(d.box_fractions, k),
+                "box_standard_error": (
+                    None if d.box_fractions is None else d.box_fractions.standard_error[k]
+                ),
+                "training_fraction": _fraction(d.training_fractions, k),
+                "image_fraction": _fraction(d.image_fractions, k),
                 "clearance": None if d.clearance is None else d.clearance[k],
             }
         )
     return rows
 
 
-def _share(found: RegionFractions | None, k: int) -> Tensor | None:
-    return None if found is None else found.fractions[k]
+def _fraction(fractions: RegionFractions | None, k: int) -> Tensor | None:
+    return None if fractions is None else fractions.fractions[k]
 
 
-MOST_NODES = 20
-"""With more classes a table takes the place of the graph."""
+MAX_NODES = 20
+"""With more classes than this, a table replaces the graph."""
 
-LISTED = 5
-"""So many thinnest facets and narrowest regions are named."""
+NUM_LISTED = 5
+"""Number of thinnest facets and of narrowest regions that are listed."""
 
-UNCLEAR = 6
-"""So many ambiguous images are shown."""
+NUM_AMBIGUOUS = 6
+"""Number of ambiguous images that are shown."""
 
 SIDE = 112
 """Longer side of the thumbnails, pixels."""
@@ -222,14 +222,14 @@ SIDE = 112
 
 @final
 class DivisionSection(Section):
-    """Neighbours, angles, sizes, paths, guaranteed shares and ambiguous images."""
+    """Neighbours, angles, sizes, paths, guaranteed fractions and ambiguous images."""
 
     name = "division"
-    title = "How the space is divided"
+    title = "Decision regions"
     menu = "Regions"
 
     def compute(self, measured: Measurements) -> Content:
-        """Return the numbers; without training images those over the whole domain."""
+        """Return the numbers; without training images, only those of the whole domain."""
         m, d = measured, measure_division(measured)
         cells = pair_cells(m, d)
         radii = [c["radius"] for c in cells if c["radius"] is not None]
@@ -237,25 +237,25 @@ class DivisionSection(Section):
         numbers: dict[str, Any] = {
             "classes": m.shown,
             "omitted": m.head.num_classes - len(m.shown),
-            "alone": d.alone,
-            "graph": len(m.shown) <= MOST_NODES,
+            "restricted": d.restricted,
+            "graph": len(m.shown) <= MAX_NODES,
             "box": d.box is not None,
             "half_side": _half_side(d),
-            "counted_out": _must_be_unbounded(m),
+            "unbounded_by_counting": _unbounded_by_counting(m),
             "whole": summary(d.whole, None),
             "boxed": summary(d.boxed, _half_side(d)),
             "cells": cells,
             "radius_range": [min(radii, default=None), max(radii, default=None)],
             "angle_range": [min(angles, default=None), max(angles, default=None)],
-            "even_angle": torch.tensor(-1 / (m.head.num_classes - 1)).double().acos().rad2deg(),
-            "regions": region_rows(m, d),
-            "samples": None if d.drawn is None else d.drawn.samples,
+            "simplex_angle": torch.tensor(-1 / (m.head.num_classes - 1)).double().acos().rad2deg(),
+            "regions": _region_rows(m, d),
+            "samples": None if d.box_fractions is None else d.box_fractions.samples,
             "thinnest": _thinnest(d),
             "narrowest": _narrowest(d),
             "busiest": _busiest(cells),
-            "path": _path(m, d),
-            "coverage": _covered(m, d),
-            "ambiguous": _ambiguous(m, d),
+            "path": _path_numbers(m, d),
+            "coverage": _coverage_numbers(m, d),
+            "ambiguous": _ambiguous_numbers(m, d),
         }
         path = numbers["path"]
         shown = [e["row"] for e in numbers["ambiguous"]["images"]]
@@ -264,12 +264,12 @@ class DivisionSection(Section):
         return Content(numbers=plain(numbers), pictures=pictures)
 
     def draw(self, numbers: dict[str, Any], names: list[str]) -> dict[str, str]:
-        """Draw the graph of neighbours, unless a table takes its place."""
-        return {"graph": adjacency_graph(numbers, names)} if numbers["graph"] else {}
+        """Draw the graph of neighbours, unless a table replaces it."""
+        return {"graph": _draw_adjacency_graph(numbers, names)} if numbers["graph"] else {}
 
 
 def _half_side(d: Division) -> float | None:
-    """Return half of the box's narrowest side that is more than a point."""
+    """Return half the narrowest side of the box, ignoring sides of length 0."""
     if d.box is None:
         return None
     low, high = d.box.limits(d.boxed.chebyshev_centre)
@@ -277,100 +277,100 @@ def _half_side(d: Division) -> float | None:
     return float(sides.min()) / 2
 
 
-def _must_be_unbounded(m: Measurements) -> bool:
-    """Return whether counting alone proves every non-empty region unbounded."""
+def _unbounded_by_counting(m: Measurements) -> bool:
+    """Return whether the numbers of classes and features prove every region unbounded."""
     return m.head.domain.kind == "unbounded" and m.head.num_features > m.head.num_classes - 1
 
 
 def _thinnest(d: Division) -> list[dict[str, Any]]:
-    pairs = d.boxed.thinnest(LISTED)
+    pairs = d.boxed.thinnest(NUM_LISTED)
     radius = d.boxed.facet_radius[pairs[:, 0], pairs[:, 1]]
     limits = _limited_by_box(radius, d)
     return [
-        {"pair": [d.classes[i], d.classes[j]], "radius": r, "by_box": limited}
+        {"pair": [d.classes[i], d.classes[j]], "radius": r, "limited_by_box": limited}
         for (i, j), r, limited in zip(pairs.tolist(), radius.tolist(), limits, strict=True)
         if r < math.inf
     ]
 
 
 def _narrowest(d: Division) -> list[dict[str, Any]]:
-    found = d.boxed.narrowest(LISTED)
-    radius = d.boxed.chebyshev_radius[found]
+    classes = d.boxed.narrowest(NUM_LISTED)
+    radius = d.boxed.chebyshev_radius[classes]
     limits = _limited_by_box(radius, d)
     return [
-        {"class": d.classes[k], "radius": r, "by_box": limited}
-        for k, r, limited in zip(found.tolist(), radius.tolist(), limits, strict=True)
+        {"class": d.classes[k], "radius": r, "limited_by_box": limited}
+        for k, r, limited in zip(classes.tolist(), radius.tolist(), limits, strict=True)
         if r < math.inf
     ]
 
 
 def _limited_by_box(radius: Tensor, d: Division) -> list[bool]:
     half = _half_side(d)
-    wide = math.inf if half is None else NEARLY * half
-    found: list[bool] = (radius >= wide).tolist()
-    return found
+    limit = math.inf if half is None else NEARLY * half
+    limited: list[bool] = (radius >= limit).tolist()
+    return limited
 
 
 def _busiest(cells: list[dict[str, Any]]) -> list[int]:
-    """Return the places of the cells with most images near the boundary."""
-    order = sorted(range(len(cells)), key=lambda place: -cells[place]["images"])
-    return [place for place in order[:LISTED] if cells[place]["images"]]
+    """Return the indices of the cells with the most images near the boundary."""
+    order = sorted(range(len(cells)), key=lambda index: -cells[index]["images"])
+    return [index for index in order[:NUM_LISTED] if cells[index]["images"]]
 
 
-def _path(m: Measurements, d: Division) -> dict[str, Any] | None:
+def _path_numbers(m: Measurements, d: Division) -> dict[str, Any] | None:
     if d.paths is None:
         return None
-    counts = d.paths.met.bincount().tolist()
+    counts = d.paths.num_classes.bincount().tolist()
     edges = [0.0, *d.paths.crossings, 1.0]
     return {
-        "pairs": len(d.paths.met),
-        "met": [{"classes": k, "pairs": n} for k, n in enumerate(counts) if n],
+        "pairs": len(d.paths.num_classes),
+        "class_counts": [{"classes": k, "pairs": n} for k, n in enumerate(counts) if n],
         "start": image_facts(m, d.paths.start),
         "end": image_facts(m, d.paths.end),
-        "stretches": [
-            {"class": k, "from": edges[place], "to": edges[place + 1]}
-            for place, k in enumerate(d.paths.classes)
+        "segments": [
+            {"class": k, "from": edges[index], "to": edges[index + 1]}
+            for index, k in enumerate(d.paths.classes)
         ],
     }
 
 
-def _covered(m: Measurements, d: Division) -> dict[str, Any] | None:
-    if d.covered is None or not len(d.rows):
+def _coverage_numbers(m: Measurements, d: Division) -> dict[str, Any] | None:
+    if d.coverage is None or not len(d.rows):
         return None
-    found, clearance = coverage_fractions(d.covered), d.clearance
-    assert clearance is not None  # it comes with the coverage
+    fractions, clearance = coverage_fractions(d.coverage), d.clearance
+    assert clearance is not None  # computed together with the coverage
     known = clearance[clearance.isfinite()]
     return {
         "images": len(d.rows),
-        "undecided": int((d.covered.status == Status.UNDECIDED).sum()),
+        "undecided": int((d.coverage.status == Status.UNDECIDED).sum()),
         "clearance": [known.min(), known.max()] if len(known) else None,
         "labels": m.subject.labels is not None,
         "kinds": {
             kind: {
-                "covered": found.covered[place],
-                "fraction": found.fraction[place],
-                "accuracy_covered": found.accuracy_covered[place],
-                "accuracy_uncovered": found.accuracy_uncovered[place],
+                "covered": fractions.covered[index],
+                "fraction": fractions.fraction[index],
+                "accuracy_covered": fractions.accuracy_covered[index],
+                "accuracy_uncovered": fractions.accuracy_uncovered[index],
             }
-            for place, kind in enumerate(found.kinds)
+            for index, kind in enumerate(fractions.kinds)
         },
     }
 
 
-def _ambiguous(m: Measurements, d: Division) -> dict[str, Any]:
+def _ambiguous_numbers(m: Measurements, d: Division) -> dict[str, Any]:
     value = d.ambiguity
-    order = torch.where(value.isfinite(), value, torch.inf).argsort(stable=True)[:UNCLEAR]
+    order = torch.where(value.isfinite(), value, torch.inf).argsort(stable=True)[:NUM_AMBIGUOUS]
     order = order[value[order].isfinite()]
     rows = d.rows[order]
-    top = top_classes(m.head, m.batch.features[rows], d.tied)
+    top = top_classes(m.head, m.batch.features[rows], d.num_tied)
     return {
-        "tied": d.tied,
-        "asked": len(value),
-        "cannot": int(value.isinf().sum()),
-        "unanswered": int(value.isnan().sum()),
-        "against_training": d.training is not None,
+        "num_tied": d.num_tied,
+        "evaluated": len(value),
+        "cannot_tie": int(value.isinf().sum()),
+        "uncertified": int(value.isnan().sum()),
+        "relative_to_training": d.training_fractions is not None,
         "images": [
-            {**image_facts(m, row), "value": v, "classes": classes}
+            {**image_facts(m, row), "ambiguity": v, "classes": classes}
             for row, v, classes in zip(rows.tolist(), value[order].tolist(), top, strict=True)
         ],
     }

@@ -1,1 +1,1 @@
-"""The section on the hull of the training set."""
+"""Section on the hull of the training set."""

@@ -1,9 +1,4 @@
-"""What the place of an image, inside or outside, near or far, says of errors.
-
-Figures of the section on the hull of the training set.
-
-Inside or outside the hull of the training set, and how far.
-"""
+"""Section on the hull of the training set: memberships, distances and their relation to errors."""
 
 from __future__ import annotations
 
@@ -18,14 +13,14 @@ from fsboundary.report.formatting import median, plain, quantile
 from fsboundary.report.measurements import Measurements
 from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.extremes import image_facts
-from fsboundary.report.sections.hull.measure import Hulls, Placed, measure_hulls
+from fsboundary.report.sections.hull.measure import Hulls, ProjectedRows, measure_hulls
 
 QUARTERS = ("nearest", "second", "third", "farthest")
-"""Of the images outside, by their distance."""
+"""Names of the quarters of the images outside, by distance."""
 
 
-def errors_by_distance(m: Measurements, hulls: Hulls, scale: float) -> dict[str, Any] | None:
-    """Return the error rate inside the hull, and outside by quarters of the distance."""
+def _error_rates_by_distance(m: Measurements, hulls: Hulls, scale: float) -> dict[str, Any] | None:
+    """Return the error rates inside the hull and, by quarters of the distance, outside."""
     if m.subject.labels is None:
         return None
     rows, distance = hulls.images.rows, hulls.images.distance / scale
@@ -43,7 +38,7 @@ def errors_by_distance(m: Measurements, hulls: Hulls, scale: float) -> dict[str,
                 "images": len(part),
                 "from": distance[part].min(),
                 "to": distance[part].max(),
-                **_mistakes(wrong[part]),
+                **_error_rate(wrong[part]),
             }
             for name, part in ({"inside": inside} | parts).items()
             if len(part)
@@ -51,47 +46,51 @@ def errors_by_distance(m: Measurements, hulls: Hulls, scale: float) -> dict[str,
     }
 
 
-def _mistakes(wrong: Tensor) -> dict[str, Any]:
+def _error_rate(wrong: Tensor) -> dict[str, Any]:
     rate = float(wrong.sum()) / len(wrong) if len(wrong) else None
     return {"wrong": int(wrong.sum()), "error_rate": rate}
 
 
 def nearest_class(m: Measurements, hulls: Hulls) -> dict[str, Any] | None:
-    """Return how often the class with the nearest hull is the one that the model names."""
+    """Return how often the class with the nearest hull is the predicted class."""
     if hulls.class_distance is None:
         return None
     rows, labels = hulls.images.rows, m.subject.labels
-    judged = ~hulls.class_distance.isnan().any(dim=1)
-    rows, apart = rows[judged], hulls.class_distance[judged]
+    known = ~hulls.class_distance.isnan().any(dim=1)
+    rows, distance = rows[known], hulls.class_distance[known]
     predicted = m.batch.predicted[rows]
-    own = predicted[:, None] == torch.tensor(hulls.classes)  # no column: no such training image
-    agrees = (own & (apart == apart.amin(dim=1, keepdim=True))).any(dim=1)
-    found = {
-        "judged": len(rows),
+    # a class without training images has no column
+    is_predicted = predicted[:, None] == torch.tensor(hulls.classes)
+    agrees = (is_predicted & (distance == distance.amin(dim=1, keepdim=True))).any(dim=1)
+    numbers = {
+        "evaluated": len(rows),
         "agrees": int(agrees.sum()),
-        "share": float(agrees.sum()) / len(rows) if len(rows) else None,
+        "fraction": float(agrees.sum()) / len(rows) if len(rows) else None,
     }
     if labels is None:
-        return found
+        return numbers
     wrong = predicted != labels[rows]
-    return found | {"if_agrees": _mistakes(wrong[agrees]), "if_not": _mistakes(wrong[~agrees])}
+    return numbers | {
+        "if_agrees": _error_rate(wrong[agrees]),
+        "if_differs": _error_rate(wrong[~agrees]),
+    }
 
 
-COLOURS = {"images": RIGHT, "left_out": "#59a14f", "noise": "#8d6cab"}
-"""Of each group of rows."""
+COLOURS = {"images": RIGHT, "leave_one_out": "#59a14f", "noise": "#8d6cab"}
+"""Colours of the groups of rows."""
 
 PANEL = (3.3, 1.6)
 CURVES = (4.0, 3.0)
 """Width and height, inches."""
 
 
-def distance_panel(name: str, group: dict[str, Any], edges: list[float], tallest: float) -> str:
-    """Draw the shares of a group by distance, and its median; return a data URI."""
+def _draw_distances(name: str, group: dict[str, Any], edges: list[float], tallest: float) -> str:
+    """Draw a histogram of the distances of a group, and their median; return a data URI."""
     figure, axes = new_figure(*PANEL)
     width = edges[1] - edges[0]
     axes.bar(
         edges[:-1],
-        [100 * share for share in group["bins"]],
+        [100 * fraction for fraction in group["bin_fractions"]],
         width,
         align="edge",
         color=COLOURS[name],
@@ -109,17 +108,17 @@ def distance_panel(name: str, group: dict[str, Any], edges: list[float], tallest
     return svg_uri(figure)
 
 
-def sweep_curves(steps: list[dict[str, Any]]) -> str:
-    """Draw the share inside by the number of dimensions; return a data URI.
+def _draw_sweep(steps: list[dict[str, Any]]) -> str:
+    """Draw the fraction inside by the number of dimensions; return a data URI.
 
-    What is undecided is drawn as a band above the share inside.
+    The undecided fraction is drawn as a band above the fraction inside.
     """
     figure, axes = new_figure(*CURVES)
     dimensions = [step["dimensions"] for step in steps]
-    for name, line in (("left_out", (0, (4, 2))), ("images", "solid")):
-        entries = [step[name]["shares"] for step in steps]
+    for name, line in (("leave_one_out", (0, (4, 2))), ("images", "solid")):
+        entries = [step[name]["fractions"] for step in steps]
         if None in (entry["inside"] for entry in entries):
-            continue  # no rows to ask of
+            continue  # there are no rows
         low = [100 * entry["inside"] for entry in entries]
         high = [100 * (entry["inside"] + entry["undecided"]) for entry in entries]
         axes.fill_between(dimensions, low, high, color=COLOURS[name], alpha=0.25, linewidth=0)
@@ -137,77 +136,81 @@ def sweep_curves(steps: list[dict[str, Any]]) -> str:
 BINS = 30
 
 AXIS_END = 6
-"""The axis ends at so many upper quartiles at most; values beyond it are counted."""
+"""Largest end of the axis, in upper quartiles; values beyond it are counted."""
 
-FARTHEST = 6
-SUPPORTERS = 3
+NUM_FARTHEST = 6
+NUM_SUPPORTERS = 3
 SUPPORTER_SIDE = 96
-"""Longer side of the supporting images' thumbnails, pixels."""
+"""Longer side of the thumbnails of supporting images, pixels."""
 
-GROUPS = ("images", "left_out", "noise")
+GROUPS = ("images", "leave_one_out", "noise")
 STATES = {"inside": INSIDE, "outside": OUTSIDE, "undecided": UNDECIDED}
 
 
 @final
 class Hull(Section):
-    """Shares, distances against the yardstick, farthest images, errors, and fewer dimensions."""
+    """Memberships, relative distances, farthest images, errors, and fewer dimensions."""
 
     name = "hull"
-    title = "Inside or outside"
+    title = "Convex hull of the training set"
+    menu = "Training hull"
 
     def compute(self, measured: Measurements) -> Content:
-        """Return the numbers; without training features little more than their absence."""
-        given = measured.subject.train_images
-        numbers: dict[str, Any] = {"training": {"given": 0 if given is None else len(given)}}
+        """Return the numbers; without training features, only their counts."""
+        train_images = measured.subject.train_images
+        total = 0 if train_images is None else len(train_images)
+        numbers: dict[str, Any] = {"training": {"total": total}}
         hulls = measure_hulls(measured)
-        if hulls is None or given is None:
-            numbers["training"]["used"] = 0
+        if hulls is None or train_images is None:
+            numbers["training"]["usable"] = 0
             return Content(numbers=numbers)
-        numbers["training"]["used"] = len(hulls.bank)
+        numbers["training"]["usable"] = len(hulls.bank)
         parts = {name: getattr(hulls, name) for name in GROUPS}
-        unit = median(known(hulls.left_out))
-        told = unit > 0  # false also of NaN, where nothing can be left out
-        scale = unit if told else 1.0
-        edges = shared_edges([known(part) / scale for part in parts.values()])
+        reference = median(_known_distances(hulls.leave_one_out))
+        relative = reference > 0  # also False for NaN, when no row can be left out
+        scale = reference if relative else 1.0
+        edges = _shared_edges([_known_distances(part) / scale for part in parts.values()])
         farthest = _farthest(measured, hulls, scale)
         numbers |= {
-            "reference": unit,
-            "relative": told,
+            "reference": reference,
+            "relative": relative,
             "sampled_from": int(measured.batch.ok.sum()),
             "edges": edges,
             "groups": {k: _group(part, scale, edges) for k, part in parts.items()},
             "largest_relative_gap": _largest_gap(list(parts.values())),
-            "noise_farther": _share_farther(known(hulls.noise), known(hulls.images)),
+            "noise_farther_fraction": _fraction_farther(
+                _known_distances(hulls.noise), _known_distances(hulls.images)
+            ),
             "farthest": farthest,
-            "labels": errors_by_distance(measured, hulls, scale),
+            "labels": _error_rates_by_distance(measured, hulls, scale),
             "nearest_class": nearest_class(measured, hulls),
             "sweep": _sweep(hulls),
         }
         pictures = {f"image-{e['row']}": measured.subject.images[e["row"]] for e in farthest}
         for entry in (s for e in farthest for s in e["supporters"]):
-            picture = thumbnail(given[entry["row"]], SUPPORTER_SIDE)
+            picture = thumbnail(train_images[entry["row"]], SUPPORTER_SIDE)
             pictures[f"training-{entry['row']}"] = picture
         return Content(numbers=plain(numbers), pictures=pictures)
 
     def draw(self, numbers: dict[str, Any], names: list[str]) -> dict[str, str]:
         """Draw the distances of each group on the same axes, and the sweep."""
-        if not numbers["training"]["used"]:
+        if not numbers["training"]["usable"]:
             return {}
-        tallest = max(max(group["bins"]) for group in numbers["groups"].values())
+        tallest = max(max(group["bin_fractions"]) for group in numbers["groups"].values())
         drawn = {
-            name: distance_panel(name, group, numbers["edges"], tallest)
+            name: _draw_distances(name, group, numbers["edges"], tallest)
             for name, group in numbers["groups"].items()
         }
-        return drawn | {"sweep": sweep_curves(numbers["sweep"]["steps"])}
+        return drawn | {"sweep": _draw_sweep(numbers["sweep"]["steps"])}
 
 
-def known(part: Placed) -> Tensor:
+def _known_distances(part: ProjectedRows) -> Tensor:
     """Return the certified distances of a group."""
     return part.distance[~part.distance.isnan()]
 
 
-def shared_edges(groups: list[Tensor]) -> Tensor:
-    """Return bin edges for all groups: the images and the left-out ones decide, not the noise."""
+def _shared_edges(groups: list[Tensor]) -> Tensor:
+    """Return bin edges for all groups, determined by images and training images, not noise."""
     top = max((float(values.max()) for values in groups if len(values)), default=0.0)
     quartiles = [quantile(values, 0.75) for values in groups[:2] if len(values)]
     near = AXIS_END * max(quartiles, default=0.0)
@@ -215,25 +218,25 @@ def shared_edges(groups: list[Tensor]) -> Tensor:
     return torch.linspace(0.0, end if end > 0 else 1.0, BINS + 1, dtype=torch.float64)
 
 
-def memberships(membership: Tensor) -> dict[str, Any]:
-    """Return how many rows are inside, outside and undecided, and their shares."""
+def _membership_counts(membership: Tensor) -> dict[str, Any]:
+    """Return the numbers and fractions of rows inside, outside and undecided."""
     rows = len(membership)
-    found = {name: int((membership == code).sum()) for name, code in STATES.items()}
+    counts = {name: int((membership == code).sum()) for name, code in STATES.items()}
     return {
         "rows": rows,
-        **found,
-        "shares": {name: count / rows if rows else None for name, count in found.items()},
+        **counts,
+        "fractions": {name: count / rows if rows else None for name, count in counts.items()},
     }
 
 
-def _group(part: Placed, scale: float, edges: Tensor) -> dict[str, Any]:
-    values = known(part) / scale
+def _group(part: ProjectedRows, scale: float, edges: Tensor) -> dict[str, Any]:
+    values = _known_distances(part) / scale
     counts = torch.histogram(values, edges).hist
     return {
-        **memberships(part.hull.membership),
+        **_membership_counts(part.hull.membership),
         "uncertified": len(part.rows) - len(values),
-        "bins": counts / max(1, len(values)),
-        "beyond": len(values) - int(counts.sum()),
+        "bin_fractions": counts / max(1, len(values)),
+        "beyond_axis": len(values) - int(counts.sum()),
         "lower_quartile": quantile(values, 0.25),
         "median": median(values),
         "upper_quartile": quantile(values, 0.75),
@@ -241,15 +244,15 @@ def _group(part: Placed, scale: float, edges: Tensor) -> dict[str, Any]:
     }
 
 
-def _largest_gap(parts: list[Placed]) -> float | None:
-    """Return the largest gap over distance among the rows outside with a certified distance."""
+def _largest_gap(parts: list[ProjectedRows]) -> float | None:
+    """Return the largest relative gap of the rows outside with a certified distance."""
     ratios = torch.cat([(p.hull.gap / p.distance)[p.hull.membership == OUTSIDE] for p in parts])
     ratios = ratios[~ratios.isnan()]
     return float(ratios.max()) if len(ratios) else None
 
 
-def _share_farther(one: Tensor, other: Tensor) -> float | None:
-    """Return in what share of all pairs the first is farther out than the second."""
+def _fraction_farther(one: Tensor, other: Tensor) -> float | None:
+    """Return the fraction of all pairs in which the first is farther than the second."""
     if not len(one) or not len(other):
         return None
     below = torch.searchsorted(other.sort().values, one)
@@ -257,29 +260,29 @@ def _share_farther(one: Tensor, other: Tensor) -> float | None:
 
 
 def _farthest(m: Measurements, hulls: Hulls, scale: float) -> list[dict[str, Any]]:
-    """Return the farthest images outside, each with its heaviest supporting training images."""
-    images, owners = hulls.images, hulls.bank.labels
-    assert owners is not None  # every bank of a report has labels
+    """Return the farthest images outside, with the largest weights of their nearest points."""
+    images, labels = hulls.images, hulls.bank.labels
+    assert labels is not None  # every bank of a report has labels
     order = images.distance.nan_to_num(0.0).argsort(descending=True, stable=True)
     entries = []
-    for place in order[:FARTHEST].tolist():
-        if not images.distance[place] > 0:
+    for index in order[:NUM_FARTHEST].tolist():
+        if not images.distance[index] > 0:
             continue
-        support, weights = images.hull.support[place], images.hull.weights[place]
-        heaviest = weights.argsort(descending=True, stable=True)[:SUPPORTERS]
+        support, weights = images.hull.support[index], images.hull.weights[index]
+        heaviest = weights.argsort(descending=True, stable=True)[:NUM_SUPPORTERS]
         heaviest = heaviest[weights[heaviest] > 0]
-        found = support[heaviest]
+        supporters = support[heaviest]
         entries.append(
             {
-                **image_facts(m, int(images.rows[place])),
-                "to_hull": images.distance[place],
-                "relative_distance": images.distance[place] / scale,
-                "support": int((weights > 0).sum()),
+                **image_facts(m, int(images.rows[index])),
+                "hull_distance": images.distance[index],
+                "relative_distance": images.distance[index] / scale,
+                "num_supporters": int((weights > 0).sum()),
                 "supporters": [
                     {"row": row, "class": label, "weight": weight}
                     for row, label, weight in zip(
-                        hulls.place[found].tolist(),
-                        owners[found].tolist(),
+                        hulls.train_rows[supporters].tolist(),
+                        labels[supporters].tolist(),
                         weights[heaviest].tolist(),
                         strict=True,
                     )
@@ -294,8 +297,8 @@ def _sweep(hulls: Hulls) -> dict[str, Any]:
         "steps": [
             {
                 "dimensions": step.dimensions,
-                "images": memberships(step.images),
-                "left_out": memberships(step.left_out),
+                "images": _membership_counts(step.images),
+                "leave_one_out": _membership_counts(step.leave_one_out),
             }
             for step in hulls.sweep
         ]

@@ -1,1 +1,1 @@
-"""The section on pixels."""
+"""Section on boundaries in pixel space."""

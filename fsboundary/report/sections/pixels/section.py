@@ -1,14 +1,7 @@
-"""Flip images of a few images, from the nearest to a boundary to the farthest.
+"""Section on boundaries in pixel space.
 
-Images made from features: those of an image, and those of its flip point.
-
-Paths from an image to one of the class beyond its nearest boundary.
-
-How far a small move in pixels takes the features: a ranking of images and classes.
-
-The table of two spaces, on samples.
-
-What distances in features mean for images.
+It shows flip images, images reconstructed from features, morphs between images, a ranking of
+images by vulnerability, and a comparison of pixel space with feature space, all on small samples.
 """
 
 from __future__ import annotations
@@ -39,17 +32,17 @@ from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.extremes import image_facts
 from fsboundary.report.sections.pixels.sizes import (
     Sizes,
-    drawn,
-    passes_gradients,
+    evenly_spaced,
+    has_pixel_gradients,
     sizes_for,
-    spread,
+    stratified_sample,
 )
 
 SIDE = 96
 """Longer side of the images shown, pixels."""
 
 
-def find_flips(m: Measurements, rows: Tensor, sizes: Sizes) -> FlipImages:
+def _search_flips(m: Measurements, rows: Tensor, sizes: Sizes) -> FlipImages:
     """Return the flip images of `rows`."""
     with m.clock.stage("flip images"):
         images = m.subject.images[rows]
@@ -61,49 +54,49 @@ def find_flips(m: Measurements, rows: Tensor, sizes: Sizes) -> FlipImages:
         )
 
 
-def flip_numbers(m: Measurements, rows: Tensor, flips: FlipImages) -> dict[str, Any]:
-    """Return how many were found and how far they are, and one entry for each."""
+def _flip_numbers(m: Measurements, rows: Tensor, flips: FlipImages) -> dict[str, Any]:
+    """Return the number and the distances of the flip images found, and one entry per image."""
     found = flips.ok
     same = flips.target == m.nearest.target[rows, 0]
     return {
-        "asked": len(rows),
+        "requested": len(rows),
         "found": int(found.sum()),
         "same_class": int((same & found).sum()),
         "median_distance": median(flips.distance[found]),
         "largest_residual": flips.residual[found].max() if found.any() else None,
-        "gradients": flips.num_backwards.max(),
-        "failed": failures(flips.status[~found]),
-        "shown": [_entry(m, int(row), flips, place) for place, row in enumerate(rows)],
+        "max_gradients": flips.num_backwards.max(),
+        "failed": _failures(flips.status[~found]),
+        "shown": [_flip_entry(m, int(row), flips, index) for index, row in enumerate(rows)],
     }
 
 
-def _entry(m: Measurements, row: int, flips: FlipImages, place: int) -> dict[str, Any]:
-    found = bool(flips.ok[place])
-    change = flips.images[place] - m.subject.images[row]
+def _flip_entry(m: Measurements, row: int, flips: FlipImages, index: int) -> dict[str, Any]:
+    found = bool(flips.ok[index])
+    change = flips.images[index] - m.subject.images[row]
     return image_facts(m, row) | {
         "found": found,
-        "target": int(flips.target[place]) if found else None,
-        "pixels": flips.distance[place],
-        "residual": flips.residual[place],
+        "target": int(flips.target[index]) if found else None,
+        "pixels": flips.distance[index],
+        "residual": flips.residual[index],
         "largest_change": change.abs().max(),
-        "flip_status": Status(int(flips.status[place])).name,
+        "flip_status": Status(int(flips.status[index])).name,
     }
 
 
-def flip_pictures(m: Measurements, rows: Tensor, flips: FlipImages) -> dict[str, Tensor]:
-    """Return image, difference and flip image of each row where one was found."""
+def _flip_pictures(m: Measurements, rows: Tensor, flips: FlipImages) -> dict[str, Tensor]:
+    """Return the image of each row and, if a flip image was found, the difference and that."""
     pictures = {}
-    for place, row in enumerate(rows.tolist()):
-        image, other = m.subject.images[row], flips.images[place]
+    for index, row in enumerate(rows.tolist()):
+        image, flip = m.subject.images[row], flips.images[index]
         pictures[f"image-{row}"] = thumbnail(image, SIDE)
-        if flips.ok[place]:
-            pictures[f"flip-{row}"] = thumbnail(other, SIDE)
-            pictures[f"change-{row}"] = diverging(thumbnail(other - image, SIDE))
+        if flips.ok[index]:
+            pictures[f"flip-{row}"] = thumbnail(flip, SIDE)
+            pictures[f"change-{row}"] = diverging(thumbnail(flip - image, SIDE))
     return pictures
 
 
 def diverging(change: Tensor) -> Tensor:
-    """Return a change (C, H, W) as colours (3, H, W): red for more, blue for less, white for none.
+    """Return a change (C, H, W) as colours (3, H, W): red increases, blue decreases, white is 0.
 
     Channels are averaged; the largest change has the deepest colour.
     """
@@ -114,8 +107,8 @@ def diverging(change: Tensor) -> Tensor:
     return colours[..., :3].movedim(-1, 0)
 
 
-def failures(status: Tensor) -> list[dict[str, Any]]:
-    """Return one entry for each status, of rows that have no answer."""
+def _failures(status: Tensor) -> list[dict[str, Any]]:
+    """Return one entry per status of the rows without a result."""
     codes, counts = status.unique(return_counts=True)
     return [
         {"status": Status(code).name, "count": count, "advice": Status(code).advice}
@@ -123,21 +116,21 @@ def failures(status: Tensor) -> list[dict[str, Any]]:
     ]
 
 
-KINDS = ("own", "flip")
-"""From noise to the image's own features; from the image to the features of its flip point."""
+KINDS = ("image", "flip")
+"""From noise to the features of the image; from the image to the features of its flip point."""
 
 
-def find_inverses(m: Measurements, rows: Tensor, sizes: Sizes) -> dict[str, InverseImages]:
-    """Return what was found for `rows`, of each of the KINDS."""
+def _search_inverses(m: Measurements, rows: Tensor, sizes: Sizes) -> dict[str, InverseImages]:
+    """Return the inverse images of `rows`, for each of the KINDS."""
     with m.clock.stage("inverse images"):
         images, z = m.subject.images[rows], m.batch.features[rows]
         points = flip_points(m.head, z, finder=m.subject.finder).points[:, 0]
-        starts: dict[str, Any] = {"own": (1, *images.shape[1:]), "flip": images}
-        wanted = {"own": z, "flip": points}
+        starts: dict[str, Any] = {"image": (1, *images.shape[1:]), "flip": images}
+        targets = {"image": z, "flip": points}
         return {
             kind: inverse_images(
                 m.subject.space,
-                wanted[kind].to(torch.float64),
+                targets[kind].to(torch.float64),
                 starts[kind],
                 max_steps=sizes.inverse_steps,
                 seed=SEED,
@@ -147,62 +140,64 @@ def find_inverses(m: Measurements, rows: Tensor, sizes: Sizes) -> dict[str, Inve
         }
 
 
-def inverse_numbers(
-    m: Measurements, rows: Tensor, found: dict[str, InverseImages], sizes: Sizes
+def _inverse_numbers(
+    m: Measurements, rows: Tensor, inverses: dict[str, InverseImages], sizes: Sizes
 ) -> dict[str, Any]:
-    """Return how near the features came, and how far the images are from the real ones."""
+    """Return the residuals of the features, and the distances of the images to the originals."""
     return {
         "images": len(rows),
         "steps": sizes.inverse_steps,
-        "reached": {kind: int((part.status == 0).sum()) for kind, part in found.items()},
+        "reached": {kind: int((part.status == 0).sum()) for kind, part in inverses.items()},
         "shown": [
             image_facts(m, row)
-            | {kind: _inverse_entry(m, row, found[kind], place) for kind in KINDS}
-            for place, row in enumerate(rows.tolist())
+            | {kind: _inverse_entry(m, row, inverses[kind], index) for kind in KINDS}
+            for index, row in enumerate(rows.tolist())
         ],
     }
 
 
-def _inverse_entry(m: Measurements, row: int, found: InverseImages, place: int) -> dict[str, Any]:
-    status = Status(int(found.status[place, 0]))
-    apart = (found.images[place, 0] - m.subject.images[row]).flatten().double()
+def _inverse_entry(
+    m: Measurements, row: int, inverses: InverseImages, index: int
+) -> dict[str, Any]:
+    status = Status(int(inverses.status[index, 0]))
+    difference = (inverses.images[index, 0] - m.subject.images[row]).flatten().double()
     return {
-        "made": status in (Status.CONVERGED, Status.MAX_STEPS),
+        "available": status in (Status.CONVERGED, Status.MAX_STEPS),
         "reached": status == Status.CONVERGED,
         "status": status.name,
-        "predicted": int(found.predicted[place, 0]),
-        "relative_residual": found.relative_residual[place, 0],
-        "to_boundary": found.boundary_distance[place, 0],
-        "pixels": torch.linalg.vector_norm(apart),
+        "predicted": int(inverses.predicted[index, 0]),
+        "relative_residual": inverses.relative_residual[index, 0],
+        "boundary_distance": inverses.boundary_distance[index, 0],
+        "pixels": torch.linalg.vector_norm(difference),
     }
 
 
-def inverse_pictures(rows: Tensor, found: dict[str, InverseImages]) -> dict[str, Tensor]:
-    """Return the images that were made."""
+def _inverse_pictures(rows: Tensor, inverses: dict[str, InverseImages]) -> dict[str, Tensor]:
+    """Return the reconstructed images."""
     return {
-        f"inverse-{kind}-{row}": thumbnail(part.images[place, 0], SIDE)
-        for kind, part in found.items()
-        for place, row in enumerate(rows.tolist())
+        f"inverse-{kind}-{row}": thumbnail(part.images[index, 0], SIDE)
+        for kind, part in inverses.items()
+        for index, row in enumerate(rows.tolist())
     }
 
 
 FRAME_SIDE = 64
 """Longer side of a frame, pixels."""
 
-WAYS = ("images", "blend")
-"""Along the feature path, and mixed pixel by pixel."""
+SEQUENCES = ("images", "blend")
+"""Images along the feature path, and the two images blended pixel by pixel."""
 
 
-def find_morphs(m: Measurements, rows: Tensor, sizes: Sizes) -> tuple[Tensor, Morph | None]:
-    """Return starts and ends (M,2), and the paths between them.
+def _compute_morphs(m: Measurements, rows: Tensor, sizes: Sizes) -> tuple[Tensor, Morph | None]:
+    """Return starts and ends (M,2), and the morphs between them.
 
-    The end is the most typical image of the start's nearest other class: the one nearest to the
-    mean of their features. Starts without one are passed over.
+    The end is the most typical image of the nearest other class of the start: the image whose
+    feature is nearest to the mean of the class. Starts without an end are skipped.
     """
-    ends = [_end(m, row) for row in rows.tolist()]
-    places = torch.tensor([k for k, end in enumerate(ends) if end is not None], dtype=torch.int64)
-    places = spread(places, sizes.morphs)
-    pairs = torch.tensor([[int(rows[k]), ends[k]] for k in places.tolist()], dtype=torch.int64)
+    ends = [_typical_neighbour(m, row) for row in rows.tolist()]
+    usable = torch.tensor([k for k, end in enumerate(ends) if end is not None], dtype=torch.int64)
+    usable = evenly_spaced(usable, sizes.morphs)
+    pairs = torch.tensor([[int(rows[k]), ends[k]] for k in usable.tolist()], dtype=torch.int64)
     pairs = pairs.reshape(-1, 2)
     if not len(pairs):
         return pairs, None
@@ -218,7 +213,7 @@ def find_morphs(m: Measurements, rows: Tensor, sizes: Sizes) -> tuple[Tensor, Mo
         )
 
 
-def _end(m: Measurements, row: int) -> int | None:
+def _typical_neighbour(m: Measurements, row: int) -> int | None:
     others = (m.batch.ok & (m.batch.predicted == m.nearest.target[row, 0])).nonzero()[:, 0]
     if not len(others):
         return None
@@ -226,81 +221,83 @@ def _end(m: Measurements, row: int) -> int | None:
     return int(others[torch.linalg.vector_norm(z - z.mean(dim=0), dim=1).argmin()])
 
 
-def morph_numbers(
-    m: Measurements, pairs: Tensor, found: Morph | None, sizes: Sizes
+def _morph_numbers(
+    m: Measurements, pairs: Tensor, morphs: Morph | None, sizes: Sizes
 ) -> dict[str, Any]:
-    """Return classes, crossings and jumps of each path."""
+    """Return classes, crossings and jumps of each morph."""
     shown = (
         []
-        if found is None
-        else [_morph_entry(m, found, k, *p) for k, p in enumerate(pairs.tolist())]
+        if morphs is None
+        else [_morph_entry(m, morphs, k, *p) for k, p in enumerate(pairs.tolist())]
     )
     return {"frames": sizes.frames, "steps": sizes.frame_steps, "shown": shown}
 
 
-def _morph_entry(m: Measurements, found: Morph, place: int, start: int, end: int) -> dict[str, Any]:
-    status = Status(int(found.status[place]))
-    ways = {
-        "images": (found.predicted, found.crossing, found.largest_jump),
-        "blend": (found.blend_predicted, found.blend_crossing, found.blend_largest_jump),
+def _morph_entry(
+    m: Measurements, morphs: Morph, index: int, start: int, end: int
+) -> dict[str, Any]:
+    status = Status(int(morphs.status[index]))
+    sequences = {
+        "images": (morphs.predicted, morphs.crossing, morphs.largest_jump),
+        "blend": (morphs.blend_predicted, morphs.blend_crossing, morphs.blend_largest_jump),
     }
     return {
         "start": image_facts(m, start),
         "end": image_facts(m, end),
-        "made": status in (Status.CONVERGED, Status.MAX_STEPS),
+        "available": status in (Status.CONVERGED, Status.MAX_STEPS),
         "followed": status == Status.CONVERGED,
         "status": status.name,
-        "times": found.times[place],
-        "off_path": found.off_path[place].max(),
-        "feature_crossing": found.feature_crossing[place],
-        "ways": {
+        "times": morphs.times[index],
+        "off_path": morphs.off_path[index].max(),
+        "feature_crossing": morphs.feature_crossing[index],
+        "sequences": {
             name: {
-                "classes": predicted[place],
-                "met": predicted[place].unique_consecutive(),
-                "crossing": crossing[place],
-                "largest_jump": jump[place],
+                "classes": predicted[index],
+                "class_sequence": predicted[index].unique_consecutive(),
+                "crossing": crossing[index],
+                "largest_jump": jump[index],
             }
-            for name, (predicted, crossing, jump) in ways.items()
+            for name, (predicted, crossing, jump) in sequences.items()
         },
     }
 
 
-def morph_pictures(found: Morph | None) -> dict[str, Tensor]:
-    """Return all frames, and both ways of each path together as a film (2, N, C, H, W)."""
+def _morph_pictures(morphs: Morph | None) -> dict[str, Tensor]:
+    """Return all frames, and both sequences of each morph as a film (2, N, C, H, W)."""
     pictures: dict[str, Tensor] = {}
-    for place in range(0 if found is None else len(found.status)):
-        assert found is not None
-        ways = []
-        for name in WAYS:
-            frames = [thumbnail(frame, FRAME_SIDE) for frame in getattr(found, name)[place]]
-            pictures |= {f"{name}-{place}-{n}": frame for n, frame in enumerate(frames)}
-            ways.append(torch.stack(frames))
-        pictures[f"film-{place}"] = torch.stack(ways)
+    for index in range(0 if morphs is None else len(morphs.status)):
+        assert morphs is not None
+        films = []
+        for name in SEQUENCES:
+            frames = [thumbnail(frame, FRAME_SIDE) for frame in getattr(morphs, name)[index]]
+            pictures |= {f"{name}-{index}-{n}": frame for n, frame in enumerate(frames)}
+            films.append(torch.stack(frames))
+        pictures[f"film-{index}"] = torch.stack(films)
     return pictures
 
 
-SHOWN = 6
-"""Images of each end of the ranking."""
+NUM_SHOWN = 6
+"""Number of images at each end of the ranking."""
 
-MOST_CLASSES = 12
-"""Rows of the table."""
+MAX_CLASSES = 12
+"""Largest number of rows of the table."""
 
 SMALL = 0.01
-"""Length of the moves, for each pixel in the mean, where no flip image gives a better one."""
+"""Root-mean-square change per pixel value of the moves, if there are no flip images."""
 
 
-def find_moves(
-    m: Measurements, rows: Tensor, edge_rows: Tensor, flips: FlipImages, sizes: Sizes
+def _measure_moves(
+    m: Measurements, rows: Tensor, flip_rows: Tensor, flips: FlipImages, sizes: Sizes
 ) -> tuple[float, Amplification]:
-    """Return the length of the moves and what they do; `edge_rows` are those of `flips`."""
+    """Return the length of the moves and their effects; `flip_rows` are the rows of `flips`."""
     with m.clock.stage("moves of the features"):
         images = m.subject.images[rows]
         radius = median(flips.distance[flips.ok])
         if not radius > 0:  # also NaN, where no flip image was found
             radius = SMALL * math.sqrt(images[0].numel())
         ends = torch.full_like(images, torch.nan)
-        for place, row in enumerate(edge_rows.tolist()):
-            ends[rows == row] = flips.images[place]
+        for index, row in enumerate(flip_rows.tolist()):
+            ends[rows == row] = flips.images[index]
         return radius, amplification(
             m.subject.space,
             images,
@@ -313,75 +310,82 @@ def find_moves(
         )
 
 
-def move_numbers(
-    m: Measurements, rows: Tensor, radius: float, found: Amplification
+def _move_numbers(
+    m: Measurements, rows: Tensor, radius: float, moves: Amplification
 ) -> dict[str, Any]:
     """Return both ends of the ranking, the classes, and the medians."""
-    score = found.vulnerability
+    score = moves.vulnerability
     known = ~score.isnan()
-    order = found.ranking()[: int(known.sum())].tolist()
-    classes = [{"class": k, **entry} for k, entry in vulnerability_by_class(found).items()]
-    medians = ("max_displacement", "random_mean", "random_max", "towards_flip", "boundary_distance")
-    finite = {name: getattr(found, name) for name in medians}
-    worst, random = finite["max_displacement"], finite["random_mean"]
+    order = moves.ranking()[: int(known.sum())].tolist()
+    classes = [{"class": k, **entry} for k, entry in vulnerability_by_class(moves).items()]
+    names = ("max_displacement", "random_mean", "random_max", "towards_flip", "boundary_distance")
+    values = {name: getattr(moves, name) for name in names}
+    worst, random = values["max_displacement"], values["random_mean"]
     return {
         "images": len(rows),
         "ranked": len(order),
         "radius": radius,
         "above_one": float((score[known] >= 1).double().mean()) if order else None,
-        "over_random": median((worst / random)[known & (random > 0)]),
-        "median": {name: median(v[~v.isnan()]) for name, v in finite.items()},
-        "failed": failures(found.status[~known]),
-        "most": [_move_entry(m, int(rows[k]), found, k) for k in order[:SHOWN]],
-        "least": [_move_entry(m, int(rows[k]), found, k) for k in order[SHOWN:][-SHOWN:][::-1]],
-        "classes": classes[:MOST_CLASSES],
-        "omitted": len(classes[MOST_CLASSES:]),
+        "ratio_to_random": median((worst / random)[known & (random > 0)]),
+        "median": {name: median(v[~v.isnan()]) for name, v in values.items()},
+        "failed": _failures(moves.status[~known]),
+        "most": [_move_entry(m, int(rows[k]), moves, k) for k in order[:NUM_SHOWN]],
+        "least": [
+            _move_entry(m, int(rows[k]), moves, k) for k in order[NUM_SHOWN:][-NUM_SHOWN:][::-1]
+        ],
+        "classes": classes[:MAX_CLASSES],
+        "omitted": len(classes[MAX_CLASSES:]),
     }
 
 
-def _move_entry(m: Measurements, row: int, found: Amplification, place: int) -> dict[str, Any]:
+def _move_entry(m: Measurements, row: int, moves: Amplification, index: int) -> dict[str, Any]:
     return image_facts(m, row) | {
-        "vulnerability": found.vulnerability[place],
-        "on_boundary": bool(found.vulnerability[place].isinf()),
-        "max_displacement": found.max_displacement[place],
-        "to_boundary": found.boundary_distance[place],
+        "vulnerability": moves.vulnerability[index],
+        "on_boundary": bool(moves.vulnerability[index].isinf()),
+        "max_displacement": moves.max_displacement[index],
+        "boundary_distance": moves.boundary_distance[index],
     }
 
 
-def move_pictures(m: Measurements, numbers: dict[str, Any]) -> dict[str, Tensor]:
+def _move_pictures(m: Measurements, numbers: dict[str, Any]) -> dict[str, Tensor]:
     """Return the images at both ends of the ranking."""
     rows = [entry["row"] for entry in [*numbers["most"], *numbers["least"]]]
     return {f"image-{row}": thumbnail(m.subject.images[row], SIDE) for row in rows}
 
 
-MOST_HULLS = 10
-"""Of more classes, those with the most training images are compared: pairs grow fast."""
+MAX_HULLS = 10
+"""Largest number of compared classes, those with the most training images, because the number of
+pairs grows fast."""
 
-FEWEST = 3
-"""Images, and training images, that a comparison needs."""
+MIN_ROWS = 3
+"""Number of images, and of training images, that a comparison needs."""
 
-NEAR_CHANCE = "labels: got .* images put into the class of their label"
-"""How the warning of a model that does little better than chance begins."""
+NEAR_CHANCE = "labels: got .* images assigned to the class of their label"
+"""Start of the warning about a model whose accuracy is near chance."""
 
 WORDS = {
     "inside": "images inside the hull of the training images",
-    "hull_distance": "distance to that hull, over the mean distance of a training image left out",
+    "hull_distance": "distance to that hull, relative to the mean leave-one-out distance",
     "classes_apart": "pairs of classes whose hulls do not meet",
     "class_hull_distance": "distance between the hulls of two classes",
-    "neighbours": "nearest training images that are of the image’s own class",
+    "neighbours": "nearest training images that have the same class as the image",
     "boundary_distance": "distance to the nearest boundary",
-    "same_target": "the other class on the nearest boundary",
-    "direction": "angle between two images’ directions to the boundary, degrees",
-    "classes_met": "classes met on the way from one image to another",
-    "third_class": "such ways on which a third class is met",
+    "same_target": "class beyond the nearest boundary",
+    "direction": "angle between the directions of two images to the boundary, degrees",
+    "classes_met": "classes on the straight path from one image to another",
+    "third_class": "paths that cross a third class",
 }
-"""Each question in words without numbers of their own."""
+"""Descriptions of the measures, without numbers in the text."""
 
-SHARES = frozenset({"inside", "classes_apart", "neighbours", "third_class"})
+FRACTIONS = frozenset({"inside", "classes_apart", "neighbours", "third_class"})
+"""Measures that are fractions; the others are lengths, angles or counts."""
+
+AGREEMENT_FRACTIONS = frozenset({"neighbours", "same_target", "classes_met"})
+"""Measures whose agreement is a fraction."""
 
 
-def compare_spaces(m: Measurements, sizes: Sizes) -> dict[str, Any]:
-    """Return the table's numbers, or ``missing``: what there is too little of."""
+def _compare_spaces(m: Measurements, sizes: Sizes) -> dict[str, Any]:
+    """Return the numbers of the table, or ``missing``: the data that are missing or too few."""
     subject = m.subject
     if subject.labels is None:
         return {"missing": "true classes of the images"}
@@ -389,13 +393,13 @@ def compare_spaces(m: Measurements, sizes: Sizes) -> dict[str, Any]:
         return {"missing": "training images"}
     if subject.train_labels is None:
         return {"missing": "true classes of the training images"}
-    classes = _classes(subject.train_labels[m.train.ok])
-    images = _drawn(m.batch.ok, subject.labels, classes, sizes.compared)
-    train = _drawn(m.train.ok, subject.train_labels, classes, sizes.learned)
-    if len(images) < FEWEST or len(train) < FEWEST:
-        return {"missing": "images" if len(images) < FEWEST else "training images"}
+    classes = _largest_classes(subject.train_labels[m.train.ok])
+    images = _sample_rows(m.batch.ok, subject.labels, classes, sizes.sampled)
+    train = _sample_rows(m.train.ok, subject.train_labels, classes, sizes.training)
+    if len(images) < MIN_ROWS or len(train) < MIN_ROWS:
+        return {"missing": "images" if len(images) < MIN_ROWS else "training images"}
     with m.clock.stage("two spaces"), warnings.catch_warnings():
-        # the page tells the accuracy in its summary
+        # the page reports the accuracy in its summary
         warnings.filterwarnings("ignore", NEAR_CHANCE, UserWarning)
         table = two_spaces(
             subject.space,
@@ -404,9 +408,9 @@ def compare_spaces(m: Measurements, sizes: Sizes) -> dict[str, Any]:
             subject.train_images[train],
             subject.train_labels[train],
             sample=len(images),
-            flips=sizes.edges,
+            flips=sizes.sampled_flips,
             pairs=sizes.pairs,
-            points=sizes.points,
+            points=sizes.path_points,
             seed=SEED,
             batch_size=subject.batch_size,
         )
@@ -419,14 +423,14 @@ def compare_spaces(m: Measurements, sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def _classes(labels: Tensor) -> Tensor:
-    found, counts = labels.unique(return_counts=True)
-    chosen: Tensor = found[counts.argsort(descending=True, stable=True)[:MOST_HULLS]]
-    return chosen
+def _largest_classes(labels: Tensor) -> Tensor:
+    classes, counts = labels.unique(return_counts=True)
+    largest: Tensor = classes[counts.argsort(descending=True, stable=True)[:MAX_HULLS]]
+    return largest
 
 
-def _drawn(ok: Tensor, labels: Tensor, classes: Tensor, count: int) -> Tensor:
-    """Return `count` usable rows of `classes`, drawn at random."""
+def _sample_rows(ok: Tensor, labels: Tensor, classes: Tensor, count: int) -> Tensor:
+    """Return `count` random usable rows of `classes`."""
     rows = (ok & torch.isin(labels, classes)).nonzero()[:, 0]
     generator = torch.Generator().manual_seed(SEED)
     chosen: Tensor = rows[torch.randperm(len(rows), generator=generator)[:count]]
@@ -438,12 +442,12 @@ def _lines(table: TwoSpaces) -> list[dict[str, Any]]:
         {
             "name": line.name,
             "question": WORDS.get(line.name, line.question),
-            "kind": "share" if line.name in SHARES else "length",
+            "kind": "percent" if line.name in FRACTIONS else "length",
             "pixels": line.pixels,
             "features": line.features,
             "agreement": line.agreement,
-            "agreement_is": line.agreement_is,
-            "agreement_kind": "share" if line.agreement_is.startswith("share") else "length",
+            "agreement_name": line.agreement_is,
+            "agreement_kind": "percent" if line.name in AGREEMENT_FRACTIONS else "length",
         }
         for line in table.measures
     ]
@@ -451,39 +455,39 @@ def _lines(table: TwoSpaces) -> list[dict[str, Any]]:
 
 @final
 class Pixels(Section):
-    """Flip images, inverse images, morphs, a ranking, and both geometries in one table."""
+    """Flip images, inverse images, morphs, a ranking, and a comparison of the two spaces."""
 
     name = "pixels"
-    title = "What it means for pixels"
+    title = "Boundaries in pixel space"
     menu = "Pixels"
 
     def compute(self, measured: Measurements) -> Content:
-        """Return the numbers and pictures; few images, for every step asks the model."""
+        """Return the numbers and pictures of few images, because each step runs the model."""
         m = measured
         distance = m.nearest.distance[:, 0]
         rows = (m.batch.ok & m.nearest.ok[:, 0] & distance.isfinite()).nonzero()[:, 0]
         numbers: dict[str, Any] = {"usable": len(rows)}
         if not len(rows):
             return Content(numbers=numbers)
-        numbers["gradients"] = passes_gradients(m.subject.space, m.subject.images[rows[0]])
-        if not numbers["gradients"]:
+        numbers["has_gradients"] = has_pixel_gradients(m.subject.space, m.subject.images[rows[0]])
+        if not numbers["has_gradients"]:
             return Content(numbers=numbers)
         sizes = sizes_for(m.subject.space, m.subject.images[rows[0]])
-        rows = drawn(rows, m.batch.predicted[rows], sizes.moved, SEED)
+        rows = stratified_sample(rows, m.batch.predicted[rows], sizes.ranked, SEED)
         rows = rows[distance[rows].argsort(stable=True)]
-        edges = spread(rows, sizes.flips)
-        flips = find_flips(m, edges, sizes)
-        few = spread(edges, sizes.inverses)
-        inverses = find_inverses(m, few, sizes)
-        pairs, paths = find_morphs(m, edges, sizes)
-        radius, moves = find_moves(m, rows, edges, flips, sizes)
+        flip_rows = evenly_spaced(rows, sizes.flips)
+        flips = _search_flips(m, flip_rows, sizes)
+        inverse_rows = evenly_spaced(flip_rows, sizes.inverses)
+        inverses = _search_inverses(m, inverse_rows, sizes)
+        pairs, morphs = _compute_morphs(m, flip_rows, sizes)
+        radius, moves = _measure_moves(m, rows, flip_rows, flips, sizes)
         numbers |= {
-            "flips": flip_numbers(m, edges, flips),
-            "inverses": inverse_numbers(m, few, inverses, sizes),
-            "morphs": morph_numbers(m, pairs, paths, sizes),
-            "moves": move_numbers(m, rows, radius, moves),
-            "spaces": compare_spaces(m, sizes),
+            "flips": _flip_numbers(m, flip_rows, flips),
+            "inverses": _inverse_numbers(m, inverse_rows, inverses, sizes),
+            "morphs": _morph_numbers(m, pairs, morphs, sizes),
+            "moves": _move_numbers(m, rows, radius, moves),
+            "spaces": _compare_spaces(m, sizes),
         }
-        pictures = flip_pictures(m, edges, flips) | inverse_pictures(few, inverses)
-        pictures |= morph_pictures(paths) | move_pictures(m, numbers["moves"])
+        pictures = _flip_pictures(m, flip_rows, flips) | _inverse_pictures(inverse_rows, inverses)
+        pictures |= _morph_pictures(morphs) | _move_pictures(m, numbers["moves"])
         return Content(numbers=plain(numbers), pictures=pictures)

@@ -1,4 +1,4 @@
-"""How many images and steps the section on pixels takes, by what the model costs."""
+"""Numbers of images and steps of the section on pixels, by the cost of the model."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fsboundary.space import FeatureSpace
 
-AFFORDABLE = 5e7
-"""A model of so many operations an image is studied in full; a dearer one with fewer images."""
+FULL_STUDY_FLOPS = 5e7
+"""FLOPs per image up to which the full study runs; more expensive models use fewer images."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Counts of the section on pixels.
+    """Sample sizes and step limits of the section on pixels.
 
     Attributes
     ----------
     flips, flip_steps : int
-        Images whose flip image is looked for, and gradients for each at most.
+        Number of images whose flip image is searched for, and limit of gradients for each.
     inverses, inverse_steps : int
-        Images whose features are inverted, and gradients for each.
+        Number of images whose features are inverted, and number of gradients for each.
     morphs, frames, frame_steps : int
-        Paths, frames of each, and gradients for a frame.
-    moved, directions, move_steps : int
-        Images that are ranked, random directions, and steps of the worst one.
-    compared, edges, pairs, points : int
-        Of :func:`fsboundary.analysis.two_spaces`: sample, flips, pairs and points.
-    learned : int
-        Training images there.
+        Number of morphs, of frames of each, and of gradients per frame.
+    ranked, directions, move_steps : int
+        Number of ranked images, of random directions, and of steps of the worst move.
+    sampled, sampled_flips, pairs, path_points : int
+        Arguments of :func:`fsboundary.analysis.two_spaces`: sample, flips, pairs and points.
+    training : int
+        Number of training images there.
     """
 
     flips: int = 6
@@ -43,18 +43,18 @@ class Sizes:
     morphs: int = 2
     frames: int = 9
     frame_steps: int = 60
-    moved: int = 40
+    ranked: int = 40
     directions: int = 8
     move_steps: int = 10
-    compared: int = 40
-    edges: int = 5
+    sampled: int = 40
+    sampled_flips: int = 5
     pairs: int = 40
-    points: int = 11
-    learned: int = 300
+    path_points: int = 11
+    training: int = 300
 
 
 FULL = Sizes()
-LEAST = Sizes(
+MINIMUM = Sizes(
     flips=3,
     flip_steps=60,
     inverses=1,
@@ -62,60 +62,60 @@ LEAST = Sizes(
     morphs=1,
     frames=5,
     frame_steps=20,
-    moved=8,
+    ranked=8,
     directions=4,
     move_steps=5,
-    compared=20,
-    edges=2,
+    sampled=20,
+    sampled_flips=2,
     pairs=10,
-    points=7,
-    learned=100,
+    path_points=7,
+    training=100,
 )
 
 _PIXELS = 1 << 24
-"""The training images of the table of two spaces have no more values than this together."""
+"""Largest number of values of all training images in the comparison of two spaces."""
 
 
 def sizes_for(space: FeatureSpace, image: Tensor) -> Sizes:
     """Return the sizes for a model and images (C, H, W) such as `image`.
 
-    The cost is counted in operations, not in seconds, so that a report can be repeated.
+    The cost is measured in operations, not in seconds, so that a report is reproducible.
     """
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         space.logits(image[None])
-    share = min(1.0, AFFORDABLE / max(1, counter.get_total_flops()))
+    scale = min(1.0, FULL_STUDY_FLOPS / max(1, counter.get_total_flops()))
     counts = {
-        name: max(getattr(LEAST, name), round(share * getattr(FULL, name)))
+        name: max(getattr(MINIMUM, name), round(scale * getattr(FULL, name)))
         for name in Sizes.__dataclass_fields__
     }
-    counts["learned"] = max(3, min(counts["learned"], _PIXELS // image.numel()))
+    counts["training"] = max(3, min(counts["training"], _PIXELS // image.numel()))
     return Sizes(**counts)
 
 
-def passes_gradients(space: FeatureSpace, image: Tensor) -> bool:
-    """Return whether the features of an image (C, H, W) have a gradient by its pixels."""
+def has_pixel_gradients(space: FeatureSpace, image: Tensor) -> bool:
+    """Return whether the features of an image (C, H, W) have a gradient in its pixels."""
     with torch.enable_grad():
         x = image[None].clone().requires_grad_(True)
         z = space.features(x)
         return z.requires_grad and torch.autograd.grad(z.sum(), x, allow_unused=True)[0] is not None
 
 
-def drawn(rows: Tensor, owners: Tensor, count: int, seed: int) -> Tensor:
-    """Return `count` of `rows` at random, as evenly as can be over their classes `owners`."""
+def stratified_sample(rows: Tensor, labels: Tensor, count: int, seed: int) -> Tensor:
+    """Return `count` random `rows`, distributed as evenly as possible over their `labels`."""
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    order = order[owners[order].argsort(stable=True)]
-    sizes = torch.bincount(owners)
+    order = order[labels[order].argsort(stable=True)]
+    sizes = torch.bincount(labels)
     first = sizes.cumsum(0) - sizes
-    turn = torch.arange(len(rows)) - first[owners[order]]  # place within the class
-    chosen: Tensor = rows[order[turn.argsort(stable=True)[:count]]]
+    index_in_class = torch.arange(len(rows)) - first[labels[order]]
+    chosen: Tensor = rows[order[index_in_class.argsort(stable=True)[:count]]]
     return chosen
 
 
-def spread(rows: Tensor, count: int) -> Tensor:
-    """Return `count` of `rows`, evenly spread, with the first and the last among them."""
+def evenly_spaced(rows: Tensor, count: int) -> Tensor:
+    """Return `count` evenly spaced `rows`, including the first and the last."""
     if len(rows) <= count:
         return rows
-    places = torch.linspace(0, len(rows) - 1, count).round().long()
-    chosen: Tensor = rows[places]
+    indices = torch.linspace(0, len(rows) - 1, count).round().long()
+    chosen: Tensor = rows[indices]
     return chosen
