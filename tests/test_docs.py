@@ -1,8 +1,10 @@
-"""What the documentation shows, run: its Python, its command lines, its links."""
+"""The documentation, executed: Python blocks, command lines, links and fences."""
 
 from __future__ import annotations
 
+import ast
 import re
+import tomllib
 from pathlib import Path
 
 import dask
@@ -12,8 +14,27 @@ from typer.testing import CliRunner
 from fsboundary.cli import app
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "plugins" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    ROOT / "plugins" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+STATEMENTS = (
+    ast.Import,
+    ast.ImportFrom,
+    ast.Assign,
+    ast.AnnAssign,
+    ast.AugAssign,
+    ast.Assert,
+    ast.Raise,
+    ast.For,
+    ast.While,
+    ast.If,
+    ast.With,
+    ast.FunctionDef,
+    ast.ClassDef,
+)
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:
@@ -28,6 +49,58 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
 
 def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
+
+
+def is_code(line: str) -> bool:
+    """Return whether `line` is a prompt or a complete Python statement, and not prose."""
+    line = line.strip()
+    if line.startswith((">>> ", "$ ")):
+        return True
+    try:
+        [statement] = ast.parse(f"{line} pass" if line.endswith(":") else line).body
+    except (SyntaxError, ValueError):
+        return False
+    return isinstance(statement, STATEMENTS) or (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+    )
+
+
+def fence_faults(text: str) -> list[str]:
+    """Return the lines of code outside fences and the fences without a language or an end."""
+    wrong, opened = [], ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.lstrip().startswith("```"):
+            if not opened and line.strip("`").strip() == "":
+                wrong.append(f"line {number}: a fence without a language")
+            opened = "" if opened else f"line {number}: {line}"
+        elif not opened and is_code(line):
+            wrong.append(f"line {number}: {line}")
+    return [*wrong, opened] if opened else wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_code_stands_in_fences(page: Path) -> None:
+    assert fence_faults(page.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "training = torch.rand(300, 64)",
+        "import torch",
+        "from torch import nn",
+        "assert bound > 0",
+        "    print(flips.distance)",
+        "for i in range(3):",
+        ">>> flips.ok",
+        "$ fsboundary demo",
+    ],
+)
+def test_code_outside_fences_is_found(line: str) -> None:
+    fenced = f"```python\n{line}\n```\n"
+    assert fence_faults(f"Some words.\n\n{fenced}") == []
+    assert fence_faults(f"Some words.\n\n{line}\n") == [f"line 3: {line}"]
+    assert fence_faults(fenced.removeprefix("```python\n")) != []
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name)
@@ -63,7 +136,7 @@ def command_lines() -> list[tuple[str, list[str]]]:
     ("page", "words"), command_lines(), ids=lambda v: v if isinstance(v, str) else v[0]
 )
 def test_commands_exist(page: str, words: list[str]) -> None:
-    # "plugins" has commands of its own; others take options alone
+    # "plugins" has commands of its own; others take options only
     deep = words[0] == "plugins" and words[1:] and not words[1].startswith("-")
     shown = CliRunner().invoke(app, [*words[: 2 if deep else 1], "--help"])
     assert shown.exit_code == 0, page
@@ -86,3 +159,39 @@ def test_links_lead_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_paths_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    top = r"(?:fsboundary|tests|docs|plugins|\.ci)/[\w./-]+"
+    paths = set(re.findall(rf"`({top}|[\w./-]+/\w+\.py)`", text))
+    # written by a build, or by the template of the page
+    paths -= {"docs/_build/html", "tests/test_conformance.py"}
+    paths = {path for path in paths if not path.startswith("fsboundary_quick/")}
+    roots = (ROOT, ROOT / "fsboundary")
+    assert {path for path in paths if not any((r / path).exists() for r in roots)} == set()
+
+
+def test_every_room_is_on_the_map() -> None:
+    rows = re.findall(
+        r"^\| `([\w/.]+)` \|", (ROOT / "docs" / "architecture.md").read_text("utf-8"), re.MULTILINE
+    )
+    rooms = {
+        f"{path.parent.relative_to(ROOT).as_posix()}/"
+        for path in (ROOT / "fsboundary").rglob("__init__.py")
+    }
+    assert rooms - {"fsboundary/"} <= set(rows)
+
+
+def test_floors_on_the_map_are_those_of_the_contract() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    [contract] = [
+        entry
+        for entry in project["tool"]["importlinter"]["contracts"]
+        if entry.get("containers") == ["fsboundary"]
+    ]
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    [_, section] = text.split("## Import rules")
+    floors = re.findall(r"^ (\w+(?: │ \w+)?)(?:  |$)", section.split("```")[1], re.MULTILINE)
+    assert floors == [layer.replace("|", "│") for layer in contract["layers"]]

@@ -96,7 +96,7 @@ def test_names_for_checkers_are_those_at_run_time(root: Path) -> None:
         if isinstance(node, ast.ImportFrom) and node.module
         for alias in node.names
     }
-    lazy = dict(fsboundary._HOME_OF) | dict.fromkeys(fsboundary._SUBMODULES, "fsboundary")
+    lazy = dict(fsboundary._MODULE_OF) | dict.fromkeys(fsboundary._SUBMODULES, "fsboundary")
     assert static == lazy
     assert set(fsboundary.__all__) == {*lazy, "__version__"}
 

@@ -2,12 +2,12 @@
 
 Every image is one of Fashion-MNIST's training images, flipped with probability one half, shifted
 by up to two pixels each way and given pixel noise of a standard deviation of up to 0.1. The images
-of a batch depend on its number alone, so a killed run goes on where it stopped.
+of a batch depend only on its number, so an interrupted run resumes where it stopped.
 
 Widths: 64 is the input of the demo network's head. 256, 512 and 2048 are activations of an earlier
-block of the same network, after its ReLU and average-pooled to 2x2, 4x4 and 8x8 cells: 64, 32 and
-32 channels. These pooled activations are the last hidden layer of a network that ends there, whose
-head stands for any.
+block of the same network, after its activation and average-pooled to 2x2, 4x4 and 8x8 cells: 64,
+32 and 32 channels. These pooled activations are the last hidden layer of a network that ends there;
+its head is arbitrary.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from fsboundary.demo.train import augment, read_fashion_mnist
 BATCH = 64
 NOISE = 0.1
 LAYERS = {256: (6, 2), 512: (4, 4), 2048: (4, 8)}
-"""Width: how many blocks of the network come before, and cells to a side."""
+"""Number of blocks before the layer, and of cells per side, by width."""
 
 
 @dataclass(frozen=True)
 class Augmented:
-    """Batches of (images, labels), the same each time they are drawn.
+    """Batches of (images, labels), the same in every iteration.
 
     Parameters
     ----------
     images : Tensor (N, 1, 28, 28), uint8
     labels : Tensor (N,)
     count : int
-        How many images to give; they go through the N in order, again and again.
+        Number of images; they cycle through the N in order.
     seed : int
     """
 
@@ -91,7 +91,7 @@ def space_of(width: int) -> fsb.FeatureSpace:
 
 
 def images_of(data: Path | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return training images, their labels and test images, uint8; None for the demo's few."""
+    """Return training images, their labels and test images, uint8; None for the demo's images."""
     if data is not None:
         read = read_fashion_mnist(data)
         return read["train_images"], read["train_labels"], read["test_images"]
@@ -101,7 +101,7 @@ def images_of(data: Path | None) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def write_bank(path: Path, count: int, width: int, data: Path | None) -> dict[str, float]:
-    """Write, or go on writing, a bank of `count` rows, and return how long that took."""
+    """Write or resume a bank of `count` rows and return how long that took."""
     train, labels, _ = images_of(data)
     start = time.perf_counter()
     bank = space_of(width).bank(Augmented(train, labels, count), path)
@@ -123,7 +123,9 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--width", type=int, choices=(64, *LAYERS), default=64)
-    parser.add_argument("--data", type=Path, help="folder of Fashion-MNIST; else the demo's part")
+    parser.add_argument(
+        "--data", type=Path, help="folder of Fashion-MNIST; by default the demo's images"
+    )
     args = parser.parse_args()
     print(json.dumps(write_bank(args.path, args.count, args.width, args.data)))
 

@@ -1,4 +1,4 @@
-"""What a gradient of a distance costs, as a multiple of Captum's Saliency on the logits.
+"""Cost of gradients of distances, relative to Captum's Saliency on the logits.
 
 Batch 64 of the demo's images, all ten columns of BoundaryDistance, HullDistance with a bank of
 3,000 training features. Every round times all three, one after the other; the figure is the median
@@ -26,7 +26,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--bank", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--cpu-time", action="store_true", help="for a machine that others use")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="use CPU time, for a shared machine"
+    )
     args = parser.parse_args()
     clock: Callable[[], float] = time.process_time if args.cpu_time else time.perf_counter
     demo = load_demo()

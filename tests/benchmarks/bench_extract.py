@@ -1,4 +1,4 @@
-"""Benchmark `extract`: what verified features cost over a bare forward pass.
+"""Cost of `extract`, which verifies features, relative to a bare forward pass.
 
 Run ``python tests/benchmarks/bench_extract.py``. For each model and batch size it times, in turn,
 
@@ -6,11 +6,11 @@ Run ``python tests/benchmarks/bench_extract.py``. For each model and batch size 
 - extract: ``space.extract(images, batch_size=batch_size)``, which calls the same model on the same
   batches, verifies ``W z + b`` on each and joins the results.
 
-The first pass, which watches every layer to find the head, is timed apart: it happens once. Each
+The first pass, which traces every layer to find the head, is timed separately: it runs once. Each
 ratio is the median over the rounds of (time of extract / time of the bare pass before or after it
-in the same round); the order alternates. Beside wall time it gives the same ratio of the
-process's CPU time, which with ``--threads 1`` is fair on a machine that other work shares. The
-last line is the same as JSON.
+in the same round); the order alternates. Besides wall time the benchmark reports the same ratio of
+CPU time, which with ``--threads 1`` is fair on a shared machine. The last line has the same figures
+as JSON.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], tuple[int,
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """Return how long `work` takes, by the wall's clock and by the process's."""
+    """Return the wall time and the CPU time of `work`."""
     start, start_cpu = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - start, time.process_time() - start_cpu

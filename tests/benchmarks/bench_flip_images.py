@@ -1,10 +1,10 @@
-"""Flip images of the demo's network, against foolbox in the same run. Run: ``tox run -e bench``.
+"""Flip images of the demo's network, compared with foolbox. Run: ``tox run -e bench``.
 
 Correctly classified test images of Fashion-MNIST (the package's own where the full set is not
 installed): fsboundary's default finder, foolbox's DDN with 100 steps and DeepFool on all, DDN with
-1,000 steps on the first 200. Ratios of L2 distances are an image's own, to DDN-1000, on those 200.
-Passes are counted at the model for all alike: a pass that a gradient comes back for counts as a
-gradient, others as forward passes. "Margin left" is the top logit minus the second.
+1,000 steps on the first 200, all in the same run. Ratios of L2 distances are per image, relative to
+DDN-1000, on those 200. Passes are counted at the model for all methods: a pass with a backward pass
+counts as a gradient, others as forward passes. "Margin left" is the top logit minus the second.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from fsboundary.demo.train import read_fashion_mnist
 from fsboundary.plugins.grading.images import CountingView
 
 with warnings.catch_warnings():
-    # foolbox 3.3 imports scipy.ndimage by a name that SciPy is to drop
+    # foolbox 3.3 imports scipy.ndimage by a deprecated name
     warnings.simplefilter("ignore", DeprecationWarning)
     import foolbox
 
 
 class Counted(nn.Module):
-    """The network with its preprocessing, its passes counted."""
+    """The network with its preprocessing; counts its passes."""
 
     def __init__(self, space: fsb.FeatureSpace, network: nn.Module) -> None:
         super().__init__()
         self.counts = CountingView(space)
-        self._network = [network]  # in a list: no submodule, so its state stays its own
+        self._network = [network]  # in a list, so it is no submodule and its state is not changed
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--images", type=int, default=500, help="correctly classified images")
-    parser.add_argument("--tiny", action="store_true", help="8 images and DDN-50: does it run?")
+    parser.add_argument("--tiny", action="store_true", help="8 images and DDN-50, as a quick check")
     options = parser.parse_args()
     count = 8 if options.tiny else options.images
     common = min(200, count)

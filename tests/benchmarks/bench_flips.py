@@ -1,10 +1,10 @@
-"""Flip points against ProxQP and Clarabel, in the same run. Run: ``tox run -e bench``.
+"""Flip points, compared with ProxQP and Clarabel. Run: ``tox run -e bench``.
 
 Row 1: real test features of the demo's network times all 9 other classes, against ProxQP's dense
 solver (one object, warm, updated per problem) and Clarabel called directly, on stated samples.
-Row 2: a random head with K = 1000, d = 2048 and 10 targets a row, against Clarabel, with the peak
-memory above the data. Times of fsboundary include grading. Peers get ready-made matrices: only
-their set-up and solve are timed.
+Row 2: a random head with K = 1000, d = 2048 and 10 targets per row, against Clarabel, with the peak
+memory above the data. All run in the same process. Times of fsboundary include grading. Peers
+receive ready-made matrices: only their set-up and solve are timed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Problem:
 
 
 def proxqp(problems: list[Problem]) -> tuple[float, Array]:
-    """Return seconds and distances; one warm object, one call a problem."""
+    """Return seconds and distances; one warm object, one call per problem."""
     d, m = len(problems[0].z), len(problems[0].rows)
     qp = proxsuite.proxqp.dense.QP(d, 1, m, True)
     qp.settings.eps_abs, qp.settings.eps_rel = 1e-9, 0.0
@@ -142,7 +142,7 @@ def report(
     flips: fsb.FlipPoints,
     peers: dict[str, tuple[int, float, float]],
 ) -> dict[str, Any]:
-    """Print one row and return it: times a problem, ratios, certificates."""
+    """Print one row and return it: times per problem, ratios, certificates."""
     count = flips.status.numel()
     finite = torch.isfinite(flips.distance)
     relative = (flips.gap[finite] / flips.distance[finite]).max()
@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--row", choices=["small", "large", "both"], default="both")
     args = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
-    # the large row first: the peak of memory is then its own
+    # the large row first, so that the peak memory is its own
     if args.row in ("large", "both"):
         large_row()
     if args.row in ("small", "both"):

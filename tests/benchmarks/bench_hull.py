@@ -1,4 +1,4 @@
-"""Hull projections of real features, as a multiple of one float32 product. Run: see ``--help``.
+"""Hull projections of real features, relative to one float32 product. Run: see ``--help``.
 
 60,000 training features of the demo's network are the generators, 10,000 test features the
 queries. The unit is one float32 ``queries @ points.T`` with row maximum, timed in the same run;
@@ -37,7 +37,7 @@ def unit_seconds(queries: torch.Tensor, points: torch.Tensor) -> float:
 
 
 def nnls_seconds(queries: torch.Tensor, points: torch.Tensor) -> tuple[float, list[float]]:
-    """Return seconds a query and distances of nonnegative least squares on q = Vᵀa, Σa = 1."""
+    """Return seconds per query and distances by nonnegative least squares on q = Vᵀa, Σa = 1."""
     start, distances = time.perf_counter(), []
     for query in queries.double():
         shifted = (points.double() - query).numpy()
@@ -48,7 +48,7 @@ def nnls_seconds(queries: torch.Tensor, points: torch.Tensor) -> tuple[float, li
 
 
 def cvxpy_seconds(queries: torch.Tensor, bank: fsb.FeatureBank) -> tuple[float, list[float]]:
-    """Return seconds a query and distances of the reference solver ``cvxpy``, less grading."""
+    """Return seconds per query and distances of the solver ``cvxpy``, without grading."""
     solver, distances, seconds = fsb.plugins.create("hull_solver", "cvxpy"), [], 0.0
     for query in queries.double().split(1):
         state = solver.prepare(bank)
@@ -61,7 +61,7 @@ def cvxpy_seconds(queries: torch.Tensor, bank: fsb.FeatureBank) -> tuple[float, 
 
 
 def beside(each: float, own: float, distances: list[float], found: torch.Tensor) -> dict[str, Any]:
-    """Return how a peer with `each` seconds a query compares with `own` seconds a query."""
+    """Return the comparison of a peer's seconds per query `each` with this package's `own`."""
     difference = np.abs(np.array(distances) - found[: len(distances)].numpy()).max()
     return {
         "sample": len(distances),
@@ -76,9 +76,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--queries", type=int, default=10_000)
-    parser.add_argument("--repeats", type=int, default=3, help="turns, of which the median counts")
-    parser.add_argument("--sample", type=int, default=10, help="queries for nnls")
-    parser.add_argument("--slow-sample", type=int, default=2, help="queries for cvxpy")
+    parser.add_argument("--repeats", type=int, default=3, help="number of runs; the median counts")
+    parser.add_argument("--sample", type=int, default=10, help="number of queries for nnls")
+    parser.add_argument("--slow-sample", type=int, default=2, help="number of queries for cvxpy")
     args = parser.parse_args()
     demo, data = load_demo(), read_fashion_mnist(args.data)
     space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
@@ -90,7 +90,7 @@ def main() -> None:
     unit = unit_seconds(queries, points)
     turns = []
     for _ in range(args.repeats):
-        # a bank of its own, so that nothing prepared is there yet
+        # a new bank, so that no prepared state exists yet
         bank = fsb.FeatureBank(points, data["train_labels"])
         start = time.perf_counter()
         found = fsb.hull_projection(bank, queries)

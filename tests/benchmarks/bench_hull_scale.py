@@ -1,11 +1,11 @@
-"""Hull projections against the number of generators and their width. Run: see ``--help``.
+"""Scaling of hull projections with the number of generators and their width. Run: see ``--help``.
 
 Generators are features of augmented real images, queries are features of unseen test images
-(``augmented_features.py`` says which). Each size is measured in a process of its own: its memory is
-the peak of that process above what it held with the bank open and nothing asked. Times include
-preparation and grading; the unit is one pass over the same bank, ``bank.price(queries, 1)`` in
-float32. Features are written to a temporary folder, whose banks are deleted as soon as no size
-needs them, unless ``--folder`` keeps them; with ``--folder`` a killed run goes on.
+(see ``augmented_features.py``). Each size is measured in its own process; memory is the peak of
+that process above its use with the bank open, before the first query. Times include preparation
+and grading; the unit is one pass over the same bank, ``bank.price(queries, 1)`` in float32.
+Features are written to a temporary folder, whose banks are deleted as soon as no size needs them,
+unless ``--folder`` keeps them; with ``--folder`` an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from augmented_features import images_of, space_of, write_bank
 
 LIMIT = 1.1
-"""Of the exponent of time in n."""
+"""Limit of the exponent of time in n."""
 
 SIZES = {
     "n": [(10_000, 64, "memory"), (100_000, 64, "memory"), (1_000_000, 64, "memory")],
@@ -56,7 +56,7 @@ def memory_mib(field: str) -> float:
 
 
 def counted(work: Any) -> tuple[Any, float, Counter[str]]:
-    """Return the result of `work`, its seconds, and what it asked of banks."""
+    """Return the result of `work`, its seconds, and the number of passes over banks."""
     asked: Counter[str] = Counter()
     price, moments = fsb.FeatureBank.price, fsb.FeatureBank.moments
 
@@ -79,17 +79,17 @@ def counted(work: Any) -> tuple[Any, float, Counter[str]]:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Project the queries on one bank, once, and return what it cost."""
+    """Project the queries onto one bank, once, and return time, passes and memory."""
     queries = space_of(args.width).extract(images_of(args.data)[2][: args.queries].float() / 255)
     stored = fsb.FeatureBank.open(args.bank)
-    # what the first call of all costs, whatever the bank
+    # the cost of the very first call, which does not depend on the bank
     fsb.hull_projection(fsb.FeatureBank(queries.features[:8]), queries.features)
     if args.where == "memory":
         bank = fsb.FeatureBank(stored.take(torch.arange(args.count)).float())
     else:
         bank = stored
     assert len(bank) == args.count, "a bank on disk is used whole"
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = memory_mib("VmRSS")
     found, seconds, asked = counted(lambda: fsb.hull_projection(bank, queries.features))
     above = memory_mib("VmHWM") - before
@@ -163,7 +163,7 @@ def run(args: argparse.Namespace, sizes: dict[str, Any], folder: Path) -> dict[s
 
 
 def _middle(turns: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the turn of median time, or one that failed; all times beside it."""
+    """Return the run of median time, or one that failed, with all times."""
     failed = [turn for turn in turns if "failed" in turn]
     if failed:
         return failed[0]
@@ -191,11 +191,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--repeats", type=int, default=3, help="processes a size in memory")
+    parser.add_argument("--repeats", type=int, default=3, help="processes per size in memory")
     parser.add_argument("--minutes", type=float, default=15, help="limit of each process")
-    parser.add_argument("--folder", type=Path, help="keep the banks here; else they are deleted")
-    parser.add_argument("--tiny", action="store_true", help="a few rows, to see that it works")
-    own = parser.add_argument_group("what the processes are told")
+    parser.add_argument(
+        "--folder", type=Path, help="keep the banks here; by default they are deleted"
+    )
+    parser.add_argument("--tiny", action="store_true", help="a few rows, as a quick check")
+    own = parser.add_argument_group("arguments of the processes")
     own.add_argument("--task", choices=("write", "project"))
     own.add_argument("--bank", type=Path)
     own.add_argument("--count", type=int)

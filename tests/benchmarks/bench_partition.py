@@ -1,10 +1,11 @@
-"""Partitions of random heads: time, memory, linear programs, and what stays open.
+"""Partitions of random heads: time, memory, linear programs, and undecided pairs.
 
-Heads have normal weights and biases and are studied in the unit box. Each size is measured in a
-process of its own; memory is the peak of that process above what it held before. ``programs`` are
-linear programs, ``witnessed`` and ``undecided`` shares of all pairs of classes. Time depends on the
-machine and is given in units too: of one linear program of a region of the same head. Prints one
-JSON object. With ``--folder`` finished programs are kept, so that a killed run goes on.
+Heads have normal weights and biases and are studied in the unit box. Each size is measured in its
+own process; memory is the peak of that process above its use before. ``programs`` is the number of
+linear programs; ``witnessed`` and ``undecided`` are fractions of all pairs of classes. Time depends
+on the machine and is also given in units of one linear program of a region of the same head. Prints
+one JSON object. With ``--folder`` finished programs are stored, so that an interrupted run
+resumes.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="sizes that take seconds")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="where finished programs are kept")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("K", "d"), help="this size alone")
+    parser.add_argument("--folder", type=Path, help="folder of finished programs")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("K", "d"), help="this size only")
     args = parser.parse_args()
     if args.size:
         k, d = args.size

@@ -1,6 +1,6 @@
-"""Inversion, morphs and amplification on the demo: how well, and at how many gradients.
+"""Quality and cost of inverse images, morphs and amplification on the demo.
 
-Prints one JSON. Gradients are counted, times are CPU times of this machine.
+Prints one JSON object. Cost is the number of gradients; times are CPU times of this machine.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=2)
     parser.add_argument("--morphs", type=int, default=20)
     parser.add_argument("--radius", type=float, default=0.3, help="near the median flip image")
-    parser.add_argument("--max-steps", type=int, help="gradients an image; else the defaults")
+    parser.add_argument(
+        "--max-steps", type=int, help="gradients per image; by default those of the functions"
+    )
     args = parser.parse_args()
     steps = args.max_steps
     demo = load_demo()

@@ -1,6 +1,6 @@
-"""What `fsboundary plugins` takes above importing torch and captum, with the packages of plugins/.
+"""Time of `fsboundary plugins` with the packages of plugins/, minus importing torch and captum.
 
-Both are started in turn, each in a new process; the difference of the medians counts.
+Both are started in turn, each in a new process; the figure is the difference of the medians.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
         for turn in range(args.rounds + 1):
             for name, command in COMMANDS.items():
                 each = seconds(command, environment)
-                if turn:  # the first writes bytecode and fills the system's cache
+                if turn:  # the first run writes bytecode and fills the system's cache
                     taken[name].append(each)
     medians = {name: statistics.median(values) for name, values in taken.items()}
     row = {

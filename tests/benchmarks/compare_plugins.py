@@ -1,8 +1,8 @@
-"""Every hull solver and boundary finder, built in and of plugins/, on the same problems.
+"""Comparison of every hull solver and boundary finder, built in and from plugins/.
 
-Times are ratios to the default of each kind in the same run. The largest gap is given as the
-plugin claims it and as the core recomputes it, each relative to the distance; a plugin may leave
-its claim open.
+All solve the same problems. Times are ratios to the default of each kind in the same run. The
+largest gap is given as the plugin claims it and as the core recomputes it, both relative to the
+distance; "open" means that the plugin claims none.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def largest(gap: Tensor, distance: Tensor) -> float | None:
 
 
 def names(kind: fsb.plugins.Kind, capability: str | None = None) -> list[str]:
-    """Return the ready plugins of `kind`, those with `capability` alone; the default first."""
+    """Return the ready plugins of `kind`, only those with `capability`; the default first."""
     found = [
         info.name
         for info in fsb.plugins.describe()
@@ -55,7 +55,7 @@ def names(kind: fsb.plugins.Kind, capability: str | None = None) -> list[str]:
 
 
 def row(kind: str, name: str, seconds: float, said: Any, graded: Any) -> dict[str, Any]:
-    """Return one line of the table; the claim of an answer without one is None."""
+    """Return one line of the table; the claimed gap is None if the plugin claims none."""
     claimed = None if said is None else largest(said.gap, said.distance)
     return {
         "kind": kind,
@@ -69,7 +69,7 @@ def row(kind: str, name: str, seconds: float, said: Any, graded: Any) -> dict[st
 
 
 def hulls(points: int, queries: int, width: int) -> list[dict[str, Any]]:
-    """Return a line for each hull solver."""
+    """Return one line per hull solver."""
     generator = torch.Generator().manual_seed(0)
     bank = fsb.FeatureBank(torch.randn(points, width, generator=generator).abs())
     asked = torch.randn(queries, width, generator=generator).abs().double()
@@ -87,7 +87,7 @@ def hulls(points: int, queries: int, width: int) -> list[dict[str, Any]]:
 
 
 def flips(rows: int, classes: int, width: int) -> list[dict[str, Any]]:
-    """Return a line for each finder of linear heads: all classes, nonnegative features."""
+    """Return one line per finder for linear heads: all classes, nonnegative features."""
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(classes, width, generator=generator)
     head = fsb.LinearHead(weight, None, fsb.Domain.nonnegative())
@@ -110,7 +110,7 @@ def flips(rows: int, classes: int, width: int) -> list[dict[str, Any]]:
 
 
 def nonlinear(rows: int) -> list[dict[str, Any]]:
-    """Return a line for each finder of non-linear heads."""
+    """Return one line per finder for non-linear heads."""
     head, features = _network(8), torch.rand(rows, 8, generator=torch.Generator().manual_seed(2))
     found = []
     for name in names("boundary_finder", "nonlinear_head"):
@@ -120,7 +120,7 @@ def nonlinear(rows: int) -> list[dict[str, Any]]:
 
 
 def images(rows: int) -> list[dict[str, Any]]:
-    """Return a line for each finder of images."""
+    """Return one line per image finder."""
     model = nn.Sequential(nn.Flatten(), _network(48)).eval()
     asked = torch.rand(rows, 3, 4, 4, generator=torch.Generator().manual_seed(3))
     found = []
@@ -149,7 +149,7 @@ def with_ratios(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(table: list[dict[str, Any]]) -> str:
-    """Return the table as a page of the documentation shows it."""
+    """Return the table in Markdown, as in docs/benchmarks.md."""
 
     def shown(value: Any) -> str:
         if not isinstance(value, float):
@@ -157,7 +157,7 @@ def markdown(table: list[dict[str, Any]]) -> str:
         return f"{value:.1e}" if value < 0.01 else f"{value:.3g}"
 
     def cell(line: dict[str, Any], column: str) -> str:
-        # images have no bound to claim a gap to
+        # images have no lower bound, so no gap
         asked = line["kind"] != "image finder" or "gap" not in column
         return shown(line[column]) if asked else ""
 

@@ -1,10 +1,10 @@
-"""How complete Captum's Integrated Gradients of BoundaryDistance are on the demo's network.
+"""Completeness of Captum's Integrated Gradients of BoundaryDistance on the demo's network.
 
-For test images of all classes, a column of the distances is attributed along the straight way from
+For test images of all classes, a column of the distances is attributed along the straight path from
 each baseline, to the pixels or, with --features, to the output of the layer before the head. The
-delta is the sum of the attributions less the difference of the distances at both ends. It is told
-as a share of that difference, of the image's own distance, and of the sum of absolute attributions,
-which is what cancels in the difference.
+delta is the sum of the attributions minus the difference of the distances at both ends. It is
+reported as a fraction of that difference, of the image's own distance, and of the sum of absolute
+attributions, which cancel in the difference.
 """
 
 from __future__ import annotations
@@ -83,9 +83,10 @@ class Case:
         return fsb.flip_points(self.space.head, features).target[:, 0]
 
     def columns(self, name: str, ends: Tensor) -> Tensor:
-        """Return the class of each image's own, the nearest other, or that of its baseline (B,).
+        """Return the own class of each image, the nearest other, or that of its baseline (B,).
 
-        For "flip point" the nearest other too: of the distances to the flip points from the own.
+        For "flip point" also the nearest other, as a column of the distances with the own class as
+        source.
         """
         if name == "own":
             return self.own
@@ -143,7 +144,7 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 
 
 def summary(shares: list[float]) -> dict[str, Any]:
-    """Return the median, the largest, and how many are within the limit."""
+    """Return the median, the largest, and the number within the limit."""
     values = torch.tensor(shares)
     return {
         "median": float(f"{float(values.median()):.2g}"),

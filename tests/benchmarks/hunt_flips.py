@@ -1,9 +1,9 @@
-"""100,000 random and adversarial flip problems, each answer re-checked by independent routines.
+"""Search for false certificates among 100,000 random and adversarial flip problems.
 
-The families and the checker are those of ``tests/support``: extended precision, exact
-fractions where these decide, and nothing of ``fsboundary.geometry``. Every case also has its
-guaranteed balls checked and attacked; with ``--ties`` random classes are made to tie instead.
-Exits with 1 if any certificate is false.
+The families and the checker are those of ``tests/support``: extended precision, exact rational
+arithmetic where it decides, and nothing from ``fsboundary.geometry``. The guaranteed balls of every
+case are checked and attacked too; with ``--ties`` random classes tie instead. Exits with 1 if any
+certificate is false.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from support.flips.run_family import FAMILIES, draw, examine
 from support.flips.tie_checker import examine_ties
 
 FIRST_SEED = 1000
-"""The tests use the seeds below."""
+"""The tests use smaller seeds."""
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
         f"{_problems(total)} {'tie' if args.ties else 'flip'} problems and "
         f"{total['balls']} balls in {minutes:.1f} minutes: "
         f"{total['CONVERGED']} converged, {total['INFEASIBLE']} infeasible, "
-        f"{total['MAX_STEPS'] + total['INACCURATE']} left open, {false} false certificates"
+        f"{total['MAX_STEPS'] + total['INACCURATE']} undecided, {false} false certificates"
     )
     sys.exit(1 if false else 0)
 

@@ -1,9 +1,9 @@
-"""100,000 random and adversarial hull projections, each answer re-checked by independent routines.
+"""Search for false certificates among 100,000 random and adversarial hull projections.
 
-The families and the checker are those of ``tests/support``: extended precision, exact
-fractions where these decide, another solver where an answer does not prove itself, and nothing of
-``fsboundary.geometry``. A share of the rows is answered by solvers that lie, to see that grading
-believes none of it. Exits with 1 if any statement is false.
+The families and the checker are those of ``tests/support``: extended precision, exact rational
+arithmetic where it decides, another solver where an answer does not prove itself, and nothing from
+``fsboundary.geometry``. Some of the cases are solved by solvers that return false answers, to test
+that grading rejects them. Exits with 1 if any statement is false.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from support.hulls.hostile import LIES, HostileHull
 from support.hulls.run_family import HULL_FAMILIES, draw_hulls, examine_hulls
 
 FIRST_SEED = 1000
-"""The tests use the seeds below."""
+"""The tests use smaller seeds."""
 
 LIE_EVERY = 5
-"""One case in so many is answered by a lying solver."""
+"""Every fifth case is solved by a solver that returns false answers."""
 
 
 def main() -> None:
     """Run the hunt and print counts by family."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--family", choices=HULL_FAMILIES, help="one family alone")
+    parser.add_argument("--family", choices=HULL_FAMILIES, help="one family only")
     args = parser.parse_args()
     names = [args.family] if args.family else list(HULL_FAMILIES)
     start, share = time.perf_counter(), args.rows / len(names)
@@ -58,20 +58,20 @@ def main() -> None:
     print(
         f"{total['rows'] + total['lied to']} hull projections in {minutes:.1f} minutes: "
         f"{total['rows']} by the default solver, {total['CONVERGED']} of these converged, "
-        f"{total['MAX_STEPS'] + total['INACCURATE']} left open, {total['NOT_FINITE']} not finite; "
+        f"{total['MAX_STEPS'] + total['INACCURATE']} undecided, {total['NOT_FINITE']} not finite; "
         f"{total['lied to']} by lying solvers; {total['false']} false statements"
     )
     sys.exit(1 if total["false"] else 0)
 
 
 def _case(name: str, seed: int) -> Counter[str]:
-    """Return the counts of one case; faults are printed."""
+    """Print the faults of one case and return its counts."""
     lie = LIES[seed // LIE_EVERY % len(LIES)] if seed % LIE_EVERY == 0 else None
     solver: str | HullSolver = "active_set" if lie is None else HostileHull(lie, seed)
     case = draw_hulls(name, seed)
     try:
         counts, faults = examine_hulls(case, solver)
-    except Exception:  # a batch that raises is a fault too, and no reason to stop
+    except Exception:  # a batch that raises is a fault too, but the search goes on
         print(f"RAISED {name} seed {seed} {lie or ''}\n{traceback.format_exc()}", flush=True)
         return Counter({"rows": len(case.queries), "false": 1})
     for fault in faults:

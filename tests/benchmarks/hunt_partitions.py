@@ -1,7 +1,7 @@
-"""1,000 random heads and domains, their partitions held against enumeration, Qhull and fractions.
+"""Partitions of 1,000 random heads, compared with enumeration, Qhull and rational arithmetic.
 
-The heads and the slow routes are those of ``tests/regions``. Prints one JSON object; exits with 1
-if any answer disagrees.
+The heads and the slow methods are those of ``tests/support/regions``. Prints one JSON object; exits
+with 1 if any answer disagrees.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main() -> None:
     """Run the hunt and print counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--heads", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0, help="of the first head")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first head")
     args = parser.parse_args()
     seen: Counter[str] = Counter()
     wrong: list[str] = []

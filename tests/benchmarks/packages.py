@@ -1,4 +1,4 @@
-"""The packages of plugins/, installed into a folder of their own for one benchmark."""
+"""Installation of the packages of plugins/ into a separate folder, for benchmarks."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What the regions of the demo's network are like: the tables of docs/regions.md.
+"""The tables of docs/regions.md: partitions and guaranteed sets of the demo's network.
 
-On the demo's embedded images, or with all of Fashion-MNIST. Do all pairs of classes share a
-boundary, how wide are the facets, what are the angles between classes, are regions bounded; which
-test images do guaranteed sets of the training images hold, and who is right there. That a covered
-image has the class of its set is a theorem; the accuracies against true labels are what is
-measured. Prints Markdown tables, or one JSON object.
+Computed on the demo's embedded images, or on all of Fashion-MNIST: which pairs of classes share a
+boundary, how wide the facets are, the angles between classes, whether regions are bounded, which
+test images the guaranteed sets of the training images contain, and the accuracy there. That a
+covered image has the class of its set is a theorem; what is measured is the accuracy against true
+labels. Prints Markdown tables, or one JSON object.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def covered(
     labels: torch.Tensor,
     shares: list[float],
 ) -> dict[str, Any]:
-    """Return shares and accuracies for hulls, balls, both and either, and for inflated hulls."""
+    """Return fractions and accuracies for hulls, balls, both and either, and for inflated hulls."""
     hulls = fsb.guaranteed_hulls(head, bank)
     rows = fsb.coverage(head, bank, test, labels, hulls=hulls)
     entries = counted(rows, ("hull", "ball", "both", "either"), "{}")
@@ -81,7 +81,7 @@ def covered(
 
 
 def counted(rows: fsb.Coverage, kinds: tuple[str, ...], name: str) -> list[dict[str, Any]]:
-    """Return one entry for each of `kinds`."""
+    """Return one entry per kind in `kinds`."""
     found = fsb.coverage_fractions(rows)
     return [
         {
@@ -134,7 +134,7 @@ def main() -> None:
         nargs="*",
         default=[],
         metavar="SHARE",
-        help="also of hulls inflated so much of the way to the border, which takes far longer",
+        help="also inflate hulls by these fractions of the way to the border; takes far longer",
     )
     parser.add_argument("--json", action="store_true", help="print every figure as JSON")
     args = parser.parse_args()

@@ -1,7 +1,7 @@
-"""The table of two geometries on all of Fashion-MNIST, or on the demo's own images.
+"""The tables of docs/morphs.md: pixels and features compared on the same images.
 
-``python tests/benchmarks/two_spaces.py --data FOLDER --markdown`` prints
-the table of docs/morphs.md; without ``--data`` the demo's 3,000 training images span the hulls.
+``python tests/benchmarks/two_spaces.py --data FOLDER --markdown`` prints the table for all of
+Fashion-MNIST; without ``--data`` the demo's 3,000 training images span the hulls.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from fsboundary.demo.train import read_fashion_mnist
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder with the *.gz files; else the demo's")
-    parser.add_argument("--train", type=int, help="the first so many training images only")
+    parser.add_argument(
+        "--data", type=Path, help="folder with the *.gz files; by default the demo's images"
+    )
+    parser.add_argument(
+        "--train", type=int, help="number of training images, the first ones; by default all"
+    )
     parser.add_argument("--sample", type=int, default=200)
     parser.add_argument("--flips", type=int, default=100)
     parser.add_argument("--pairs", type=int, default=500)

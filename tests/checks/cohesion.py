@@ -1,4 +1,4 @@
-"""Fail where the package is cut too finely: python tests/checks/cohesion.py.
+"""Cohesion of the package, with its limits: python tests/checks/cohesion.py.
 
 A helper that only one module imports usually belongs in that module, and one algorithm in one
 file. The figures count imports between the modules of ``fsboundary``, wherever they stand in a
@@ -15,7 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ONE_IMPORTER = 0.15  # share of the modules; libraries of this kind have 2 to 19 %
-ROOM = 12  # entries of one folder, without __init__: "about ten"
+ROOM = 10  # entries of one package, without __init__
+FLOORS = "fsboundary"  # its entries are the floors, which docs/design.md lists: no limit
 
 
 def modules(package: Path) -> dict[str, Path]:
@@ -95,7 +96,7 @@ def rooms(package: Path) -> dict[str, int]:
 
 
 def main() -> int:
-    """Print the figures, the modules with one importer, and every complaint."""
+    """Print the figures, the modules with one importer, and every broken limit."""
     package = ROOT / "fsboundary"
     known = modules(package)
     of_module, of_name = users(known)
@@ -113,11 +114,15 @@ def main() -> int:
     sizes = rooms(package)
     largest = max(sizes, key=sizes.__getitem__)
     print(f"{len(sizes)} packages, the largest with {sizes[largest]} entries: {largest}")
-    found = [f"{room}: {n} entries, limit {ROOM}" for room, n in sizes.items() if n > ROOM]
+    failures = [
+        f"{room}: {n} entries, limit {ROOM}"
+        for room, n in sizes.items()
+        if n > ROOM and room != FLOORS
+    ]
     if share > ONE_IMPORTER:
-        found.append(f"modules with one importer: {share:.1%}, limit {ONE_IMPORTER:.0%}")
-    print("\n".join(found) if found else "cohesion: ok")
-    return bool(found)
+        failures.append(f"modules with one importer: {share:.1%}, limit {ONE_IMPORTER:.0%}")
+    print("\n".join(failures) if failures else "cohesion: ok")
+    return bool(failures)
 
 
 if __name__ == "__main__":
