@@ -22,8 +22,8 @@ from fsboundary.core.errors import HeadError, HeadMismatchError
 from fsboundary.core.heads import LinearHead
 from fsboundary.models.linear_maps import (
     LayerCall,
-    Residual,
     first_input,
+    head_mismatch,
     is_linear_map,
     largest_residual,
     logit_tolerance,
@@ -317,16 +317,6 @@ class VerifiedHead:
         worst = largest_residual(expected, output, tolerance)
         if worst is not None and worst.ratio > 1:
             raise head_mismatch(f"layer {self.layer!r} ({self.kind})", what, worst, output.dtype)
-
-
-def head_mismatch(layer: str, what: str, worst: Residual, dtype: torch.dtype) -> HeadMismatchError:
-    """Return the error for a layer whose output differs from the model's."""
-    return HeadMismatchError(
-        f"{layer}: {what} differs from the model's output by {worst.size:.3e} at row {worst.row}, "
-        f"class {worst.column}; the tolerance there is {worst.tolerance:.3e} ({dtype}). The "
-        "layer's class computes something else than W z + b, or the model's path depends on its "
-        "input"
-    )
 
 
 def _weights(layer: str, module: nn.Module) -> tuple[Tensor, Tensor | None]:

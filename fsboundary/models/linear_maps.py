@@ -28,6 +28,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from fsboundary.core.errors import HeadMismatchError
+
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -203,6 +205,16 @@ def largest_residual(expected: Tensor, output: Tensor, tolerance: Tensor) -> Res
     row, column = divmod(int(flat), ratio.shape[1])
     size, limit = float(residual[row, column]), float(tolerance[row, column])
     return Residual(size=size, tolerance=limit, row=row, column=column)
+
+
+def head_mismatch(layer: str, what: str, worst: Residual, dtype: torch.dtype) -> HeadMismatchError:
+    """Return the error for a layer whose output differs from the model's."""
+    return HeadMismatchError(
+        f"{layer}: {what} differs from the model's output by {worst.size:.3e} at row {worst.row}, "
+        f"class {worst.column}; the tolerance there is {worst.tolerance:.3e} ({dtype}). The "
+        "layer's class computes something else than W z + b, or the model's path depends on its "
+        "input"
+    )
 
 
 def relative_tolerance(call: LayerCall, *dtypes: torch.dtype) -> float:

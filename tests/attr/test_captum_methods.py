@@ -177,7 +177,7 @@ def distance(request: pytest.FixtureRequest, demo: DemoData, space: fsb.FeatureS
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require")  # Captum's hint
 @pytest.mark.filterwarnings("ignore:Setting (forward, )?backward hooks")  # Captum's hint
 @pytest.mark.filterwarnings("ignore:You are providing multiple inputs for Lime")  # Captum's hint
-# told once where no gradient is taken: class 7 itself, in the columns of `source=7`
+# reported once where no gradient is taken: class 7 itself, in the columns of `source=7`
 @pytest.mark.filterwarnings(r"ignore:columns \[7\] are NaN")
 # at a black image the neuron is dead, and its gradient comes after that of the distance
 @pytest.mark.filterwarnings("ignore:the features do not react")
@@ -198,9 +198,9 @@ def test_no_method_of_captums_is_left_out() -> None:
         for name in ca.__all__
         if isinstance(found := getattr(ca, name), type) and issubclass(found, ca.Attribution)
     }
-    told = [*PIXELS, *LAYERS, *NEURONS, *REFUSED, *ELSEWHERE]
-    assert len(told) == len(set(told))
-    assert methods <= set(told), methods - set(told)
+    names = [*PIXELS, *LAYERS, *NEURONS, *REFUSED, *ELSEWHERE]
+    assert len(names) == len(set(names))
+    assert methods <= set(names), methods - set(names)
 
 
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require")  # Captum's hint
@@ -214,7 +214,7 @@ def test_does_not_run(name: str) -> None:
         run(BoundaryDistance(space), demo.test_images[:1].clone())
 
 
-# told once where no gradient is taken: the class itself, in the columns of `source=`
+# reported once where no gradient is taken: the class itself, in the columns of `source=`
 @pytest.mark.filterwarnings(r"ignore:columns \[\d\] are NaN")
 @pytest.mark.parametrize("column", ["own", "flip point"])
 def test_completeness_from_the_flip_image(column: str) -> None:

@@ -158,9 +158,9 @@ def test_a_class_in_the_second_place_is_not_taken_for_baselines(kind: Any) -> No
 def test_perturbation_methods_warn_of_columns_without_a_value() -> None:
     windows = {"sliding_window_shapes": (1, 1, 1)}
     distance = BoundaryDistance(smooth(), source=2)
-    with pytest.warns(UserWarning, match=r"columns \[2\] are NaN") as told, torch.no_grad():
+    with pytest.warns(UserWarning, match=r"columns \[2\] are NaN") as caught, torch.no_grad():
         distance(images())
-    assert [warning.filename for warning in told] == [__file__]
+    assert [warning.filename for warning in caught] == [__file__]
     with pytest.warns(
         UserWarning, match=r"columns \[2\] are NaN and cannot be targets: 2 is the source"
     ):

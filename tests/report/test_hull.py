@@ -88,9 +88,9 @@ def test_groups(name: str, h: dict[str, Any], direct: dict[str, Any]) -> None:
     for state, code in (("inside", 1), ("outside", -1), ("undecided", 0)):
         assert group[state] == int((expected.membership == code).sum())
         assert group["fractions"][state] == group[state] / group["rows"]
-    told = [d / h["reference"] for d in distances(expected)]
-    assert group["median"] == pytest.approx(median(told), rel=1e-6)
-    assert group["largest"] == pytest.approx(max(told), rel=1e-6)
+    relative = [d / h["reference"] for d in distances(expected)]
+    assert group["median"] == pytest.approx(median(relative), rel=1e-6)
+    assert group["largest"] == pytest.approx(max(relative), rel=1e-6)
     assert group["uncertified"] == 0
 
 
@@ -145,17 +145,17 @@ def test_farthest(page: Page, h: dict[str, Any], direct: dict[str, Any]) -> None
 
 
 def test_errors_by_distance(h: dict[str, Any], direct: dict[str, Any]) -> None:
-    told, wrong = distances(direct["images"]), direct["wrong"].tolist()
+    relative, wrong = distances(direct["images"]), direct["wrong"].tolist()
     inside, *quarters = h["labels"]["quarters"]
     assert (inside["name"], inside["to"]) == ("inside", 0.0)
-    assert inside["images"] == told.count(0.0)
-    assert inside["wrong"] == sum(w for d, w in zip(told, wrong, strict=True) if d == 0)
+    assert inside["images"] == relative.count(0.0)
+    assert inside["wrong"] == sum(w for d, w in zip(relative, wrong, strict=True) if d == 0)
     assert [q["name"] for q in quarters] == ["nearest", "second", "third", "farthest"]
-    order = sorted(range(40), key=lambda row: told[row])[inside["images"] :]
+    order = sorted(range(40), key=lambda row: relative[row])[inside["images"] :]
     for quarter in quarters:
         mine, order = order[: quarter["images"]], order[quarter["images"] :]
-        assert quarter["from"] == pytest.approx(told[mine[0]] / h["reference"], rel=1e-6)
-        assert quarter["to"] == pytest.approx(told[mine[-1]] / h["reference"], rel=1e-6)
+        assert quarter["from"] == pytest.approx(relative[mine[0]] / h["reference"], rel=1e-6)
+        assert quarter["to"] == pytest.approx(relative[mine[-1]] / h["reference"], rel=1e-6)
         assert quarter["wrong"] == sum(wrong[row] for row in mine)
         assert quarter["error_rate"] == quarter["wrong"] / quarter["images"]
     assert order == []

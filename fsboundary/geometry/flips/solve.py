@@ -124,7 +124,7 @@ def solve_with_certificates(
     problems : DualProblems
     start : Tensor (P, K), Tensor (P,)
         As for :func:`fsboundary.geometry.flips.newton.solve_dual`.
-    proofs : Proofs
+    proofs : FarkasCache
         Cache that is shared between chunks.
     tolerance : float
     max_steps : int

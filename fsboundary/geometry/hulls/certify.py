@@ -95,7 +95,7 @@ def grade_hulls(
     away, best, lower = _bound(points, rows, exclude, stats.largest)
     normal = away / torch.linalg.vector_norm(away, dim=1, keepdim=True)
     offset = (best + rows.rounding) / rows.unit[:, 0]
-    # back to the units of the features: exact but for the smallest numbers
+    # back to the units of the features: exact except for the smallest numbers
     smallest = torch.finfo(torch.float64).tiny
     distance, lower, atol = (t / rows.unit[:, 0] for t in (rows.distance, lower, rows.atol))
     lower = torch.where(lower < smallest, 0.0, lower)

@@ -7,8 +7,13 @@ from torch import Tensor
 
 from fsboundary.core.errors import HeadMismatchError
 from fsboundary.core.heads import LinearHead
-from fsboundary.models.head_search import head_mismatch
-from fsboundary.models.linear_maps import LayerCall, Residual, largest_residual, logit_tolerance
+from fsboundary.models.linear_maps import (
+    LayerCall,
+    Residual,
+    head_mismatch,
+    largest_residual,
+    logit_tolerance,
+)
 from fsboundary.plugins.interfaces import FeatureExtractor
 
 

@@ -95,7 +95,7 @@ def load(
 
     Raises
     ------
-    SetAside
+    PluginRejected
         The plugin failed in any way: plugins also call ``sys.exit`` or raise the
         ``BaseException`` of a foreign runtime. Only ``KeyboardInterrupt`` is re-raised.
     """
