@@ -1,4 +1,4 @@
-"""The command line: what each command calls, and what comes of errors."""
+"""The command line: the calls of each command, and the handling of errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def needed(tmp_path: Path) -> list[str]:
     return ["--model", "mine.nets:make", "--weights", str(weights), "--data", str(data)]
 
 
-HELP_ALONE = """
+RUN_HELP = """
 import sys
 from fsboundary.cli import main
 sys.argv = ["fsboundary", *sys.argv[1:]]
@@ -71,7 +71,7 @@ print(sorted(heavy & set(sys.modules)))
 @pytest.mark.parametrize("command", ["demo", "report", "plugins"])
 def test_help_of_a_command_is_light(command: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", HELP_ALONE, command, "--help"],
+        [sys.executable, "-c", RUN_HELP, command, "--help"],
         capture_output=True,
         text=True,
         check=False,
@@ -209,7 +209,7 @@ def test_options_of_plugins_are_literals_or_text(
         (["--data", "/no/such/folder"], "does not exist"),
     ],
 )
-def test_misuse_is_told_before_work_starts(
+def test_misuse_is_reported_before_work_starts(
     changes: list[str],
     message: str,
     run_report: Mock,

@@ -256,3 +256,17 @@ def test_size_of_the_trusted_base_is_stated(root: Path) -> None:
     assert found
     stated = [int(number.replace(",", "")) for number in found.groups()]
     assert stated == pytest.approx(trusted_base.sizes(), rel=0.1)
+
+
+def test_oldest_versions_are_the_promised_ones(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    bounds = dict(entry.split(">=") for entry in project["dependencies"])
+    pinned = dict(
+        line.split("==")
+        for line in (root / "tests" / "checks" / "oldest.txt").read_text("utf-8").splitlines()
+        if not line.startswith("#")
+    )
+    assert bounds.keys() == pinned.keys()
+    for name, version in pinned.items():
+        # "3.0.0" is the oldest release of ">=3"
+        assert version.split(".")[: len(bounds[name].split("."))] == bounds[name].split(".")

@@ -210,10 +210,10 @@ def _groups(
         return [(bank, None, finite.nonzero()[:, 0])]
     wanted = _check_integers("labels", labels, len(finite)).to(finite.device)
     check_labelled(bank)
-    groups: list[tuple[FeatureBank, Tensor | None, Tensor]] = []
-    for k in wanted.unique().tolist():
-        groups.append((*class_generators(bank, k), ((wanted == k) & finite).nonzero()[:, 0]))
-    return groups
+    return [
+        (*class_generators(bank, k), ((wanted == k) & finite).nonzero()[:, 0])
+        for k in wanted.unique().tolist()
+    ]
 
 
 def class_generators(bank: FeatureBank, k: int) -> tuple[FeatureBank, Tensor]:

@@ -1,4 +1,4 @@
-"""What the tests of attributions share: the demo's network, and one linear in the pixels."""
+"""Fixtures of the attribution tests: the demo's network, and one that is linear in the pixels."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from fsboundary.testing.checks.captum import CHECKS, Case, SmallClassifier
 
 
 def brighter(images: Tensor, target: Tensor) -> Tensor:
-    """Stand in for a search: a nearby image that depends on the row and the target alone."""
+    """Stand in for a search: a nearby image that depends on the row and the target only."""
     return images + 0.1 * (1 + target.view(-1, 1, 1, 1)) * (1 + images)
 
 

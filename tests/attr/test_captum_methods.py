@@ -1,4 +1,4 @@
-"""Which of Captum's methods explain the distances of the demo's network, and why any does not."""
+"""Captum's methods on the distances of the demo's network, and the reasons of those that fail."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ REFUSED: dict[str, tuple[Callable[[Distance, Tensor], Any], type[Exception], str
         "no rule defined",
     ),
     # the head's outputs are replaced, so the logits are no longer W z + b; and a distance depends
-    # on what goes into the head alone
+    # on the input of the head only
     "LayerIntegratedGradients of the head": (
         lambda m, x: ca.LayerIntegratedGradients(m, m.model.head).attribute(x, target=TARGET),
         fsb.HeadMismatchError,
@@ -225,7 +225,7 @@ def test_completeness_from_the_flip_image(column: str) -> None:
 
 
 def test_completeness_from_a_blurred_image() -> None:
-    """Of the sum of absolute attributions, which is what cancels in the delta."""
+    """Tolerance relative to the sum of absolute attributions, which cancels in the delta."""
     found = Case(torch.float32, 3).run("blurred, 0.5", "own", False, 2000, "riemann_middle")
     print("delta over the sum of absolute attributions:", found["of_total"])
     assert found["of_total"]["within"] == 3

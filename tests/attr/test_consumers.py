@@ -1,4 +1,4 @@
-"""Captum's consumers of attributions, fed with ours, on the demo's network."""
+"""Captum's consumers of attributions, applied to fsboundary's, on the demo's network."""
 
 from __future__ import annotations
 

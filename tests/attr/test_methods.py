@@ -1,4 +1,4 @@
-"""Our methods: sums, directions, targets, batches, failures, bad input."""
+"""Attribution methods: sums, directions, targets, batches, failures, bad input."""
 
 from __future__ import annotations
 
@@ -159,10 +159,10 @@ def test_rows_without_a_flip_are_nan_with_a_warning() -> None:
 def test_flip_images_are_sought_where_none_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     space = fsb.FeatureSpace(smooth(), domain="unbounded")
     x = images()
-    asked: list[Any] = []
+    calls: list[Any] = []
 
     def search(model: Any, found: Tensor, targets: Tensor, *, bounds: tuple[float, float]) -> Any:
-        asked.extend((model, row, int(k), bounds) for row, k in zip(found, targets, strict=True))
+        calls.extend((model, row, int(k), bounds) for row, k in zip(found, targets, strict=True))
         return SimpleNamespace(images=nudge(found, targets))
 
     monkeypatch.setattr("fsboundary.attr.methods.flip_baselines.flip_images", search)
@@ -170,8 +170,8 @@ def test_flip_images_are_sought_where_none_are_given(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(found, FlipImageAttribution(space, nudge).attribute(x))
     batch = space.extract(x)
     nearest = fsb.flip_points(space.head, batch.features).target[:, 0]
-    assert len(asked) == len(x)
-    for model, row, k, (low, high) in asked:
+    assert len(calls) == len(x)
+    for model, row, k, (low, high) in calls:
         place = next(i for i in range(len(x)) if torch.equal(x[i], row))
         assert model is space
         assert k == int(nearest[place])

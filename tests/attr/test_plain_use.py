@@ -1,4 +1,4 @@
-"""What a user of Captum tries without reading: noise, positional targets, NaN columns."""
+"""Naive use by a user of Captum: noise, positional targets, NaN columns."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_a_row_out_of_range_changes_no_other(linear: LinearCase) -> None:
     method = FlipImageAttribution(linear.space)
     found = method.attribute(x)
     for row in range(5):
-        alone = method.attribute(x[row : row + 1])
-        torch.testing.assert_close(found[row : row + 1], alone, rtol=1e-5, atol=1e-8)
+        single = method.attribute(x[row : row + 1])
+        torch.testing.assert_close(found[row : row + 1], single, rtol=1e-5, atol=1e-8)
     # the range of the images decides, and here the user's own
     wide = FlipImageAttribution(linear.space, bounds=(-3, 3)).attribute(x)
     assert bool((wide.flatten(1).sum(dim=1) <= found.flatten(1).sum(dim=1) * 1.001).all())

@@ -1,4 +1,4 @@
-"""What the report tests share."""
+"""Fixtures of the report tests."""
 
 from __future__ import annotations
 

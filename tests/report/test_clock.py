@@ -10,7 +10,7 @@ import pytest
 from fsboundary.report.clock import Clock
 
 
-def test_time_within_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nested_time_is_separate(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = count()
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
     clock = Clock(2)
@@ -22,7 +22,7 @@ def test_time_within_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     with clock.stage("last"):
         pass
     found = {stage["name"]: stage["seconds"] for stage in clock.stages()}
-    # every reading is one tick: a stage alone takes 1, and each one within adds a reading
+    # every reading is one tick: a stage takes 1, and each nested stage adds one reading
     assert found == {"one": 1.0, "deep": 1.0, "two": 2.0, "outer": 3.0, "last": 1.0}
     assert sum(found.values()) == 7.0 + 1.0
 

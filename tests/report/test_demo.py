@@ -1,4 +1,4 @@
-"""The demo: its data are what they claim, and its report holds."""
+"""The demo: its data, its network and its report."""
 
 from __future__ import annotations
 

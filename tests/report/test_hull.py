@@ -29,7 +29,7 @@ def far_images(n: int = 40) -> Tensor:
 
 
 TRAIN = 40
-"""Of these training images fewer than half lie in the hull of the others."""
+"""Number of training images, fewer than half of which are in the hull of the others."""
 
 
 def changes() -> dict[str, Any]:
@@ -111,10 +111,8 @@ def test_noise_is_compared_in_pairs(h: dict[str, Any], direct: dict[str, Any]) -
 
 
 def test_everything_is_counted(h: dict[str, Any]) -> None:
-    sweep_dimensions = [
-        step[name] for step in h["sweep"]["steps"] for name in ("images", "leave_one_out")
-    ]
-    for entry in [*h["groups"].values(), *sweep_dimensions]:
+    sweep = [step[name] for step in h["sweep"]["steps"] for name in ("images", "leave_one_out")]
+    for entry in [*h["groups"].values(), *sweep]:
         assert sum(entry["fractions"].values()) == pytest.approx(1.0)
         assert entry["inside"] + entry["outside"] + entry["undecided"] == entry["rows"]
     for group in h["groups"].values():
@@ -145,17 +143,17 @@ def test_farthest(page: Page, h: dict[str, Any], direct: dict[str, Any]) -> None
 
 
 def test_errors_by_distance(h: dict[str, Any], direct: dict[str, Any]) -> None:
-    relative, wrong = distances(direct["images"]), direct["wrong"].tolist()
+    values, wrong = distances(direct["images"]), direct["wrong"].tolist()
     inside, *quarters = h["labels"]["quarters"]
     assert (inside["name"], inside["to"]) == ("inside", 0.0)
-    assert inside["images"] == relative.count(0.0)
-    assert inside["wrong"] == sum(w for d, w in zip(relative, wrong, strict=True) if d == 0)
+    assert inside["images"] == values.count(0.0)
+    assert inside["wrong"] == sum(w for d, w in zip(values, wrong, strict=True) if d == 0)
     assert [q["name"] for q in quarters] == ["nearest", "second", "third", "farthest"]
-    order = sorted(range(40), key=lambda row: relative[row])[inside["images"] :]
+    order = sorted(range(40), key=lambda row: values[row])[inside["images"] :]
     for quarter in quarters:
         mine, order = order[: quarter["images"]], order[quarter["images"] :]
-        assert quarter["from"] == pytest.approx(relative[mine[0]] / h["reference"], rel=1e-6)
-        assert quarter["to"] == pytest.approx(relative[mine[-1]] / h["reference"], rel=1e-6)
+        assert quarter["from"] == pytest.approx(values[mine[0]] / h["reference"], rel=1e-6)
+        assert quarter["to"] == pytest.approx(values[mine[-1]] / h["reference"], rel=1e-6)
         assert quarter["wrong"] == sum(wrong[row] for row in mine)
         assert quarter["error_rate"] == quarter["wrong"] / quarter["images"]
     assert order == []
@@ -164,7 +162,7 @@ def test_errors_by_distance(h: dict[str, Any], direct: dict[str, Any]) -> None:
 def test_nearest_class(h: dict[str, Any], direct: dict[str, Any]) -> None:
     apart = direct["classes"]
     own = apart.gather(1, direct["predicted"][:, None])[:, 0]
-    agrees = own <= apart.amin(dim=1) + 1e-7  # zero inside, but for rounding
+    agrees = own <= apart.amin(dim=1) + 1e-7  # zero inside, except for rounding
     n = h["nearest_class"]
     assert (n["evaluated"], n["agrees"]) == (40, int(agrees.sum()))
     assert n["fraction"] == n["agrees"] / 40

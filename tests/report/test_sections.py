@@ -201,7 +201,7 @@ def test_finder_that_raises_is_not_hidden() -> None:
 
 
 class Spread(nn.Module):
-    """Weights such that each of 40 classes is predicted for some image, and one alone is."""
+    """A linear classifier of the centred pixels with random weights."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The report on a user's own model: what works, and what is said where it does not."""
+"""The report on a user's own model, and its error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers on their way from tensors to JSON and to the page."""
+"""Conversion of numbers from tensors to JSON and to the page."""
 
 from __future__ import annotations
 

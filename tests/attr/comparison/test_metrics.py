@@ -44,8 +44,8 @@ def top_k(a: list[float], b: list[float]) -> float:
 
 
 def sign(a: list[float], b: list[float]) -> float:
-    asked = [(np.sign(x), np.sign(y)) for x, y in zip(a, b, strict=True) if x or y]
-    return sum(x == y for x, y in asked) / len(asked)
+    signs = [(np.sign(x), np.sign(y)) for x, y in zip(a, b, strict=True) if x or y]
+    return sum(x == y for x, y in signs) / len(signs)
 
 
 def ssim(a: Tensor, b: Tensor) -> float:
@@ -123,7 +123,7 @@ def test_metrics_are_symmetric_scale_free_and_1_with_oneself(
     torch.testing.assert_close(
         all_pairs(metric(name, SHARE), a[other]), values[:, other][:, :, other]
     )
-    if name != "ssim":  # it alone knows which pixels are neighbours
+    if name != "ssim":  # the only metric that depends on the positions of the pixels
         mixed = a.flatten(3)[
             ..., torch.randperm(20, generator=torch.Generator().manual_seed(seed))
         ].reshape(a.shape)

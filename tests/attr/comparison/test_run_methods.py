@@ -39,7 +39,7 @@ def test_the_boundary_has_the_sign_of_evidence_for_the_class(linear: LinearCase)
     predicted = linear.predicted
     for target in (None, predicted, (predicted + 1) % 4):
         found = attribute_methods(linear.space, linear.images, {}, target)["boundary"]
-        asked = predicted if target is None else target
+        classes = predicted if target is None else target
         step = 1e-6 * found
         before = torch.softmax(linear.logits(linear.images), dim=1)
         after = torch.softmax(linear.logits(linear.images + step), dim=1)
@@ -47,11 +47,11 @@ def test_the_boundary_has_the_sign_of_evidence_for_the_class(linear: LinearCase)
         nearest = fsb.flip_points(
             linear.space.head,
             linear.space.extract(linear.images).features,
-            "nearest" if target is None or torch.equal(asked, predicted) else asked,
+            "nearest" if target is None or torch.equal(classes, predicted) else classes,
         ).target[:, 0]
-        rival = torch.where(asked == predicted, nearest, predicted)
+        rival = torch.where(classes == predicted, nearest, predicted)
         gain = (after / before).log()
-        assert bool((gain[rows, asked] > gain[rows, rival]).all())
+        assert bool((gain[rows, classes] > gain[rows, rival]).all())
 
 
 def test_comparison_is_that_of_the_attributions(linear: LinearCase) -> None:

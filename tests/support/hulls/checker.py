@@ -104,8 +104,7 @@ def check_hulls(case: HullCase, answer: dict[str, Array], reduced: bool = True) 
             kinds += [c.__name__[1:] for c in checks if c(row, False) and c(row, True)]
         if 0 < row.bound < np.inf and not (readable and _proved(row)):
             kinds += _decide_bound(row)
-        for kind in kinds:
-            faults.append(Fault(kind, number, 0, _detail(row)))
+        faults += [Fault(kind, number, 0, _detail(row)) for kind in kinds]
     return faults
 
 
