@@ -115,7 +115,10 @@ class HullSolver(ABC):
         tolerance: float,
         max_steps: int,
     ) -> HullProjection:
-        """Propose the nearest point of the hull to each of `queries` (B,d)."""
+        """Propose the nearest point of the hull to each of `queries` (B,d).
+
+        The core reads ``support``, ``weights`` and ``steps``, and computes everything else.
+        """
 
 
 class BoundaryFinder(ABC):

@@ -98,7 +98,6 @@ class ActiveSet(HullSolver):
             back = order.argsort()
             fields["support"] = cat_ragged([b.support for b in blocks], -1)[back]
             fields["weights"] = cat_ragged([b.weights for b in blocks], 0.0)[back]
-            fields["normal"] = torch.cat([b.residual for b in blocks])[back]
             fields["steps"] = torch.cat([b.steps for b in blocks])[back]
         return HullProjection(**fields)
 
