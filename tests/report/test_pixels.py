@@ -159,7 +159,7 @@ def test_two_spaces(p: dict[str, Any]) -> None:
 def test_words(page: Page) -> None:
     text = page.text["pixels"]
     assert "it is certified that an image lies on the boundary" in text
-    assert "share of neighbours in common" in text
+    assert "fraction of neighbours in common" in text
     assert "Most vulnerable" in text
     assert any(name in text for name in NAMES)
     assert "prefers-reduced-motion" in page.html
