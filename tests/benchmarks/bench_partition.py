@@ -58,8 +58,8 @@ def measure(k: int, d: int, n_jobs: int, resume: str | None) -> dict[str, Any]:
         "programs": found.num_programs,
         "nonempty": int(found.nonempty.sum()),
         "facets": len(found.facet_pairs) / pairs,
-        "witnessed": found.share_witnessed,
-        "undecided": found.share_undecided,
+        "witnessed": found.fraction_witnessed,
+        "undecided": found.fraction_undecided,
         "largest_facet_upper": float(found.facet_upper[found.facet_upper.isfinite()].max()),
     }
 

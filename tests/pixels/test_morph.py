@@ -25,7 +25,7 @@ def pair(space: fsb.FeatureSpace) -> tuple[Tensor, Tensor]:
     return x[torch.stack(start[:4])], x[torch.stack(end[:4])]
 
 
-def test_on_a_linear_body_the_morph_is_the_blend_and_crosses_where_the_formula_says() -> None:
+def test_on_a_linear_body_the_morph_is_the_blend_and_crosses_at_the_exact_point() -> None:
     space = linear()
     start, end = pair(space)
     found = fsb.pixels.morph(space, start, end, steps=5, max_steps=5)
@@ -133,7 +133,7 @@ def test_rows_do_not_depend_on_each_other() -> None:
         )
 
 
-def test_on_the_demo_straight_paths_are_followed_and_flip_points_told_honestly() -> None:
+def test_on_the_demo_straight_paths_are_followed_and_off_path_frames_reported() -> None:
     demo = load_demo()
     space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
     start, end = demo.test_images[[36, 181]], demo.test_images[[260, 420]]

@@ -212,8 +212,8 @@ def test_witnessed_pairs_and_the_rest(many: tuple[fsb.LinearHead, Domain, Partit
     rest = ~found.adjacency & ~empty & ~empty[:, None] & ~torch.eye(250).bool()
     assert (found.status[rest] == Status.UNDECIDED).all()
     assert (found.facet_upper[rest] <= 2.2).all()  # the box is 4 wide
-    assert found.share_witnessed > 0
-    assert found.share_undecided == pytest.approx(float(rest.sum()) / (250 * 249))
+    assert found.fraction_witnessed > 0
+    assert found.fraction_undecided == pytest.approx(float(rest.sum()) / (250 * 249))
 
 
 def test_auto_samples_pairs_of_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,12 +92,12 @@ class Partition(Result):
     num_programs: int
 
     @property
-    def share_witnessed(self) -> float:
+    def fraction_witnessed(self) -> float:
         """Fraction of the pairs of classes whose facet was proved by a witness."""
         return self._fraction_of_pairs(self.witnessed)
 
     @property
-    def share_undecided(self) -> float:
+    def fraction_undecided(self) -> float:
         """Fraction of the pairs of classes that are not known to have a facet or to have none."""
         return self._fraction_of_pairs(self.status == Status.UNDECIDED)
 
