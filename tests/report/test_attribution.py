@@ -162,7 +162,7 @@ def test_words(page: Page, a: dict[str, Any]) -> None:
         assert method["error"] is None
     assert "failed" not in text
     paths = {path for path, _, _ in page.data}
-    assert {f"attribution.compared.bands.{name}" for name in BANDS} <= paths
+    assert {f"attribution.comparison.agreement_thresholds.{name}" for name in BANDS} <= paths
 
 
 def test_words_follow_the_numbers(page: Page) -> None:
@@ -367,7 +367,7 @@ def test_the_same_again_and_no_global_numbers_used() -> None:
     assert torch.equal(state, torch.random.get_rng_state())
     assert one is not None
     assert two is not None
-    assert one.chosen == choose_images(measured)
+    assert one.examples == choose_images(measured)
     for name in NAMES:
         assert torch.equal(one.maps[name], two.maps[name])
 
