@@ -21,6 +21,7 @@ from tqdm import tqdm
 from fsboundary.analysis.table import Measure, TwoSpaces
 from fsboundary.banks import FeatureBank
 from fsboundary.boundaries import class_path, flip_points
+from fsboundary.core.checks import check_integer
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FlipPoints
 from fsboundary.hulls import (
@@ -29,15 +30,8 @@ from fsboundary.hulls import (
     hull_separation,
     leave_one_out_distances,
 )
-from fsboundary.models.images import check_batch_size
 from fsboundary.pixels import flip_images
-from fsboundary.pixels.checks import (
-    check_bounds,
-    check_count,
-    check_labels,
-    check_pixels,
-    measure_accuracy,
-)
+from fsboundary.pixels.checks import check_bounds, check_labels, check_pixels, measure_accuracy
 from fsboundary.pixels.model_calls import features_of
 from fsboundary.space import FeatureSpace, space_of
 
@@ -407,13 +401,13 @@ def two_spaces(
     """
     model, limits = space_of(space), check_bounds(bounds)
     x, train = check_pixels(images, limits), check_pixels(train_images, limits, "train_images")
-    check_batch_size(batch_size)
+    check_integer("batch_size", batch_size)
     _check_images(x, train)
     check_labels(train_labels, len(train), "train_labels")
     check_labels(labels, len(x))
     sizes = {"sample": sample, "flips": flips, "pairs": pairs, "neighbours": neighbours}
     for name, size in (sizes | {"points": points}).items():
-        check_count(name, size, 2)
+        check_integer(name, size, 2)
     predicted = model.extract(x, batch_size=batch_size).predicted
     measure_accuracy(predicted, labels, model.head.num_classes)
     generator = torch.Generator().manual_seed(seed)

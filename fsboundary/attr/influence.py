@@ -9,10 +9,10 @@ from captum.influence import DataInfluence
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fsboundary.attr.comparison.arguments import check_count
 from fsboundary.attr.methods.arguments import as_arguments, as_tuple
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank
+from fsboundary.core.checks import check_integer
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import HullProjection
 from fsboundary.core.rows import pad_columns
@@ -120,7 +120,7 @@ class HullInfluence(DataInfluence):  # type: ignore[misc]  # Captum ships no typ
         return {layer: (supports.indices, supports.weights)}
 
     def _check(self, k: int) -> None:
-        check_count("k", k, 1)
+        check_integer("k", k)
         limit = min(len(self._bank), self._bank.num_features + 1)
         if k > limit:
             raise ArgumentError(

@@ -8,7 +8,6 @@ import torch
 from captum.robust import Perturbation
 from torch import Tensor, nn
 
-from fsboundary.attr.comparison.arguments import check_count
 from fsboundary.attr.methods.arguments import Target, Tensors, format_output, unpack_arguments
 from fsboundary.attr.methods.flip_direction import (
     differentiable_features,
@@ -16,6 +15,7 @@ from fsboundary.attr.methods.flip_direction import (
     flip_direction,
     warn,
 )
+from fsboundary.core.checks import check_integer, check_number
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.batching import unsqueeze_like
 from fsboundary.space import FeatureSpace, space_of
@@ -56,7 +56,7 @@ class BoundaryPush(Perturbation):  # type: ignore[misc]  # Captum ships no types
         upper_bound: float = float("inf"),
     ) -> None:
         self._space = space_of(model)
-        self._steps = check_count("steps", steps, 1)
+        self._steps = check_integer("steps", steps)
         if not lower_bound < upper_bound:
             got = f"{lower_bound} and {upper_bound}"
             wanted = "a lower bound below the upper bound"
@@ -99,9 +99,7 @@ class BoundaryPush(Perturbation):  # type: ignore[misc]  # Captum ships no types
         if len(parts) != 1:
             fix = "pass other inputs as additional_forward_args"
             raise ArgumentError("inputs", f"{len(parts)} tensors", "one tensor of images", fix)
-        if not 0 <= amount < float("inf"):
-            fix = "pass a length in pixel units"
-            raise ArgumentError("amount", repr(amount), "a finite number, at least 0", fix)
+        check_number("amount", amount, 0, closed="low", fix="pass a length in pixel units")
         images = parts[0].detach()
         unit = flip_direction(self._space, (images,), additional, targets).unit
         pushed = images

@@ -5,18 +5,19 @@ from __future__ import annotations
 from torch import Tensor
 
 from fsboundary.banks.bank import FeatureBank
-from fsboundary.core.checks import check_features
+from fsboundary.core.checks import check_features, check_instance
 from fsboundary.core.errors import ArgumentError, HeadMismatchError
 from fsboundary.core.results import FeatureBatch
 
 
-def check_bank(bank: object) -> FeatureBank:
-    """Return `bank`, or raise ArgumentError unless it is a FeatureBank."""
-    if not isinstance(bank, FeatureBank):
-        raise ArgumentError(
-            "bank", type(bank).__name__, "a FeatureBank", "pass FeatureBank(training_features)"
-        )
-    return bank
+def check_bank(bank: object, width: int | None = None) -> FeatureBank:
+    """Return `bank`, or raise ArgumentError unless it is a FeatureBank, of `width` if given."""
+    fix = "pass FeatureBank(training_features)"
+    found = check_instance("bank", bank, FeatureBank, "a FeatureBank", fix)
+    if width not in (None, found.num_features):
+        fix = "make the bank from features of the same layer as the head"
+        raise ArgumentError("bank", f"width {found.num_features}", f"width {width}", fix)
+    return found
 
 
 def check_labelled(bank: FeatureBank) -> Tensor:

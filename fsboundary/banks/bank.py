@@ -14,6 +14,7 @@ from torch import Tensor
 from fsboundary.banks import checks
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.banks.store import BankInfo, Store
+from fsboundary.core.checks import check_integer
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import Moments
 
@@ -252,7 +253,7 @@ class FeatureBank:
             A damaged chunk of a bank on disk.
         """
         checks.check_directions(directions, self.num_features)
-        checks.check_count(k)
+        check_integer("k", k)
         if exclude is not None:
             exclude = checks.validate_exclude(exclude, directions, len(self))
         return self._store.price(directions.detach(), k, exclude)

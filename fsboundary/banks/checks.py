@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fsboundary.core.checks import check_float_tensor, check_integer_tensor, is_integer
 from fsboundary.core.errors import ArgumentError
 
 _FEATURES = "a float tensor (n, d), one row per point"
@@ -39,7 +40,7 @@ def validate_labels(labels: object, rows: int) -> Tensor:
     """Return a copy of `labels` (n,) in int64, or raise ArgumentError."""
     wanted = f"{rows} integers, one per row"
     tensor = labels if isinstance(labels, Tensor) else _as_tensor("labels", labels, wanted)
-    if not _is_integer(tensor):
+    if not is_integer(tensor):
         fix = "pass class numbers, as labels.long()"
         raise ArgumentError("labels", f"dtype {tensor.dtype}", wanted, fix)
     if tensor.shape != (rows,):
@@ -52,7 +53,7 @@ def validate_classes(labels: int | Sequence[int] | Tensor) -> Tensor:
     """Return the classes to select, (m,) int64, sorted and unique, or raise ArgumentError."""
     wanted = "a class number, or several"
     tensor = labels if isinstance(labels, Tensor) else _as_tensor("labels", labels, wanted)
-    if tensor.numel() == 0 or tensor.ndim > 1 or not _is_integer(tensor):
+    if tensor.numel() == 0 or tensor.ndim > 1 or not is_integer(tensor):
         got = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
         fix = "call it as subset(labels=3) or subset(labels=[3, 5])"
         raise ArgumentError("labels", got, wanted, fix)
@@ -62,16 +63,11 @@ def validate_classes(labels: int | Sequence[int] | Tensor) -> Tensor:
 
 def check_directions(directions: object, width: int) -> None:
     """Raise ArgumentError unless `directions` is (B, `width`), float32 or float64."""
-    wanted = f"a float32 or float64 tensor (B, {width})"
-    if not isinstance(directions, Tensor):
-        fix = "pass one direction per row"
-        raise ArgumentError("directions", f"a {type(directions).__name__}", wanted, fix)
-    if directions.dtype not in (torch.float32, torch.float64):
+    fix = f"pass one direction per row, of the bank's width {width}; one row needs [None]"
+    dtype = check_float_tensor("directions", directions, ("B", width), fix=fix).dtype
+    if dtype not in (torch.float32, torch.float64):
         fix = "call .float() or .double()"
-        raise ArgumentError("directions", f"dtype {directions.dtype}", wanted, fix)
-    if directions.ndim != 2 or directions.shape[1] != width:
-        fix = f"use directions of the bank's own space, width {width}; one row needs [None]"
-        raise ArgumentError("directions", f"shape {tuple(directions.shape)}", wanted, fix)
+        raise ArgumentError("directions", f"dtype {dtype}", "float32 or float64", fix)
 
 
 def check_client(client: object) -> None:
@@ -93,44 +89,29 @@ def check_client(client: object) -> None:
         raise ArgumentError("client", f"a client that is {client.status}", wanted, fix)
 
 
-def check_count(k: object) -> None:
-    """Raise ArgumentError unless `k` is a positive integer."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ArgumentError("k", repr(k), "a positive integer", "pass 1 or more")
-
-
 def validate_exclude(exclude: object, directions: Tensor, rows: int) -> Tensor:
     """Return `exclude` as (B,E) int64 on the directions' device, or raise ArgumentError."""
     count = len(directions)
-    wanted = f"integers ({count},) or ({count}, E), each -1 (none) or a row below {rows}"
-    fix = "pass rows of this bank, one or more per direction"
-    if not isinstance(exclude, Tensor) or not _is_integer(exclude):
-        kind = exclude.dtype if isinstance(exclude, Tensor) else type(exclude).__name__
-        raise ArgumentError("exclude", f"{kind}", wanted, fix)
-    if exclude.ndim not in (1, 2) or len(exclude) != count:
-        raise ArgumentError("exclude", f"shape {tuple(exclude.shape)}", wanted, fix)
-    _check_rows("exclude", exclude, -1, rows, wanted, fix)
-    return exclude.reshape(count, -1 if exclude.numel() else 0).to(directions.device, torch.int64)
+    fix = "pass rows of this bank, one or more per direction; -1 excludes none"
+    out = check_integer_tensor(
+        "exclude",
+        exclude,
+        (count,),
+        (count, "E"),
+        fix=fix,
+        noun="rows",
+        within=range(-1, rows),
+        range_fix=fix,
+    )
+    return out.reshape(count, -1 if out.numel() else 0).to(directions.device)
 
 
 def check_indices(indices: object, rows: int) -> None:
     """Raise ArgumentError unless `indices` are rows of the bank."""
-    wanted = f"an integer tensor of rows, 0 to {rows - 1}"
     fix = "leave out padding (-1), as in take(support[support >= 0])"
-    if not isinstance(indices, Tensor) or not _is_integer(indices):
-        kind = indices.dtype if isinstance(indices, Tensor) else type(indices).__name__
-        raise ArgumentError("indices", f"{kind}", wanted, fix)
-    _check_rows("indices", indices, 0, rows, wanted, fix)
-
-
-def _check_rows(name: str, given: Tensor, low: int, high: int, wanted: str, fix: str) -> None:
-    wrong = given[(given < low) | (given >= high)]
-    if len(wrong):
-        raise ArgumentError(name, _format_numbers("row", wrong), wanted, fix)
-
-
-def _is_integer(tensor: Tensor) -> bool:
-    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    check_integer_tensor(
+        "indices", indices, fix=fix, noun="rows", within=range(rows), range_fix=fix
+    )
 
 
 def _as_tensor(name: str, value: object, wanted: str) -> Tensor:

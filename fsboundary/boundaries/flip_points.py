@@ -13,7 +13,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fsboundary.core.checks import check_features, check_limits, rows_and_sources
+from fsboundary.core.checks import (
+    check_features,
+    check_float_tensor,
+    check_instance,
+    check_integer_tensor,
+    check_limits,
+    rows_and_sources,
+)
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead, NonlinearHead
@@ -36,30 +43,17 @@ def _check_targets(
         return "nearest"
     if isinstance(targets, str) and targets == "all":
         return "all"
-    if not isinstance(targets, Tensor):
-        raise ArgumentError(
-            "targets",
-            repr(targets),
-            '"nearest", "all" or an integer tensor (B,) or (B, T)',
-            "pass torch.full((B,), k) for one class",
-        )
-    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
-        raise ArgumentError("targets", f"dtype {targets.dtype}", "integers", "call .long()")
-    if targets.ndim not in (1, 2) or targets.shape[0] != rows:
-        raise ArgumentError(
-            "targets",
-            f"shape {tuple(targets.shape)}",
-            f"({rows},) or ({rows}, T)",
-            "pass one target, or one row of targets, for each row of features",
-        )
-    if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < num_classes:
-        raise ArgumentError(
-            "targets",
-            f"classes from {int(targets.min())} to {int(targets.max())}",
-            f"0 to {num_classes - 1}",
-            "count classes from 0",
-        )
-    return targets.long() if targets.ndim == 2 else targets.long()[:, None]
+    found = check_integer_tensor(
+        "targets",
+        targets,
+        (rows,),
+        (rows, "T"),
+        fix="pass torch.full((B,), k) for one class",
+        noun="classes",
+        within=range(num_classes),
+        also='"nearest", "all"',
+    )
+    return found if found.ndim == 2 else found[:, None]
 
 
 def _all_targets(source: Tensor, num_classes: int) -> Tensor:
@@ -171,18 +165,9 @@ def _check_nonlinear_head(head: object, features: Tensor, domain: Domain) -> Non
             "a LinearHead, or a callable from features to logits",
             "pass space.head, or the layers after the one that computed the features",
         )
-    if not isinstance(features, Tensor) or not features.is_floating_point() or features.ndim != 2:
-        got = (
-            f"shape {tuple(features.shape)}, {features.dtype}"
-            if isinstance(features, Tensor)
-            else type(features).__name__
-        )
-        fix = "flatten each row's features; a single row needs [None]"
-        raise ArgumentError("features", got, "a float tensor (B, d)", fix)
-    if not isinstance(domain, Domain):
-        raise ArgumentError(
-            "domain", type(domain).__name__, "a Domain", "pass Domain.nonnegative()"
-        )
+    fix = "flatten each row's features; a single row needs [None]"
+    check_float_tensor("features", features, ("B", "d"), fix=fix)
+    check_instance("domain", domain, Domain, "a Domain", "pass Domain.nonnegative()")
     domain.require_width(features.shape[1])
     dtype = _dtype_of(head, features)
     if torch.finfo(dtype).bits < 32:

@@ -13,7 +13,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fsboundary.boundaries.flip_points import MAX_STEPS
-from fsboundary.core.checks import check_features, check_head, check_limits, rows_and_sources
+from fsboundary.core.checks import (
+    check_features,
+    check_head,
+    check_integer,
+    check_integer_tensor,
+    check_limits,
+    rows_and_sources,
+)
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.protocols import PointSet
@@ -172,21 +179,20 @@ def _solve(
 
 def _check_classes(head: LinearHead, classes: object, rows: int) -> Tensor:
     """Return the classes as (B,M) int64, or raise ArgumentError."""
-    wanted = f"an integer tensor (M,) or ({rows}, M)"
-    if not isinstance(classes, Tensor):
-        fix = "pass torch.tensor([0, 1]) for the tie of classes 0 and 1"
-        raise ArgumentError("classes", repr(classes), wanted, fix)
-    if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
-        raise ArgumentError("classes", f"dtype {classes.dtype}", "integers", "call .long()")
-    fits = classes.ndim == 1 or (classes.ndim == 2 and len(classes) == rows)
-    if not fits or classes.shape[-1] == 0:
-        fix = "pass at least one class, the same for all rows or one row of classes per row"
-        raise ArgumentError("classes", f"shape {tuple(classes.shape)}", wanted, fix)
-    chosen = classes.detach().long().expand(rows, -1)
-    if classes.numel() and not -1 <= int(classes.min()) <= int(classes.max()) < head.num_classes:
-        got = f"classes from {int(classes.min())} to {int(classes.max())}"
-        fix = "count classes from 0; -1 pads rows with fewer classes"
-        raise ArgumentError("classes", got, f"-1 to {head.num_classes - 1}", fix)
+    fix = "pass torch.tensor([0, 1]) for the tie of classes 0 and 1, or one row of classes per row"
+    found = check_integer_tensor(
+        "classes",
+        classes,
+        ("M",),
+        (rows, "M"),
+        fix=fix,
+        noun="classes",
+        within=range(-1, head.num_classes),
+        range_fix="count classes from 0; -1 pads rows with fewer classes",
+    )
+    if found.shape[-1] == 0:
+        raise ArgumentError("classes", f"shape {tuple(found.shape)}", "at least one class", fix)
+    chosen = found.expand(rows, -1)
     empty = (chosen < 0).all(dim=1)
     if bool(empty.any()):
         row = int(empty.nonzero()[0, 0])
@@ -241,10 +247,7 @@ def ambiguity(
     """
     check_head(head)
     z = check_features(head.num_features, features)
-    if not isinstance(k, int) or isinstance(k, bool) or not 2 <= k <= head.num_classes:
-        raise ArgumentError(
-            "k", repr(k), f"a whole number from 2 to {head.num_classes}", "leave it out for 3"
-        )
+    check_integer("k", k, 2, head.num_classes, fix="leave it out for 3")
     others = None if reference is None else _check_reference(head, reference)
     head = head.to(z.device)
     distance = _tie_distances(head, z, k)

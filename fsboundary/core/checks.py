@@ -1,6 +1,11 @@
-"""Argument checks shared by the functions that take a head and features."""
+"""Argument checks: general ones, and those shared by functions that take a head and features."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from types import EllipsisType
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -10,44 +15,219 @@ from fsboundary.core.heads import LinearHead, NonlinearHead
 from fsboundary.core.rows import scatter_rows
 from fsboundary.core.status import Status
 
+_T = TypeVar("_T")
+_Choice = TypeVar("_Choice", bound="str | None")
+Shape = tuple[int | str | EllipsisType, ...]
+"""Sizes of a tensor: a name such as "B" stands for any size, a last ``...`` for more dimensions."""
+
+
+def describe(value: object) -> str:
+    """Return a short text of a wrong argument: plain values as they are, others by their type."""
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def check_instance(
+    name: str, value: object, kinds: type[_T] | tuple[type[_T], ...], wanted: str, fix: str
+) -> _T:
+    """Return `value`, or raise ArgumentError unless it is of `kinds`; a bool is not a number."""
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise ArgumentError(name, describe(value), wanted, fix)
+    return value
+
+
+def check_choice(name: str, value: object, choices: Collection[_Choice]) -> _Choice:
+    """Return the one of `choices` that equals `value`, or raise ArgumentError."""
+    for choice in choices:
+        if value is choice or (isinstance(value, str) and value == choice):
+            return choice
+    wanted = f"one of {', '.join(map(repr, choices))}"
+    raise ArgumentError(name, describe(value), wanted, "choose one of these")
+
+
+def check_integer(
+    name: str,
+    value: object,
+    minimum: int | None = 1,
+    maximum: int | None = None,
+    *,
+    fix: str | None = None,
+) -> int:
+    """Return `value`, or raise ArgumentError unless it is an int, no bool, between the limits."""
+    above = minimum is None or (isinstance(value, int) and minimum <= value)
+    below = maximum is None or (isinstance(value, int) and value <= maximum)
+    if not isinstance(value, int) or isinstance(value, bool) or not above or not below:
+        if minimum is not None and maximum is not None:
+            wanted, default = f" from {minimum} to {maximum}", f"pass {minimum} to {maximum}"
+        elif minimum is not None:
+            wanted, default = f", at least {minimum}", f"pass {minimum} or more"
+        elif maximum is not None:
+            wanted, default = f", at most {maximum}", f"pass {maximum} or less"
+        else:
+            wanted, default = "", "pass 0, for example"
+        raise ArgumentError(name, describe(value), f"an integer{wanted}", fix or default)
+    return value
+
+
+def check_number(
+    name: str,
+    value: object,
+    low: float,
+    high: float = math.inf,
+    *,
+    closed: Literal["neither", "low", "high"] = "neither",
+    fix: str,
+) -> float:
+    """Return `value` as a float, or raise ArgumentError unless it is between `low` and `high`.
+
+    Strings are refused. Everything else that converts to a float is a number, such as a NumPy
+    scalar or a tensor of one element.
+    """
+    try:
+        number = math.nan if isinstance(value, str | bytes) else float(cast("float", value))
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = math.nan
+    inside = low < number < high
+    if not (inside or (number == low and closed == "low") or (number == high and closed == "high")):
+        left, right = "[" if closed == "low" else "(", "]" if closed == "high" else ")"
+        wanted = f"a number in {left}{low:g}, {high:g}{right}"
+        if high == math.inf:
+            wanted = f"a finite number, {'at least' if closed == 'low' else 'above'} {low:g}"
+        raise ArgumentError(name, describe(value), wanted, fix)
+    return number
+
+
+def check_shape(name: str, value: object, *shapes: Shape, fix: str) -> Tensor:
+    """Return `value` detached, or raise ArgumentError unless it is a tensor of one of `shapes`."""
+    return _check_tensor(name, value, f"a tensor {_format(shapes)}", shapes, fix)
+
+
+def check_float_tensor(name: str, value: object, *shapes: Shape, fix: str) -> Tensor:
+    """Return `value` detached, or raise ArgumentError unless it is a float tensor of a shape.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument.
+    value : object
+        Value of the argument.
+    *shapes : tuple
+        Shapes to accept.
+    fix : str
+        Instruction about a value that is no tensor, or a tensor of another shape.
+
+    Returns
+    -------
+    Tensor
+    """
+    wanted = f"a float tensor {_format(shapes)}"
+    if isinstance(value, Tensor) and not value.is_floating_point():
+        fix = "call .float() or .double()"
+        raise ArgumentError(name, f"dtype {value.dtype}", wanted, fix)
+    return _check_tensor(name, value, wanted, shapes, fix)
+
+
+def check_integer_tensor(
+    name: str,
+    value: object,
+    *shapes: Shape,
+    fix: str,
+    noun: str = "numbers",
+    within: range | None = None,
+    range_fix: str = "",
+    also: str = "",
+) -> Tensor:
+    """Return `value` as int64, or raise ArgumentError unless it is an integer tensor of a shape.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument.
+    value : object
+        Value of the argument.
+    *shapes : tuple
+        Shapes to accept; any shape without them.
+    fix : str
+        Instruction about a value that is no tensor, or a tensor of another shape.
+    noun : str
+        Word for the entries: "classes" or "rows".
+    within : range or None
+        Entries to accept; None means all.
+    range_fix : str
+        Instruction about entries outside `within`; by default where counting starts.
+    also : str
+        What the caller accepts besides a tensor, such as '"nearest"', for the message.
+
+    Returns
+    -------
+    Tensor
+    """
+    wanted = " ".join(filter(None, [f"{also} or" if also else "", "an integer tensor"]))
+    wanted += f" {_format(shapes)}" if shapes else ""
+    wanted += f" of {noun} {within.start} to {within.stop - 1}" if within is not None else ""
+    if isinstance(value, Tensor) and not is_integer(value):
+        raise ArgumentError(name, f"dtype {value.dtype}", wanted, "call .long()")
+    numbers = _check_tensor(name, value, wanted, shapes, fix)
+    if within is not None and numbers.numel():
+        low, high = int(numbers.min()), int(numbers.max())
+        if not within.start <= low <= high < within.stop:
+            fix = range_fix or f"count {noun} from 0"
+            raise ArgumentError(name, f"{noun} from {low} to {high}", wanted, fix)
+    return numbers.long()
+
+
+def is_integer(tensor: Tensor) -> bool:
+    """Return whether `tensor` contains integers; bools are not integers."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
+def _check_tensor(
+    name: str, value: object, wanted: str, shapes: tuple[Shape, ...], fix: str
+) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise ArgumentError(name, describe(value), wanted, fix)
+    if shapes and not any(_fits(tuple(value.shape), shape) for shape in shapes):
+        raise ArgumentError(name, f"shape {tuple(value.shape)}", wanted, fix)
+    return value.detach()
+
+
+def _fits(sizes: tuple[int, ...], shape: Shape) -> bool:
+    """Return whether `sizes` are those of `shape`."""
+    if shape and shape[-1] is ...:
+        shape = shape[:-1]
+        if len(sizes) <= len(shape):
+            return False
+        sizes = sizes[: len(shape)]
+    return len(sizes) == len(shape) and all(
+        isinstance(wanted, str) or size == wanted for size, wanted in zip(sizes, shape, strict=True)
+    )
+
+
+def _format(shapes: tuple[Shape, ...]) -> str:
+    """Return `shapes` as text: "(B,) or (B, T)"."""
+    texts = []
+    for shape in shapes:
+        sizes = ["..." if size is ... else str(size) for size in shape]
+        texts.append(f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})")
+    return " or ".join(texts)
+
 
 def check_head(head: object) -> None:
     """Raise ArgumentError unless `head` is a LinearHead."""
-    if not isinstance(head, LinearHead):
-        raise ArgumentError(
-            "head",
-            type(head).__name__,
-            "a LinearHead",
-            "pass space.head, or LinearHead(weight, bias, domain)",
-        )
-
-
-def check_class(head: LinearHead, i: object) -> int:
-    """Return `i`, or raise ArgumentError unless it is the index of a class of `head`."""
-    if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < head.num_classes:
-        raise ArgumentError(
-            "i", repr(i), f"a class, 0 to {head.num_classes - 1}", "count classes from 0"
-        )
-    return i
+    fix = "pass space.head, or LinearHead(weight, bias, domain)"
+    check_instance("head", head, LinearHead, "a LinearHead", fix)
 
 
 def check_features(width: int, features: object, name: str = "features") -> Tensor:
     """Return `features` (B, width) detached, as float64, or raise ArgumentError about `name`."""
-    wanted = f"a float tensor (B, {width})"
-    if not isinstance(features, Tensor):
-        raise ArgumentError(
-            name, type(features).__name__, wanted, "pass space.extract(images).features"
-        )
-    if not features.is_floating_point():
-        raise ArgumentError(name, f"dtype {features.dtype}", wanted, "call .double()")
-    if features.ndim != 2 or features.shape[1] != width:
-        raise ArgumentError(
-            name,
-            f"shape {tuple(features.shape)}",
-            wanted,
-            "pass features of the same layer as the head or bank; a single row needs [None]",
-        )
-    return features.detach().to(torch.float64)
+    fix = (
+        "pass space.extract(images).features, of the same layer as the head or bank; "
+        "a single row needs [None]"
+    )
+    return check_float_tensor(name, features, ("B", width), fix=fix).to(torch.float64)
 
 
 def check_limits(
@@ -56,12 +236,8 @@ def check_limits(
     """Return the tolerance and the step limit, defaults filled in, or raise ArgumentError."""
     rtol = default[0] if tolerance is None else float(tolerance)
     limit = default[1] if max_steps is None else int(max_steps)
-    if not 0 < rtol < 1:
-        fix = f"pass {default[0]:g}, for example"
-        raise ArgumentError("tolerance", str(tolerance), "a number in (0, 1)", fix)
-    if limit < 1:
-        raise ArgumentError("max_steps", str(max_steps), "at least 1", "leave it out")
-    return rtol, limit
+    check_number("tolerance", rtol, 0, 1, fix=f"pass {default[0]:g}, for example")
+    return rtol, check_integer("max_steps", limit, fix="leave it out")
 
 
 def row_status(head: LinearHead | NonlinearHead, z: Tensor) -> Tensor:

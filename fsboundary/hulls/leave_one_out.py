@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank, check_labelled
-from fsboundary.core.checks import check_limits
+from fsboundary.core.checks import check_instance, check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Extrapolation, HullProjection, LeaveOneOutDistances
 from fsboundary.core.rows import write_rows
@@ -178,13 +178,10 @@ def extrapolation(projection: HullProjection, reference: LeaveOneOutDistances) -
     ArgumentError
         Wrong types, or a reference without a finite distance.
     """
-    for name, value, kind in (
-        ("projection", projection, HullProjection),
-        ("reference", reference, LeaveOneOutDistances),
-    ):
-        if not isinstance(value, kind):
-            fix = "pass what hull_projection and leave_one_out_distances return, in this order"
-            raise ArgumentError(name, type(value).__name__, f"a {kind.__name__}", fix)
+    fix = "pass what hull_projection and leave_one_out_distances return, in this order"
+    check_instance("projection", projection, HullProjection, "a HullProjection", fix)
+    wanted = "a LeaveOneOutDistances"
+    check_instance("reference", reference, LeaveOneOutDistances, wanted, fix)
     usual = torch.where(reference.membership == 1, 0.0, reference.distance)
     usual = usual[torch.isfinite(usual)].to(projection.distance.device).sort().values
     if len(usual) == 0:

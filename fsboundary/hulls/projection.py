@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank_features, check_labelled
-from fsboundary.core.checks import check_limits
+from fsboundary.core.checks import check_integer_tensor, check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
 from fsboundary.core.rows import scatter_rows, write_rows
@@ -190,25 +190,15 @@ def project_by_class(
     return projections
 
 
-def _check_integers(name: str, value: object, rows: int) -> Tensor:
-    """Return `value` (rows,) as int64, or raise ArgumentError."""
-    wanted = f"an integer tensor ({rows},)"
-    integral = isinstance(value, Tensor) and not (
-        value.is_floating_point() or value.is_complex() or value.dtype == torch.bool
-    )
-    if not isinstance(value, Tensor) or not integral or tuple(value.shape) != (rows,):
-        got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        raise ArgumentError(name, got, wanted, "pass one number per row of features")
-    return value.long()
-
-
 def _groups(
     bank: FeatureBank, labels: Tensor | None, finite: Tensor
 ) -> list[tuple[FeatureBank, Tensor | None, Tensor]]:
     """Return (generators, their rows in `bank` or None for all, rows of features) per hull."""
     if labels is None:
         return [(bank, None, finite.nonzero()[:, 0])]
-    wanted = _check_integers("labels", labels, len(finite)).to(finite.device)
+    fix = "pass one class per row of features"
+    found = check_integer_tensor("labels", labels, (len(finite),), fix=fix, noun="classes")
+    wanted = found.to(finite.device)
     check_labelled(bank)
     return [
         (*class_generators(bank, k), ((wanted == k) & finite).nonzero()[:, 0])
@@ -228,14 +218,15 @@ def _exclusions(bank: FeatureBank, leave_out: Tensor | None, rows: int) -> Tenso
     """Return the bank rows that do not count for each row, copies included, (B,E)."""
     if leave_out is None:
         return None
-    out = _check_integers("leave_out", leave_out, rows)
-    if rows and not -1 <= int(out.min()) <= int(out.max()) < len(bank):
-        raise ArgumentError(
-            "leave_out",
-            f"rows from {int(out.min())} to {int(out.max())}",
-            f"-1 to {len(bank) - 1}",
-            "count the bank's rows from 0; -1 leaves none out",
-        )
+    out = check_integer_tensor(
+        "leave_out",
+        leave_out,
+        (rows,),
+        fix="pass one row of the bank per row of features",
+        noun="rows",
+        within=range(-1, len(bank)),
+        range_fix="count the bank's rows from 0; -1 leaves none out",
+    )
     return copies_of(bank).of(out.cpu()).to(out.device)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fsboundary.core.checks import check_instance
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 
@@ -92,9 +93,8 @@ def two_class_head(linear: nn.Linear) -> nn.Linear:
     ArgumentError
         The layer is not an nn.Linear with one output.
     """
-    if not isinstance(linear, nn.Linear):
-        got = f"a {type(linear).__name__}"  # type: ignore[unreachable]  # users may pass anything
-        raise ArgumentError("linear", got, "an nn.Linear with one output", "pass the last layer")
+    wanted = "an nn.Linear with one output"
+    check_instance("linear", linear, nn.Linear, wanted, "pass the last layer")
     if linear.out_features != 1:
         got = f"a Linear with {linear.out_features} outputs"
         raise ArgumentError("linear", got, "one output", "use the layer as it is")

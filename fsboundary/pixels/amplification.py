@@ -5,7 +5,6 @@ The largest displacement found is a lower bound of the local modulus of continui
 
 from __future__ import annotations
 
-import math
 from typing import Any, final
 
 import torch
@@ -13,19 +12,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fsboundary.boundaries import flip_points
-from fsboundary.core.checks import row_status
-from fsboundary.core.errors import ArgumentError
+from fsboundary.core.checks import (
+    check_instance,
+    check_integer,
+    check_number,
+    check_shape,
+    row_status,
+)
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import Amplification
 from fsboundary.core.rows import scatter_rows
 from fsboundary.core.status import Status
-from fsboundary.pixels.checks import (
-    check_bounds,
-    check_count,
-    check_labels,
-    check_pixels,
-    measure_accuracy,
-)
+from fsboundary.pixels.checks import check_bounds, check_labels, check_pixels, measure_accuracy
 from fsboundary.pixels.model_calls import (
     FeatureJacobian,
     features_of,
@@ -96,15 +94,9 @@ def vulnerability_by_class(
     ArgumentError
         Wrong types, or not one label per row.
     """
-    if not isinstance(found, Amplification):
-        raise ArgumentError(
-            "found", f"a {type(found).__name__}", "an Amplification", "call amplification first"
-        )
+    check_instance("found", found, Amplification, "an Amplification", "call amplification first")
     group = found.predicted if labels is None else labels
-    if not isinstance(group, Tensor) or group.shape != found.status.shape:
-        got = f"shape {tuple(group.shape)}" if isinstance(group, Tensor) else repr(group)
-        wanted = f"shape {tuple(found.status.shape)}"
-        raise ArgumentError("labels", got, wanted, "pass one label per row")
+    group = check_shape("labels", group, tuple(found.status.shape), fix="pass one label per row")
     valid = torch.isfinite(found.vulnerability)
     table = {}
     for k in group[valid].unique().tolist():
@@ -233,11 +225,17 @@ def amplification(
     model = space_of(space)
     limits = check_bounds(bounds)
     x = check_pixels(images, limits)
-    length = _check_radius(radius)
-    steps = check_count("max_steps", MAX_STEPS if max_steps is None else max_steps)
-    check_count("directions", directions)
-    check_count("batch_size", batch_size)
-    ends = _check_flips(x, flips, limits)
+    fix = "pass, for example, 0.5"
+    check_instance("radius", radius, (int, float), "a number of pixel units", fix)
+    length = check_number("radius", radius, 0, fix=fix)
+    steps = check_integer("max_steps", MAX_STEPS if max_steps is None else max_steps)
+    check_integer("directions", directions)
+    check_integer("batch_size", batch_size)
+    ends = torch.full_like(x, torch.nan)
+    if flips is not None:
+        fix = "pass one flip image per image"
+        ends = check_shape("flips", check_pixels(flips, limits, "flips"), tuple(x.shape), fix=fix)
+        ends = ends.to(x)
     if labels is not None:
         check_labels(labels, len(x))
     first_logits(model, x[:1], 1)  # finds the head, and checks that the images fit the model
@@ -358,27 +356,3 @@ class _Search:
             # connects a body that ignores its images to them: the gradient is then 0
             z = z + 0 * x.flatten(1).sum(dim=1, keepdim=True).to(z)
             return torch.autograd.grad(z, x, (z.detach().to(self._z) - self._z).to(z))[0]
-
-
-def _check_radius(radius: object) -> float:
-    """Return `radius` as a float, or raise ArgumentError unless it is positive and finite."""
-    number = isinstance(radius, int | float) and not isinstance(radius, bool)
-    if not number or not 0 < float(radius) < math.inf:  # type: ignore[arg-type]  # a number, checked just before
-        fix = "pass, for example, 0.5"
-        raise ArgumentError("radius", repr(radius), "a positive number of pixel units", fix)
-    return float(radius)  # type: ignore[arg-type]  # as above
-
-
-def _check_flips(x: Tensor, flips: object, bounds: tuple[float, float]) -> Tensor:
-    """Return the flip images (B,C,H,W), NaN if there are none, or raise ArgumentError."""
-    if flips is None:
-        return torch.full_like(x, torch.nan)
-    ends = check_pixels(flips, bounds, "flips")
-    if ends.shape != x.shape:
-        raise ArgumentError(
-            "flips",
-            f"shape {tuple(ends.shape)}",
-            f"{tuple(x.shape)}, that of images",
-            "pass one flip image per image",
-        )
-    return ends.to(x)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from fsboundary.core.checks import check_float_tensor, check_shape
 from fsboundary.core.errors import ArgumentError
 from fsboundary.models.images import check_images
 from fsboundary.space import FeatureSpace, space_of
@@ -32,18 +32,11 @@ def check_pixels(images: object, bounds: tuple[float, float], name: str = "image
 
     Finite pixels must lie within `bounds`; NaN and infinite ones are allowed.
     """
-    check_images(images)
-    assert isinstance(images, Tensor)
-    if images.ndim != 4:
-        raise ArgumentError(
-            name,
-            f"shape {tuple(images.shape)}",
-            "(B, C, H, W)",
-            "a single image needs [None]",
-        )
-    images = images.detach()
-    finite = images[torch.isfinite(images)]
-    edges = torch.tensor(bounds, dtype=images.dtype, device=images.device)
+    check_images(images, name)
+    fix = "a single image needs [None]"
+    pixels = check_float_tensor(name, images, ("B", "C", "H", "W"), fix=fix)
+    finite = pixels[torch.isfinite(pixels)]
+    edges = torch.tensor(bounds, dtype=pixels.dtype, device=pixels.device)
     if finite.numel() and bool(((finite < edges[0]) | (finite > edges[1])).any()):
         raise ArgumentError(
             name,
@@ -52,37 +45,11 @@ def check_pixels(images: object, bounds: tuple[float, float], name: str = "image
             "pass bounds=, or scale the images and pass the model's own scaling as "
             "FeatureSpace(model, preprocess=...)",
         )
-    return images
-
-
-def check_classes(targets: object, rows: int, num_classes: int) -> Tensor | Literal["nearest"]:
-    """Return "nearest" or the target classes (B,), or raise ArgumentError."""
-    if isinstance(targets, str) and targets == "nearest":
-        return "nearest"
-    wanted = f'"nearest" or an integer tensor ({rows},) of classes 0 to {num_classes - 1}'
-    fix = "pass torch.full((B,), k) for one class"
-    if not isinstance(targets, Tensor):
-        raise ArgumentError("targets", repr(targets), wanted, fix)
-    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
-        raise ArgumentError("targets", f"dtype {targets.dtype}", wanted, "call .long()")
-    if tuple(targets.shape) != (rows,):
-        raise ArgumentError("targets", f"shape {tuple(targets.shape)}", wanted, fix)
-    if rows and not 0 <= int(targets.min()) <= int(targets.max()) < num_classes:
-        got = f"classes from {int(targets.min())} to {int(targets.max())}"
-        raise ArgumentError("targets", got, wanted, "count classes from 0")
-    return targets.long()
+    return pixels
 
 
 _NEAR_CHANCE = 1 / 3
 """Position between chance (0) and perfect accuracy (1) below which an accuracy is near chance."""
-
-
-def check_count(name: str, value: object, minimum: int = 1) -> int:
-    """Return `value`, a whole number of at least `minimum`, or raise ArgumentError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        wanted = f"a whole number, at least {minimum}"
-        raise ArgumentError(name, repr(value), wanted, "leave it out")
-    return value
 
 
 def check_accuracy(
@@ -122,9 +89,7 @@ def check_accuracy(
 
 def check_labels(labels: object, rows: int, name: str = "labels") -> None:
     """Raise ArgumentError unless argument `name` is a tensor (rows,)."""
-    if not isinstance(labels, Tensor) or labels.shape != (rows,):
-        got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else repr(labels)
-        raise ArgumentError(name, got, f"shape ({rows},)", "pass one class number per image")
+    check_shape(name, labels, (rows,), fix="pass one class number per image")
 
 
 def measure_accuracy(predicted: Tensor, labels: Tensor, num_classes: int) -> float:

@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from fsboundary.core.errors import ArgumentError
+from fsboundary.core.checks import check_instance, check_number
 from fsboundary.core.results import CrossedImages, FlipImages
 from fsboundary.core.rows import write_rows
 from fsboundary.core.status import Status
@@ -66,9 +66,8 @@ def crossed_images(
     """
     space = space_of(model)
     low, high = check_bounds(bounds)
-    _check_flips(flips)
-    if not 0 <= margin < torch.inf:
-        raise ArgumentError("margin", repr(margin), "a finite number, at least 0", "pass 0.0")
+    check_instance("flips", flips, FlipImages, "FlipImages", "pass what flip_images returned")
+    check_number("margin", margin, 0, closed="low", fix="pass 0.0")
     images = flips.images.clone()
     status = torch.where(flips.ok, int(Status.MAX_STEPS), flips.status)
     fields = {
@@ -88,12 +87,6 @@ def crossed_images(
         target=flips.target,
         status=status,
     )
-
-
-def _check_flips(flips: object) -> None:
-    if not isinstance(flips, FlipImages):
-        got = f"a {type(flips).__name__}"
-        raise ArgumentError("flips", got, "FlipImages", "pass what flip_images returned")
 
 
 @final

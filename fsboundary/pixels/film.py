@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fsboundary.core.checks import check_float_tensor, check_integer
 from fsboundary.core.errors import ArgumentError
-from fsboundary.pixels.checks import check_bounds, check_count
+from fsboundary.pixels.checks import check_bounds
 
 _COLOURS = 32
 """Number of colours in a frame of a GIF: fewer compress better, and 32 still look smooth."""
@@ -78,7 +79,7 @@ def write_gif(
         Wrong types or shapes.
     """
     films = _to_films(frames, bounds)
-    check_count("milliseconds", milliseconds)
+    check_integer("milliseconds", milliseconds)
     padded = torch.nn.functional.pad(films, (0, 0, 0, _GAP), value=_WHITE)
     pictures = [
         _to_picture(torch.cat(list(padded[:, n]), dim=1)[:, :-_GAP], scale)
@@ -101,21 +102,20 @@ def write_gif(
 def _to_films(frames: object, bounds: tuple[float, float]) -> Tensor:
     """Return `frames` as films (R,N,1 or 3,H,W) in [0, 1], or raise ArgumentError."""
     low, high = check_bounds(bounds)
-    wanted = "a float tensor (N, C, H, W) or (R, N, C, H, W) with frames"
     fix = "pass morph.images[row]"
-    if not isinstance(frames, Tensor) or not frames.is_floating_point():
-        raise ArgumentError("frames", f"a {type(frames).__name__}", wanted, fix)
-    if frames.ndim not in (4, 5) or frames.numel() == 0:
-        raise ArgumentError("frames", f"shape {tuple(frames.shape)}", wanted, fix)
-    films = frames[None] if frames.ndim == 4 else frames
-    shades = ((films.detach().cpu().float() - low) / (high - low)).nan_to_num(nan=_WHITE)
+    shapes = ("N", "C", "H", "W"), ("R", "N", "C", "H", "W")
+    films = check_float_tensor("frames", frames, *shapes, fix=fix)
+    if films.numel() == 0:
+        raise ArgumentError("frames", f"shape {tuple(films.shape)}", "at least one frame", fix)
+    films = films[None] if films.ndim == 4 else films
+    shades = ((films.cpu().float() - low) / (high - low)).nan_to_num(nan=_WHITE)
     shades = shades.clamp(0, 1)
     return shades if shades.shape[2] in (1, 3) else shades.mean(dim=2, keepdim=True)
 
 
 def _to_picture(shades: Tensor, scale: int) -> Image.Image:
     """Return an image (1 or 3, H, W) in [0, 1] as an enlarged picture."""
-    check_count("scale", scale)
+    check_integer("scale", scale)
     values = (shades * 255).round().to(torch.uint8).movedim(0, -1)
     array = values.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy()
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)

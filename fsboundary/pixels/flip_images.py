@@ -13,18 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fsboundary.core.errors import ArgumentError
+from fsboundary.core.checks import check_choice, check_integer, check_integer_tensor
 from fsboundary.core.results import FlipImages
 from fsboundary.core.rows import write_rows
 from fsboundary.core.status import Status
-from fsboundary.models.images import check_batch_size
-from fsboundary.pixels.checks import (
-    check_bounds,
-    check_classes,
-    check_labels,
-    check_pixels,
-    measure_accuracy,
-)
+from fsboundary.pixels.checks import check_bounds, check_labels, check_pixels, measure_accuracy
 from fsboundary.pixels.model_calls import first_logits
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.images import find_and_grade_images
@@ -104,15 +97,16 @@ def flip_images(
     space = space_of(model)
     limits = check_bounds(bounds)
     pixels = check_pixels(images, limits)
-    check_batch_size(batch_size)
-    limit = _check_norm_and_steps(norm, max_steps)
+    check_integer("batch_size", batch_size)
+    check_choice("norm", norm, ("l2", "linf"))
+    limit = check_integer("max_steps", MAX_STEPS if max_steps is None else max_steps)
     if labels is not None:
         check_labels(labels, len(pixels))
     plugin = create("boundary_finder", finder, capability="pixels")
     with torch.inference_mode(False):  # finders need gradients whatever the caller's mode
         pixels = pixels.clone()
         logits = first_logits(space, pixels, batch_size)
-        target = check_classes(targets, len(pixels), logits.shape[1])
+        target = _check_targets(targets, len(pixels), logits.shape[1])
         fields = _initial_fields(pixels, logits, target)
         if labels is not None and len(pixels):
             measure_accuracy(fields["source"], labels, logits.shape[1])
@@ -136,14 +130,19 @@ def flip_images(
     return FlipImages(**fields)
 
 
-def _check_norm_and_steps(norm: object, max_steps: object) -> int:
-    """Return the limit of gradients per image, or raise ArgumentError."""
-    if norm not in ("l2", "linf"):
-        raise ArgumentError("norm", repr(norm), "'l2' or 'linf'", "choose one of these")
-    limit = MAX_STEPS if max_steps is None else max_steps
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ArgumentError("max_steps", repr(max_steps), "a positive integer", "leave it out")
-    return limit
+def _check_targets(targets: object, rows: int, num_classes: int) -> Tensor | Literal["nearest"]:
+    """Return "nearest" or the target classes (B,), or raise ArgumentError."""
+    if isinstance(targets, str) and targets == "nearest":
+        return "nearest"
+    return check_integer_tensor(
+        "targets",
+        targets,
+        (rows,),
+        fix="pass torch.full((B,), k) for one class",
+        noun="classes",
+        within=range(num_classes),
+        also='"nearest"',
+    )
 
 
 def _solve_open_rows(

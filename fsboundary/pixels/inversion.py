@@ -25,13 +25,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fsboundary.boundaries import flip_points
-from fsboundary.core.checks import check_features, row_status
+from fsboundary.core.checks import check_choice, check_features, check_integer, row_status
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import InverseImages
 from fsboundary.core.rows import scatter_rows
 from fsboundary.core.status import Status
-from fsboundary.pixels.checks import check_bounds, check_count, check_pixels
+from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.model_calls import (
     FeatureJacobian,
     features_of,
@@ -317,7 +317,9 @@ def inverse_images(
     """
     model = space_of(space)
     limits = check_bounds(bounds)
-    steps = _check_options(prior, max_steps, batch_size)
+    check_choice("prior", prior, (None, "tv"))
+    check_integer("batch_size", batch_size)
+    steps = check_integer("max_steps", MAX_STEPS if max_steps is None else max_steps)
     starts = _check_start(model, features, start, limits, seed)
     rows, count = starts.shape[:2]
     flat = starts.flatten(0, 1)
@@ -404,14 +406,6 @@ def _spread(images: Tensor) -> Tensor:
     count, device = distances.shape[1], distances.device
     first, second = torch.triu_indices(count, count, 1, device=device)
     return distances[:, first, second].nanmean(dim=1)
-
-
-def _check_options(prior: object, max_steps: object, batch_size: object) -> int:
-    """Return the number of steps, or raise ArgumentError."""
-    if prior not in (None, "tv"):
-        raise ArgumentError("prior", repr(prior), '"tv" or None', "leave it out")
-    check_count("batch_size", batch_size)
-    return check_count("max_steps", MAX_STEPS if max_steps is None else max_steps)
 
 
 def _check_start(

@@ -13,19 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fsboundary.boundaries import class_path, flip_points
-from fsboundary.core.checks import row_status
+from fsboundary.core.checks import check_choice, check_integer, row_status
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import Morph
 from fsboundary.core.rows import scatter_rows
 from fsboundary.core.status import Status
-from fsboundary.pixels.checks import (
-    check_bounds,
-    check_count,
-    check_labels,
-    check_pixels,
-    measure_accuracy,
-)
+from fsboundary.pixels.checks import check_bounds, check_labels, check_pixels, measure_accuracy
 from fsboundary.pixels.inversion import find_images
 from fsboundary.pixels.model_calls import features_of, first_logits, per_image
 from fsboundary.space import FeatureSpace, space_of
@@ -150,11 +144,10 @@ def morph(
     model = space_of(space)
     limits = check_bounds(bounds)
     first = check_pixels(start, limits, "start")
-    check_count("steps", steps, 2)
-    check_count("batch_size", batch_size)
-    limit = check_count("max_steps", MAX_STEPS if max_steps is None else max_steps)
-    if via not in ("straight", "flip_point"):
-        raise ArgumentError("via", repr(via), '"straight" or "flip_point"', "leave it out")
+    check_integer("steps", steps, 2)
+    check_integer("batch_size", batch_size)
+    limit = check_integer("max_steps", MAX_STEPS if max_steps is None else max_steps)
+    check_choice("via", via, ("straight", "flip_point"))
     last, target = _check_end(end, first, limits)
     if labels is not None:
         check_labels(labels, len(first))

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fsboundary.core.checks import check_class, check_head
+from fsboundary.core.checks import check_head, check_integer
 from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.norms import lengths
 
@@ -50,7 +50,10 @@ def normal_angles(head: LinearHead, i: int) -> Float64[Tensor, "K K"]:
         `head` is not a LinearHead, or `i` is not one of its classes.
     """
     check_head(head)
-    return pairwise_angles(head.weight[check_class(head, i)] - head.weight)
+    return pairwise_angles(
+        head.weight[check_integer("i", i, 0, head.num_classes - 1, fix="count classes from 0")]
+        - head.weight
+    )
 
 
 def weight_angles(head: LinearHead) -> Float64[Tensor, "K K"]:

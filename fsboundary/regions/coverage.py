@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fsboundary.banks import FeatureBank
-from fsboundary.banks.arguments import check_bank_features
+from fsboundary.banks.arguments import check_bank, check_bank_features
 from fsboundary.banks.checks import validate_labels
-from fsboundary.core.checks import check_head, row_status
+from fsboundary.core.checks import check_head, check_instance, row_status
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import Coverage, CoverageFractions, FeatureBatch
@@ -17,7 +17,7 @@ from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.regions.guaranteed_sets import containing_ball
 from fsboundary.regions.guaranteed_balls import guaranteed_balls
-from fsboundary.regions.guaranteed_hulls import GuaranteedHulls, check_width, guaranteed_hulls
+from fsboundary.regions.guaranteed_hulls import GuaranteedHulls, guaranteed_hulls
 
 
 def coverage(
@@ -62,11 +62,15 @@ def coverage(
         A FeatureBatch of another head, extractor or layer than the bank's.
     """
     check_head(head)
-    bank = check_width(head, bank)
+    bank = check_bank(bank, head.num_features)
     z = check_bank_features(bank, features)
     truth = torch.full((len(z),), -1) if labels is None else validate_labels(labels, len(z))
     hulls = guaranteed_hulls(head, bank) if hulls is None else hulls
-    _check_hulls(head, hulls)
+    fix = "pass, for example, guaranteed_hulls(head, bank).inflated()"
+    check_instance("hulls", hulls, GuaranteedHulls, "GuaranteedHulls", fix)
+    if hulls.head.fingerprint != head.fingerprint or hulls.head.domain != head.domain:
+        got, wanted = f"hulls of {hulls.head!r}", f"hulls of {head!r}"
+        raise ArgumentError("hulls", got, wanted, "make them with this head")
     in_hulls = hulls.check(z)
     infeasible = in_hulls.status == Status.INFEASIBLE
     return Coverage(
@@ -108,20 +112,6 @@ def coverage_fractions(rows: Coverage) -> CoverageFractions:
         accuracy_covered=accuracy(covered),
         accuracy_uncovered=accuracy(~covered),
     )
-
-
-def _check_hulls(head: LinearHead, hulls: object) -> None:
-    if not isinstance(hulls, GuaranteedHulls):
-        raise ArgumentError(
-            "hulls",
-            type(hulls).__name__,
-            "GuaranteedHulls",
-            "pass, for example, guaranteed_hulls(head, bank).inflated()",
-        )
-    if hulls.head.fingerprint != head.fingerprint or hulls.head.domain != head.domain:
-        raise ArgumentError(
-            "hulls", f"hulls of {hulls.head!r}", f"hulls of {head!r}", "make them with this head"
-        )
 
 
 def _covering_balls(head: LinearHead, bank: FeatureBank, z: Tensor, source: Tensor) -> Tensor:

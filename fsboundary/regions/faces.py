@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsboundary.core.checks import check_class, check_head
+from fsboundary.core.checks import check_head, check_integer
 from fsboundary.core.domain import Domain
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import RegionFaces
@@ -50,7 +50,10 @@ def region_faces(head: LinearHead, i: int, within: Domain | None = None) -> Regi
         No such class, or limits of another width or with an empty intersection.
     """
     check_head(head)
-    i, device = check_class(head, i), head.weight.device
+    i, device = (
+        check_integer("i", i, 0, head.num_classes - 1, fix="count classes from 0"),
+        head.weight.device,
+    )
     head = head.to(torch.device("cpu"))
     lower, upper = (torch.from_numpy(limit) for limit in common_limits(head, within))
     classes = _distinct_classes(head, i)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.core.checks import check_features, check_head, rows_and_sources
+from fsboundary.core.checks import check_features, check_head, check_integer, rows_and_sources
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
@@ -51,8 +51,7 @@ def region_fractions(
             "finite limits for every feature",
             "pass, for example, Domain.box(*bank.range())",
         )
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise ArgumentError("samples", repr(samples), "an integer above 0", "leave it out")
+    check_integer("samples", samples)
     generator = torch.Generator().manual_seed(seed)
     count = torch.zeros_like(head.bias, dtype=torch.int64)
     for part in chunks(samples, chunk_rows(max(head.num_features, head.num_classes))):

@@ -8,8 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.core.checks import check_features, check_head, row_status, rows_and_sources
-from fsboundary.core.errors import ArgumentError
+from fsboundary.core.checks import (
+    check_choice,
+    check_features,
+    check_head,
+    row_status,
+    rows_and_sources,
+)
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import GuaranteedBalls, GuaranteedBoxes
 from fsboundary.core.rows import scatter_rows
@@ -48,8 +53,7 @@ def guaranteed_balls(
     """
     check_head(head)
     z = check_features(head.num_features, features)
-    if norm not in ("l2", "linf"):
-        raise ArgumentError("norm", repr(norm), '"l2" or "linf"', "choose one of these")
+    check_choice("norm", norm, ("l2", "linf"))
     head = head.to(z.device)
     status = row_status(head, z)
     usable = (status == Status.CONVERGED).nonzero()[:, 0]

@@ -10,7 +10,6 @@ have generators moved towards the border of their region.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import final
 
@@ -20,8 +19,7 @@ from torch import Tensor
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank, check_bank_features
-from fsboundary.core.checks import check_head, rows_and_sources
-from fsboundary.core.errors import ArgumentError
+from fsboundary.core.checks import check_head, check_number, rows_and_sources
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import CertifiedClasses, FeatureBatch
 from fsboundary.core.status import Status
@@ -29,16 +27,6 @@ from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.norms import pair_norms
 from fsboundary.geometry.regions.guaranteed_sets import halfspace_distances, hull_distance_bound
 from fsboundary.hulls import hull_projection
-
-
-def _check_inflation(fraction: float, limit: float) -> None:
-    """Raise ArgumentError unless both numbers are in their range."""
-    if not 0 <= fraction < 1:
-        fix = "pass a smaller number, for example 0.9"
-        raise ArgumentError("fraction", str(fraction), "a number in [0, 1)", fix)
-    if not 1 <= limit < math.inf:
-        fix = "pass, for example, 10"
-        raise ArgumentError("limit", str(limit), "a finite number, at least 1", fix)
 
 
 def _inflate_generators(
@@ -207,7 +195,8 @@ class GuaranteedHulls:
         ArgumentError
             `fraction` or `limit` out of range.
         """
-        _check_inflation(fraction, limit)
+        check_number("fraction", fraction, 0, 1, closed="low", fix="pass 0.9, for example")
+        check_number("limit", limit, 1, closed="low", fix="pass 10, for example")
         banks, clearance = list(self.generators), self.clearance.clone()
         for k, bank in enumerate(banks):
             if bank is not None:
@@ -247,7 +236,7 @@ def guaranteed_hulls(head: LinearHead, bank: FeatureBank) -> GuaranteedHulls:
         Wrong types, or a bank of another width.
     """
     check_head(head)
-    bank = check_width(head, bank)
+    bank = check_bank(bank, head.num_features)
     parts = []
     for part in chunks(len(bank), chunk_rows(bank.num_features, 4096)):
         v = bank.take(torch.arange(part.start, part.stop)).to(head.weight.device)
@@ -275,19 +264,6 @@ def guaranteed_hulls(head: LinearHead, bank: FeatureBank) -> GuaranteedHulls:
         status=torch.where(_duplicates(head), int(Status.DUPLICATE), status),
         generators=tuple(generators),
     )
-
-
-def check_width(head: LinearHead, bank: object) -> FeatureBank:
-    """Return `bank`, or raise ArgumentError unless it is a FeatureBank of the head's width."""
-    bank = check_bank(bank)
-    if bank.num_features != head.num_features:
-        raise ArgumentError(
-            "bank",
-            f"width {bank.num_features}",
-            f"width {head.num_features}",
-            "make the bank from features of the same layer as the head",
-        )
-    return bank
 
 
 def _duplicates(head: LinearHead) -> Tensor:

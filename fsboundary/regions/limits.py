@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-import torch
 from torch import Tensor
 
+from fsboundary.core.checks import check_instance, check_integer_tensor
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
@@ -24,13 +21,8 @@ def common_limits(head: LinearHead, within: object) -> tuple[Array, Array]:
     """
     lower, upper = (t.cpu().numpy() for t in head.domain.limits(head.weight))
     if within is not None:
-        if not isinstance(within, Domain):
-            raise ArgumentError(
-                "within",
-                type(within).__name__,
-                "a Domain",
-                "pass Domain.box(lower, upper), for example Domain.box(*bank.range())",
-            )
+        fix = "pass Domain.box(lower, upper), for example Domain.box(*bank.range())"
+        within = check_instance("within", within, Domain, "a Domain", fix)
         if within.num_features not in (None, head.num_features):
             raise ArgumentError(
                 "within",
@@ -63,42 +55,18 @@ def check_pairs(k: int, pairs: object) -> Tensor | None:
     """Return `pairs` with i < j, each once, ascending, or None for "auto"."""
     if isinstance(pairs, str) and pairs == "auto":
         return None
-    wanted = '"auto" or an integer tensor (P, 2)'
-    if not isinstance(pairs, Tensor):
-        fix = "pass, for example, torch.tensor([[0, 1]])"
-        raise ArgumentError("pairs", repr(pairs), wanted, fix)
-    if pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool:
-        raise ArgumentError("pairs", f"dtype {pairs.dtype}", wanted, "call .long()")
-    if pairs.ndim != 2 or pairs.shape[1] != 2:
-        raise ArgumentError("pairs", f"shape {tuple(pairs.shape)}", wanted, "pass one pair per row")
-    ordered = pairs.detach().cpu().long().sort(dim=1).values
-    if len(ordered) == 0:
-        return ordered
-    if int(ordered.min()) < 0 or int(ordered.max()) >= k:
-        raise ArgumentError(
-            "pairs",
-            f"classes from {int(ordered.min())} to {int(ordered.max())}",
-            f"0 to {k - 1}",
-            "count classes from 0",
-        )
+    found = check_integer_tensor(
+        "pairs",
+        pairs,
+        ("P", 2),
+        fix="pass one pair per row, as torch.tensor([[0, 1]])",
+        noun="classes",
+        within=range(k),
+        also='"auto"',
+    )
+    ordered = found.cpu().sort(dim=1).values
     if bool((ordered[:, 0] == ordered[:, 1]).any()):
         i = int(ordered[ordered[:, 0] == ordered[:, 1]][0, 0])
         raise ArgumentError("pairs", f"({i}, {i})", "two different classes per pair", "drop it")
     unique: Tensor = ordered.unique(dim=0)
     return unique
-
-
-def check_integer(name: str, value: object, fits: bool, wanted: str, fix: str) -> None:
-    """Raise ArgumentError unless `value` is an integer that `fits`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not fits:
-        raise ArgumentError(name, repr(value), wanted, fix)
-
-
-def check_path(name: str, value: object) -> Path | None:
-    """Return `value` as a path, None as None, or raise ArgumentError."""
-    if value is None:
-        return None
-    if not isinstance(value, str | os.PathLike):
-        fix = 'pass, for example, "partition.jsonl"'
-        raise ArgumentError(name, type(value).__name__, "a path or None", fix)
-    return Path(value)

@@ -23,7 +23,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 from tqdm import tqdm
 
-from fsboundary.core.checks import check_head
+from fsboundary.core.checks import check_head, check_instance, check_integer
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.heads import LinearHead
@@ -40,7 +40,7 @@ from fsboundary.geometry.regions.largest_balls import (
     largest_region_ball,
 )
 from fsboundary.regions.angles import weight_angles
-from fsboundary.regions.limits import check_integer, check_pairs, check_path, common_limits
+from fsboundary.regions.limits import check_pairs, common_limits
 from fsboundary.regions.witnesses import FacetTable, find_witnesses
 
 Task = tuple[str, int, int]
@@ -305,9 +305,13 @@ def partition(
     check_head(head)
     lower, upper = common_limits(head, within)
     wanted = check_pairs(head.num_classes, pairs)
-    check_integer("n_jobs", n_jobs, n_jobs != 0, "an integer other than 0", "pass 1, or -1")
-    check_integer("seed", seed, True, "an integer", "pass 0")
-    file = check_path("resume", resume)
+    if check_integer("n_jobs", n_jobs, None, fix="pass 1, or -1") == 0:
+        raise ArgumentError("n_jobs", "0", "an integer other than 0", "pass 1, or -1")
+    check_integer("seed", seed, None)
+    fix = 'pass, for example, "partition.jsonl"'
+    kinds = (str, os.PathLike, type(None))
+    name = check_instance("resume", resume, kinds, "a path or None", fix)
+    file = None if name is None else Path(name)
     space = Arrangement.of(head, lower, upper)
     journal = _Journal(file, _journal_key(head, space))
     common_ray = has_common_ray(space)

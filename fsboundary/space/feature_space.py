@@ -13,13 +13,14 @@ from tqdm import tqdm
 
 from fsboundary import plugins
 from fsboundary.banks import BankInfo, FeatureBank
+from fsboundary.core.checks import check_integer
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError, HeadError, PluginError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.models.calling import require_deterministic
-from fsboundary.models.images import check_batch_size, check_images, device_of, slice_arguments
+from fsboundary.models.images import check_images, device_of, slice_arguments
 from fsboundary.models.linear_maps import Residual
 from fsboundary.plugins.grading.extractors import verify_head
 from fsboundary.plugins.interfaces import FeatureExtractor
@@ -118,7 +119,7 @@ class FeatureSpace:
             ``W z + b`` is not what the model computes.
         """
         check_images(images)
-        check_batch_size(batch_size)
+        check_integer("batch_size", batch_size)
         rows = len(images)
         if rows == 0:
             return self._empty(images.device)

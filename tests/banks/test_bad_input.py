@@ -55,17 +55,23 @@ PRICED: list[tuple[Callable[[FeatureBank], object], str]] = [
     (lambda b: b.price(normal(3), 1), r"directions: got shape \(3,\).*\[None\]"),
     (lambda b: b.price(normal(2, 3).half(), 1), "directions: got dtype torch.float16"),
     (lambda b: b.price([[0.0] * 3], 1), "directions: got a list"),  # type: ignore[arg-type] # the wrong type is what is tested
-    (lambda b: b.price(normal(2, 3), 0), "k: got 0; wanted a positive integer"),
+    (lambda b: b.price(normal(2, 3), 0), "k: got 0; wanted an integer, at least 1"),
     (lambda b: b.price(normal(2, 3), True), "k: got True"),
     (lambda b: b.price(normal(2, 3), 1, torch.tensor([0])), r"exclude: got shape \(1,\)"),
-    (lambda b: b.price(normal(2, 3), 1, torch.tensor([0, 4])), "exclude: got row 4; wanted"),
-    (lambda b: b.price(normal(2, 3), 1, torch.tensor([-2, 1])), "exclude: got row -2; wanted"),
-    (lambda b: b.price(normal(2, 3), 1, normal(2)), "exclude: got torch.float32; wanted"),
-    (lambda b: b.price(normal(2, 3), 1, [0, 1]), "exclude: got list; wanted"),  # type: ignore[arg-type] # the wrong type is what is tested
-    (lambda b: b.take(torch.tensor([0, 4, 9])), "indices: got rows 4, 9; wanted.*0 to 3"),
-    (lambda b: b.take(torch.tensor([-1])), "indices: got row -1.*leave out padding"),
-    (lambda b: b.take(torch.tensor([0.0])), "indices: got torch.float32"),
-    (lambda b: b.take([0]), "indices: got list"),  # type: ignore[arg-type] # the wrong type is what is tested
+    (
+        lambda b: b.price(normal(2, 3), 1, torch.tensor([0, 4])),
+        "exclude: got rows from 0 to 4; wanted",
+    ),
+    (
+        lambda b: b.price(normal(2, 3), 1, torch.tensor([-2, 1])),
+        "exclude: got rows from -2 to 1; wanted",
+    ),
+    (lambda b: b.price(normal(2, 3), 1, normal(2)), "exclude: got dtype torch.float32; wanted"),
+    (lambda b: b.price(normal(2, 3), 1, [0, 1]), "exclude: got a list; wanted"),  # type: ignore[arg-type] # the wrong type is what is tested
+    (lambda b: b.take(torch.tensor([0, 4, 9])), "indices: got rows from 0 to 9; wanted.*0 to 3"),
+    (lambda b: b.take(torch.tensor([-1])), "indices: got rows from -1 to -1;.*leave out padding"),
+    (lambda b: b.take(torch.tensor([0.0])), "indices: got dtype torch.float32"),
+    (lambda b: b.take([0]), "indices: got a list"),  # type: ignore[arg-type] # the wrong type is what is tested
 ]
 
 

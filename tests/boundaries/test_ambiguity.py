@@ -95,13 +95,13 @@ def test_top_classes_that_cannot_tie_are_infinitely_far() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"k": 1}, "whole number from 2 to 4"),
-        ({"k": 5}, "whole number from 2 to 4"),
-        ({"k": 2.0}, "whole number"),
+        ({"k": 1}, "an integer from 2 to 4"),
+        ({"k": 5}, "an integer from 2 to 4"),
+        ({"k": 2.0}, "an integer from 2 to 4"),
         ({"features": torch.zeros(3)}, "single row"),
         ({"reference": torch.zeros(2, 5)}, r"reference: got shape \(2, 5\)"),
         ({"reference": fsb.FeatureBank(torch.zeros(2, 5))}, "reference: got width 5"),
-        ({"reference": "train"}, "reference: got str"),
+        ({"reference": "train"}, "reference: got 'train'"),
     ],
 )
 def test_malformed_arguments(change: dict[str, object], message: str) -> None:

@@ -170,8 +170,8 @@ def test_differences_below_rounding_are_undecided() -> None:
         ({"start": torch.zeros(3)}, r"start: got shape \(3,\).*single row needs \[None\]"),
         ({"end": torch.zeros(3)}, r"end: got shape \(3,\).*single row needs \[None\]"),
         ({"end": torch.zeros(1, 3)}, "end: got 1 rows; wanted 2 rows"),
-        ({"start": [[0.0] * 3]}, "start: got list"),
-        ({"head": None}, "head: got NoneType"),
+        ({"start": [[0.0] * 3]}, "start: got a list"),
+        ({"head": None}, "head: got None"),
     ],
 )
 def test_malformed_arguments(change: dict[str, object], message: str) -> None:

@@ -222,7 +222,7 @@ def test_no_point_of_a_region_is_nearer_than_its_bound(
     ("change", "message"),
     [
         ({"features": torch.zeros(3)}, "single row"),
-        ({"head": "head"}, "head: got str"),
+        ({"head": "head"}, "head: got 'head'"),
         ({"tolerance": -1.0}, "tolerance"),
         ({"max_steps": 0}, "max_steps"),
     ],

@@ -205,7 +205,7 @@ def test_batch_is_loop_and_no_rows() -> None:
 
 def test_refused() -> None:
     bank = FeatureBank(cloud(4, 3, 0))
-    with pytest.raises(ArgumentError, match="bank: got Tensor; wanted a FeatureBank"):
+    with pytest.raises(ArgumentError, match="bank: got a Tensor; wanted a FeatureBank"):
         affine_rank(cloud(4, 3, 0))  # type: ignore[arg-type]  # the wrong type is what is tested
     with pytest.raises(ArgumentError, match=r"tolerance: got 1\.0"):
         affine_rank(bank, tolerance=1.0)

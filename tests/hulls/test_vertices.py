@@ -184,7 +184,7 @@ def test_undecided_memberships_are_reported(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_rejected() -> None:
-    with pytest.raises(ArgumentError, match="bank: got Tensor; wanted a FeatureBank"):
+    with pytest.raises(ArgumentError, match="bank: got a Tensor; wanted a FeatureBank"):
         hull_vertices(cloud(3, 2, 0))  # type: ignore[arg-type]  # the wrong type is what is tested
     with pytest.raises(ArgumentError, match=r"tolerance: got 2\.0"):
         vertices(cloud(3, 2, 0), tolerance=2.0)

@@ -68,7 +68,7 @@ def test_bad_arguments() -> None:
     with pytest.raises(ArgumentError, match="a box of width 3"):
         fsb.region_fractions(CUT, fsb.Domain.box(torch.zeros(3), torch.ones(3)))
     for samples in (0, 1.5, True):
-        with pytest.raises(ArgumentError, match="an integer above 0"):
+        with pytest.raises(ArgumentError, match="an integer, at least 1"):
             fsb.region_fractions(CUT, SQUARE, samples=samples)  # type: ignore[arg-type]  # on purpose
     with pytest.raises(ArgumentError, match=r"shape \(2, 3\)"):
         fsb.feature_fractions(CUT, torch.zeros(2, 3))

@@ -40,8 +40,8 @@ def box(*lower: float, high: float = 1.0) -> Domain:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"head": "head"}, "head: got str"),
-        ({"within": (0, 1)}, "within: got tuple"),
+        ({"head": "head"}, "head: got 'head'"),
+        ({"within": (0, 1)}, "within: got a tuple"),
         ({"within": box(0, 0)}, "within: got a box of width 2"),
         ({"within": box(-3, -3, -3, high=-1)}, "does not meet the head's: feature 0 from 0.0 to"),
         ({"within": box(1, 1, 1)}, "within: got a domain of one point"),
@@ -52,7 +52,7 @@ def box(*lower: float, high: float = 1.0) -> Domain:
         ({"pairs": torch.tensor([[1, 1]])}, r"pairs: got \(1, 1\)"),
         ({"n_jobs": 0}, "n_jobs: got 0"),
         ({"seed": "0"}, "seed: got '0'"),
-        ({"resume": 3}, "resume: got int"),
+        ({"resume": 3}, "resume: got 3"),
     ],
 )
 def test_bad_arguments(change: dict[str, object], words: str) -> None:

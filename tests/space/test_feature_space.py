@@ -117,7 +117,7 @@ def test_no_images() -> None:
 
 WRONG_IMAGES = {
     "uint8": (torch.zeros(2, 3, 2, 2, dtype=torch.uint8), "divide by 255"),
-    "int": (torch.zeros(2, 3, 2, 2, dtype=torch.int64), r"convert with \.float"),
+    "int": (torch.zeros(2, 3, 2, 2, dtype=torch.int64), r"call \.float\(\) or"),
     "complex": (torch.zeros(2, 3, dtype=torch.complex64), "dtype torch.complex64"),
     "one image": (torch.zeros(3), r"needs \[None\]"),
     "array": (torch.zeros(2, 3).numpy(), "a ndarray.*torch.as_tensor"),
@@ -134,7 +134,7 @@ def test_images_that_are_rejected(x: Any, message: str) -> None:
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, True, None])
 def test_batch_sizes_that_are_rejected(size: Any) -> None:
-    with pytest.raises(fsb.ArgumentError, match=r"batch_size: got .*a positive integer"):
+    with pytest.raises(fsb.ArgumentError, match=r"batch_size: got .*an integer, at least 1"):
         fsb.FeatureSpace(Net()).extract(images(), batch_size=size)
 
 

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.attr.comparison.metrics import METRICS
+from fsboundary.core.checks import (
+    check_choice,
+    check_float_tensor,
+    check_integer,
+    check_number,
+    check_shape,
+)
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FlipImages
 from fsboundary.core.status import Status
-from fsboundary.models.images import check_batch_size
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.space import FeatureSpace, space_of
 
@@ -52,15 +58,19 @@ def check_comparison_options(
     **counts: int,
 ) -> ComparisonOptions:
     """Return the validated options of ``compare`` for attributions `names`, or raise."""
-    metric_names, reference = _check_metrics(metrics), _check_reference(reference, names)
+    metric_names = _check_metrics(metrics)
+    if reference not in names:
+        check_choice("reference", reference, ("boundary", *names))
+        reference = ""  # no attribution has the name "boundary"
     baseline_images = _check_images_like("baselines", baselines, images)
     boundary_images = None if flips is None else _check_images_like("flips", flips, images)
-    _check_fraction("top_fraction", top_fraction, allow_one=True)
-    _check_fraction("confidence", confidence)
+    fix = "leave it out"
+    check_number("top_fraction", top_fraction, 0, 1, closed="high", fix=fix)
+    check_number("confidence", confidence, 0, 1, fix=fix)
     limits = check_bounds(bounds)
     for name, count in counts.items():
-        check_count(name, count, 2 if name == "steps" else 1)
-    check_batch_size(batch_size)
+        check_integer(name, count, 2 if name == "steps" else 1)
+    check_integer("batch_size", batch_size)
     view = None if space is None else space_of(space)
     if view is not None and boundary_images is None:
         check_pixels(images, limits)
@@ -71,16 +81,12 @@ def check_comparison_options(
 
 def check_image_batch(images: object) -> Tensor:
     """Return `images` detached, or raise ArgumentError unless they are floats (B,C,H,W)."""
-    wanted = "a float tensor (B, C, H, W)"
-    if not isinstance(images, Tensor):
-        raise ArgumentError("images", type(images).__name__, wanted, "stack the images")
-    if not images.is_floating_point() or images.ndim != 4:
-        got = f"{images.dtype} of shape {tuple(images.shape)}"
-        raise ArgumentError("images", got, wanted, "call .float(); a single image needs [None]")
-    if 0 in images.shape:
-        got = f"shape {tuple(images.shape)}"
+    fix = "stack the images; a single image needs [None]"
+    out = check_float_tensor("images", images, ("B", "C", "H", "W"), fix=fix)
+    if 0 in out.shape:
+        got = f"shape {tuple(out.shape)}"
         raise ArgumentError("images", got, "at least one image and pixel", "pass some images")
-    return images.detach()
+    return out
 
 
 def check_attributions(images: Tensor, attributions: object) -> AttributionStack:
@@ -93,17 +99,11 @@ def check_attributions(images: Tensor, attributions: object) -> AttributionStack
         argument = f"attributions[{name!r}]"
         if not isinstance(name, str) or not name:
             raise ArgumentError(argument, f"the name {name!r}", "a string", "name it by its method")
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            got = str(value.dtype) if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise ArgumentError(argument, got, "a float tensor", "pass what attribute() returns")
-        if value.shape != images.shape:
-            raise ArgumentError(
-                argument,
-                f"shape {tuple(value.shape)}",
-                f"{tuple(images.shape)}, that of the images",
-                "attribute to the pixels; resize a layer's attribution to the images' size with "
-                "LayerAttribution.interpolate and expand its channels",
-            )
+        fix = (
+            "pass what attribute() returns for the pixels; resize a layer's attribution to the "
+            "images' size with LayerAttribution.interpolate and expand its channels"
+        )
+        check_float_tensor(argument, value, tuple(images.shape), fix=fix)
     values = [value.detach().to(images.device, torch.float64) for value in attributions.values()]
     stacked = torch.stack(values)
     flat = stacked.flatten(2)
@@ -115,24 +115,11 @@ def check_attributions(images: Tensor, attributions: object) -> AttributionStack
 
 def _check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the metrics without duplicates, or raise ArgumentError."""
-    wanted = f"some of {', '.join(map(repr, METRICS))}"
     if isinstance(metrics, str) or not metrics:
+        wanted = f"some of {', '.join(map(repr, METRICS))}"
         fix = "pass a tuple, or leave it out for all"
         raise ArgumentError("metrics", repr(metrics), wanted, fix)
-    for name in metrics:
-        if name not in METRICS:
-            raise ArgumentError("metrics", repr(name), wanted, "leave it out for all")
-    return tuple(dict.fromkeys(metrics))
-
-
-def _check_reference(reference: str, names: tuple[str, ...]) -> str:
-    """Return the name of the reference; "" if it is "boundary" and not among `names`."""
-    if reference in names:
-        return reference
-    if reference != "boundary":
-        wanted = f"'boundary' or one of {', '.join(map(repr, names))}"
-        raise ArgumentError("reference", repr(reference), wanted, "name one of the attributions")
-    return ""
+    return tuple(dict.fromkeys(check_choice("metrics", name, METRICS) for name in metrics))
 
 
 def _check_images_like(name: str, value: object, images: Tensor) -> Tensor:
@@ -141,24 +128,5 @@ def _check_images_like(name: str, value: object, images: Tensor) -> Tensor:
         value = value.images
     if isinstance(value, int | float):
         return torch.full_like(images, float(value))
-    if isinstance(value, Tensor) and value.shape == images.shape:
-        return value.detach().to(images)
-    got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    wanted = f"a tensor of the images' shape {tuple(images.shape)}"
-    raise ArgumentError(name, got, wanted, "pass one image for each image")
-
-
-def _check_fraction(name: str, value: float, *, allow_one: bool = False) -> float:
-    """Return `value`, or raise ArgumentError unless it is in (0, 1), or 1 if `allow_one`."""
-    if not (0 < value < 1 or (allow_one and value == 1)):
-        wanted = "a number in (0, 1]" if allow_one else "a number in (0, 1)"
-        raise ArgumentError(name, repr(value), wanted, "leave it out")
-    return float(value)
-
-
-def check_count(name: str, value: int, minimum: int) -> int:
-    """Return `value`, or raise ArgumentError unless it is an integer of at least `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        wanted = f"a whole number, at least {minimum}"
-        raise ArgumentError(name, repr(value), wanted, "leave it out")
-    return value
+    shape, fix = tuple(images.shape), "pass one image for each image"
+    return check_shape(name, value, shape, fix=fix).to(images)

@@ -18,9 +18,15 @@ from fsboundary.attr.comparison.arguments import check_image_batch
 from fsboundary.attr.comparison.compare import check_options, compare
 from fsboundary.attr.methods.arguments import target_rows
 from fsboundary.attr.methods.boundary_direction import BoundaryDirection
+from fsboundary.core.checks import (
+    check_choice,
+    check_instance,
+    check_integer,
+    check_integer_tensor,
+    check_shape,
+)
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Comparison, FeatureBatch
-from fsboundary.models.images import check_batch_size
 from fsboundary.space import FeatureSpace, space_of
 
 
@@ -39,6 +45,8 @@ def _seed_generators(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             np.random.set_state(before)
 
+
+_OUTPUT_FIX = "choose a method that attributes to pixels, and leave return_convergence_delta out"
 
 Method: TypeAlias = Attribution | Callable[[nn.Module], Attribution]
 """A Captum method, or a callable that makes one from a model, such as its class."""
@@ -94,14 +102,15 @@ def attribute_methods(
         not exist; or a method that does not return an attribution of the images' shape.
     """
     images = check_image_batch(images)
-    check_batch_size(batch_size)
+    check_integer("batch_size", batch_size)
     view = space_of(space)
     batch = view.extract(images, batch_size=batch_size)
     classes = _target_classes(target, batch)
     fixed_options = {name: (options or {}).get(name, {}) for name in methods}
     split_options = {name: (row_options or {}).get(name, {}) for name in methods}
     for argument, by_name in (("options", options), ("row_options", row_options)):
-        _check_names(argument, by_name or {}, methods)
+        for name in by_name or {}:
+            check_choice(argument, name, tuple(methods))
     for name, values in split_options.items():
         _check_rows(name, values, len(images))
     runs: dict[str, Callable[[slice], object]] = {}
@@ -118,7 +127,8 @@ def attribute_methods(
             parts = []
             for start in starts:
                 part = slice(start, start + batch_size)
-                parts.append(_check_output(name, run(part), images[part].shape))
+                shape = tuple(images[part].shape)
+                parts.append(check_shape(f"methods[{name!r}]", run(part), shape, fix=_OUTPUT_FIX))
                 bar.update()
             attributions[name] = torch.cat(parts)
     return attributions
@@ -194,10 +204,10 @@ def _target_classes(target: object, batch: FeatureBatch) -> Tensor:
     classes = target_rows(target, rows, batch.logits.device)
     if classes is None:
         return batch.predicted.clamp_min(0)  # a row that is not finite is NaN for any class
-    if classes.numel() and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:
-        got = f"classes from {int(classes.min())} to {int(classes.max())}"
-        raise ArgumentError("target", got, f"0 to {num_classes - 1}", "count classes from 0")
-    return classes
+    fix = "pass a class, or one per image"
+    return check_integer_tensor(
+        "target", classes, (rows,), fix=fix, noun="classes", within=range(num_classes)
+    )
 
 
 def _batch_runner(
@@ -220,12 +230,9 @@ def _batch_runner(
 
 def _instantiate(name: str, method: object, space: FeatureSpace) -> Attribution:
     made = method(_Logits(space)) if callable(method) else method
-    if not isinstance(made, Attribution):
-        got = f"a {type(made).__name__}"
-        wanted = "a method of captum.attr, its class, or a function that makes it from a model"
-        fix = "pass IntegratedGradients, for example"
-        raise ArgumentError(f"methods[{name!r}]", got, wanted, fix)
-    return made
+    wanted = "a method of captum.attr, its class, or a function that makes it from a model"
+    fix = "pass IntegratedGradients, for example"
+    return check_instance(f"methods[{name!r}]", made, Attribution, wanted, fix)
 
 
 def _check_options(name: str, method: Attribution, given: Mapping[str, Any]) -> None:
@@ -244,13 +251,6 @@ def _check_options(name: str, method: Attribution, given: Mapping[str, Any]) -> 
         raise ArgumentError(f"options[{name!r}]", got, wanted, fix)
 
 
-def _check_names(argument: str, options: Mapping[str, Any], methods: Mapping[str, Any]) -> None:
-    unknown = [name for name in options if name not in methods]
-    if unknown:
-        wanted = f"some of {', '.join(map(repr, methods))}"
-        raise ArgumentError(argument, repr(unknown[0]), wanted, "name it as in methods")
-
-
 def _check_rows(name: str, options: Mapping[str, Any], rows: int) -> None:
     for key, value in options.items():
         if not isinstance(value, Tensor | list) or len(value) != rows:
@@ -261,13 +261,3 @@ def _check_rows(name: str, options: Mapping[str, Any], rows: int) -> None:
                 f"a tensor or list with one entry for each of the {rows} images",
                 "pass values shared by all images in options=",
             )
-
-
-def _check_output(name: str, out: object, shape: torch.Size) -> Tensor:
-    """Return an attribution, detached, or raise ArgumentError."""
-    if isinstance(out, Tensor) and out.shape == shape:
-        return out.detach()
-    got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
-    wanted = f"an attribution of the images' shape {tuple(shape)}"
-    fix = "choose a method that attributes to pixels, and leave return_convergence_delta out"
-    raise ArgumentError(f"methods[{name!r}]", got, wanted, fix)

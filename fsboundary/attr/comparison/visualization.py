@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fsboundary.attr.comparison.arguments import check_attributions, check_image_batch
+from fsboundary.core.checks import check_choice
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.status import Status
 
@@ -97,10 +98,8 @@ def _check_drawing(count: int, rows: Sequence[int] | None, sign: str, method: st
     if not selected or not all(-count <= row < count for row in selected):
         got, fix = repr(rows), "count the images from 0"
         raise ArgumentError("rows", got, f"some of 0 to {count - 1}", fix)
-    for name, value, known in (("sign", sign, _SIGNS), ("method", method, _METHODS)):
-        if value not in known:
-            one_of = f"one of {', '.join(map(repr, known))}"
-            raise ArgumentError(name, repr(value), one_of, "choose one of them")
+    check_choice("sign", sign, _SIGNS)
+    check_choice("method", method, _METHODS)
     if method in ("masked_image", "alpha_scaling") and sign == "all":
         fix = 'pass sign="positive" or "absolute_value"'
         raise ArgumentError("sign", "'all'", f"one sign for method={method!r}", fix)

@@ -147,12 +147,6 @@ def check_classes(classes: object) -> list[int] | None:
     return sorted(set(values))
 
 
-def check_class(name: str, value: int, count: int) -> None:
-    """Raise ArgumentError unless `value` is one of `count` classes."""
-    if not 0 <= value < count:
-        raise ArgumentError(name, str(value), f"0 to {count - 1}", "count classes from 0")
-
-
 def excluded_classes(classes: list[int] | None, count: int, device: torch.device) -> Tensor:
     """Return a mask (K,) of the `count` classes that are not among `classes`."""
     out = torch.zeros(count, dtype=torch.bool, device=device)

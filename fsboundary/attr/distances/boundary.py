@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from fsboundary.attr.distances.base import (
     Distance,
     boundary_normals,
-    check_class,
     check_classes,
     distance_hvp,
     excluded_classes,
 )
 from fsboundary.attr.distances.distance_function import DistanceResult
 from fsboundary.boundaries import region_distances, tie_points
-from fsboundary.core.checks import check_limits
+from fsboundary.core.checks import check_integer, check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import OK_CODES, Status
@@ -80,9 +79,9 @@ class BoundaryDistance(Distance):
         tolerance: float | None = None,
     ) -> None:
         super().__init__(space)
-        if source is not None and (not isinstance(source, int) or isinstance(source, bool)):
+        if source is not None:
             fix = "pass one class, or leave it out for distances to regions"
-            raise ArgumentError("source", repr(source), "a class, as an int", fix)
+            check_integer("source", source, None, fix=fix)
         check_limits(tolerance, None, (FLIP_RTOL, 1))
         self.source, self.tolerance = source, tolerance
         self.classes = check_classes(classes)
@@ -94,9 +93,9 @@ class BoundaryDistance(Distance):
     def _check(self, head: LinearHead) -> None:
         count = head.num_classes
         for k in self.classes or ():
-            check_class("classes", k, count)
+            check_integer("classes", k, 0, count - 1, fix="count classes from 0")
         if self.source is not None:
-            check_class("source", self.source, count)
+            check_integer("source", self.source, 0, count - 1, fix="count classes from 0")
         device = head.weight.device
         zeros = torch.zeros((1, head.num_features), dtype=torch.float64, device=device)
         # whether a region is empty does not depend on the row

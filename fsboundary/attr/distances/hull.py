@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from fsboundary.attr.distances.base import (
     Distance,
-    check_class,
     check_classes,
     distance_hvp,
     excluded_classes,
@@ -20,7 +19,7 @@ from fsboundary.attr.distances.base import (
 from fsboundary.attr.distances.distance_function import DistanceResult
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank, check_fingerprints, check_labelled
-from fsboundary.core.checks import check_limits
+from fsboundary.core.checks import check_integer, check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import HullProjection
@@ -45,13 +44,7 @@ class _HullDistances(Distance, ABC):
         self.bank, self.tolerance = check_bank(bank), tolerance
 
     def _check(self, head: LinearHead) -> None:
-        if self.bank.num_features != head.num_features:
-            raise ArgumentError(
-                "bank",
-                f"width {self.bank.num_features}",
-                f"width {head.num_features}, that of the space's features",
-                "make the bank with space.bank(loader)",
-            )
+        check_bank(self.bank, head.num_features)
         check_fingerprints(self.bank, self.space.fingerprint)
 
     def _collect(
@@ -192,9 +185,9 @@ class ClassHullDistance(_HullDistances):
         super()._check(head)
         count = head.num_classes
         for k in self._present:
-            check_class("labels", k, count)
+            check_integer("labels", k, 0, count - 1, fix="count classes from 0")
         for k in self.classes or ():
-            check_class("classes", k, count)
+            check_integer("classes", k, 0, count - 1, fix="count classes from 0")
         columns = range(count) if self.classes is None else self.classes
         missing = [k for k in columns if k not in self._present]
         if missing:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from fsboundary.core.checks import check_integer
 from fsboundary.core.errors import ArgumentError
 from fsboundary.models.images import check_images, slice_arguments
 
@@ -22,7 +23,7 @@ def as_tuple(name: str, value: object) -> tuple[Tensor, ...]:
     if not parts:
         raise ArgumentError(name, "an empty tuple", "a tensor or tensors", "pass the images")
     for part in parts:
-        check_images(part)
+        check_images(part, name)
     rows = {len(part) for part in parts}
     if len(rows) > 1:
         raise ArgumentError(name, f"{sorted(rows)} rows", "as many rows in each", "align them")
@@ -82,10 +83,8 @@ def iterate_batches(
     rows: int, size: int | None, show_progress: bool, *tuples: tuple[Any, ...]
 ) -> Iterator[tuple[tuple[Any, ...], ...]]:
     """Yield batches of `size` rows of `tuples`, slicing their tensors of B = `rows` rows."""
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-        fix = "leave it out for all rows at once"
-        raise ArgumentError("internal_batch_size", repr(size), "a positive integer", fix)
-    step = max(rows, 1) if size is None else size
+    fix = "leave it out for all rows at once"
+    step = max(rows, 1) if size is None else check_integer("internal_batch_size", size, fix=fix)
     with tqdm(total=rows, unit="image", disable=not show_progress) as bar:
         for start in range(0, max(rows, 1), step):
             part = slice(start, start + step)

@@ -35,6 +35,7 @@ from fsboundary.attr.methods.flip_direction import (
     flip_direction,
     warn_zero_attributions,
 )
+from fsboundary.core.checks import check_choice
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.batching import unsqueeze_like
 from fsboundary.pixels.checks import check_bounds
@@ -80,9 +81,7 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         finder: Finder | None = None,
         bounds: tuple[float, float] = (0, 1),
     ) -> None:
-        if kind not in ("gradient", "times_input", "integrated"):
-            wanted = '"gradient", "times_input" or "integrated"'
-            raise ArgumentError("kind", repr(kind), wanted, "choose one of them")
+        check_choice("kind", kind, ("gradient", "times_input", "integrated"))
         check_finder(finder)
         self.finder, self.bounds = finder, check_bounds(bounds)
         self.space = space_of(model)

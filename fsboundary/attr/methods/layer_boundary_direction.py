@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fsboundary.attr.methods.arguments import Target, Tensors, iterate_batches, unpack_arguments
 from fsboundary.attr.methods.flip_direction import flip_direction, warn_zero_attributions
+from fsboundary.core.checks import check_choice
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.batching import unsqueeze_like
 from fsboundary.space import FeatureSpace, space_of
@@ -48,9 +49,7 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
         layer: nn.Module,
         kind: Literal["direction", "fraction"] = "direction",
     ) -> None:
-        if kind not in ("direction", "fraction"):
-            fix = "choose one of the two"
-            raise ArgumentError("kind", repr(kind), '"direction" or "fraction"', fix)
+        check_choice("kind", kind, ("direction", "fraction"))
         self.space = space_of(model)
         super().__init__(self.space.logits, layer)
         self.kind = kind
