@@ -270,7 +270,7 @@ def test_wrong_banks() -> None:
         (lambda s: BoundaryDirection(s, "sideways"), "kind"),
         (lambda s: BoundaryDirection(s, finder=3), "finder"),
         (lambda s: LayerBoundaryDirection(s, None, "size"), "kind"),
-        (lambda s: BoundaryDirection(s).attribute(3), "images"),
+        (lambda s: BoundaryDirection(s).attribute(3), "inputs: got 3; wanted a float tensor"),
         (lambda s: BoundaryDirection(s).attribute(()), "inputs"),
         (lambda s: BoundaryDirection(s).attribute((images(2), images(3))), "inputs"),
         (lambda s: BoundaryDirection(s).attribute(images(), internal_batch_size=0), "batch_size"),

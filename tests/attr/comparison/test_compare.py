@@ -360,7 +360,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"attributions": {"a": torch.zeros(4, 2, 3, 4)}}, r"attributions\['a'\]: got shape"),
     ({"attributions": {"a": torch.zeros(5, 2, 3, 4).long()}}, r"\['a'\]: got dtype torch.int64"),
     ({"attributions": {3: torch.zeros(5, 2, 3, 4)}}, "the name 3"),
-    ({"metrics": ("cosine", "pearson")}, "metrics: got 'pearson'; wanted some of 'cosine'"),
+    ({"metrics": ("cosine", "pearson")}, "metrics: got 'pearson'; wanted one of 'cosine'"),
     ({"metrics": "cosine"}, "metrics: got 'cosine'"),
     ({"metrics": ()}, r"metrics: got \(\)"),
     ({"reference": "IG"}, "reference: got 'IG'; wanted one of 'boundary', 'a'"),
