@@ -72,7 +72,7 @@ if TYPE_CHECKING:
         leave_one_out_distances,
         nearest_hulls,
     )
-    from fsboundary.models.new_heads import two_class_head
+    from fsboundary.models.new_heads import logistic_head, two_class_head
     from fsboundary.plugins.hookspecs import hookimpl
     from fsboundary.plugins.interfaces import (
         BoundaryFinder,
@@ -106,7 +106,7 @@ _MODULE_NAMES = {
         "region_distances",
         "tie_points",
     ),
-    "models.new_heads": ("two_class_head",),
+    "models.new_heads": ("logistic_head", "two_class_head"),
     "core.domain": ("Domain",),
     "core.errors": (
         "ArgumentError",
@@ -250,6 +250,7 @@ __all__ = [
     "hull_vertices",
     "largest_ties",
     "leave_one_out_distances",
+    "logistic_head",
     "nearest_hulls",
     "normal_angles",
     "partition",

@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fsboundary.core.checks import check_instance
+from fsboundary.core.checks import (
+    check_float_tensor,
+    check_instance,
+    check_integer,
+    check_integer_tensor,
+)
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 
@@ -44,8 +49,29 @@ def logistic_head(
     -------
     LinearHead
         Head (K, d) on an unbounded domain.
+
+    Raises
+    ------
+    ArgumentError
+        Features or classes of another type or shape, no rows, or a class out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fsboundary import logistic_head
+    >>> z = torch.tensor([[0.0, 1.0], [0.1, 0.9], [1.0, 0.0], [0.8, 0.1]])
+    >>> logistic_head(z, torch.tensor([0, 0, 1, 1]), 2).predict(z)
+    tensor([0, 0, 1, 1])
     """
-    z = features.detach().double()
+    check_integer("num_classes", num_classes, 2)
+    fix = "pass space.extract(images).features"
+    z = check_float_tensor("features", features, ("n", "d"), fix=fix).double()
+    if len(z) == 0:
+        raise ArgumentError("features", "no rows", "at least one row", "pass some features")
+    fix = "pass one class per row of features"
+    classes = check_integer_tensor(
+        "classes", classes, (len(z),), fix=fix, noun="classes", within=range(num_classes)
+    )
     mean, spread = z.mean(dim=0), z.std(dim=0, correction=0)
     scale = torch.where(spread > _CONSTANT_FRACTION * spread.max(), spread, torch.inf)
     standardised = (z - mean) / scale

@@ -167,3 +167,19 @@ def test_logistic_head_ignores_constant_features_and_keeps_absent_classes() -> N
     assert head.num_classes == 3
     assert (head.weight[:, 1] == 0).all()
     assert head.predict(z.double()).tolist() == [0, 0, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": torch.zeros(3, dtype=torch.float32)}, r"features: got shape \(3,\)"),
+        ({"features": torch.zeros(0, 2), "classes": torch.zeros(0).long()}, "at least one row"),
+        ({"classes": torch.zeros(3)}, "classes: got dtype torch.float32"),
+        ({"classes": torch.tensor([0, 1, 3])}, "classes: got classes from 0 to 3"),
+        ({"num_classes": 1}, "num_classes: got 1"),
+    ],
+)
+def test_logistic_head_refuses(change: dict[str, Any], message: str) -> None:
+    good = {"features": torch.rand(3, 2), "classes": torch.tensor([0, 1, 2]), "num_classes": 3}
+    with pytest.raises(fsb.ArgumentError, match=message):
+        logistic_head(**(good | change))

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 import fsboundary as fsb
 from fsboundary import plugins
-from fsboundary.models.new_heads import logistic_head
 from fsboundary_transformers.processing import process_images, processor_options
 
 Pooling = Literal["first", "mean", "patches"]
@@ -87,7 +86,7 @@ class HuggingFace(fsb.FeatureExtractor):
                 rows.append(z)
                 classes.append(logits.argmax(dim=1))
                 count = logits.shape[1]
-        self._fitted[model] = logistic_head(torch.cat(rows), torch.cat(classes), count)
+        self._fitted[model] = fsb.logistic_head(torch.cat(rows), torch.cat(classes), count)
         return self
 
     def _states(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:

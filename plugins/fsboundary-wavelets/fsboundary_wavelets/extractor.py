@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import fsboundary as fsb
-from fsboundary.models.new_heads import logistic_head
 from fsboundary_wavelets.transform import coefficients
 
 
@@ -74,7 +73,7 @@ class Wavelets(fsb.FeatureExtractor):
         num_kept = min(self.keep or len(spread), len(spread))
         chosen = spread.argsort(descending=True, stable=True)[:num_kept].sort().values
         z = all_rows[:, chosen]
-        head = logistic_head(z, labels, count, penalty=self.penalty, steps=self.steps)
+        head = fsb.logistic_head(z, labels, count, penalty=self.penalty, steps=self.steps)
         self._fitted_heads[model] = _Fitted(chosen, head)
         return self
 
