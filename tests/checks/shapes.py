@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception
+
+
+CONFIG = BeartypeConf(is_pep484_tower=True)  # an int is a float, as for mypy
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -16,6 +19,6 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
     decorates functions.
     """
     try:
-        return beartype(function)
+        return beartype(conf=CONFIG)(function)
     except BeartypeDecorHintPep673Exception:
         return function

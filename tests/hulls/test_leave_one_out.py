@@ -216,7 +216,7 @@ REJECTED: list[tuple[Callable[[], object], str]] = [
     (lambda: leave_one_out_distances(BANK, tolerance=-1), "tolerance: got -1"),
     (
         lambda: extrapolation(leave_one_out_distances(BANK), None),  # type: ignore[arg-type]  # the wrong types are what is tested
-        "projection: got LeaveOneOutDistances; wanted a HullProjection",
+        "projection: got a LeaveOneOutDistances; wanted a HullProjection",
     ),
     (
         lambda: extrapolation(hull_projection(BANK, cloud(1, 2, 1)), OWN),

@@ -117,7 +117,10 @@ def test_wrong_answers_name_the_finder() -> None:
     [
         ({"images": pictures(2, 1, 4, 4) * 255}, r"images: got pixels from .* to 2"),
         ({"images": pictures(2, 3, 4, 4)}, r"images: got shape \(2, 3, 4, 4\).* not take"),
-        ({"images": pictures(2, 16)}, r"images: got shape \(2, 16\); wanted \(B, C, H, W\)"),
+        (
+            {"images": pictures(2, 16)},
+            r"images: got shape \(2, 16\); wanted a float tensor \(B, C, H, W\)",
+        ),
         ({"images": torch.zeros(2, 1, 4, 4, dtype=torch.uint8)}, "images: got dtype torch.uint8"),
         ({"bounds": (1, 0)}, r"bounds: got \(1, 0\)"),
         ({"bounds": 1}, "bounds: got 1"),

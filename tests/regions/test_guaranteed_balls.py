@@ -81,7 +81,7 @@ def test_statuses() -> None:
 
 def test_malformed_arguments() -> None:
     head, z = make_problem(3, 2, "unbounded", rows=2, seed=0)
-    with pytest.raises(ArgumentError, match='"l2" or "linf"'):
+    with pytest.raises(ArgumentError, match="norm: got 'l1'; wanted one of 'l2', 'linf'"):
         fsb.guaranteed_balls(head, z, "l1")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ArgumentError, match=r"shape \(2, 3\)"):
         fsb.guaranteed_balls(head, torch.zeros(2, 3))

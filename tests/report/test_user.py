@@ -103,11 +103,11 @@ def test_archive_with_everything(tmp_path: Path, archive: Archive, weights: Path
     defaults = plugins.identify(plugins.create("boundary_finder", "dual_newton")).options
     assert defaults
     hull_options = plugins.identify(plugins.create("hull_solver", "active_set")).options
-    hull_options |= {"batch": 17}
+    hull_options |= {"batch_size": 17}
     given = {"hull_solver": "active_set", "hull_options": hull_options}
     numbers = report(tmp_path, data, weights=weights, finder_options=defaults, **given)
     assert numbers["class_names"] == list(NAMES)
-    assert numbers["overview"]["labels"]["judged"] == 20
+    assert numbers["overview"]["labels"]["evaluated"] == 20
     assert numbers["overview"]["title"] == "Holder.factory on images.npz"
     assert numbers["planes"]["means_of"] == "training images"
     provenance = numbers["provenance"]
@@ -300,8 +300,8 @@ IMAGES = np.zeros((4, 1, 6, 6), dtype=np.float32)
         ({"images": IMAGES[:0]}, "not empty"),
         ({"images": IMAGES.transpose(0, 2, 3, 1)}, "channels last"),
         ({"images": IMAGES.astype(np.int64)}, "type int64"),
-        ({"images": IMAGES + 2}, "go from 2 to 2"),
-        ({"images": IMAGES - 1}, "go from -1 to -1"),
+        ({"images": IMAGES + 2}, "images range from 2 to 2"),
+        ({"images": IMAGES - 1}, "images range from -1 to -1"),
         ({"images": IMAGES + np.inf}, "to inf"),
         ({"images": IMAGES, "labels": np.zeros(3, int)}, "wanted 4 whole numbers from 0"),
         ({"images": IMAGES, "labels": np.zeros(4)}, "type float64"),
@@ -310,7 +310,7 @@ IMAGES = np.zeros((4, 1, 6, 6), dtype=np.float32)
         ({"images": IMAGES, "class_names": np.arange(5)}, "wanted a list of str"),
         ({"images": IMAGES, "class_names": np.array(["a", "b"])}, "2 class names"),
         ({"images": IMAGES, "labels": np.array([None] * 4)}, "without pickle"),
-        ({"images": IMAGES[:, :, :5]}, r"does not take images of shape \(1, 5, 6\)"),
+        ({"images": IMAGES[:, :, :5]}, r"does not accept images of shape \(1, 5, 6\)"),
         ({"images": IMAGES, "train_images": IMAGES[:, :, :5]}, r"shape \(1, 5, 6\)"),
         (
             {"images": IMAGES, "train_images": IMAGES, "train_labels": np.full(4, 7)},
