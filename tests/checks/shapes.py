@@ -8,7 +8,6 @@ from typing import Any
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception
 
-
 CONFIG = BeartypeConf(is_pep484_tower=True)  # an int is a float, as for mypy
 
 
