@@ -5,29 +5,33 @@ from __future__ import annotations
 from torch import Tensor
 
 from fsboundary.banks.bank import FeatureBank
-from fsboundary.core.checks import check_features, check_instance
-from fsboundary.core.errors import ArgumentError, HeadMismatchError
+from fsboundary.core.checks import check_features, check_instance, check_width
+from fsboundary.core.errors import HeadMismatchError
 from fsboundary.core.results import FeatureBatch
 
 
-def check_bank(bank: object, width: int | None = None) -> FeatureBank:
-    """Return `bank`, or raise ArgumentError unless it is a FeatureBank, of `width` if given."""
+def check_bank(bank: object, width: int | None = None, fingerprint: str = "") -> FeatureBank:
+    """Return `bank`, or raise unless it is a FeatureBank, of a width and fingerprint if given.
+
+    Raises
+    ------
+    ArgumentError
+        Not a bank, or one of another width.
+    HeadMismatchError
+        The bank and the features with `fingerprint` are of another head, extractor or layer.
+    """
     fix = "pass FeatureBank(training_features)"
     found = check_instance("bank", bank, FeatureBank, "a FeatureBank", fix)
-    if width not in (None, found.num_features):
-        fix = "make the bank from features of the same layer as the head"
-        raise ArgumentError("bank", f"width {found.num_features}", f"width {width}", fix)
-    return found
-
-
-def check_labelled(bank: FeatureBank) -> Tensor:
-    """Return the labels (n,) of `bank`, or raise ArgumentError if it has none."""
-    labels = bank.labels
-    if labels is None:
-        raise ArgumentError(
-            "labels", "a bank without labels", "a bank with labels", "create the bank with labels"
+    if width is not None:
+        check_width("bank", found.num_features, width)
+    expected = found.fingerprint
+    if expected and fingerprint and expected != fingerprint:
+        raise HeadMismatchError(
+            f"features: of another head, extractor or layer than the bank: their fingerprint is "
+            f"{fingerprint}, the bank's is {expected}. Extract both with the same FeatureSpace, "
+            "or, if you know that they are comparable, pass batch.features"
         )
-    return labels
+    return found
 
 
 def check_bank_features(bank: object, features: object) -> Tensor:
@@ -48,19 +52,7 @@ def check_bank_features(bank: object, features: object) -> Tensor:
     HeadMismatchError
         Both have a fingerprint and these differ.
     """
-    bank = check_bank(bank)
     if not isinstance(features, FeatureBatch):
-        return check_features(bank.num_features, features)
-    check_fingerprints(bank, features.fingerprint)
-    return check_features(bank.num_features, features.features)
-
-
-def check_fingerprints(bank: FeatureBank, other: str) -> None:
-    """Raise HeadMismatchError if bank and features both have a fingerprint and these differ."""
-    expected = bank.fingerprint
-    if expected and other and expected != other:
-        raise HeadMismatchError(
-            f"features: of another head, extractor or layer than the bank: their fingerprint is "
-            f"{other}, the bank's is {expected}. Extract both with the same FeatureSpace, or, if "
-            "you know that they are comparable, pass batch.features"
-        )
+        return check_features(check_bank(bank).num_features, features)
+    found = check_bank(bank, fingerprint=features.fingerprint)
+    return check_features(found.num_features, features.features)

@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
-from fsboundary.banks import checks
+from fsboundary.banks.checks import check_classes, check_client, check_labelled
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.banks.store import BankInfo, Store
-from fsboundary.core.checks import check_integer
+from fsboundary.core.checks import (
+    check_float_tensor,
+    check_integer,
+    check_integer_tensor,
+    check_labels,
+)
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import Moments
 
@@ -46,10 +51,19 @@ class FeatureBank:
     _store: Store
 
     def __init__(self, features: Tensor, labels: Tensor | Sequence[int] | None = None) -> None:
-        points = checks.validate_features(features)
+        checked = check_float_tensor(
+            "features",
+            features,
+            ("n", "d"),
+            fix="pass one row per point, at least one, as in images.flatten(1)",
+            nonempty=True,
+            finite_fix="drop these rows or fix their images",
+        )
+        dtype = checked.dtype if checked.dtype == torch.float64 else torch.float32
+        points = checked.to(dtype, copy=True).contiguous()
         classes = None
         if labels is not None:
-            classes = checks.validate_labels(labels, len(points)).to(points.device)
+            classes = check_labels(labels, len(points)).to(points.device)
         ids = torch.arange(len(points), device=points.device)
         self._store = MemoryStore(points, classes, ids, BankInfo())
 
@@ -178,25 +192,8 @@ class FeatureBank:
         ArgumentError
             The bank has no labels, or a class has no row.
         """
-        wanted = checks.validate_classes(labels)
-        classes = self.labels
-        if classes is None:
-            raise ArgumentError(
-                "labels",
-                "a bank without labels",
-                "a bank with labels",
-                "pass labels when creating the bank",
-            )
-        wanted = wanted.to(classes.device)
-        missing = wanted[~torch.isin(wanted, classes)]
-        if len(missing):
-            present = ", ".join(map(str, classes.unique()[:20].tolist()))
-            raise ArgumentError(
-                "labels",
-                f"{missing.tolist()}, which no row has",
-                "classes that the bank contains",
-                f"choose among {present}",
-            )
+        classes = check_labelled(self)
+        wanted = check_classes("labels", labels, classes)
         return FeatureBank.of(self._store.subset(torch.isin(classes, wanted).nonzero()[:, 0]))
 
     def select(self, indices: Tensor) -> FeatureBank:
@@ -217,10 +214,11 @@ class FeatureBank:
         ArgumentError
             No rows, or rows that do not exist.
         """
-        checks.check_indices(indices, len(self))
-        if indices.numel() == 0:
-            raise ArgumentError("indices", "no rows", "at least one", "a hull needs one point")
-        return FeatureBank.of(self._store.subset(indices.flatten().to(torch.int64).unique()))
+        fix = "pass one row or more"
+        rows = check_integer_tensor(
+            "indices", indices, fix=fix, nonempty=True, noun="rows", within=range(len(self))
+        )
+        return FeatureBank.of(self._store.subset(rows.unique()))
 
     def price(
         self, directions: Tensor, k: int, exclude: Tensor | None = None
@@ -252,11 +250,27 @@ class FeatureBank:
         DataError
             A damaged chunk of a bank on disk.
         """
-        checks.check_directions(directions, self.num_features)
+        width = self.num_features
+        fix = f"pass one direction per row, of the bank's width {width}; one row needs [None]"
+        rows = check_float_tensor("directions", directions, ("B", width), fix=fix)
+        if rows.dtype not in (torch.float32, torch.float64):
+            wanted, fix = "float32 or float64", "call .float() or .double()"
+            raise ArgumentError("directions", f"dtype {rows.dtype}", wanted, fix)
         check_integer("k", k)
         if exclude is not None:
-            exclude = checks.validate_exclude(exclude, directions, len(self))
-        return self._store.price(directions.detach(), k, exclude)
+            count, fix = len(rows), "pass rows of this bank, one or more per direction; -1: none"
+            exclude = check_integer_tensor(
+                "exclude",
+                exclude,
+                (count,),
+                (count, "E"),
+                fix=fix,
+                noun="rows",
+                within=range(-1, len(self)),
+                range_fix=fix,
+            )
+            exclude = exclude.reshape(count, -1 if exclude.numel() else 0).to(rows.device)
+        return self._store.price(rows, k, exclude)
 
     def take(self, indices: Tensor) -> Tensor:
         """Return the points at `indices`.
@@ -279,8 +293,11 @@ class FeatureBank:
         DataError
             A damaged chunk of a bank on disk.
         """
-        checks.check_indices(indices, len(self))
-        points = self._store.take(indices.reshape(-1).to(torch.int64))
+        fix = "leave out padding (-1), as in take(support[support >= 0])"
+        rows = check_integer_tensor(
+            "indices", indices, fix=fix, noun="rows", within=range(len(self)), range_fix=fix
+        )
+        points = self._store.take(rows.reshape(-1))
         return points.reshape(*indices.shape, self.num_features).to(indices.device)
 
     def distribute(self, client: Client) -> FeatureBank:
@@ -310,7 +327,7 @@ class FeatureBank:
         DataError
             There is no worker, or one cannot read its rows.
         """
-        checks.check_client(client)
+        check_client(client)
         from fsboundary.banks.distributed import distribute  # here: other banks need no dask
 
         return FeatureBank.of(distribute(self._store, client))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
+from inspect import Parameter, Signature
 from types import EllipsisType
 from typing import Literal, TypeVar, cast
 
@@ -16,6 +19,7 @@ from fsboundary.core.rows import scatter_rows
 from fsboundary.core.status import Status
 
 _T = TypeVar("_T")
+_Word = TypeVar("_Word", bound=str)
 _Choice = TypeVar("_Choice", bound="str | None")
 Shape = tuple[int | str | EllipsisType, ...]
 """Sizes of a tensor: a name such as "B" stands for any size, a last ``...`` for more dimensions."""
@@ -100,47 +104,15 @@ def check_number(
     return number
 
 
-def check_shape(name: str, value: object, *shapes: Shape, fix: str) -> Tensor:
-    """Return `value` detached, or raise ArgumentError unless it is a tensor of one of `shapes`."""
-    return _check_tensor(name, value, f"a tensor {_format(shapes)}", shapes, fix)
-
-
-def check_float_tensor(name: str, value: object, *shapes: Shape, fix: str) -> Tensor:
-    """Return `value` detached, or raise ArgumentError unless it is a float tensor of a shape.
-
-    Parameters
-    ----------
-    name : str
-        Name of the argument.
-    value : object
-        Value of the argument.
-    *shapes : tuple
-        Shapes to accept.
-    fix : str
-        Instruction about a value that is no tensor, or a tensor of another shape.
-
-    Returns
-    -------
-    Tensor
-    """
-    wanted = f"a float tensor {_format(shapes)}"
-    if isinstance(value, Tensor) and not value.is_floating_point():
-        fix = "call .float() or .double()"
-        raise ArgumentError(name, f"dtype {value.dtype}", wanted, fix)
-    return _check_tensor(name, value, wanted, shapes, fix)
-
-
-def check_integer_tensor(
+def check_shape(
     name: str,
     value: object,
     *shapes: Shape,
     fix: str,
-    noun: str = "numbers",
-    within: range | None = None,
-    range_fix: str = "",
-    also: str = "",
+    nonempty: bool = False,
+    wanted: str | None = None,
 ) -> Tensor:
-    """Return `value` as int64, or raise ArgumentError unless it is an integer tensor of a shape.
+    """Return `value` detached, or raise ArgumentError unless it is a tensor of one of `shapes`.
 
     Parameters
     ----------
@@ -151,13 +123,87 @@ def check_integer_tensor(
     *shapes : tuple
         Shapes to accept; any shape without them.
     fix : str
-        Instruction about a value that is no tensor, or a tensor of another shape.
+        Instruction about every fault.
+    nonempty : bool
+        Whether tensors without entries are refused.
+    wanted : str, optional
+        Description of the tensor, by default its shapes.
+
+    Returns
+    -------
+    Tensor
+    """
+    wanted = (wanted or f"a tensor {_format(shapes)}") + (", not empty" if nonempty else "")
+    if not isinstance(value, Tensor):
+        raise ArgumentError(name, describe(value), wanted, fix)
+    fits = not shapes or any(_fits(tuple(value.shape), shape) for shape in shapes)
+    if not fits or (nonempty and value.numel() == 0):
+        raise ArgumentError(name, f"shape {tuple(value.shape)}", wanted, fix)
+    return value.detach()
+
+
+def check_float_tensor(
+    name: str,
+    value: object,
+    *shapes: Shape,
+    fix: str,
+    nonempty: bool = False,
+    finite_fix: str | None = None,
+) -> Tensor:
+    """Return `value` detached, or raise ArgumentError unless it is a float tensor of a shape.
+
+    Parameters
+    ----------
+    name, value, *shapes, fix, nonempty
+        As for :func:`check_shape`; the instruction about another dtype is to convert it.
+    finite_fix : str, optional
+        Instruction about rows with NaN or infinite numbers, which are accepted without it.
+
+    Returns
+    -------
+    Tensor
+    """
+    wanted = f"a float tensor {_format(shapes)}"
+    if isinstance(value, Tensor) and not value.is_floating_point():
+        raise ArgumentError(name, f"dtype {value.dtype}", wanted, "call .float() or .double()")
+    found = check_shape(name, value, *shapes, fix=fix, nonempty=nonempty, wanted=wanted)
+    if finite_fix is not None:
+        bad = ~torch.isfinite(found).flatten(1).all(dim=1)
+        if bool(bad.any()):
+            got = f"NaN or infinite numbers in {_list_rows(bad.nonzero()[:, 0])}"
+            raise ArgumentError(name, got, "finite numbers", finite_fix)
+    return found
+
+
+def check_integer_tensor(
+    name: str,
+    value: object,
+    *shapes: Shape,
+    fix: str,
+    nonempty: bool = False,
+    noun: str = "numbers",
+    within: range | None = None,
+    range_fix: str = "",
+    distinct: bool = False,
+    convert: bool = False,
+    also: str = "",
+) -> Tensor:
+    """Return `value` as int64, or raise ArgumentError unless it is an integer tensor of a shape.
+
+    Parameters
+    ----------
+    name, value, *shapes, fix, nonempty
+        As for :func:`check_shape`; the instruction about another dtype is to convert it.
     noun : str
         Word for the entries: "classes" or "rows".
     within : range or None
         Entries to accept; None means all.
     range_fix : str
         Instruction about entries outside `within`; by default where counting starts.
+    distinct : bool
+        Whether entries that repeat along the last dimension are refused, except negative ones.
+    convert : bool
+        Whether a list, or whatever else converts to a tensor, is accepted too.
     also : str
         What the caller accepts besides a tensor, such as '"nearest"', for the message.
 
@@ -165,33 +211,59 @@ def check_integer_tensor(
     -------
     Tensor
     """
-    wanted = " ".join(filter(None, [f"{also} or" if also else "", "an integer tensor"]))
-    wanted += f" {_format(shapes)}" if shapes else ""
+    wanted = f"{also} or " if also else ""
+    wanted += "one integer, or " if () in shapes else ""
+    wanted += "an integer tensor or list" if convert else "an integer tensor"
+    wanted += f" {_format([shape for shape in shapes if shape])}" if shapes else ""
     wanted += f" of {noun} {within.start} to {within.stop - 1}" if within is not None else ""
+    given = value
+    if convert and not isinstance(value, Tensor):
+        with suppress(TypeError, ValueError, RuntimeError):
+            value = torch.as_tensor(value)
+            # without entries there is no dtype to refuse
+            value = value if value.numel() else value.long()
     if isinstance(value, Tensor) and not is_integer(value):
-        raise ArgumentError(name, f"dtype {value.dtype}", wanted, "call .long()")
-    numbers = _check_tensor(name, value, wanted, shapes, fix)
+        got, fix = f"dtype {value.dtype}", "call .long()"
+        if not isinstance(given, Tensor | list | tuple):
+            got = describe(given)
+        raise ArgumentError(name, got, wanted, fix)
+    numbers = check_shape(name, value, *shapes, fix=fix, nonempty=nonempty, wanted=wanted).long()
     if within is not None and numbers.numel():
         low, high = int(numbers.min()), int(numbers.max())
         if not within.start <= low <= high < within.stop:
             fix = range_fix or f"count {noun} from 0"
             raise ArgumentError(name, f"{noun} from {low} to {high}", wanted, fix)
-    return numbers.long()
+    if distinct and numbers.ndim:
+        ordered = numbers.reshape(-1, numbers.shape[-1]).sort(dim=1).values
+        again = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(dim=1)
+        if bool(again.any()):
+            row = int(again.nonzero()[0, 0])
+            got = f"{numbers.reshape(ordered.shape)[row].tolist()} in row {row}"
+            raise ArgumentError(name, got, "no repeats", fix)
+    return numbers
+
+
+def check_options(name: str, options: Collection[str], signature: Signature, owner: str) -> None:
+    """Raise ArgumentError unless the keyword `options` fit the `signature` of `owner`."""
+    parameters = signature.parameters.values()
+    named = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    variadic = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
+    taken = [p.name for p in parameters if p.kind in named]
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
+    wanted = f"options among {', '.join(taken)}" if taken else "no options"
+    unknown = sorted(set(options) - set(taken))
+    if unknown and all(p.kind != Parameter.VAR_KEYWORD for p in parameters):
+        got, close = ", ".join(map(repr, unknown)), get_close_matches(unknown[0], taken, n=1)
+        fix = f"use {close[0]!r}, the closest name" if close else "leave it out"
+        raise ArgumentError(name, f"{got} for {owner}", wanted, fix)
+    missing = ", ".join(repr(one) for one in required if one not in options)
+    if missing:
+        raise ArgumentError(name, f"{owner} without {missing}", wanted, "add it")
 
 
 def is_integer(tensor: Tensor) -> bool:
     """Return whether `tensor` contains integers; bools are not integers."""
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
-
-
-def _check_tensor(
-    name: str, value: object, wanted: str, shapes: tuple[Shape, ...], fix: str
-) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise ArgumentError(name, describe(value), wanted, fix)
-    if shapes and not any(_fits(tuple(value.shape), shape) for shape in shapes):
-        raise ArgumentError(name, f"shape {tuple(value.shape)}", wanted, fix)
-    return value.detach()
 
 
 def _fits(sizes: tuple[int, ...], shape: Shape) -> bool:
@@ -206,13 +278,19 @@ def _fits(sizes: tuple[int, ...], shape: Shape) -> bool:
     )
 
 
-def _format(shapes: tuple[Shape, ...]) -> str:
+def _format(shapes: Sequence[Shape]) -> str:
     """Return `shapes` as text: "(B,) or (B, T)"."""
     texts = []
     for shape in shapes:
         sizes = ["..." if size is ... else str(size) for size in shape]
         texts.append(f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})")
     return " or ".join(texts)
+
+
+def _list_rows(rows: Tensor) -> str:
+    """Return the first few row numbers as text: "rows 0, 2, 3, 4, 7 and 3 more"."""
+    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    return f"row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:5].tolist()))}{more}"
 
 
 def check_head(head: object) -> None:
@@ -228,6 +306,38 @@ def check_features(width: int, features: object, name: str = "features") -> Tens
         "a single row needs [None]"
     )
     return check_float_tensor(name, features, ("B", width), fix=fix).to(torch.float64)
+
+
+def check_width(name: str, found: int | None, width: int) -> None:
+    """Raise ArgumentError unless `found`, the width of a bank or domain, is `width` or None."""
+    if found not in (None, width):
+        fix = "make it from features of the same layer as the head"
+        raise ArgumentError(name, f"width {found}", f"width {width}", fix)
+
+
+def check_labels(labels: object, rows: int, name: str = "labels") -> Tensor:
+    """Return a copy of `labels` (rows,), integers as a tensor or list, as int64, or raise."""
+    fix = "pass one class number per row, in the order of the rows"
+    return check_integer_tensor(name, labels, (rows,), fix=fix, convert=True).clone()
+
+
+def check_targets(
+    targets: object, rows: int, num_classes: int, words: Collection[_Word], *shapes: Shape
+) -> Tensor | _Word:
+    """Return one of `words`, or the target classes (rows,) or of other `shapes`, or raise."""
+    for word in words:
+        if isinstance(targets, str) and targets == word:
+            return word
+    return check_integer_tensor(
+        "targets",
+        targets,
+        (rows,),
+        *shapes,
+        fix="pass torch.full((B,), k) for one class",
+        noun="classes",
+        within=range(num_classes),
+        also=", ".join(f'"{word}"' for word in words),
+    )
 
 
 def check_limits(

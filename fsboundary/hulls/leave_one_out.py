@@ -13,8 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
-from fsboundary.banks.arguments import check_bank, check_labelled
-from fsboundary.core.checks import check_instance, check_limits
+from fsboundary.banks.arguments import check_bank
+from fsboundary.banks.checks import check_labelled
+from fsboundary.core.checks import check_instance, check_integer, check_integer_tensor, check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Extrapolation, HullProjection, LeaveOneOutDistances
 from fsboundary.core.rows import write_rows
@@ -200,21 +201,12 @@ def extrapolation(projection: HullProjection, reference: LeaveOneOutDistances) -
 
 def _sample_rows(sample: object, count: int, seed: int) -> Tensor:
     """Return the rows (B,) that `sample` selects among `count` rows, on the CPU."""
-    if isinstance(sample, int) and not isinstance(sample, bool) and sample >= 1:
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randperm(count, generator=generator)[:sample].sort().values
-    if (
-        isinstance(sample, Tensor)
-        and sample.ndim == 1
-        and sample.dtype in (torch.int32, torch.int64)
-    ):
-        rows = sample.detach().cpu().long()
-        if not bool(((rows < 0) | (rows >= count)).any()):
-            return rows
-        got = f"rows from {int(rows.min())} to {int(rows.max())}"
-    elif isinstance(sample, Tensor):
-        got = f"{sample.dtype} {tuple(sample.shape)}"
-    else:
-        got = repr(sample)
-    wanted = f"a number of rows, at least 1, or an integer tensor (B,) of rows below {count}"
-    raise ArgumentError("sample", got, wanted, "count the bank's rows from 0")
+    fix = "pass a number of rows, or a tensor of the bank's rows"
+    if isinstance(sample, Tensor):
+        rows = check_integer_tensor(
+            "sample", sample, ("B",), fix=fix, noun="rows", within=range(count)
+        )
+        return rows.cpu()
+    limit = check_integer("sample", sample, fix=fix)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(count, generator=generator)[:limit].sort().values

@@ -15,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
-from fsboundary.banks.arguments import check_bank_features, check_labelled
+from fsboundary.banks.arguments import check_bank_features
+from fsboundary.banks.checks import check_labelled
 from fsboundary.core.checks import check_integer_tensor, check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection

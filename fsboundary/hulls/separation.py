@@ -8,9 +8,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
-from fsboundary.banks.arguments import check_bank, check_labelled
-from fsboundary.core.checks import check_limits
-from fsboundary.core.errors import ArgumentError
+from fsboundary.banks.arguments import check_bank
+from fsboundary.banks.checks import check_classes, check_labelled
+from fsboundary.core.checks import check_integer_tensor, check_limits, check_shape
 from fsboundary.core.results import HullSeparation
 from fsboundary.core.rows import stack_ragged
 from fsboundary.core.status import Status
@@ -71,8 +71,12 @@ def hull_separation(
     PluginError
         The solver raised, or returned tensors of the wrong shape.
     """
-    present = check_labelled(check_bank(bank)).unique().cpu()
-    pairs = _check_pairs(_check_classes("i", i, present), _check_classes("j", j, present))
+    labels = check_labelled(check_bank(bank)).cpu()
+    first, second = check_classes("i", i, labels), check_classes("j", j, labels)
+    check_shape("j", second, (len(first),), fix="pass one j for each i")
+    pairs = torch.stack([first, second], dim=1)
+    fix = "leave such pairs out: a hull meets itself"
+    check_integer_tensor("i, j", pairs, fix=fix, noun="classes", distinct=True)
     rtol, limit = check_limits(tolerance, max_steps, (HULL_RTOL, MAX_STEPS))
     plugin = create("hull_solver", solver)
     solved = [
@@ -133,34 +137,3 @@ def _side(points: FeatureBank, rows: Tensor, weights: Tensor) -> Side:
 
 def _nan_unless(condition: Tensor, value: Tensor) -> Tensor:
     return torch.where(condition, value, torch.nan)
-
-
-def _check_classes(name: str, value: object, present: Tensor) -> Tensor:
-    """Return the classes `value` as (P,), or raise ArgumentError."""
-    classes = torch.tensor(value) if isinstance(value, int) else value
-    integral = isinstance(classes, Tensor) and classes.dtype in (torch.int32, torch.int64)
-    if not isinstance(classes, Tensor) or not integral or classes.ndim > 1:
-        got = repr(value) if not isinstance(value, Tensor) else f"{value.dtype} {value.shape}"
-        fix = "pass two numbers for one pair, or two tensors of the same length"
-        raise ArgumentError(name, got, "a class number, or an integer tensor (P,)", fix)
-    missing = classes[~torch.isin(classes.cpu(), present)]
-    if len(missing):
-        raise ArgumentError(
-            name,
-            f"{missing.unique().tolist()}, which no row has",
-            "classes that the bank holds",
-            f"choose among {', '.join(map(str, present[:20].tolist()))}",
-        )
-    return classes.detach().cpu().long().reshape(-1)
-
-
-def _check_pairs(first: Tensor, second: Tensor) -> Tensor:
-    """Return pairs of classes (P,2), or raise ArgumentError."""
-    got = f"{len(second)} classes for {len(first)} of i"
-    if len(first) != len(second) or len(first) == 0:
-        raise ArgumentError("j", got, "as many as i, at least one", "pair them one by one")
-    same = first[first == second]
-    if len(same):
-        fix = "leave such pairs out: a hull meets itself"
-        raise ArgumentError("j", f"class {int(same[0])} for both", "two different classes", fix)
-    return torch.stack([first, second], dim=1)

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank, check_bank_features
-from fsboundary.banks.checks import validate_labels
-from fsboundary.core.checks import check_head, check_instance, row_status
+from fsboundary.core.checks import check_head, check_instance, check_labels, row_status
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import Coverage, CoverageFractions, FeatureBatch
@@ -64,7 +63,7 @@ def coverage(
     check_head(head)
     bank = check_bank(bank, head.num_features)
     z = check_bank_features(bank, features)
-    truth = torch.full((len(z),), -1) if labels is None else validate_labels(labels, len(z))
+    truth = torch.full((len(z),), -1) if labels is None else check_labels(labels, len(z))
     hulls = guaranteed_hulls(head, bank) if hulls is None else hulls
     fix = "pass, for example, guaranteed_hulls(head, bank).inflated()"
     check_instance("hulls", hulls, GuaranteedHulls, "GuaranteedHulls", fix)

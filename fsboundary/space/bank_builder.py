@@ -21,10 +21,10 @@ from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomS
 from tqdm import tqdm
 
 from fsboundary.banks import BankInfo, FeatureBank, zarr_store
-from fsboundary.banks.checks import validate_labels
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.banks.writer import ChunkWriter, create_empty
 from fsboundary.banks.zarr_store import Layout, ZarrStore
+from fsboundary.core.checks import check_labels
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.models.images import check_images
 
@@ -81,7 +81,7 @@ def loader_batches(loader: Iterable[Any], show_progress: bool) -> Iterator[Loade
         check_images(images)
         if len(images) == 0:
             continue
-        classes = None if labels is None else validate_labels(labels, len(images)).cpu()
+        classes = None if labels is None else check_labels(labels, len(images)).cpu()
         if start and labelled != (classes is not None):
             wanted = "labels with every batch, or with none"
             fix = "let the loader yield (images, labels) throughout"

@@ -125,7 +125,7 @@ def test_selected_rows_ascend_once_each_and_know_their_ids() -> None:
     assert part.labels is not None
     assert part.labels.tolist() == [0, 1]
     assert torch.equal(part.select(torch.tensor([1])).ids, torch.tensor([4]))
-    with pytest.raises(ArgumentError, match="no rows"):
+    with pytest.raises(ArgumentError, match=r"indices: got .*not empty"):
         part.select(torch.tensor([], dtype=torch.int64))
     with pytest.raises(ArgumentError, match="0 to 1"):
         part.select(torch.tensor([2]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from inspect import signature
 
 import pytest
 import torch
@@ -41,6 +42,23 @@ def test_good_values_are_returned() -> None:
     assert torch.equal(out, CLASSES)
     assert out.dtype == torch.int64
     assert _integers(torch.zeros(0, 4, dtype=torch.int32), within=range(0)).shape == (0, 4)
+    for value in ([0, 2], (0, 2), range(0, 3, 2), CLASSES.numpy()):
+        assert torch.equal(_integers(value, ("M",), convert=True), CLASSES)
+    assert _integers(2, (), ("M",), convert=True).shape == ()
+    assert _integers([], ("M",), convert=True).shape == (0,)
+    assert torch.equal(_integers(CLASSES, distinct=True), CLASSES)
+    padded = torch.tensor([[0, -1, -1], [-1, 2, 0]])
+    assert torch.equal(_integers(padded, distinct=True), padded)
+    assert torch.equal(checks.check_float_tensor("x", VALUES, finite_fix=FIX, fix=FIX), VALUES)
+    labels = checks.check_labels(CLASSES, 2)
+    assert torch.equal(labels, CLASSES)
+    assert labels.data_ptr() != CLASSES.data_ptr()
+    assert checks.check_targets("all", 2, 3, ("nearest", "all")) == "all"
+    assert checks.check_targets(CLASSES[:, None], 2, 3, ("all",), ("B", "T")).shape == (2, 1)
+    for width in (None, 3):
+        checks.check_width("x", width, 3)
+    checks.check_options("x", {"a": 1}, signature(lambda a, b=0: None), "f")
+    checks.check_options("x", {"a": 1, "c": 2}, signature(lambda a, **rest: None), "f")
 
 
 REJECTED: list[tuple[Callable[[], object], str]] = [
@@ -145,6 +163,51 @@ REJECTED: list[tuple[Callable[[], object], str]] = [
         lambda: _integers(CLASSES - 2, within=range(-1, 2), range_fix="pad with -1"),
         "x: got numbers from -2 to 0; wanted an integer tensor of numbers -1 to 1. "
         "Fix: pad with -1.",
+    ),
+    (
+        lambda: checks.check_shape("x", VALUES[:0], ("B", 3), fix=FIX, nonempty=True),
+        "x: got shape (0, 3); wanted a tensor (B, 3), not empty. Fix: do this.",
+    ),
+    (
+        lambda: checks.check_float_tensor("x", VALUES / 0, ("B", 3), fix="that", finite_fix=FIX),
+        "x: got NaN or infinite numbers in rows 0, 1; wanted finite numbers. Fix: do this.",
+    ),
+    (
+        lambda: _integers("a", (), ("M",), convert=True),
+        "x: got 'a'; wanted one integer, or an integer tensor or list (M,). Fix: do this.",
+    ),
+    (
+        lambda: _integers([True, False], ("M",), convert=True),
+        "x: got dtype torch.bool; wanted an integer tensor or list (M,). Fix: call .long().",
+    ),
+    (
+        lambda: _integers(torch.tensor([[0, 1], [1, 1]]), noun="classes", distinct=True),
+        "x: got [1, 1] in row 1; wanted no repeats. Fix: do this.",
+    ),
+    (
+        lambda: checks.check_labels([0.5, 1.0], 2, "y"),
+        "y: got dtype torch.float32; wanted an integer tensor or list (2,). Fix: call .long().",
+    ),
+    (
+        lambda: checks.check_targets("al", 2, 3, ("nearest", "all")),
+        'targets: got \'al\'; wanted "nearest", "all" or an integer tensor (2,) of classes 0 to 2. '
+        "Fix: pass torch.full((B,), k) for one class.",
+    ),
+    (
+        lambda: checks.check_width("x", 2, 3),
+        "x: got width 2; wanted width 3. Fix: make it from features of the same layer as the head.",
+    ),
+    (
+        lambda: checks.check_options("x", ["bb", "a"], signature(lambda a, bbb: None), "f"),
+        "x: got 'bb' for f; wanted options among a, bbb. Fix: use 'bbb', the closest name.",
+    ),
+    (
+        lambda: checks.check_options("x", ["a"], signature(lambda: None), "f"),
+        "x: got 'a' for f; wanted no options. Fix: leave it out.",
+    ),
+    (
+        lambda: checks.check_options("x", [], signature(lambda a, b=0: None), "f"),
+        "x: got f without 'a'; wanted options among a, b. Fix: add it.",
     ),
 ]
 

@@ -262,14 +262,22 @@ PAIR = two_class_bank(cloud(3, 2, 0), cloud(3, 2, 1))
 @pytest.mark.parametrize(
     ("i", "j", "message"),
     [
-        (3, 4, r"j: got \[4\], which no row has; wanted classes that the bank holds.*3, 5"),
+        (3, 4, r"j: got \[4\], which no row has; wanted classes of the bank.*3, 5"),
         (-1, 5, r"i: got \[-1\], which no row has"),
-        (3, 3, "j: got class 3 for both; wanted two different classes"),
-        (3.0, 5, "i: got 3.0; wanted a class number"),
-        (3, "5", "j: got '5'; wanted a class number"),
-        (torch.tensor([3.0]), 5, "i: got torch.float32"),
-        (torch.tensor([3, 3]), torch.tensor([5]), "j: got 1 classes for 2 of i; wanted as many"),
-        (torch.tensor([], dtype=torch.int64), torch.tensor([], dtype=torch.int64), "at least one"),
+        (3, 3, r"i, j: got \[3, 3\] in row 0; wanted no repeats.*itself"),
+        (3.0, 5, "i: got 3.0; wanted one integer"),
+        (3, "5", "j: got '5'; wanted one integer"),
+        (torch.tensor([3.0]), 5, "i: got dtype torch.float32"),
+        (
+            torch.tensor([3, 3]),
+            torch.tensor([5]),
+            r"j: got shape \(1,\); wanted a tensor \(2,\).*one j for each i",
+        ),
+        (
+            torch.tensor([], dtype=torch.int64),
+            torch.tensor([], dtype=torch.int64),
+            r"i: got shape \(0,\).*not empty",
+        ),
     ],
 )
 def test_rejected(i: object, j: object, message: str) -> None:

@@ -9,7 +9,6 @@ active at the point. It does not exist where the nearest point moves from one fa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,7 +21,8 @@ from fsboundary.attr.distances.distance_function import (
     warn_nonfinite,
     watch_gradient,
 )
-from fsboundary.core.errors import ArgumentError, HeadError
+from fsboundary.core.checks import check_integer_tensor
+from fsboundary.core.errors import HeadError
 from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.norms import lengths, pair_norms
 from fsboundary.models.images import check_images
@@ -134,17 +134,14 @@ class Distance(nn.Module, ABC):
         """Return the distances of features `z` (B,d), float64 and detached."""
 
 
-def check_classes(classes: object) -> list[int] | None:
-    """Return the distinct classes of argument ``classes``, or None for all."""
+def distinct_classes(classes: object) -> list[int] | None:
+    """Return the distinct classes of argument ``classes``, ascending, or None for all."""
     if classes is None:
         return None
-    values = classes.tolist() if isinstance(classes, Tensor) else classes
-    if isinstance(values, str) or not isinstance(values, Sequence) or not all(map(_is_int, values)):
-        fix = "pass a list such as [0, 1, 2], or leave it out for all"
-        raise ArgumentError("classes", repr(classes), "whole numbers", fix)
-    if not values:
-        raise ArgumentError("classes", "none", "at least one class", "leave it out for all")
-    return sorted(set(values))
+    fix = "pass a list such as [0, 1, 2], or leave it out for all"
+    found = check_integer_tensor("classes", classes, ("m",), fix=fix, nonempty=True, convert=True)
+    distinct: list[int] = found.unique().tolist()
+    return distinct
 
 
 def excluded_classes(classes: list[int] | None, count: int, device: torch.device) -> Tensor:
@@ -154,7 +151,3 @@ def excluded_classes(classes: list[int] | None, count: int, device: torch.device
         out[:] = True
         out[classes] = False
     return out
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from fsboundary.attr.distances.base import (
     Distance,
     boundary_normals,
-    check_classes,
     distance_hvp,
+    distinct_classes,
     excluded_classes,
 )
 from fsboundary.attr.distances.distance_function import DistanceResult
@@ -84,7 +84,7 @@ class BoundaryDistance(Distance):
             check_integer("source", source, None, fix=fix)
         check_limits(tolerance, None, (FLIP_RTOL, 1))
         self.source, self.tolerance = source, tolerance
-        self.classes = check_classes(classes)
+        self.classes = distinct_classes(classes)
         if self.classes == [source]:
             fix = "add a class to reach"
             raise ArgumentError("classes", f"{self.classes}, the source", "another class", fix)

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from fsboundary.attr.distances.base import (
     Distance,
-    check_classes,
     distance_hvp,
+    distinct_classes,
     excluded_classes,
     project_on_span,
 )
 from fsboundary.attr.distances.distance_function import DistanceResult
 from fsboundary.banks import FeatureBank
-from fsboundary.banks.arguments import check_bank, check_fingerprints, check_labelled
+from fsboundary.banks.arguments import check_bank
+from fsboundary.banks.checks import check_classes, check_labelled
 from fsboundary.core.checks import check_integer, check_limits
-from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import HullProjection
 from fsboundary.core.status import OK_CODES
@@ -44,8 +44,7 @@ class _HullDistances(Distance, ABC):
         self.bank, self.tolerance = check_bank(bank), tolerance
 
     def _check(self, head: LinearHead) -> None:
-        check_bank(self.bank, head.num_features)
-        check_fingerprints(self.bank, self.space.fingerprint)
+        check_bank(self.bank, head.num_features, self.space.fingerprint)
 
     def _collect(
         self, projections: list[HullProjection], columns: list[int], z: Tensor, excluded: Tensor
@@ -178,7 +177,7 @@ class ClassHullDistance(_HullDistances):
     ) -> None:
         super().__init__(space, bank, tolerance)
         self._present = set(check_labelled(bank).unique().tolist())
-        self.classes = check_classes(classes)
+        self.classes = distinct_classes(classes)
         self._check_early()
 
     def _check(self, head: LinearHead) -> None:
@@ -188,15 +187,8 @@ class ClassHullDistance(_HullDistances):
             check_integer("labels", k, 0, count - 1, fix="count classes from 0")
         for k in self.classes or ():
             check_integer("classes", k, 0, count - 1, fix="count classes from 0")
-        columns = range(count) if self.classes is None else self.classes
-        missing = [k for k in columns if k not in self._present]
-        if missing:
-            raise ArgumentError(
-                "classes",
-                f"classes {missing}, of which the bank has no row",
-                "classes that the bank contains",
-                f"pass classes={[k for k in columns if k in self._present]}",
-            )
+        columns = list(range(count)) if self.classes is None else self.classes
+        check_classes("classes", columns, torch.tensor(sorted(self._present)))
 
     def _compute(self, head: LinearHead, z: Tensor) -> DistanceResult:
         columns = sorted(self._present) if self.classes is None else self.classes
