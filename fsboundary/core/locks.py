@@ -24,6 +24,19 @@ with contextlib.suppress(ImportError):
 SUFFIX = ".fsboundary-lock"
 """Ending of the lock's name; distinct, so that no file of a user is taken for a lock."""
 
+_held: set[int] = set()
+"""Descriptors of the locks that this process holds."""
+
+
+def _close_inherited() -> None:
+    """Close the parent's locks in a forked child, which may outlive it and keep them."""
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):  # missing on Windows
+    os.register_at_fork(after_in_child=_close_inherited)
+
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 """Errors of ``flock`` on file systems that do not implement it."""
 
@@ -35,12 +48,16 @@ def lock_path(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path) -> Iterator[None]:
+def hold_lock(path: Path) -> Iterator[Callable[[], None]]:
     """Hold the lock of `path` in the block; no other process or thread can hold it meanwhile.
+
+    The block receives a function that raises DataError once the lock's file was deleted, for
+    example by a user who took the process for dead, so that another one may write too.
 
     The operating system releases the lock of a process that ends, however it ends, so what a
     killed process leaves behind does not block the next one. Where the file system implements no
     ``flock``, an existing lock is refused, and the message says whether its process still runs.
+    A lock that another machine left is refused too, because its ``flock`` may not reach this one.
 
     Parameters
     ----------
@@ -60,13 +77,24 @@ def hold_lock(path: Path) -> Iterator[None]:
             f"{path}: its lock {lock} cannot be written ({error}). Choose a folder that this "
             "process may write to"
         ) from error
+
+    def verify() -> None:
+        if not _is_current(file, lock):
+            raise DataError(
+                f"{path}: its lock {lock} was deleted while this process was writing, so another "
+                "one may write too. Make sure that only one does, and run again"
+            )
+
+    _held.add(file)
     try:
-        yield
+        yield verify
     finally:
-        # a forked child shares the open file, and must not release its parent's lock
+        # a forked child has closed it, and must not release its parent's lock
         if os.getpid() == owner:
             with contextlib.suppress(OSError):
-                lock.unlink()  # while it is held, so that it is never another process's lock
+                if _is_current(file, lock):
+                    lock.unlink()  # while it is held, so that it is never another process's lock
+            _held.discard(file)
             os.close(file)
 
 
@@ -79,8 +107,11 @@ def _acquire(path: Path, lock: Path) -> int:
             if not (held or (held is None and created)):
                 raise DataError(_refusal(path, lock, certain=held is not None))
             if _is_current(file, lock):
+                if not created and _is_of_another_machine(file):
+                    raise DataError(_refusal(path, lock, certain=False))
                 now = datetime.now(UTC).isoformat(timespec="seconds")
                 holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+                holder["boot"] = _boot()
                 os.ftruncate(file, 0)
                 os.write(file, json.dumps(holder).encode())
                 return file
@@ -122,6 +153,27 @@ def _is_current(file: int, lock: Path) -> bool:
         return os.path.samestat(os.fstat(file), lock.stat())
     except FileNotFoundError:
         return False
+
+
+def _is_of_another_machine(file: int) -> bool:
+    """Return whether the lock names a process of another machine, whose locks may not reach here.
+
+    After a restart a machine has the same name, and a container has the same boot as its host.
+    """
+    try:
+        holder = json.loads(os.pread(file, 4096, 0))
+        host, boot = holder["host"], holder["boot"]
+    except (ValueError, TypeError, KeyError):
+        return False  # killed before it wrote its name
+    return bool(host != socket.gethostname() and (not boot or boot != _boot()))
+
+
+def _boot() -> str:
+    """Return what identifies the running kernel, "" where that is unknown."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
 
 
 def _refusal(path: Path, lock: Path, certain: bool) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -163,3 +166,97 @@ def test_a_link_in_place_of_the_lock_overwrites_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     assert "its lock" in refused(tmp_path / "missing" / "bank")
+
+
+@pytest.mark.parametrize(
+    ("host", "boot", "allowed"),
+    [
+        ("elsewhere", "other", False),
+        ("elsewhere", "", False),
+        ("elsewhere", "this", True),  # another container on this machine
+        ("here", "other", True),  # this machine, before it was restarted
+        ("here", "this", True),
+    ],
+)
+def test_a_lock_that_another_machine_left_is_refused(
+    tmp_path: Path, host: str, boot: str, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bank"
+    monkeypatch.setattr(socket, "gethostname", lambda: "here")
+    monkeypatch.setattr(locks, "_boot", lambda: "this")
+    record = {"pid": 7, "host": host, "boot": boot, "since": "2026-01-01"}
+    lock_path(path).write_text(json.dumps(record))
+    if allowed:
+        with hold_lock(path):
+            assert json.loads(lock_path(path).read_text())["pid"] == os.getpid()
+        assert not lock_path(path).exists()
+    else:
+        message = refused(path)
+        assert "process 7 on 'elsewhere', since 2026-01-01" in message
+        assert message.endswith(f"or delete {lock_path(path)} if that process no longer runs")
+        assert json.loads(lock_path(path).read_text()) == record
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"host": "elsewhere"}'])
+def test_a_lock_whose_holder_was_killed_while_it_wrote_its_name(
+    tmp_path: Path, content: str
+) -> None:
+    lock_path(tmp_path / "bank").write_text(content)
+    with hold_lock(tmp_path / "bank"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+FORK = """
+import os, sys, time
+from pathlib import Path
+from fsboundary.core.locks import hold_lock
+with hold_lock(Path(sys.argv[1])):
+    child = os.fork()
+    if child:
+        print("held", flush=True)
+        print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_forked_child_that_outlives_its_parent_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """As the workers of a data loader, which notice some seconds later that they are alone."""
+    path = tmp_path / "bank"
+    holder = start(FORK, path)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    child = int(holder.stdout.readline())
+    assert "written by" in refused(path)
+    holder.kill()
+    holder.wait()
+    deadline = time.monotonic() + 20
+    try:
+        while True:
+            try:
+                with hold_lock(path):
+                    break
+            except DataError:  # the child has perhaps not run yet
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        holder.stdout.close()
+
+
+def test_a_lock_that_was_deleted_or_replaced_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "bank"
+    with hold_lock(path) as verify:
+        verify()
+        lock_path(path).unlink()
+        with pytest.raises(DataError, match="was deleted while this process was writing"):
+            verify()
+        with hold_lock(path) as other:  # what the deletion allows
+            other()
+            with pytest.raises(DataError, match="Make sure that only one does"):
+                verify()
+    assert list(tmp_path.iterdir()) == []
+    with hold_lock(path), hold_lock(path.with_name("other")):
+        lock_path(path).unlink()
+        lock_path(path).write_text("of another process")
+    assert lock_path(path).read_text() == "of another process"
