@@ -21,7 +21,7 @@ from tqdm import tqdm
 from fsboundary.analysis.table import Measure, TwoSpaces
 from fsboundary.banks import FeatureBank
 from fsboundary.boundaries import class_path, flip_points
-from fsboundary.core.checks import check_integer
+from fsboundary.core.checks import check_integer, check_labels
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FlipPoints
 from fsboundary.hulls import (
@@ -31,7 +31,7 @@ from fsboundary.hulls import (
     leave_one_out_distances,
 )
 from fsboundary.pixels import flip_images
-from fsboundary.pixels.checks import check_bounds, check_labels, check_pixels, measure_accuracy
+from fsboundary.pixels.checks import check_bounds, check_pixels, measure_accuracy
 from fsboundary.pixels.model_calls import features_of
 from fsboundary.space import FeatureSpace, space_of
 
@@ -400,11 +400,15 @@ def two_spaces(
         As :meth:`fsboundary.FeatureSpace.extract`.
     """
     model, limits = space_of(space), check_bounds(bounds)
-    x, train = check_pixels(images, limits), check_pixels(train_images, limits, "train_images")
+    fix = "drop such images: hulls and means use all rows"
+    x = check_pixels(images, limits, finite_fix=fix)
+    train = check_pixels(train_images, limits, "train_images", finite_fix=fix)
     check_integer("batch_size", batch_size)
-    _check_images(x, train)
-    check_labels(train_labels, len(train), "train_labels")
-    check_labels(labels, len(x))
+    for name, part in (("images", x), ("train_images", train)):
+        if len(part) < 3:
+            raise ArgumentError(name, f"{len(part)} images", "at least 3", "pass more")
+    train_labels = check_labels(train_labels, len(train), "train_labels")
+    labels = check_labels(labels, len(x))
     sizes = {"sample": sample, "flips": flips, "pairs": pairs, "neighbours": neighbours}
     for name, size in (sizes | {"points": points}).items():
         check_integer(name, size, 2)
@@ -439,13 +443,3 @@ def two_spaces(
         "neighbours": min(neighbours, len(train)),
     }
     return TwoSpaces(measures=tuple(measures), sizes=counts)
-
-
-def _check_images(images: Tensor, train_images: Tensor) -> None:
-    """Raise ArgumentError unless there are enough images, all finite."""
-    for name, part in (("images", images), ("train_images", train_images)):
-        if len(part) < 3:
-            raise ArgumentError(name, f"{len(part)} images", "at least 3", "pass more")
-        if not bool(torch.isfinite(part).all()):
-            fix = "drop such images: hulls and means use all rows"
-            raise ArgumentError(name, "NaN or infinite pixels", "finite pixels", fix)

@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.core.checks import check_features, check_head, row_status
-from fsboundary.core.errors import ArgumentError
+from fsboundary.core.checks import check_features, check_head, check_shape, row_status
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import ClassPath
 from fsboundary.core.rows import cat_ragged
@@ -55,13 +54,8 @@ def class_path(
     check_head(head)
     a = check_features(head.num_features, start, "start")
     b = check_features(head.num_features, end, "end").to(a.device)
-    if len(a) != len(b):
-        raise ArgumentError(
-            "end",
-            f"{len(b)} rows",
-            f"{len(a)} rows, as many as start",
-            "pass one end for each start; end.expand_as(start) shares one",
-        )
+    fix = "pass one end for each start; end.expand_as(start) shares one"
+    check_shape("end", b, tuple(a.shape), fix=fix)
     head = head.to(a.device)
     status = torch.maximum(row_status(head, a), row_status(head, b))
     # an empty piece gives the tables their shape if there are no rows
@@ -71,7 +65,7 @@ def class_path(
         usable = (status[part] == Status.CONVERGED)[:, None]
         first, last = (torch.where(usable, v[part], 0.0) for v in (a, b))
         classes, crossings = _find_path(head, first, last)
-        correct, decided = _check_path(head, first, last, classes, crossings)
+        correct, decided = _grade_path(head, first, last, classes, crossings)
         code = torch.where(decided, int(Status.CONVERGED), int(Status.UNDECIDED))
         code = torch.where(correct, code, int(Status.INACCURATE))
         status[part] = torch.where(usable[:, 0], code, status[part])
@@ -104,7 +98,7 @@ def _find_path(head: LinearHead, start: Tensor, end: Tensor) -> tuple[Tensor, Te
     return upper_envelope(lines, (end - start) @ head.weight.T)
 
 
-def _check_path(
+def _grade_path(
     head: LinearHead, start: Tensor, end: Tensor, classes: Tensor, crossings: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return whether the paths are correct up to rounding (B,), and whether it hides nothing (B,).

@@ -17,8 +17,8 @@ from fsboundary.core.checks import (
     check_features,
     check_float_tensor,
     check_instance,
-    check_integer_tensor,
     check_limits,
+    check_targets,
     rows_and_sources,
 )
 from fsboundary.core.domain import Domain
@@ -35,25 +35,10 @@ from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 from fsboundary.plugins.registry.info import NONLINEAR_HEAD
 
 
-def _check_targets(
-    num_classes: int, targets: object, rows: int
-) -> Literal["nearest", "all"] | Tensor:
-    """Return "nearest", "all" or the targets as (B,T), or raise ArgumentError."""
-    if isinstance(targets, str) and targets == "nearest":
-        return "nearest"
-    if isinstance(targets, str) and targets == "all":
-        return "all"
-    found = check_integer_tensor(
-        "targets",
-        targets,
-        (rows,),
-        (rows, "T"),
-        fix="pass torch.full((B,), k) for one class",
-        noun="classes",
-        within=range(num_classes),
-        also='"nearest", "all"',
-    )
-    return found if found.ndim == 2 else found[:, None]
+def _read_targets(targets: object, rows: int, num_classes: int) -> str | Tensor:
+    """Return "nearest", "all" or the targets as (B,T)."""
+    found = check_targets(targets, rows, num_classes, ("nearest", "all"), (rows, "T"))
+    return found[:, None] if isinstance(found, Tensor) and found.ndim == 1 else found
 
 
 def _all_targets(source: Tensor, num_classes: int) -> Tensor:
@@ -120,7 +105,7 @@ def _nonlinear_flip_points(
     view = _check_nonlinear_head(head, features, domain)
     z = features.detach().to(torch.float64)
     rtol = _default_tolerance(view.dtype) if tolerance is None else tolerance
-    chosen = _check_targets(view.num_classes, targets, len(z))
+    chosen = _read_targets(targets, len(z), view.num_classes)
     plugin = create("boundary_finder", finder, capability=NONLINEAR_HEAD)
     status, source = rows_and_sources(view, z)
     usable = (status == Status.CONVERGED).nonzero()[:, 0]
@@ -327,7 +312,7 @@ def flip_points(
         fix = "leave it out, or pass LinearHead(weight, bias, domain)"
         raise ArgumentError("domain", repr(domain), "None with a LinearHead", fix)
     z = check_features(head.num_features, features)
-    chosen = _check_targets(head.num_classes, targets, len(z))
+    chosen = _read_targets(targets, len(z), head.num_classes)
     plugin = create("boundary_finder", finder)
     head = head.to(z.device)
     status, source = rows_and_sources(head, z)

@@ -19,6 +19,7 @@ from fsboundary.core.checks import (
     check_integer,
     check_integer_tensor,
     check_limits,
+    check_width,
     rows_and_sources,
 )
 from fsboundary.core.errors import ArgumentError
@@ -77,7 +78,24 @@ def tie_points(
     check_head(head)
     z = check_features(head.num_features, features)
     rtol, limit = check_limits(tolerance, max_steps, (FLIP_RTOL, MAX_STEPS))
-    chosen = _check_classes(head, classes, len(z)).to(z.device)
+    found = check_integer_tensor(
+        "classes",
+        classes,
+        ("M",),
+        (len(z), "M"),
+        fix="pass torch.tensor([0, 1]), or one row of classes per row; each once, padded with -1",
+        noun="classes",
+        within=range(-1, head.num_classes),
+        range_fix="count classes from 0; -1 pads rows with fewer classes",
+        distinct=True,
+    )
+    if found.shape[-1] == 0:
+        raise ArgumentError("classes", "no class", "at least one class", "name one or more")
+    empty = (found < 0).all(dim=-1).reshape(-1)
+    if bool(empty.any()):
+        got = f"no class in row {int(empty.nonzero()[0, 0])}"
+        raise ArgumentError("classes", got, "at least one class", "drop that row")
+    chosen = found.expand(len(z), -1).to(z.device)
     head = head.to(z.device)
     status, source = rows_and_sources(head, z)
     usable = (status == Status.CONVERGED).nonzero()[:, 0]
@@ -177,35 +195,6 @@ def _solve(
     return solve_ties(head, len(z), make, ties=ties, rtol=rtol, max_steps=limit)
 
 
-def _check_classes(head: LinearHead, classes: object, rows: int) -> Tensor:
-    """Return the classes as (B,M) int64, or raise ArgumentError."""
-    fix = "pass torch.tensor([0, 1]) for the tie of classes 0 and 1, or one row of classes per row"
-    found = check_integer_tensor(
-        "classes",
-        classes,
-        ("M",),
-        (rows, "M"),
-        fix=fix,
-        noun="classes",
-        within=range(-1, head.num_classes),
-        range_fix="count classes from 0; -1 pads rows with fewer classes",
-    )
-    if found.shape[-1] == 0:
-        raise ArgumentError("classes", f"shape {tuple(found.shape)}", "at least one class", fix)
-    chosen = found.expand(rows, -1)
-    empty = (chosen < 0).all(dim=1)
-    if bool(empty.any()):
-        row = int(empty.nonzero()[0, 0])
-        raise ArgumentError("classes", f"no class in row {row}", "one or more", "drop that row")
-    ordered = chosen.sort(dim=1).values
-    repeated = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(dim=1)
-    if bool(repeated.any()):
-        row = int(repeated.nonzero()[0, 0])
-        fix = "list each class once; pad with -1"
-        raise ArgumentError("classes", f"{chosen[row].tolist()} in row {row}", "no repeats", fix)
-    return chosen
-
-
 _ROWS = 4096
 """Rows of the reference in memory at a time."""
 
@@ -248,7 +237,7 @@ def ambiguity(
     check_head(head)
     z = check_features(head.num_features, features)
     check_integer("k", k, 2, head.num_classes, fix="leave it out for 3")
-    others = None if reference is None else _check_reference(head, reference)
+    others = None if reference is None else _read_reference(head, reference)
     head = head.to(z.device)
     distance = _tie_distances(head, z, k)
     if others is None:
@@ -273,20 +262,13 @@ def _tie_distances(head: LinearHead, z: Tensor, k: int) -> Tensor:
     return tie_points(head, z, top).distance
 
 
-def _check_reference(head: LinearHead, reference: object) -> Iterator[Tensor]:
-    """Return the pieces of `reference`, float64, or raise ArgumentError."""
+def _read_reference(head: LinearHead, reference: Tensor | PointSet) -> Iterator[Tensor]:
+    """Return the pieces of `reference`, float64; its width is checked before any is read."""
     width = head.num_features
-    if isinstance(reference, PointSet):
-        if reference.num_features != width:
-            raise ArgumentError(
-                "reference",
-                f"width {reference.num_features}",
-                f"width {width}",
-                "make the bank from features of the same layer as the head",
-            )
-        points = reference
-        return (
-            points.take(torch.arange(part.start, part.stop)).to(torch.float64)
-            for part in chunks(len(points), chunk_rows(width, _ROWS))
-        )
-    return iter((check_features(width, reference, "reference"),))
+    if not isinstance(reference, PointSet):
+        return iter((check_features(width, reference, "reference"),))
+    check_width("reference", reference.num_features, width)
+    return (
+        reference.take(torch.arange(part.start, part.stop)).to(torch.float64)
+        for part in chunks(len(reference), chunk_rows(width, _ROWS))
+    )

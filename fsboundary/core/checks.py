@@ -233,7 +233,7 @@ def check_integer_tensor(
         if not within.start <= low <= high < within.stop:
             fix = range_fix or f"count {noun} from 0"
             raise ArgumentError(name, f"{noun} from {low} to {high}", wanted, fix)
-    if distinct and numbers.ndim:
+    if distinct and numbers.numel() and numbers.ndim:
         ordered = numbers.reshape(-1, numbers.shape[-1]).sort(dim=1).values
         again = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(dim=1)
         if bool(again.any()):

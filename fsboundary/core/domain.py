@@ -94,11 +94,11 @@ class Domain:
         low = torch.zeros_like(high) if self.kind == "nonnegative" else -high
         return low, high
 
-    def require_width(self, width: int) -> None:
-        """Raise ArgumentError unless features of `width` fit this domain."""
+    def require_width(self, width: int, name: str = "domain") -> None:
+        """Raise ArgumentError about `name` unless features of `width` fit this domain."""
         if self.num_features not in (None, width):
             raise ArgumentError(
-                "domain",
+                name,
                 f"a box of width {self.num_features} for features of width {width}",
                 f"a box of width {width}",
                 "build the box from features of the same layer",

@@ -15,6 +15,7 @@ from fsboundary.boundaries import flip_points
 from fsboundary.core.checks import (
     check_instance,
     check_integer,
+    check_labels,
     check_number,
     check_shape,
     row_status,
@@ -23,7 +24,7 @@ from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import Amplification
 from fsboundary.core.rows import scatter_rows
 from fsboundary.core.status import Status
-from fsboundary.pixels.checks import check_bounds, check_labels, check_pixels, measure_accuracy
+from fsboundary.pixels.checks import check_bounds, check_pixels, measure_accuracy
 from fsboundary.pixels.model_calls import (
     FeatureJacobian,
     features_of,
@@ -233,11 +234,9 @@ def amplification(
     check_integer("batch_size", batch_size)
     ends = torch.full_like(x, torch.nan)
     if flips is not None:
-        fix = "pass one flip image per image"
-        ends = check_shape("flips", check_pixels(flips, limits, "flips"), tuple(x.shape), fix=fix)
-        ends = ends.to(x)
+        ends = check_pixels(flips, limits, "flips", like=x).to(x)
     if labels is not None:
-        check_labels(labels, len(x))
+        labels = check_labels(labels, len(x))
     first_logits(model, x[:1], 1)  # finds the head, and checks that the images fit the model
     z, status = _features_and_status(model, x, batch_size)
     if labels is not None and len(x):

@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from fsboundary.core.checks import check_float_tensor, check_shape
+from fsboundary.core.checks import Shape, check_float_tensor, check_labels
 from fsboundary.core.errors import ArgumentError
 from fsboundary.models.images import check_images
 from fsboundary.space import FeatureSpace, space_of
@@ -27,14 +27,40 @@ def check_bounds(bounds: object) -> tuple[float, float]:
     return low, high
 
 
-def check_pixels(images: object, bounds: tuple[float, float], name: str = "images") -> Tensor:
+def check_pixels(
+    images: object,
+    bounds: tuple[float, float] | None,
+    name: str = "images",
+    *,
+    like: Tensor | None = None,
+    nonempty: bool = False,
+    finite_fix: str | None = None,
+) -> Tensor:
     """Return argument `name` (B,C,H,W), detached, or raise ArgumentError.
 
-    Finite pixels must lie within `bounds`; NaN and infinite ones are allowed.
+    Parameters
+    ----------
+    images : object
+        Value of the argument.
+    bounds : (float, float) or None
+        Range of the finite pixels; None means any.
+    name : str
+        Name of the argument.
+    like : Tensor (B, C, H, W), optional
+        Images of which these must have the shape.
+    nonempty : bool
+        Whether there must be an image and a pixel.
+    finite_fix : str, optional
+        Instruction about NaN and infinite pixels, which are accepted without it.
     """
     check_images(images, name)
-    fix = "a single image needs [None]"
-    pixels = check_float_tensor(name, images, ("B", "C", "H", "W"), fix=fix)
+    shape: Shape = ("B", "C", "H", "W") if like is None else tuple(like.shape)
+    fix = "a single image needs [None]" if like is None else "pass one image for each image"
+    pixels = check_float_tensor(
+        name, images, shape, fix=fix, nonempty=nonempty, finite_fix=finite_fix
+    )
+    if bounds is None:
+        return pixels
     finite = pixels[torch.isfinite(pixels)]
     edges = torch.tensor(bounds, dtype=pixels.dtype, device=pixels.device)
     if finite.numel() and bool(((finite < edges[0]) | (finite > edges[1])).any()):
@@ -80,16 +106,11 @@ def check_accuracy(
         Not one label for each image.
     """
     space = space_of(model)
-    check_labels(labels, len(images))
+    classes = check_labels(labels, len(images))
     if len(images) == 0:
         return math.nan
     predicted = space.extract(images, batch_size=batch_size).predicted
-    return measure_accuracy(predicted, labels, space.head.num_classes)
-
-
-def check_labels(labels: object, rows: int, name: str = "labels") -> None:
-    """Raise ArgumentError unless argument `name` is a tensor (rows,)."""
-    check_shape(name, labels, (rows,), fix="pass one class number per image")
+    return measure_accuracy(predicted, classes, space.head.num_classes)
 
 
 def measure_accuracy(predicted: Tensor, labels: Tensor, num_classes: int) -> float:

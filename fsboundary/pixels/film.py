@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from fsboundary.core.checks import check_float_tensor, check_integer
-from fsboundary.core.errors import ArgumentError
 from fsboundary.pixels.checks import check_bounds
 
 _COLOURS = 32
@@ -104,9 +103,7 @@ def _to_films(frames: object, bounds: tuple[float, float]) -> Tensor:
     low, high = check_bounds(bounds)
     fix = "pass morph.images[row]"
     shapes = ("N", "C", "H", "W"), ("R", "N", "C", "H", "W")
-    films = check_float_tensor("frames", frames, *shapes, fix=fix)
-    if films.numel() == 0:
-        raise ArgumentError("frames", f"shape {tuple(films.shape)}", "at least one frame", fix)
+    films = check_float_tensor("frames", frames, *shapes, fix=fix, nonempty=True)
     films = films[None] if films.ndim == 4 else films
     shades = ((films.cpu().float() - low) / (high - low)).nan_to_num(nan=_WHITE)
     shades = shades.clamp(0, 1)

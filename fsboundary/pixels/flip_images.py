@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fsboundary.core.checks import check_choice, check_integer, check_integer_tensor
+from fsboundary.core.checks import check_choice, check_integer, check_labels, check_targets
 from fsboundary.core.results import FlipImages
 from fsboundary.core.rows import write_rows
 from fsboundary.core.status import Status
-from fsboundary.pixels.checks import check_bounds, check_labels, check_pixels, measure_accuracy
+from fsboundary.pixels.checks import check_bounds, check_pixels, measure_accuracy
 from fsboundary.pixels.model_calls import first_logits
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.images import find_and_grade_images
@@ -26,6 +26,8 @@ from fsboundary.space import FeatureSpace, space_of
 
 MAX_STEPS = 150
 """Default limit of gradients per image; each is a backward pass through the model."""
+
+_NEAREST: tuple[Literal["nearest"]] = ("nearest",)
 
 
 def flip_images(
@@ -101,12 +103,12 @@ def flip_images(
     check_choice("norm", norm, ("l2", "linf"))
     limit = check_integer("max_steps", MAX_STEPS if max_steps is None else max_steps)
     if labels is not None:
-        check_labels(labels, len(pixels))
+        labels = check_labels(labels, len(pixels))
     plugin = create("boundary_finder", finder, capability="pixels")
     with torch.inference_mode(False):  # finders need gradients whatever the caller's mode
         pixels = pixels.clone()
         logits = first_logits(space, pixels, batch_size)
-        target = _check_targets(targets, len(pixels), logits.shape[1])
+        target = check_targets(targets, len(pixels), logits.shape[1], _NEAREST)
         fields = _initial_fields(pixels, logits, target)
         if labels is not None and len(pixels):
             measure_accuracy(fields["source"], labels, logits.shape[1])
@@ -128,21 +130,6 @@ def flip_images(
         with torch.random.fork_rng(devices):
             _solve_open_rows(fields, find, batch_size, show_progress)
     return FlipImages(**fields)
-
-
-def _check_targets(targets: object, rows: int, num_classes: int) -> Tensor | Literal["nearest"]:
-    """Return "nearest" or the target classes (B,), or raise ArgumentError."""
-    if isinstance(targets, str) and targets == "nearest":
-        return "nearest"
-    return check_integer_tensor(
-        "targets",
-        targets,
-        (rows,),
-        fix="pass torch.full((B,), k) for one class",
-        noun="classes",
-        within=range(num_classes),
-        also='"nearest"',
-    )
 
 
 def _solve_open_rows(

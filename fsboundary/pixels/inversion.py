@@ -25,7 +25,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fsboundary.boundaries import flip_points
-from fsboundary.core.checks import check_choice, check_features, check_integer, row_status
+from fsboundary.core.checks import (
+    check_choice,
+    check_features,
+    check_integer,
+    check_shape,
+    row_status,
+)
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import InverseImages
@@ -320,7 +326,7 @@ def inverse_images(
     check_choice("prior", prior, (None, "tv"))
     check_integer("batch_size", batch_size)
     steps = check_integer("max_steps", MAX_STEPS if max_steps is None else max_steps)
-    starts = _check_start(model, features, start, limits, seed)
+    starts = _starts(model, features, start, limits, seed)
     rows, count = starts.shape[:2]
     flat = starts.flatten(0, 1)
     first_logits(model, flat[:1], 1)  # finds the head, and checks that the images fit the model
@@ -408,24 +414,22 @@ def _spread(images: Tensor) -> Tensor:
     return distances[:, first, second].nanmean(dim=1)
 
 
-def _check_start(
+def _starts(
     space: FeatureSpace, features: object, start: object, bounds: tuple[float, float], seed: int
 ) -> Tensor:
-    """Return the starts (B,S,C,H,W), or raise ArgumentError."""
+    """Return the starts (B,S,C,H,W), as given or drawn from noise of a given shape."""
     rows = len(features) if isinstance(features, Tensor) and features.ndim else 0
-    wanted = f"a tensor ({rows}, C, H, W) or (S, {rows}, C, H, W), or a tuple (S, C, H, W)"
     fix = "pass one start per row of features, or the shape of noise images"
-    if isinstance(start, Tensor):
-        stacked = start[None] if start.ndim == 4 else start
-        if stacked.ndim != 5 or stacked.shape[0] < 1 or stacked.shape[1] != rows:
-            raise ArgumentError("start", f"shape {tuple(start.shape)}", wanted, fix)
+    if not isinstance(start, tuple):
+        shapes = ((rows, "C", "H", "W"), ("S", rows, "C", "H", "W"))
+        given = check_shape("start", start, *shapes, fix=fix, nonempty=rows > 0)
+        stacked = given[None] if given.ndim == 4 else given
         flat = check_pixels(stacked.flatten(0, 1), bounds, "start")
         return flat.reshape(stacked.shape).movedim(0, 1)
-    whole = isinstance(start, tuple) and all(
-        isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in start
-    )
-    if not isinstance(start, tuple) or not whole or len(start) != 4:
-        raise ArgumentError("start", repr(start), wanted, fix)
+    if len(start) != 4:
+        raise ArgumentError("start", repr(start), "a tuple (S, C, H, W)", fix)
+    for size in start:
+        check_integer("start", size, fix=fix)
     dtype = next((p.dtype for p in space.model.parameters()), torch.get_default_dtype())
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(start, generator=generator, dtype=dtype)

@@ -13,13 +13,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fsboundary.boundaries import class_path, flip_points
-from fsboundary.core.checks import check_choice, check_integer, row_status
-from fsboundary.core.errors import ArgumentError
+from fsboundary.core.checks import (
+    check_choice,
+    check_integer,
+    check_integer_tensor,
+    check_labels,
+    row_status,
+)
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import Morph
 from fsboundary.core.rows import scatter_rows
 from fsboundary.core.status import Status
-from fsboundary.pixels.checks import check_bounds, check_labels, check_pixels, measure_accuracy
+from fsboundary.pixels.checks import check_bounds, check_pixels, measure_accuracy
 from fsboundary.pixels.inversion import find_images
 from fsboundary.pixels.model_calls import features_of, first_logits, per_image
 from fsboundary.space import FeatureSpace, space_of
@@ -148,9 +153,15 @@ def morph(
     check_integer("batch_size", batch_size)
     limit = check_integer("max_steps", MAX_STEPS if max_steps is None else max_steps)
     check_choice("via", via, ("straight", "flip_point"))
-    last, target = _check_end(end, first, limits)
+    last = target = None
+    if isinstance(end, Tensor) and end.is_floating_point():
+        last = check_pixels(end, limits, "end", like=first).to(first)
+    else:
+        fix, also = "pass torch.full((B,), k) for one class", f"images {tuple(first.shape)}"
+        target = check_integer_tensor("end", end, (len(first),), fix=fix, also=also)
+        target = target.to(first.device)
     if labels is not None:
-        check_labels(labels, len(first))
+        labels = check_labels(labels, len(first))
     first_logits(model, first[:1], 1)  # finds the head, and checks that the images fit the model
     knots, status = _knots(model, first, last, target, via, batch_size)
     if labels is not None and len(first):
@@ -195,22 +206,6 @@ def _measure_frames(
         "crossing": _first_change(space, frames, predicted, times, batch_size),
         "largest_jump": _largest_jump(frames),
     }
-
-
-def _check_end(
-    end: object, start: Tensor, bounds: tuple[float, float]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return the images to end at or the classes to end in, or raise ArgumentError."""
-    wanted = f"images {tuple(start.shape)} or classes ({len(start)},)"
-    if isinstance(end, Tensor) and end.is_floating_point():
-        if end.shape != start.shape:
-            fix = "pass one end per start"
-            raise ArgumentError("end", f"shape {tuple(end.shape)}", wanted, fix)
-        return check_pixels(end, bounds, "end").to(start), None
-    if not isinstance(end, Tensor) or end.dtype == torch.bool or end.shape != start.shape[:1]:
-        got = f"{end.dtype} {tuple(end.shape)}" if isinstance(end, Tensor) else repr(end)
-        raise ArgumentError("end", got, wanted, "pass torch.full((B,), k) for one class")
-    return None, end.long().to(start.device)
 
 
 def _knots(

@@ -1,10 +1,8 @@
-"""Checks of the arguments of a partition, and the box to which it is limited."""
+"""The box to which a partition is limited."""
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from fsboundary.core.checks import check_instance, check_integer_tensor
+from fsboundary.core.checks import check_instance
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
@@ -23,13 +21,7 @@ def common_limits(head: LinearHead, within: object) -> tuple[Array, Array]:
     if within is not None:
         fix = "pass Domain.box(lower, upper), for example Domain.box(*bank.range())"
         within = check_instance("within", within, Domain, "a Domain", fix)
-        if within.num_features not in (None, head.num_features):
-            raise ArgumentError(
-                "within",
-                f"a box of width {within.num_features}",
-                f"a box of width {head.num_features}, that of the head",
-                "build the box from features of the same layer",
-            )
+        within.require_width(head.num_features, "within")
         low, high = (t.cpu().numpy() for t in within.limits(head.weight))
         lower, upper = lower.clip(min=low), upper.clip(max=high)
     apart = (lower > upper).nonzero()[0]
@@ -49,24 +41,3 @@ def common_limits(head: LinearHead, within: object) -> tuple[Array, Array]:
             "call head.predict for the class of the point",
         )
     return lower, upper
-
-
-def check_pairs(k: int, pairs: object) -> Tensor | None:
-    """Return `pairs` with i < j, each once, ascending, or None for "auto"."""
-    if isinstance(pairs, str) and pairs == "auto":
-        return None
-    found = check_integer_tensor(
-        "pairs",
-        pairs,
-        ("P", 2),
-        fix="pass one pair per row, as torch.tensor([[0, 1]])",
-        noun="classes",
-        within=range(k),
-        also='"auto"',
-    )
-    ordered = found.cpu().sort(dim=1).values
-    if bool((ordered[:, 0] == ordered[:, 1]).any()):
-        i = int(ordered[ordered[:, 0] == ordered[:, 1]][0, 0])
-        raise ArgumentError("pairs", f"({i}, {i})", "two different classes per pair", "drop it")
-    unique: Tensor = ordered.unique(dim=0)
-    return unique

@@ -23,7 +23,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 from tqdm import tqdm
 
-from fsboundary.core.checks import check_head, check_instance, check_integer
+from fsboundary.core.checks import check_head, check_instance, check_integer, check_integer_tensor
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.heads import LinearHead
@@ -40,7 +40,7 @@ from fsboundary.geometry.regions.largest_balls import (
     largest_region_ball,
 )
 from fsboundary.regions.angles import weight_angles
-from fsboundary.regions.limits import check_pairs, common_limits
+from fsboundary.regions.limits import common_limits
 from fsboundary.regions.witnesses import FacetTable, find_witnesses
 
 Task = tuple[str, int, int]
@@ -304,7 +304,19 @@ def partition(
     """
     check_head(head)
     lower, upper = common_limits(head, within)
-    wanted = check_pairs(head.num_classes, pairs)
+    wanted = None
+    if not (isinstance(pairs, str) and pairs == "auto"):
+        found = check_integer_tensor(
+            "pairs",
+            pairs,
+            ("P", 2),
+            fix="pass one pair of two classes per row, as torch.tensor([[0, 1]])",
+            noun="classes",
+            within=range(head.num_classes),
+            distinct=True,
+            also='"auto"',
+        )
+        wanted = found.cpu().sort(dim=1).values.unique(dim=0)
     if check_integer("n_jobs", n_jobs, None, fix="pass 1, or -1") == 0:
         raise ArgumentError("n_jobs", "0", "an integer other than 0", "pass 1, or -1")
     check_integer("seed", seed, None)

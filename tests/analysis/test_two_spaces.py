@@ -130,6 +130,8 @@ def test_angles_and_ranks() -> None:
         ({"train_images": torch.full((5, 1, 2, 2), torch.nan)}, "train_images"),
         ({"train_labels": torch.zeros(4)}, "train_labels"),
         ({"labels": torch.zeros(4)}, "labels"),
+        ({"labels": torch.zeros(4).long()}, "labels"),
+        ({"labels": torch.zeros(5)}, "labels"),
         ({"sample": 1}, "sample"),
         ({"points": 0}, "points"),
     ],
@@ -138,7 +140,7 @@ def test_bad_arguments(change: dict[str, Any], name: str) -> None:
     good: dict[str, Any] = {
         "space": pixels_as_features(),
         "images": images(5, 1),
-        "labels": torch.zeros(5),
+        "labels": torch.zeros(5).long(),
         "train_images": images(5, 2),
         "train_labels": torch.zeros(5).long(),
     }

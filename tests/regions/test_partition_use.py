@@ -49,7 +49,7 @@ def box(*lower: float, high: float = 1.0) -> Domain:
         ({"pairs": torch.rand(1, 2)}, "pairs: got dtype"),
         ({"pairs": torch.tensor([0, 1])}, "pairs: got shape"),
         ({"pairs": torch.tensor([[0, 4]])}, "pairs: got classes from 0 to 4"),
-        ({"pairs": torch.tensor([[1, 1]])}, r"pairs: got \(1, 1\)"),
+        ({"pairs": torch.tensor([[1, 1]])}, r"pairs: got \[1, 1\] in row 0; wanted no repeats"),
         ({"n_jobs": 0}, "n_jobs: got 0"),
         ({"seed": "0"}, "seed: got '0'"),
         ({"resume": 3}, "resume: got 3"),
