@@ -258,7 +258,7 @@ def check_options(name: str, options: Collection[str], signature: Signature, own
         raise ArgumentError(name, f"{got} for {owner}", wanted, fix)
     missing = ", ".join(repr(one) for one in required if one not in options)
     if missing:
-        raise ArgumentError(name, f"{owner} without {missing}", wanted, "add it")
+        raise ArgumentError(name, f"no {missing} for {owner}", wanted, f"add {missing}")
 
 
 def is_integer(tensor: Tensor) -> bool:

@@ -252,7 +252,7 @@ def test_wrong_banks() -> None:
     with pytest.raises(fsb.ArgumentError, match="labels"):
         ClassHullDistance(space, fsb.FeatureBank(points.features))
     part = points.subset(labels=[0, 2])
-    with pytest.raises(fsb.ArgumentError, match=r"\[1, 3\], of which the bank has no row"):
+    with pytest.raises(fsb.ArgumentError, match=r"\[1, 3\], which no row has"):
         ClassHullDistance(space, part)
     assert torch.isnan(ClassHullDistance(space, part, classes=[0, 2])(images())).sum() == 10
     with pytest.raises(fsb.ArgumentError, match="labels"):

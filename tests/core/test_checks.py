@@ -207,7 +207,7 @@ REJECTED: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: checks.check_options("x", [], signature(lambda a, b=0: None), "f"),
-        "x: got f without 'a'; wanted options among a, b. Fix: add it.",
+        "x: got no 'a' for f; wanted options among a, b. Fix: add 'a'.",
     ),
 ]
 

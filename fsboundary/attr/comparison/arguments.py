@@ -58,12 +58,16 @@ def check_comparison_options(
     **counts: int,
 ) -> ComparisonOptions:
     """Return the validated options of ``compare`` for attributions `names`, or raise."""
-    metric_names = _check_metrics(metrics)
+    if isinstance(metrics, str) or not metrics:
+        wanted = f"some of {', '.join(map(repr, METRICS))}"
+        fix = "pass a tuple, or leave it out for all"
+        raise ArgumentError("metrics", repr(metrics), wanted, fix)
+    metric_names = dict.fromkeys(check_choice("metrics", name, METRICS) for name in metrics)
     if reference not in names:
         check_choice("reference", reference, ("boundary", *names))
         reference = ""  # no attribution has the name "boundary"
-    baseline_images = _check_images_like("baselines", baselines, images)
-    boundary_images = None if flips is None else _check_images_like("flips", flips, images)
+    baseline_images = _images_like("baselines", baselines, images)
+    boundary_images = None if flips is None else _images_like("flips", flips, images)
     fix = "leave it out"
     check_number("top_fraction", top_fraction, 0, 1, closed="high", fix=fix)
     check_number("confidence", confidence, 0, 1, fix=fix)
@@ -75,18 +79,8 @@ def check_comparison_options(
     if view is not None and boundary_images is None:
         check_pixels(images, limits)
     return ComparisonOptions(
-        metric_names, reference, view, boundary_images, baseline_images, limits
+        tuple(metric_names), reference, view, boundary_images, baseline_images, limits
     )
-
-
-def check_image_batch(images: object) -> Tensor:
-    """Return `images` detached, or raise ArgumentError unless they are floats (B,C,H,W)."""
-    fix = "stack the images; a single image needs [None]"
-    out = check_float_tensor("images", images, ("B", "C", "H", "W"), fix=fix)
-    if 0 in out.shape:
-        got = f"shape {tuple(out.shape)}"
-        raise ArgumentError("images", got, "at least one image and pixel", "pass some images")
-    return out
 
 
 def check_attributions(images: Tensor, attributions: object) -> AttributionStack:
@@ -113,16 +107,7 @@ def check_attributions(images: Tensor, attributions: object) -> AttributionStack
     return AttributionStack(tuple(attributions), stacked, status)
 
 
-def _check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the metrics without duplicates, or raise ArgumentError."""
-    if isinstance(metrics, str) or not metrics:
-        wanted = f"some of {', '.join(map(repr, METRICS))}"
-        fix = "pass a tuple, or leave it out for all"
-        raise ArgumentError("metrics", repr(metrics), wanted, fix)
-    return tuple(dict.fromkeys(check_choice("metrics", name, METRICS) for name in metrics))
-
-
-def _check_images_like(name: str, value: object, images: Tensor) -> Tensor:
+def _images_like(name: str, value: object, images: Tensor) -> Tensor:
     """Return argument `name`, a number or a tensor like `images`, as a tensor like `images`."""
     if isinstance(value, FlipImages):
         value = value.images

@@ -6,7 +6,6 @@ its direction until it crosses the boundary. Margins are fractions of those of t
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
@@ -20,12 +19,12 @@ from fsboundary.attr.comparison.arguments import (
     ComparisonOptions,
     check_attributions,
     check_comparison_options,
-    check_image_batch,
 )
 from fsboundary.attr.comparison.metrics import METRICS, all_pairs, bootstrap, metric
 from fsboundary.core.results import Comparison, FlipImages
 from fsboundary.core.status import Status
 from fsboundary.pixels import flip_images
+from fsboundary.pixels.checks import check_pixels
 from fsboundary.space import FeatureSpace
 
 
@@ -271,7 +270,7 @@ def compare(
         Attributions of another shape, unknown names or numbers out of range, all before any work;
         or images outside `bounds` when flip images must be computed.
     """
-    images = check_image_batch(images)
+    images = check_pixels(images, None, nonempty=True)
     stack = check_attributions(images, attributions)
     options = check_comparison_options(
         images,
@@ -314,15 +313,6 @@ def compare(
         path_position=FARTHEST * grid,
         **curves,
     )
-
-
-def check_options(images: Tensor, names: tuple[str, ...], options: Mapping[str, Any]) -> None:
-    """Raise what :func:`compare` would raise for `options` and attributions with `names`."""
-    bound = inspect.signature(compare).bind(images, {}, **options)
-    bound.apply_defaults()
-    unchecked = ("images", "attributions", "seed", "show_progress")
-    checked = {k: v for k, v in bound.arguments.items() if k not in unchecked}
-    check_comparison_options(images, names, **checked)
 
 
 def _metric_values(

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fsboundary.attr.comparison.arguments import check_image_batch
-from fsboundary.attr.comparison.compare import check_options, compare
+from fsboundary.attr.comparison.arguments import check_comparison_options
+from fsboundary.attr.comparison.compare import compare
 from fsboundary.attr.methods.arguments import target_rows
 from fsboundary.attr.methods.boundary_direction import BoundaryDirection
 from fsboundary.core.checks import (
@@ -23,10 +23,12 @@ from fsboundary.core.checks import (
     check_instance,
     check_integer,
     check_integer_tensor,
+    check_options,
     check_shape,
 )
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Comparison, FeatureBatch
+from fsboundary.pixels.checks import check_pixels
 from fsboundary.space import FeatureSpace, space_of
 
 
@@ -101,7 +103,7 @@ def attribute_methods(
         An entry that is not a method, a missing argument of its ``attribute``, a class that does
         not exist; or a method that does not return an attribution of the images' shape.
     """
-    images = check_image_batch(images)
+    images = check_pixels(images, None, nonempty=True)
     check_integer("batch_size", batch_size)
     view = space_of(space)
     batch = view.extract(images, batch_size=batch_size)
@@ -112,12 +114,21 @@ def attribute_methods(
         for name in by_name or {}:
             check_choice(argument, name, tuple(methods))
     for name, values in split_options.items():
-        _check_rows(name, values, len(images))
+        for key, value in values.items():
+            argument, fix = f"row_options[{name!r}][{key!r}]", "pass shared values in options="
+            wanted = f"a tensor or list with one entry for each of the {len(images)} images"
+            check_instance(argument, value, (Tensor, list), wanted, fix)
+            if len(value) != len(images):
+                raise ArgumentError(argument, f"{len(value)} entries", wanted, fix)
     runs: dict[str, Callable[[slice], object]] = {}
     for name, method in _with_boundary(methods).items():
         made = BoundaryDirection(view) if method is None else _instantiate(name, method, view)
         fixed, by_row = fixed_options.get(name, {}), split_options.get(name, {})
-        _check_options(name, made, {**fixed, **by_row})
+        signature = inspect.signature(made.attribute)
+        # the first is the images; a method may have no target
+        passed = {*list(signature.parameters)[:1], "target"} & set(signature.parameters)
+        owner = f"{type(made).__name__}.attribute"
+        check_options(f"options[{name!r}]", {*passed, *fixed, *by_row}, signature, owner)
         runs[name] = _batch_runner(made, images, {"target": classes, **by_row}, fixed, seed)
     starts = range(0, len(images), batch_size)
     attributions: dict[str, Tensor] = {}
@@ -167,11 +178,15 @@ def compare_methods(
     ArgumentError
         As for both functions.
     """
-    view, images = space_of(space), check_image_batch(images)
+    view, images = space_of(space), check_pixels(images, None, nonempty=True)
     run: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "show_progress": show_progress}
     comparison = {"space": view, **run, **compare_options}
     # before the methods, which may take long
-    check_options(images, tuple(_with_boundary(methods)), comparison)
+    bound = inspect.signature(compare).bind(images, {}, **comparison)
+    bound.apply_defaults()
+    unchecked = ("images", "attributions", "seed", "show_progress")
+    checked = {k: v for k, v in bound.arguments.items() if k not in unchecked}
+    check_comparison_options(images, tuple(_with_boundary(methods)), **checked)
     attributions = attribute_methods(
         view, images, methods, target, options=options, row_options=row_options, **run
     )
@@ -233,31 +248,3 @@ def _instantiate(name: str, method: object, space: FeatureSpace) -> Attribution:
     wanted = "a method of captum.attr, its class, or a function that makes it from a model"
     fix = "pass IntegratedGradients, for example"
     return check_instance(f"methods[{name!r}]", made, Attribution, wanted, fix)
-
-
-def _check_options(name: str, method: Attribution, given: Mapping[str, Any]) -> None:
-    """Raise ArgumentError if a required argument of the method's ``attribute`` is missing."""
-    parameters = list(inspect.signature(method.attribute).parameters.values())[1:]
-    needed = [
-        p.name
-        for p in parameters
-        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    missing = [n for n in needed if n not in given and n != "target"]
-    if missing:
-        got = f"no {' and no '.join(missing)}"
-        wanted = f"all required arguments of {type(method).__name__}.attribute"
-        fix = f"pass options={{{name!r}: {{{missing[0]!r}: ...}}}}"
-        raise ArgumentError(f"options[{name!r}]", got, wanted, fix)
-
-
-def _check_rows(name: str, options: Mapping[str, Any], rows: int) -> None:
-    for key, value in options.items():
-        if not isinstance(value, Tensor | list) or len(value) != rows:
-            sized = isinstance(value, Tensor | list)
-            raise ArgumentError(
-                f"row_options[{name!r}][{key!r}]",
-                f"{len(value)} entries" if sized else f"a {type(value).__name__}",
-                f"a tensor or list with one entry for each of the {rows} images",
-                "pass values shared by all images in options=",
-            )

@@ -11,10 +11,11 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fsboundary.attr.comparison.arguments import check_attributions, check_image_batch
-from fsboundary.core.checks import check_choice
+from fsboundary.attr.comparison.arguments import check_attributions
+from fsboundary.core.checks import check_choice, check_integer
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.status import Status
+from fsboundary.pixels.checks import check_pixels
 
 _INCHES = 1.8  # of one picture
 _SIGNS = tuple(visualization.VisualizeSign.__members__)
@@ -60,9 +61,18 @@ def draw_attributions(
         Wrong types or shapes, rows that do not exist, names that the visualiser does not know, or
         ``sign="all"`` with "masked_image" or "alpha_scaling".
     """
-    images = check_image_batch(images)
+    images = check_pixels(images, None, nonempty=True)
     stack = check_attributions(images, attributions)
-    drawn_rows = _check_drawing(len(images), rows, sign, method)
+    drawn_rows = list(range(len(images)) if rows is None else rows)
+    if not drawn_rows:
+        raise ArgumentError("rows", "no rows", "at least one", "leave it out for all")
+    for row in drawn_rows:
+        check_integer("rows", row, -len(images), len(images) - 1, fix="count images from 0")
+    check_choice("sign", sign, _SIGNS)
+    check_choice("method", method, _METHODS)
+    if method in ("masked_image", "alpha_scaling") and sign == "all":
+        fix = 'pass sign="positive" or "absolute_value"'
+        raise ArgumentError("sign", "'all'", f"one sign for method={method!r}", fix)
     columns = 1 + len(stack.names)
     figure = Figure(figsize=(_INCHES * columns, _INCHES * len(drawn_rows)), layout="constrained")
     grid = figure.subplots(len(drawn_rows), columns, squeeze=False)
@@ -90,20 +100,6 @@ def draw_attributions(
     for axis, title in zip(grid[0], ("image", *stack.names), strict=True):
         axis.set_title(title)
     return figure
-
-
-def _check_drawing(count: int, rows: Sequence[int] | None, sign: str, method: str) -> list[int]:
-    """Return the rows of `count` images to draw, or raise ArgumentError."""
-    selected = list(range(count) if rows is None else rows)
-    if not selected or not all(-count <= row < count for row in selected):
-        got, fix = repr(rows), "count the images from 0"
-        raise ArgumentError("rows", got, f"some of 0 to {count - 1}", fix)
-    check_choice("sign", sign, _SIGNS)
-    check_choice("method", method, _METHODS)
-    if method in ("masked_image", "alpha_scaling") and sign == "all":
-        fix = 'pass sign="positive" or "absolute_value"'
-        raise ArgumentError("sign", "'all'", f"one sign for method={method!r}", fix)
-    return selected
 
 
 def _placeholder(values: Any, sign: str) -> str:

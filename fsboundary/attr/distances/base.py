@@ -110,8 +110,8 @@ class Distance(nn.Module, ABC):
             self._columns_reported = True
         return out
 
-    def _check_early(self) -> None:
-        """Check against the head if it is already known; else the first forward pass checks."""
+    def _use_known_head(self) -> None:
+        """Use the head now if it is already known; else the first forward pass does."""
         try:
             self._checked_head()
         except HeadError as error:

@@ -88,7 +88,7 @@ class BoundaryDistance(Distance):
         if self.classes == [source]:
             fix = "add a class to reach"
             raise ArgumentError("classes", f"{self.classes}, the source", "another class", fix)
-        self._check_early()
+        self._use_known_head()
 
     def _check(self, head: LinearHead) -> None:
         count = head.num_classes

@@ -133,7 +133,7 @@ class HullDistance(_HullDistances):
         tolerance: float | None = None,
     ) -> None:
         super().__init__(space, bank, tolerance)
-        self._check_early()
+        self._use_known_head()
 
     def _compute(self, head: LinearHead, z: Tensor) -> DistanceResult:
         projection = hull_projection(self.bank, z, tolerance=self.tolerance)
@@ -178,7 +178,7 @@ class ClassHullDistance(_HullDistances):
         super().__init__(space, bank, tolerance)
         self._present = set(check_labelled(bank).unique().tolist())
         self.classes = distinct_classes(classes)
-        self._check_early()
+        self._use_known_head()
 
     def _check(self, head: LinearHead) -> None:
         super()._check(head)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fsboundary.core.checks import check_integer
+from fsboundary.core.checks import check_integer, check_integer_tensor, check_shape
 from fsboundary.core.errors import ArgumentError
 from fsboundary.models.images import check_images, slice_arguments
 
@@ -17,13 +17,24 @@ Target = int | list[int] | Tensor | None
 Tensors = Tensor | tuple[Tensor, ...]
 
 
-def as_tuple(name: str, value: object) -> tuple[Tensor, ...]:
-    """Return argument `name`, a tensor or a tuple of tensors with as many rows, as a tuple."""
+def as_tuple(
+    name: str, value: object, like: tuple[Tensor, ...] | None = None
+) -> tuple[Tensor, ...]:
+    """Return argument `name`, a tensor or a tuple of tensors with as many rows, as a tuple.
+
+    With `like`, there must be as many tensors, of the same shapes.
+    """
     parts = value if isinstance(value, tuple) else (value,)
     if not parts:
         raise ArgumentError(name, "an empty tuple", "a tensor or tensors", "pass the images")
     for part in parts:
         check_images(part, name)
+    if like is not None:
+        if len(parts) != len(like):
+            fix = "pass one tensor for each input"
+            raise ArgumentError(name, f"{len(parts)} tensors", f"{len(like)} tensors", fix)
+        for part, other in zip(parts, like, strict=True):
+            check_shape(name, part, tuple(other.shape), fix="pass one image for each image")
     rows = {len(part) for part in parts}
     if len(rows) > 1:
         raise ArgumentError(name, f"{sorted(rows)} rows", "as many rows in each", "align them")
@@ -66,17 +77,16 @@ def target_rows(target: object, rows: int, device: torch.device) -> Tensor | Non
     """
     if target is None:
         return None
-    wanted = f"an int, {rows} ints as a list or tensor, or None for the nearest class"
-    fix = "pass the class to reach, or one per row"
-    try:
-        classes = torch.as_tensor(target, device=device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentError("target", repr(target), wanted, fix) from error
-    inexact = classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool
-    if inexact or classes.ndim > 1 or classes.numel() not in (1, rows):
-        got = f"{classes.dtype}, shape {tuple(classes.shape)}"
-        raise ArgumentError("target", got, wanted, fix)
-    return classes.long().reshape(-1).expand(rows)
+    classes = check_integer_tensor(
+        "target",
+        target,
+        (),
+        (1,),
+        (rows,),
+        fix="pass the class to reach, one per row, or None for the nearest class",
+        convert=True,
+    )
+    return classes.to(device).reshape(-1).expand(rows)
 
 
 def iterate_batches(

@@ -77,9 +77,7 @@ def check_flip_baselines(
 ) -> tuple[Tensor, ...]:
     """Return the flip images that the caller passed, () if they must be searched, or raise."""
     if baselines is not None:
-        ends = as_tuple("baselines", baselines)
-        _check_shapes(inputs, ends, "baselines")
-        return ends
+        return as_tuple("baselines", baselines, like=inputs)
     if len(inputs) > 1 or (additional and finder is None):
         raise ArgumentError(
             "baselines",
@@ -106,8 +104,8 @@ def resolve_flip_images(
     ends = given
     if not given:
         images = inputs[0].detach()
-        ends = (finder(images, direction.target.to(images.device)),)
-        _check_shapes(inputs, ends, "result of finder")
+        found = finder(images, direction.target.to(images.device))
+        ends = as_tuple("result of finder", found, like=inputs)
     ends = tuple(e.detach().to(x) for e, x in zip(ends, inputs, strict=True))
     missing = torch.stack([torch.isnan(e).flatten(1).any(dim=1) for e in ends]).any(dim=0)
     if bool(missing.any()):
@@ -123,13 +121,6 @@ def resolve_flip_images(
     if bool(missing.any()):
         warn("no flip image was found: the attribution is NaN", missing)
     return tuple(e.masked_fill(unsqueeze_like(missing, e), torch.nan) for e in ends)
-
-
-def _check_shapes(inputs: tuple[Tensor, ...], ends: tuple[Tensor, ...], name: str) -> None:
-    got, wanted = ([tuple(x.shape) for x in parts] for parts in (ends, inputs))
-    if got != wanted:
-        fix = "pass one flip image per image"
-        raise ArgumentError(name, f"shapes {got}", f"shapes {wanted}", fix)
 
 
 def _insensitive_rows(

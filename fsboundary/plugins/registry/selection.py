@@ -6,6 +6,7 @@ import inspect
 from difflib import get_close_matches
 from typing import Any
 
+from fsboundary.core.checks import check_choice, check_instance, check_options
 from fsboundary.core.errors import ArgumentError, FsboundaryError, PluginError
 from fsboundary.plugins.registry import discovery, identity
 from fsboundary.plugins.registry.info import KINDS, Entry, Kind, interface_of, needs_pixels
@@ -21,12 +22,21 @@ def create(
     capability: str | None,
 ) -> Any:
     """Create a plugin from `registry`; see :func:`fsboundary.plugins.create`."""
-    if kind not in KINDS:
-        raise ArgumentError("kind", repr(kind), f"one of {', '.join(KINDS)}", "choose one of these")
+    check_choice("kind", kind, KINDS)
     pixels = needs_pixels(kind, {capability})
     wanted = interface_of(kind, pixels=pixels)
     if not isinstance(plugin, str):
-        return _check_instance(kind, plugin, wanted, options)
+        if isinstance(plugin, type):
+            got, fix = f"the class {plugin.__name__}", f"call it: {plugin.__name__}()"
+            raise ArgumentError(kind, got, f"an instance of {wanted.__name__}", fix)
+        class_name, name = type(plugin).__name__, wanted.__name__
+        fix = f"derive {class_name} from fsboundary.{name}, or pass a plugin's name"
+        check_instance(kind, plugin, wanted, f"a name (str) or an instance of {name}", fix)
+        if options:
+            got = f"{sorted(options)} together with an instance of {class_name}"
+            fix = f"pass them to {class_name}(...)"
+            raise ArgumentError("options", got, "options with a plugin's name only", fix)
+        return plugin
     entry = registry.find(kind, plugin, pixels=pixels)
     if entry is None or not _capable(entry, capability):
         raise _unknown(registry, kind, plugin, capability)
@@ -35,22 +45,6 @@ def create(
 
 def _capable(entry: Entry, capability: str | None) -> bool:
     return capability is None or capability in entry.registration.capabilities
-
-
-def _check_instance(kind: Kind, plugin: Any, wanted: type[Any], options: Any) -> Any:
-    name = wanted.__name__
-    if isinstance(plugin, type):
-        fix = f"call it: {plugin.__name__}()"
-        raise ArgumentError(kind, f"the class {plugin.__name__}", f"an instance of {name}", fix)
-    if not isinstance(plugin, wanted):
-        fix = f"derive {type(plugin).__name__} from fsboundary.{name}, or pass a plugin's name"
-        got = f"an object of type {type(plugin).__name__}"
-        raise ArgumentError(kind, got, f"a name (str) or an instance of {name}", fix)
-    if options:
-        got = f"{sorted(options)} together with an instance of {type(plugin).__name__}"
-        fix = f"pass them to {type(plugin).__name__}(...)"
-        raise ArgumentError("options", got, "options with a plugin's name only", fix)
-    return plugin
 
 
 def _unknown(registry: Registry, kind: Kind, name: str, capability: str | None) -> ArgumentError:
@@ -79,7 +73,18 @@ def _unknown(registry: Registry, kind: Kind, name: str, capability: str | None) 
 
 
 def _make(entry: Entry, wanted: type[Any], options: dict[str, Any]) -> Any:
-    _check_options(entry, options)
+    try:
+        signature = inspect.signature(entry.registration.factory)
+    except ValueError:
+        signature = None  # some compiled callables have none; they raise their own error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a lazy factory imports its module here
+        raise PluginError(
+            f"plugin {entry.label} could not be imported: {type(error).__name__}: {error}"
+        ) from error
+    if signature is not None:
+        check_options("options", options, signature, f"plugin {entry.label}")
     try:
         made = entry.registration.factory(**options)
     except (FsboundaryError, KeyboardInterrupt):
@@ -96,29 +101,3 @@ def _make(entry: Entry, wanted: type[Any], options: dict[str, Any]) -> Any:
         )
     identity.remember(made, entry, options)
     return made
-
-
-def _check_options(entry: Entry, options: dict[str, Any]) -> None:
-    """Raise for an option that the factory does not take, before it is called."""
-    try:
-        signature = inspect.signature(entry.registration.factory)
-    except ValueError:
-        return  # some compiled callables have no signature; they raise their own error
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a lazy factory imports its module here
-        raise PluginError(
-            f"plugin {entry.label} could not be imported: {type(error).__name__}: {error}"
-        ) from error
-    try:
-        signature.bind(**options)
-    except TypeError as error:
-        named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        taken = [p.name for p in signature.parameters.values() if p.kind in named]
-        bad = sorted(options.keys() - set(taken))
-        close = get_close_matches(bad[0], taken, n=1) if bad else []
-        got = f"{', '.join(map(repr, bad))} for plugin {entry.label}" if bad else str(error)
-        wanted = f"options among {', '.join(taken)}" if taken else "no options"
-        otherwise = "leave it out" if bad else "add it"
-        fix = f"use {close[0]!r}, the closest name" if close else otherwise
-        raise ArgumentError("options", got, wanted, fix) from error

@@ -353,7 +353,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"images": [1, 2]}, "images: got a list"),
     ({"images": torch.zeros(5, 24)}, r"images: got shape \(5, 24\)"),
     ({"images": torch.zeros(5, 2, 3, 4, dtype=torch.uint8)}, "images: got dtype torch.uint8"),
-    ({"images": torch.zeros(0, 2, 3, 4)}, "at least one image"),
+    ({"images": torch.zeros(0, 2, 3, 4)}, r"images: got shape \(0, 2, 3, 4\); wanted.*not empty"),
     ({"attributions": {}}, "attributions: got none"),
     ({"attributions": torch.zeros(5, 2, 3, 4)}, "attributions: got a Tensor"),
     ({"attributions": {"a": torch.zeros(5, 1, 3, 4)}}, r"attributions\['a'\]: got shape .*interp"),

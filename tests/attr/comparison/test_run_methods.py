@@ -123,8 +123,14 @@ def test_progress_counts_batches(linear: LinearCase, capsys: pytest.CaptureFixtu
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"methods": {"x": 3}}, r"methods\['x'\]: got 3"),
     ({"methods": {"x": lambda model: model}}, r"methods\['x'\]: got a _Logits"),
-    ({"methods": {"Occ": Occlusion}}, r"options\['Occ'\]: got no sliding_window_shapes"),
-    ({"methods": {"GS": GradientShap}}, r"pass options=\{'GS': \{'baselines': ...\}\}"),
+    (
+        {"methods": {"Occ": Occlusion}},
+        r"options\['Occ'\]: got no 'sliding_window_shapes' for Occlusion",
+    ),
+    (
+        {"methods": {"GS": GradientShap}},
+        r"options\['GS'\]: got no 'baselines'.*Fix: add 'baselines'",
+    ),
     ({"options": {"IG": {}}}, "options: got 'IG'; wanted one of 'S'"),
     ({"target": 4}, "target: got classes from 4 to 4; wanted.* of classes 0 to 3"),
     ({"target": [0, 1]}, "target: got"),
