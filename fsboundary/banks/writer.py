@@ -90,7 +90,9 @@ def create_empty(path: Path, layout: Layout, *files: Path) -> None:
 
 def save(store: Store, path: Path) -> None:
     """Write `store` to `path`; an interrupted call leaves nothing at `path`."""
-    _require_absent(path)
+    if path.exists():
+        fix = "choose another path, or delete it first"
+        raise ArgumentError("path", f"{path}, which exists", "a path of a new folder", fix)
     labels, ids = store.labels(), store.ids()
     temporary = _temporary_folder(path)
     writer = None
@@ -107,13 +109,6 @@ def save(store: Store, path: Path) -> None:
     writer.finish()
     os.rename(temporary, path)
     _sync(path.parent, path.parent)
-
-
-def _require_absent(path: Path) -> None:
-    """Raise ArgumentError if `path` exists."""
-    if path.exists():
-        fix = "choose another path, or delete it first"
-        raise ArgumentError("path", f"{path}, which exists", "a path of a new folder", fix)
 
 
 def _temporary_folder(path: Path) -> Path:

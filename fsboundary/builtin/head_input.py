@@ -205,7 +205,7 @@ class HeadInput(FeatureExtractor):
         if known is None:
             return self._find_head(model, inner, images, additional)
         module = inner.get_submodule(known.layer)
-        known.require_unchanged(module)
+        known.verify_unchanged(module)
         with trace_linear_layers([(known.layer, module)], len(images)) as trace:
             output = call(inner, images, additional)
         head_call = known.select_call(trace.calls)

@@ -254,7 +254,7 @@ class VerifiedHead:
             bias=bias,
         )
 
-    def require_unchanged(self, module: nn.Module) -> None:
+    def verify_unchanged(self, module: nn.Module) -> None:
         """Raise HeadMismatchError unless the layer's parameters are unchanged."""
         weight, bias = _weights(self.layer, module)
         if weight.device != self.weight.device:
@@ -293,7 +293,7 @@ class VerifiedHead:
         """
         exact = self.head.logits(call.features)
         tolerance = logit_tolerance(call, self.weight, self.bias, logits)
-        self._require_small(exact, logits, tolerance, "W z + b")
+        self._verify_residual(exact, logits, tolerance, "W z + b")
 
     @torch.no_grad()
     def verify_link(self, call: LayerCall, output: Tensor) -> Tensor:
@@ -308,10 +308,10 @@ class VerifiedHead:
             return output
         expected = apply_link(self.link, call.outputs)
         tolerance = link_tolerance(self.link, call.outputs, output)
-        self._require_small(expected, output, tolerance, f"{self.link} of its output")
+        self._verify_residual(expected, output, tolerance, f"{self.link} of its output")
         return call.outputs
 
-    def _require_small(
+    def _verify_residual(
         self, expected: Tensor, output: Tensor, tolerance: Tensor, what: str
     ) -> None:
         worst = largest_residual(expected, output, tolerance)

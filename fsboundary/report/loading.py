@@ -49,7 +49,7 @@ class ImageSet:
     train_images: Tensor | None = None
     train_labels: Tensor | None = None
 
-    def require_classes(self, classes: int, source: Path) -> None:
+    def verify_classes(self, classes: int, source: Path) -> None:
         """Raise DataError unless labels and names fit a model with this number of classes."""
         if self.class_names is not None and len(self.class_names) != classes:
             raise DataError(

@@ -87,7 +87,7 @@ def run_report(
         load_weights(network, weights)
     space = FeatureSpace(network.eval(), extractor=extractor_plugin)
     classes = _count_classes(space, network, images, data, batch_size)
-    images.require_classes(classes, data)
+    images.verify_classes(classes, data)
     subject = Subject(
         space=space,
         images=images.images,

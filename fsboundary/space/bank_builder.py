@@ -24,7 +24,7 @@ from fsboundary.banks import BankInfo, FeatureBank, zarr_store
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.banks.writer import ChunkWriter, create_empty
 from fsboundary.banks.zarr_store import Layout, ZarrStore
-from fsboundary.core.checks import check_labels
+from fsboundary.core.checks import check_labels, describe
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.models.images import check_images
 
@@ -92,14 +92,6 @@ def loader_batches(loader: Iterable[Any], show_progress: bool) -> Iterator[Loade
     if start == 0:
         fix = "pass a DataLoader or a list; an iterator yields its batches only once"
         raise ArgumentError("loader", "no images", "at least one batch", fix)
-
-
-def check_loader(loader: object) -> None:
-    """Raise ArgumentError unless `loader` is iterable and not a tensor."""
-    if not isinstance(loader, Iterable) or isinstance(loader, Tensor):
-        fix = "pass a DataLoader, or a list of batches; pass a tensor to extract(images)"
-        got = f"a {type(loader).__name__}"
-        raise ArgumentError("loader", got, "an iterable of batches", fix)
 
 
 def reject_shuffling(loader: object) -> None:
@@ -171,7 +163,9 @@ def build_bank(
     show_progress: bool,
 ) -> FeatureBank:
     """Return the bank of a loader; see :meth:`fsboundary.FeatureSpace.bank`."""
-    check_loader(loader)
+    fix = "pass a DataLoader, or a list of batches; pass a tensor to extract(images)"
+    if not isinstance(loader, Iterable) or isinstance(loader, Tensor):
+        raise ArgumentError("loader", describe(loader), "an iterable of batches", fix)
     if path is None:
         return _build_in_memory(source, loader_batches(loader, show_progress))
     reject_shuffling(loader)
@@ -312,7 +306,7 @@ def stream_to_disk(source: FeatureSource, batches: Iterator[LoaderBatch], path: 
             create_empty(path, layout, Journal.file(Path()))
             bank = _PartialBank(path)
         elif number == 0:
-            bank.require_same_head(source)
+            bank.verify_head(source)
         bank.add(batch, features, record)
     assert bank is not None, "a loader without batches was rejected"
     bank.finish(number + 1)
@@ -337,7 +331,7 @@ class _PartialBank:
         last = number == len(self.known) - 1
         features = source.features(batch) if number == 0 or last else None
         if number == 0:
-            self.require_same_head(source)
+            self.verify_head(source)
         if record != self.known[number]:
             raise DataError(
                 f"{self._path}: batch {number} of the loader (rows {batch.start} to "
@@ -362,7 +356,7 @@ class _PartialBank:
             ids = torch.arange(stop, batch.stop)
             self._writer().add(features[rest], labels, ids)
 
-    def require_same_head(self, source: FeatureSource) -> None:
+    def verify_head(self, source: FeatureSource) -> None:
         """Raise DataError if the bank belongs to another head, extractor or layer."""
         expected, other = self._layout.info.fingerprint, source.info().fingerprint
         if expected != other:

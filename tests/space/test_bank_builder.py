@@ -318,7 +318,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (list, "loader: got no images; wanted at least one batch"),
     (lambda: iter([]), "loader: got no images.*only once"),
     (images, "loader: got a Tensor.*extract"),
-    (lambda: 3, "loader: got a int; wanted an iterable"),
+    (lambda: 3, "loader: got 3; wanted an iterable"),
     (lambda: [{"image": images()}], "loader: got a batch that is a dict; wanted images, or"),
     (lambda: [(images(), labels(), 1)], "loader: got a batch that is a tuple of 3"),
     (lambda: [images().byte()], "images: got dtype torch.uint8"),

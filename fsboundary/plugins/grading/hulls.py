@@ -53,7 +53,7 @@ def project_and_grade(
         The solver raised, or its answer has the wrong type or shapes.
     """
     proposed = _project(solver, points, queries, exclude, tolerance, max_steps)
-    answer = _require_projection(type(solver).__name__, proposed, len(queries))
+    answer = _as_projection(type(solver).__name__, proposed, len(queries))
     return grade_hulls(
         points, queries, answer, exclude=exclude, rtol=tolerance, max_steps=max_steps
     )
@@ -88,7 +88,7 @@ def _project(
         raise PluginError(f"hull solver {name} raised {type(error).__name__}: {error}") from error
 
 
-def _require_projection(name: str, answer: object, rows: int) -> HullProjection:
+def _as_projection(name: str, answer: object, rows: int) -> HullProjection:
     """Return `answer`, or raise PluginError unless it is a projection of `rows` rows."""
     if not isinstance(answer, HullProjection):
         raise PluginError(

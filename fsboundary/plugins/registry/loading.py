@@ -148,7 +148,7 @@ def _register(
     for hook, implementation in _implementations(manager, plugin):
         kind = HOOKS[hook]
         returned = _run_plugin_code(f"{hook} failed", partial(_call, implementation.function))
-        registrations.extend((kind, _check_registration(hook, item)) for item in returned)
+        registrations.extend((kind, _as_registration(hook, item)) for item in returned)
     if not registrations:
         raise PluginRejected("registered nothing")
     return registrations
@@ -191,7 +191,7 @@ def _call(function: Callable[[], Any]) -> list[Any]:
     return list(returned)
 
 
-def _check_registration(hook: str, item: Any) -> Registration:
+def _as_registration(hook: str, item: Any) -> Registration:
     """Return a registration whose fields have the right types, or reject the plugin."""
     if not isinstance(item, Registration):
         raise PluginRejected(f"{hook} returned a {type(item).__name__}; wanted a Registration")
