@@ -192,7 +192,7 @@ class Residual:
 def largest_residual(expected: Tensor, output: Tensor, tolerance: Tensor) -> Residual | None:
     """Return the residual (B,K) of `output` that is largest relative to its tolerance.
 
-    None if there are no entries. Rows of `output` that are not finite are ignored.
+    None if there are no finite entries. Rows of `output` that are not finite are ignored.
     """
     if output.numel() == 0:
         return None
@@ -200,8 +200,11 @@ def largest_residual(expected: Tensor, output: Tensor, tolerance: Tensor) -> Res
     ratio = residual / tolerance
     largest, flat = ratio.flatten().max(dim=0)
     if not bool(largest <= 1):  # NaN counts as the largest and comes from bad rows: ignore them
-        ratio = torch.where(torch.isfinite(output), ratio, 0.0).nan_to_num(nan=0.0)
-        flat = ratio.flatten().argmax()
+        # below 0, the ratio of an exact row, which must not lose to an ignored one before it
+        ratio = torch.where(torch.isfinite(output), ratio, -1.0).nan_to_num(nan=-1.0)
+        largest, flat = ratio.flatten().max(dim=0)
+        if float(largest) < 0:
+            return None
     row, column = divmod(int(flat), ratio.shape[1])
     size, limit = float(residual[row, column]), float(tolerance[row, column])
     return Residual(size=size, tolerance=limit, row=row, column=column)

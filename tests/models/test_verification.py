@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import fsboundary as fsb
 from fsboundary.models import linear_maps
-from fsboundary.models.linear_maps import LayerCall
+from fsboundary.models.linear_maps import LayerCall, largest_residual
 from support.models.nets import CLASSES, WIDTH, Last, Net, images
 
 
@@ -193,3 +193,27 @@ def test_finite_rows_are_verified_next_to_rows_that_are_not() -> None:
     model.factor = 1.1
     with pytest.raises(fsb.HeadMismatchError, match=r"at row [0234]"):
         space.extract(x)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("row", [0, 1, 2])
+@pytest.mark.parametrize("error", [0.0, 0.25])
+def test_rows_that_are_not_finite_have_no_residual(bad: float, row: int, error: float) -> None:
+    output = torch.zeros(3, 2, dtype=torch.float64)
+    expected = output + error
+    output[row, 0] = expected[row, 0] = bad
+    found = largest_residual(expected, output, torch.ones_like(output))
+    assert found is not None
+    assert (found.row, found.column) != (row, 0)
+    assert found.size == error
+    output[:], expected[:] = bad, bad
+    assert largest_residual(expected, output, torch.ones_like(output)) is None
+
+
+def test_a_first_row_that_is_not_finite_does_not_hide_the_residual() -> None:
+    head = nn.Linear(2, 2)
+    space = fsb.FeatureSpace(Last(nn.Identity(), head))
+    nn.init.eye_(head.weight)
+    nn.init.zeros_(head.bias)
+    space.extract(torch.tensor([[torch.nan, 1.0], [1.0, 2.0]]))
+    assert space.notes()["residual"].startswith("0 (tolerance ")
