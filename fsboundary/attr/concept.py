@@ -83,7 +83,7 @@ class HullClassifier(Classifier):  # type: ignore[misc]  # Captum has no types
         return {"distance": torch.stack(distances)}
 
     def weights(self) -> Tensor:
-        """Return one unit vector per concept, (C,F), float64.
+        """Return one unit vector per concept, (C,F), float64; a copy.
 
         Raises
         ------
@@ -92,8 +92,8 @@ class HullClassifier(Classifier):  # type: ignore[misc]  # Captum has no types
         """
         if self._weights is None:
             raise RuntimeError("no weights yet: call train_and_eval first")
-        return self._weights
+        return self._weights.clone()
 
     def classes(self) -> list[int]:
         """Return the indices of the concepts, in the order of the weights."""
-        return self._classes
+        return list(self._classes)

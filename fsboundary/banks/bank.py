@@ -33,6 +33,8 @@ class FeatureBank:
 
     Created from a tensor, with :meth:`open`, or with :meth:`fsboundary.FeatureSpace.bank`. Any
     points can be used: the features of any layer, or pixels, ``FeatureBank(images.flatten(1))``.
+    Norms, copies and the states of solvers are derived from a bank once, so a bank in memory owns
+    its rows: it copies what it is given, and returns copies.
 
     Parameters
     ----------
@@ -122,21 +124,22 @@ class FeatureBank:
 
     @property
     def features(self) -> Tensor:
-        """All points (n,d), float32 or float64; a bank on disk is read completely into memory.
+        """A copy of all points (n,d), float32 or float64, made by each access.
 
-        Do not write to the tensor. :meth:`price` and :meth:`take` never need all points at once. A
-        distributed bank reads them from the bank that it was created from.
+        It takes as much memory as the points, until it is dropped; :meth:`price`, :meth:`take` and
+        :meth:`select` never need all points at once. A bank on disk is read completely, and a
+        distributed one from the bank that it was created from.
         """
         return self._store.features()
 
     @property
     def labels(self) -> Tensor | None:
-        """Class of each row (n,), or None."""
+        """Class of each row (n,), a copy, or None."""
         return self._store.labels()
 
     @property
     def ids(self) -> Tensor:
-        """Index of each row (n,) in the bank to which it was first added: 0, 1, ... there.
+        """Index of each row (n,) in the bank to which it was first added: 0, 1, ... there; a copy.
 
         A subset numbers its rows from 0; its ``ids`` are the corresponding rows of the whole bank.
         """

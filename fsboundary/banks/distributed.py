@@ -282,12 +282,12 @@ class DistributedStore(Store):
         return self.origin().features()
 
     def labels(self) -> Tensor | None:
-        """Return the labels."""
-        return self._labels
+        """Return a copy of the labels."""
+        return None if self._labels is None else self._labels.clone()
 
     def ids(self) -> Tensor:
-        """Return the ids."""
-        return self._ids
+        """Return a copy of the ids."""
+        return self._ids.clone()
 
     def subset(self, rows: Tensor) -> DistributedStore:
         """Return the store of `rows`, which stay on their workers."""

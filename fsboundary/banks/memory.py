@@ -17,7 +17,7 @@ _NUMBERS = 2**23
 
 @final
 class MemoryStore(Store):
-    """Store of rows in one tensor.
+    """Store of rows in one tensor, which nothing else may hold.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class MemoryStore(Store):
         return len(self._features)
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield views of the tensor."""
+        """Yield views of the tensor, to be read only."""
         step = max(1, min(_ROWS, _NUMBERS // self.num_features))
         for start in range(0, len(self), step):
             yield start, self._features[start : start + step]
@@ -51,16 +51,16 @@ class MemoryStore(Store):
         return self._features[rows.to(self._features.device)].to(torch.float64)
 
     def features(self) -> Tensor:
-        """Return the tensor itself."""
-        return self._features
+        """Return a copy of the features."""
+        return self._features.clone()
 
     def labels(self) -> Tensor | None:
-        """Return the labels."""
-        return self._labels
+        """Return a copy of the labels."""
+        return None if self._labels is None else self._labels.clone()
 
     def ids(self) -> Tensor:
-        """Return the ids."""
-        return self._ids
+        """Return a copy of the ids."""
+        return self._ids.clone()
 
     def subset(self, rows: Tensor) -> MemoryStore:
         """Return a copy of `rows`, because contiguous rows are priced several times faster."""

@@ -94,7 +94,8 @@ class Store(ABC):
     """n immutable rows of width d with ids and optional labels.
 
     Rows are finite, float32 or float64. Arguments were checked by the bank. Reductions over all
-    rows read one chunk after the other, unless a store overrides them.
+    rows read one chunk after the other, unless a store overrides them. Everything except the
+    chunks belongs to the caller, who may write to it.
     """
 
     info: BankInfo
@@ -105,7 +106,10 @@ class Store(ABC):
 
     @abstractmethod
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield ``(first row, features (c,d))`` in order of rows, one chunk in memory at a time."""
+        """Yield ``(first row, features (c,d))`` in order of rows, one chunk in memory at a time.
+
+        The chunks may be views of the store's own rows: only this package gets them, to read.
+        """
 
     @abstractmethod
     def take(self, rows: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def _interpolate(head: LinearHead, start: Tensor, end: Tensor, t: Tensor) -> Ten
 
 def _dominated(head: LinearHead) -> Tensor:
     """Return the classes (K,) below one with equal weights, or equal to one of lower index."""
-    b, index = head.bias, torch.arange(head.num_classes, device=head.bias.device)
+    b, index = head._bias, torch.arange(head.num_classes, device=head.device)
     above = (b > b[:, None]) | ((b == b[:, None]) & (index < index[:, None]))
     return ((pair_norms(head) == 0) & above).any(dim=1)
 
@@ -95,7 +95,7 @@ def _dominated(head: LinearHead) -> Tensor:
 def _find_path(head: LinearHead, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     """Return the classes (B,S) and crossings (B,S-1) of one chunk."""
     lines = torch.where(_dominated(head), -torch.inf, head.logits(start))
-    return upper_envelope(lines, (end - start) @ head.weight.T)
+    return upper_envelope(lines, (end - start) @ head._weight.T)
 
 
 def _grade_path(
@@ -109,7 +109,7 @@ def _grade_path(
     ends = torch.ones_like(start[:, :1])
     stops = torch.cat([crossings, ends], dim=1).nan_to_num(nan=1.0)
     begin = torch.zeros_like(ends)
-    size, offset = lengths(head.weight), head.bias.abs()
+    size, offset = lengths(head._weight), head._bias.abs()
     span = lengths(start) + 2 * lengths(end - start)
     gamma = dot_error(2 * head.num_features + 32)
     dominated = _dominated(head)

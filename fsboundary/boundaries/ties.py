@@ -253,7 +253,7 @@ def ambiguity(
 
 def _tie_distances(head: LinearHead, z: Tensor, k: int) -> Tensor:
     """Return the distance (B,) to the tie of the `k` largest logits of each row."""
-    z = z.to(head.weight.device)
+    z = z.to(head.device)
     status, _ = rows_and_sources(head, z)
     # unusable rows get arbitrary classes; their result is NaN
     top = torch.arange(k, device=z.device).repeat(len(z), 1)

@@ -201,11 +201,10 @@ class HeadInput(FeatureExtractor):
         """Return features, logits and the call of the head, whose product the core verifies."""
         inner = unwrap(model)
         require_eval_mode(inner)
-        known = self._known.get(inner)
+        known = self._unchanged_head(inner)
         if known is None:
             return self._find_head(model, inner, images, additional)
         module = inner.get_submodule(known.layer)
-        known.verify_unchanged(module)
         with trace_linear_layers([(known.layer, module)], len(images)) as trace:
             output = call(inner, images, additional)
         head_call = known.select_call(trace.calls)
@@ -235,7 +234,7 @@ class HeadInput(FeatureExtractor):
         match = find_head_call(calls, modules, output, finite)
         if match is None:
             raise _no_head_error(trace, output, finite, layer_name)
-        known = VerifiedHead.of(match, modules[match.call.layer])
+        known = VerifiedHead.of(match, inner)
         logits = known.verify_link(match.call, output)
         # before the head is kept: a head that fails is not known
         known.verify(match.call, logits)
@@ -243,9 +242,22 @@ class HeadInput(FeatureExtractor):
         return match.call.features, logits, match.call
 
     def head(self, model: nn.Module) -> LinearHead | None:
-        """Return the head, without a domain; None before the first batch."""
-        known = self._known.get(unwrap(model))
+        """Return the head, without a domain; None before the first batch.
+
+        Raises
+        ------
+        HeadMismatchError
+            The head changed since it was found, or the modules that prove its domain.
+        """
+        known = self._unchanged_head(unwrap(model))
         return None if known is None else known.head
+
+    def _unchanged_head(self, inner: nn.Module) -> VerifiedHead | None:
+        """Return the head, None before the first batch, or raise if it is not the model's now."""
+        known = self._known.get(inner)
+        if known is not None:
+            known.verify_unchanged(inner)
+        return known
 
     def domain(self, model: nn.Module) -> Domain:
         """Return the nonnegative domain if the first pass proved it, else the unbounded one."""

@@ -188,7 +188,9 @@ def check_integer_tensor(
     convert: bool = False,
     also: str = "",
 ) -> Tensor:
-    """Return `value` as int64, or raise ArgumentError unless it is an integer tensor of a shape.
+    """Return an int64 copy of `value`, or raise unless it is an integer tensor of a shape.
+
+    A copy, because results keep it: what the caller writes to the argument must not reach them.
 
     Parameters
     ----------
@@ -227,7 +229,8 @@ def check_integer_tensor(
         if not isinstance(given, Tensor | list | tuple):
             got = describe(given)
         raise ArgumentError(name, got, wanted, fix)
-    numbers = check_shape(name, value, *shapes, fix=fix, nonempty=nonempty, wanted=wanted).long()
+    found = check_shape(name, value, *shapes, fix=fix, nonempty=nonempty, wanted=wanted)
+    numbers = found.to(torch.int64, copy=True)
     if within is not None and numbers.numel():
         low, high = int(numbers.min()), int(numbers.max())
         if not within.start <= low <= high < within.stop:

@@ -14,19 +14,21 @@ Kind = Literal["unbounded", "nonnegative", "box"]
 
 @final
 class Domain:
-    """Unbounded space, the nonnegative orthant, or a box (design.md, section 1).
+    """Unbounded space, the nonnegative orthant, or a box (design.md, section 1); immutable.
 
     Created with :meth:`unbounded`, :meth:`nonnegative` or :meth:`box`.
     """
 
-    __slots__ = ("_lower", "_upper", "kind")
+    __slots__ = ("_kind", "_lower", "_upper")
 
-    kind: Kind
+    _kind: Kind
     _lower: Tensor | None
     _upper: Tensor | None
 
     def __init__(self, kind: Kind, lower: Tensor | None = None, upper: Tensor | None = None):
-        self.kind, self._lower, self._upper = kind, lower, upper
+        self._kind = kind
+        self._lower = None if lower is None else lower.clone()
+        self._upper = None if upper is None else upper.clone()
 
     @classmethod
     def unbounded(cls) -> Domain:
@@ -71,7 +73,12 @@ class Domain:
                 "lower <= upper, not NaN, lower below +inf and upper above -inf",
                 "swap or correct that pair of bounds",
             )
-        return cls("box", low.clone(), high.clone())
+        return cls("box", low, high)
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of the domain: "unbounded", "nonnegative" or "box"."""
+        return self._kind
 
     @property
     def num_features(self) -> int | None:
@@ -79,7 +86,7 @@ class Domain:
         return None if self._lower is None else len(self._lower)
 
     def limits(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the lower and upper limits (d,) as float64, infinite where there is none.
+        """Return copies of the lower and upper limits (d,), float64, infinite where none is.
 
         Parameters
         ----------
@@ -89,7 +96,7 @@ class Domain:
         width, device = like.shape[-1], like.device
         if self._lower is not None and self._upper is not None:
             self.require_width(width)
-            return self._lower.to(device), self._upper.to(device)
+            return self._lower.to(device, copy=True), self._upper.to(device, copy=True)
         high = torch.full((width,), torch.inf, dtype=torch.float64, device=device)
         low = torch.zeros_like(high) if self.kind == "nonnegative" else -high
         return low, high

@@ -22,7 +22,10 @@ _UNBOUNDED = Domain.unbounded()
 
 @final
 class LinearHead:
-    """Linear head: features z (B,d) to logits ``W z + b`` (B,K), with the domain of z.
+    """Linear head: features z (B,d) to logits ``W z + b`` (B,K), with the domain of z; immutable.
+
+    Norms, fingerprints and certificates are derived from a head once, so it owns its numbers: it
+    copies what it is given, and :attr:`weight` and :attr:`bias` return copies.
 
     Parameters
     ----------
@@ -76,35 +79,56 @@ class LinearHead:
                 "retrain or reload the model",
             )
         domain.require_width(w.shape[1])
-        self.weight, self.bias, self.domain = w, b, domain
+        # read by the rest of the package without a copy; never written to, never handed out
+        self._weight, self._bias, self._domain = w, b, domain
+
+    @property
+    def weight(self) -> Tensor:
+        """One row per class (K,d), float64; a copy, so that writing to it leaves the head as is."""
+        return self._weight.clone()
+
+    @property
+    def bias(self) -> Tensor:
+        """Bias per class (K,), float64; a copy like :attr:`weight`."""
+        return self._bias.clone()
+
+    @property
+    def domain(self) -> Domain:
+        """Set of features that the model's body can produce."""
+        return self._domain
+
+    @property
+    def device(self) -> torch.device:
+        """Device of weights and bias."""
+        return self._weight.device
 
     @property
     def num_classes(self) -> int:
         """Number of classes K."""
-        return self.weight.shape[0]
+        return self._weight.shape[0]
 
     @property
     def num_features(self) -> int:
         """Number of features d."""
-        return self.weight.shape[1]
+        return self._weight.shape[1]
 
     @cached_property
     def fingerprint(self) -> str:
         """Digest of weights and bias that identifies the head."""
-        digest = hashlib.sha256(repr(tuple(self.weight.shape)).encode())
-        digest.update(self.weight.cpu().numpy().tobytes())
-        digest.update(self.bias.cpu().numpy().tobytes())
+        digest = hashlib.sha256(repr(tuple(self._weight.shape)).encode())
+        digest.update(self._weight.cpu().numpy().tobytes())
+        digest.update(self._bias.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def to(self, device: torch.device) -> LinearHead:
         """Return the head on `device`; self if it is already there."""
-        if self.weight.device == device:
+        if self.device == device:
             return self
-        return LinearHead(self.weight.to(device), self.bias.to(device), self.domain)
+        return LinearHead(self._weight.to(device), self._bias.to(device), self.domain)
 
     def logits(self, z: Tensor) -> Tensor:
         """Return float64 logits (B,K) of features `z` (B,d); differentiable in `z`."""
-        return z.to(torch.float64) @ self.weight.T + self.bias
+        return z.to(torch.float64) @ self._weight.T + self._bias
 
     def predict(self, z: Tensor) -> Tensor:
         """Return the class (B,) of the largest float64 logit, the lowest index on ties."""
@@ -147,8 +171,27 @@ class NonlinearHead:
         domain: Domain,
     ) -> None:
         self._function = function
-        self.num_features, self.num_classes = num_features, num_classes
-        self.dtype, self.domain = dtype, domain
+        self._shape, self._dtype, self._domain = (num_classes, num_features), dtype, domain
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return self._shape[0]
+
+    @property
+    def num_features(self) -> int:
+        """Number of features d."""
+        return self._shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype in which the function computes."""
+        return self._dtype
+
+    @property
+    def domain(self) -> Domain:
+        """Set in which the features of interest lie."""
+        return self._domain
 
     def __call__(self, z: Tensor) -> Tensor:
         """Return the logits (B,K) of features `z` (B,d)."""

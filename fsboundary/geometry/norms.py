@@ -50,7 +50,7 @@ def pair_norms(head: LinearHead, p: float = 2.0) -> Float64[Tensor, "K K"]:
     """
     cached = _norms.setdefault(head, {})
     if p not in cached:
-        w = head.weight
+        w = head._weight
         norms = torch.cdist(w, w, p=p, compute_mode="donot_use_mm_for_euclid_dist")
         if p == 2.0:
             # squares may have underflowed or overflowed

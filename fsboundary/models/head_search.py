@@ -222,6 +222,8 @@ class VerifiedHead:
         Head in float64, on the device of the layer.
     weight, bias : Tensor
         Copies of the layer's parameters, by which changes are noticed.
+    modules : tuple of (str, type)
+        Names and classes of the model's modules, without which `proof` says nothing.
     """
 
     layer: str
@@ -233,10 +235,12 @@ class VerifiedHead:
     head: LinearHead
     weight: Tensor
     bias: Tensor | None
+    modules: tuple[tuple[str, type], ...]
 
     @classmethod
-    def of(cls, match: HeadMatch, module: nn.Module) -> VerifiedHead:
-        """Return the head that `match` found in `module`."""
+    def of(cls, match: HeadMatch, model: nn.Module) -> VerifiedHead:
+        """Return the head that `match` found in `model`."""
+        module = model.get_submodule(match.call.layer)
         weight, bias = _weights(match.call.layer, module)
         # an inference tensor among the head's would forbid gradients through it for good
         with torch.inference_mode(False), torch.no_grad():
@@ -252,10 +256,26 @@ class VerifiedHead:
             head=head,
             weight=weight,
             bias=bias,
+            modules=_modules(model),
         )
 
-    def verify_unchanged(self, module: nn.Module) -> None:
-        """Raise HeadMismatchError unless the layer's parameters are unchanged."""
+    def verify_unchanged(self, model: nn.Module) -> None:
+        """Raise HeadMismatchError unless the layer's parameters are unchanged.
+
+        If the features were proved nonnegative, the modules must be the same too: another
+        activation in the place of a ReLU, for example, would leave nothing of the proof.
+        """
+        module = dict(model.named_modules()).get(self.layer)
+        if module is None:
+            raise HeadMismatchError(
+                f"the head, layer {self.layer!r} ({self.kind}), is no longer in the model. Make a "
+                "new FeatureSpace for the changed model"
+            )
+        if self.proof and _modules(model) != self.modules:
+            raise HeadMismatchError(
+                "the modules of the model changed since its features were proved nonnegative "
+                f"(they came from {self.proof}). Make a new FeatureSpace for the changed model"
+            )
         weight, bias = _weights(self.layer, module)
         if weight.device != self.weight.device:
             with torch.inference_mode(False), torch.no_grad():
@@ -317,6 +337,10 @@ class VerifiedHead:
         worst = largest_residual(expected, output, tolerance)
         if worst is not None and worst.ratio > 1:
             raise head_mismatch(f"layer {self.layer!r} ({self.kind})", what, worst, output.dtype)
+
+
+def _modules(model: nn.Module) -> tuple[tuple[str, type], ...]:
+    return tuple((name, type(module)) for name, module in model.named_modules())
 
 
 def _weights(layer: str, module: nn.Module) -> tuple[Tensor, Tensor | None]:

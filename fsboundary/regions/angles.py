@@ -51,8 +51,8 @@ def normal_angles(head: LinearHead, i: int) -> Float64[Tensor, "K K"]:
     """
     check_head(head)
     return pairwise_angles(
-        head.weight[check_integer("i", i, 0, head.num_classes - 1, fix="count classes from 0")]
-        - head.weight
+        head._weight[check_integer("i", i, 0, head.num_classes - 1, fix="count classes from 0")]
+        - head._weight
     )
 
 
@@ -62,4 +62,4 @@ def weight_angles(head: LinearHead) -> Float64[Tensor, "K K"]:
     Only differences of rows matter to a partition, so the mean row is the natural origin. NaN
     where a row equals the mean.
     """
-    return pairwise_angles(head.weight - head.weight.mean(dim=0))
+    return pairwise_angles(head._weight - head._weight.mean(dim=0))

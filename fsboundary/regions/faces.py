@@ -52,20 +52,20 @@ def region_faces(head: LinearHead, i: int, within: Domain | None = None) -> Regi
     check_head(head)
     i, device = (
         check_integer("i", i, 0, head.num_classes - 1, fix="count classes from 0"),
-        head.weight.device,
+        head.device,
     )
     head = head.to(torch.device("cpu"))
     lower, upper = (torch.from_numpy(limit) for limit in common_limits(head, within))
     classes = _distinct_classes(head, i)
     region = Polyhedron(
-        rows=head.weight[i] - head.weight[classes],
-        offset=head.bias[i] - head.bias[classes],
+        rows=head._weight[i] - head._weight[classes],
+        offset=head._bias[i] - head._bias[classes],
         lower=lower,
         upper=upper,
     )
     anchor = torch.minimum(torch.maximum(torch.zeros_like(lower), lower), upper)
-    same = (head.weight == head.weight[i]).all(dim=1)
-    below = bool((head.bias[same] > head.bias[i]).any())
+    same = (head._weight == head._weight[i]).all(dim=1)
+    below = bool((head._bias[same] > head._bias[i]).any())
     scale = region.scale(anchor)
     inside = False if below else find_interior_point(region, anchor, scale or 1.0, scale)
     if inside is False:
@@ -86,9 +86,9 @@ def _distinct_classes(head: LinearHead, i: int) -> Tensor:
     Among classes with equal weights, the one with the largest bias counts, and the lowest index
     among these. Classes with the weights of `i` set no limit that depends on the point.
     """
-    _, group = head.weight.unique(dim=0, return_inverse=True)
+    _, group = head._weight.unique(dim=0, return_inverse=True)
     leaders: dict[int, int] = {}
-    for k in head.bias.argsort(descending=True, stable=True).tolist():
+    for k in head._bias.argsort(descending=True, stable=True).tolist():
         leaders.setdefault(int(group[k]), k)
     leaders.pop(int(group[i]))
     return torch.tensor(sorted(leaders.values()), dtype=torch.int64)
@@ -117,8 +117,8 @@ def _region_faces(
     if points is None:
         points = torch.full((len(verdict), width), torch.nan, dtype=torch.float64)
     return RegionFaces(
-        normals=torch.cat([head.weight[i] - head.weight[kept], sign[:, None] * eye[features]]),
-        offsets=torch.cat([head.bias[i] - head.bias[kept], -sign * limits[sides]]),
+        normals=torch.cat([head._weight[i] - head._weight[kept], sign[:, None] * eye[features]]),
+        offsets=torch.cat([head._bias[i] - head._bias[kept], -sign * limits[sides]]),
         classes=torch.cat([kept, torch.full_like(features, -1)]),
         coordinates=torch.cat([torch.full_like(kept, -1), features]),
         witnesses=points[listed],

@@ -53,7 +53,7 @@ def region_fractions(
         )
     check_integer("samples", samples)
     generator = torch.Generator().manual_seed(seed)
-    count = torch.zeros_like(head.bias, dtype=torch.int64)
+    count = torch.zeros_like(head._bias, dtype=torch.int64)
     for part in chunks(samples, chunk_rows(max(head.num_features, head.num_classes))):
         shape = (part.stop - part.start, head.num_features)
         drawn = torch.rand(shape, generator=generator, dtype=torch.float64)

@@ -10,7 +10,6 @@ have generators moved towards the border of their region.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -51,7 +50,7 @@ def _inflate_generators(
     """
     size = chunk_rows(bank.num_features, 4096)
     rows = [torch.arange(part.start, part.stop) for part in chunks(len(bank), size)]
-    total = torch.zeros_like(head.weight[0])
+    total = torch.zeros_like(head._weight[0])
     for index in rows:
         total += bank.take(index).to(total.device).sum(dim=0)
     centre = total / len(bank)
@@ -80,8 +79,8 @@ def _inflate_generators(
 
 def _margins(head: LinearHead, source: int, z: Tensor) -> Tensor:
     """Return ``(w_i - w_k).z + b_i - b_k`` for all k, (B,K), from explicit differences."""
-    normal = head.weight[source] - head.weight
-    return z @ normal.T + (head.bias[source] - head.bias)
+    normal = head._weight[source] - head._weight
+    return z @ normal.T + (head._bias[source] - head._bias)
 
 
 _FEW_STEPS = 12
@@ -89,35 +88,65 @@ _FEW_STEPS = 12
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GuaranteedHulls:
     """Sets in which the class is guaranteed: one hull per class, widened by its clearance.
 
-    Returned by :func:`fsboundary.guaranteed_hulls`.
-
-    Attributes
-    ----------
-    head : LinearHead
-    bank : FeatureBank
-        The training features.
-    clearance : Tensor (K,), float64
-        Distance from the hull below which every point of the domain has the class. Feature units;
-        +inf where no other class can be reached, NaN where the class has no generators.
-    counts : Tensor (K,)
-        Number of generators of each class.
-    status : Tensor (K,)
-        CONVERGED; UNBOUNDED where the clearance is +inf; INFEASIBLE where no row of the bank lies
-        strictly in the region, DUPLICATE where none can, because another class is equal.
-    generators : tuple of FeatureBank or None
-        Generators of each class; None where there are none.
+    Returned by :func:`fsboundary.guaranteed_hulls`; immutable. Rows are certified by the clearance,
+    so the hulls own it, and tensors are returned as copies.
     """
 
-    head: LinearHead
-    bank: FeatureBank
-    clearance: Float64[Tensor, " K"]
-    counts: Int[Tensor, " K"]
-    status: Int[Tensor, " K"]
-    generators: tuple[FeatureBank | None, ...]
+    def __init__(
+        self,
+        *,
+        head: LinearHead,
+        bank: FeatureBank,
+        clearance: Float64[Tensor, " K"],
+        counts: Int[Tensor, " K"],
+        status: Int[Tensor, " K"],
+        generators: tuple[FeatureBank | None, ...],
+    ) -> None:
+        self._head, self._bank, self._generators = head, bank, generators
+        self._clearance, self._counts, self._status = (
+            t.clone() for t in (clearance, counts, status)
+        )
+
+    @property
+    def head(self) -> LinearHead:
+        """Head whose classes are certified."""
+        return self._head
+
+    @property
+    def bank(self) -> FeatureBank:
+        """Training features."""
+        return self._bank
+
+    @property
+    def clearance(self) -> Tensor:
+        """Distance from each hull below which every point of the domain has the class, (K,).
+
+        Feature units; +inf where no other class can be reached, NaN where the class has no
+        generators.
+        """
+        return self._clearance.clone()
+
+    @property
+    def counts(self) -> Tensor:
+        """Number of generators of each class (K,)."""
+        return self._counts.clone()
+
+    @property
+    def status(self) -> Tensor:
+        """Status of each class (K,).
+
+        CONVERGED; UNBOUNDED where the clearance is +inf; INFEASIBLE where no row of the bank lies
+        strictly in the region, DUPLICATE where none can, because another class is equal.
+        """
+        return self._status.clone()
+
+    @property
+    def generators(self) -> tuple[FeatureBank | None, ...]:
+        """Generators of each class; None where there are none."""
+        return self._generators
 
     def certify(self, features: Float[Tensor, "B d"] | FeatureBatch) -> Tensor:
         """Return the class (B,) of each row that a guaranteed hull contains, -1 for the others.
@@ -145,7 +174,7 @@ class GuaranteedHulls:
             A FeatureBatch of another head, extractor or layer than the bank's.
         """
         z = check_bank_features(self.bank, features)
-        head, clearance = self.head.to(z.device), self.clearance.to(z.device)
+        head, clearance = self.head.to(z.device), self._clearance.to(z.device)
         status, source = rows_and_sources(head, z)
         upper = torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
         lower = torch.zeros_like(upper)
@@ -239,13 +268,13 @@ def guaranteed_hulls(head: LinearHead, bank: FeatureBank) -> GuaranteedHulls:
     bank = check_bank(bank, head.num_features)
     parts = []
     for part in chunks(len(bank), chunk_rows(bank.num_features, 4096)):
-        v = bank.take(torch.arange(part.start, part.stop)).to(head.weight.device)
+        v = bank.take(torch.arange(part.start, part.stop)).to(head.device)
         predicted = head.predict(v)
         distance = halfspace_distances(head, v, predicted)
         parts.append((predicted, distance, head.domain.contains(v)))
     source, distance, inside = (torch.cat(t) for t in zip(*parts, strict=True))
     strict = inside & (distance > 0)
-    clearance = torch.full_like(head.bias, torch.nan)
+    clearance = torch.full_like(head._bias, torch.nan)
     counts = torch.zeros_like(source[:1]).repeat(head.num_classes)
     generators: list[FeatureBank | None] = []
     for k in range(head.num_classes):
@@ -268,7 +297,7 @@ def guaranteed_hulls(head: LinearHead, bank: FeatureBank) -> GuaranteedHulls:
 
 def _duplicates(head: LinearHead) -> Tensor:
     """Return whether another class has the same weights and bias, (K,)."""
-    same = (pair_norms(head) == 0) & (head.bias[:, None] == head.bias)
+    same = (pair_norms(head) == 0) & (head._bias[:, None] == head._bias)
     return same.sum(dim=1) > 1
 
 

@@ -17,12 +17,12 @@ def common_limits(head: LinearHead, within: object) -> tuple[Array, Array]:
     ArgumentError
         `within` is not a Domain, has another width, does not meet the domain, or leaves one point.
     """
-    lower, upper = (t.cpu().numpy() for t in head.domain.limits(head.weight))
+    lower, upper = (t.cpu().numpy() for t in head.domain.limits(head._weight))
     if within is not None:
         fix = "pass Domain.box(lower, upper), for example Domain.box(*bank.range())"
         within = check_instance("within", within, Domain, "a Domain", fix)
         within.require_width(head.num_features, "within")
-        low, high = (t.cpu().numpy() for t in within.limits(head.weight))
+        low, high = (t.cpu().numpy() for t in within.limits(head._weight))
         lower, upper = lower.clip(min=low), upper.clip(max=high)
     apart = (lower > upper).nonzero()[0]
     if len(apart):

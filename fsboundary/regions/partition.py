@@ -346,7 +346,7 @@ def partition(
     result = _assemble(
         head, space, regions, dict(zip(selected, facets, strict=True)), table, witnessed
     )
-    return result.to(head.weight.device)
+    return result.to(head.device)
 
 
 def _select_pairs(
@@ -460,7 +460,7 @@ def _facet_bounds(
         status[i, j] = status[j, i] = int(facet.ball.status)
         # a ball of any size (+inf) fits in no box, so the smaller bound holds
         upper[i, j] = upper[j, i] = min(facet.ball.upper, float(upper[i, j]))
-    bias = head.bias.cpu()
+    bias = head._bias.cpu()
     same = (pair_norms(head).cpu() == 0) & (bias[:, None] == bias)
     status[same], upper[same] = int(Status.DUPLICATE), torch.nan
     return status, upper

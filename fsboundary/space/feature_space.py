@@ -73,7 +73,7 @@ class FeatureSpace:
         if not (preprocess is None or callable(preprocess)):
             fix = "pass a differentiable nn.Module"
             raise _wrong("preprocess", preprocess, "a module or a function of images", fix)
-        self.model = model
+        self._model = model
         self._domain = _domain(domain)
         self._preprocess = preprocess
         options = None if head is None else {"head": head}
@@ -199,6 +199,11 @@ class FeatureSpace:
         return self
 
     @property
+    def model(self) -> nn.Module:
+        """The classifier, as passed."""
+        return self._model
+
+    @property
     def extractor(self) -> FeatureExtractor:
         """Feature extractor of the space."""
         return self._extractor
@@ -221,6 +226,8 @@ class FeatureSpace:
         ------
         HeadError
             No features were extracted yet.
+        HeadMismatchError
+            The model's head changed since it was found.
         """
         head = self._extractor.head(self.model)
         if head is None and self.surrogate:
@@ -291,12 +298,13 @@ class FeatureSpace:
         moved = (a.to(device) if isinstance(a, Tensor) else a for a in additional)
         features, logits, head_call = self._extractor.features_and_call(self.model, images, *moved)
         exact: Tensor | None = None
+        head = self.head
         if not self.surrogate:
-            verified = verify_head(self._extractor, self.head, features, logits, head_call)
+            verified = verify_head(self._extractor, head, features, logits, head_call)
             if verified is not None:
                 exact = verified[0]
                 self._keep_worst(verified[1])
-        self._check(features, logits, len(images))
+        self._check(head, features, logits, len(images))
         return features, logits, exact
 
     def _keep_worst(self, residual: Residual | None) -> None:
@@ -317,8 +325,7 @@ class FeatureSpace:
             images = images.to(device)
         return self._preprocess(images).to(device)
 
-    def _check(self, features: Tensor, logits: Tensor, rows: int) -> None:
-        head = self.head
+    def _check(self, head: LinearHead, features: Tensor, logits: Tensor, rows: int) -> None:
         wanted = (rows, head.num_features), (rows, head.num_classes)
         if (features.shape, logits.shape) != wanted:
             raise PluginError(

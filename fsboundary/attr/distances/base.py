@@ -9,6 +9,7 @@ active at the point. It does not exist where the nearest point moves from one fa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def boundary_normals(head: LinearHead, z: Tensor, points: Tensor, vectors: Tenso
     tied = top - logits <= _TIE_RTOL * size * pair_norms(head, 2.0)[anchor[:, 0]]
     low, high = head.domain.limits(points)
     active = (points - low <= _DOMAIN_RTOL * size) | (high - points <= _DOMAIN_RTOL * size)
-    normals = torch.where(tied[..., None], head.weight - head.weight[anchor], 0.0)
+    normals = torch.where(tied[..., None], head._weight - head._weight[anchor], 0.0)
     free = torch.where(active, 0.0, vectors)
     projected = project_on_span(torch.where(active[:, None], 0.0, normals), free)
     return torch.where(active, vectors, projected)
@@ -85,7 +86,7 @@ class Distance(nn.Module, ABC):
         self.model = self.space.model
         # not train(), which would change the mode of the user's model
         self.training = self.model.training
-        self._head: LinearHead | None = None
+        self._checked: tuple[Any, ...] = ()
         self._columns_reported = False
 
     def forward(self, images: Tensor, *additional: Any) -> Tensor:
@@ -120,10 +121,16 @@ class Distance(nn.Module, ABC):
 
     def _checked_head(self) -> LinearHead:
         head = self.space.head
-        if self._head is not head:
+        # attributes of a module can be set: what was checked is compared with what is used now
+        current = (head, *self._arguments())
+        if self._checked != current:
             self._check(head)
-            self._head = head
+            self._checked = current
         return head
+
+    @abstractmethod
+    def _arguments(self) -> tuple[Any, ...]:
+        """Return the arguments that :meth:`_check` checks, as values that never change."""
 
     @abstractmethod
     def _check(self, head: LinearHead) -> None:
@@ -134,20 +141,19 @@ class Distance(nn.Module, ABC):
         """Return the distances of features `z` (B,d), float64 and detached."""
 
 
-def distinct_classes(classes: object) -> list[int] | None:
+def distinct_classes(classes: object) -> tuple[int, ...] | None:
     """Return the distinct classes of argument ``classes``, ascending, or None for all."""
     if classes is None:
         return None
     fix = "pass a list such as [0, 1, 2], or leave it out for all"
     found = check_integer_tensor("classes", classes, ("m",), fix=fix, nonempty=True, convert=True)
-    distinct: list[int] = found.unique().tolist()
-    return distinct
+    return tuple(found.unique().tolist())
 
 
-def excluded_classes(classes: list[int] | None, count: int, device: torch.device) -> Tensor:
+def excluded_classes(classes: Sequence[int] | None, count: int, device: torch.device) -> Tensor:
     """Return a mask (K,) of the `count` classes that are not among `classes`."""
     out = torch.zeros(count, dtype=torch.bool, device=device)
     if classes is not None:
         out[:] = True
-        out[classes] = False
+        out[list(classes)] = False
     return out

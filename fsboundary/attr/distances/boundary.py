@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -85,10 +85,13 @@ class BoundaryDistance(Distance):
         check_limits(tolerance, None, (FLIP_RTOL, 1))
         self.source, self.tolerance = source, tolerance
         self.classes = distinct_classes(classes)
-        if self.classes == [source]:
+        if self.classes == (source,):
             fix = "add a class to reach"
-            raise ArgumentError("classes", f"{self.classes}, the source", "another class", fix)
+            raise ArgumentError("classes", f"{[source]}, the source", "another class", fix)
         self._use_known_head()
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.source, tuple(self.classes or ())
 
     def _check(self, head: LinearHead) -> None:
         count = head.num_classes
@@ -96,7 +99,7 @@ class BoundaryDistance(Distance):
             check_integer("classes", k, 0, count - 1, fix="count classes from 0")
         if self.source is not None:
             check_integer("source", self.source, 0, count - 1, fix="count classes from 0")
-        device = head.weight.device
+        device = head.device
         zeros = torch.zeros((1, head.num_features), dtype=torch.float64, device=device)
         # whether a region is empty does not depend on the row
         status = region_distances(head, head.domain.clip(zeros)).status[0]

@@ -74,7 +74,9 @@ def watch_gradient(images: Tensor, record: GradientRecord) -> Tensor:
 
 def attach_gradient(features: Tensor, result: DistanceResult, record: GradientRecord) -> Tensor:
     """Return ``result.value`` in the dtype of `features` (B,d), differentiable in them."""
-    value, direction = (t.to(features.dtype) for t in (result.value, result.direction))
+    # a copy of the value, which the caller may write to while the derivatives still need it
+    value = result.value.to(features.dtype, copy=True)
+    direction = result.direction.to(features.dtype)
     out: Tensor = _DistanceFunction.apply(features, value, direction, result, record)  # type: ignore[no-untyped-call]  # torch's
     return out
 

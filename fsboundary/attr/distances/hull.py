@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -43,11 +43,14 @@ class _HullDistances(Distance, ABC):
         check_limits(tolerance, None, (HULL_RTOL, 1))
         self.bank, self.tolerance = check_bank(bank), tolerance
 
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.bank,)
+
     def _check(self, head: LinearHead) -> None:
         check_bank(self.bank, head.num_features, self.space.fingerprint)
 
     def _collect(
-        self, projections: list[HullProjection], columns: list[int], z: Tensor, excluded: Tensor
+        self, projections: list[HullProjection], columns: Sequence[int], z: Tensor, excluded: Tensor
     ) -> DistanceResult:
         """Return the result whose `columns` are the `projections` of `z` (B,d)."""
         shape = (len(z), len(excluded))
@@ -176,12 +179,16 @@ class ClassHullDistance(_HullDistances):
         tolerance: float | None = None,
     ) -> None:
         super().__init__(space, bank, tolerance)
-        self._present = set(check_labelled(bank).unique().tolist())
+        check_labelled(bank)
         self.classes = distinct_classes(classes)
         self._use_known_head()
 
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.bank, tuple(self.classes or ())
+
     def _check(self, head: LinearHead) -> None:
         super()._check(head)
+        self._present = set(check_labelled(self.bank).unique().tolist())
         count = head.num_classes
         for k in self._present:
             check_integer("labels", k, 0, count - 1, fix="count classes from 0")

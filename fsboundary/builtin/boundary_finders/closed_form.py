@@ -32,12 +32,12 @@ class ClosedForm(BoundaryFinder):
         max_steps: int,
     ) -> FlipPoints:
         """Propose one step for each of `targets` (B,T)."""
-        source = head.predict(features)
+        source, weight, bias = head.predict(features), head.weight, head.bias
         fields = unsolved_flips(features, source, targets)
         for column in range(targets.shape[1]):
             j = targets[:, column]
-            normal = head.weight[source] - head.weight[j]
-            margin = torch.linalg.vecdot(normal, features) + head.bias[source] - head.bias[j]
+            normal = weight[source] - weight[j]
+            margin = torch.linalg.vecdot(normal, features) + bias[source] - bias[j]
             squared = torch.linalg.vecdot(normal, normal)
             # equal weights: any multiplier keeps the point; -1 is the direction that proves
             # that different biases can never tie

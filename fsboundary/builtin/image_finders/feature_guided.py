@@ -203,9 +203,9 @@ def _directions_to_flip(search: SearchState, features: Tensor, num_classes: int)
 
 def _nearest_classes(head: LinearHead, z: Tensor, source: Tensor, num_classes: int) -> Tensor:
     """Return the classes (B,T) with the nearest hyperplanes, nearest first."""
-    logits = head.logits(z)
+    logits, weight = head.logits(z), head.weight
     gaps = logits.gather(1, source[:, None]) - logits
-    norms = torch.linalg.vector_norm(head.weight[source][:, None] - head.weight, dim=2)
+    norms = torch.linalg.vector_norm(weight[source][:, None] - weight, dim=2)
     ratio = torch.nan_to_num(gaps / norms, nan=torch.inf).scatter(1, source[:, None], torch.inf)
     return ratio.topk(min(num_classes, head.num_classes - 1), dim=1, largest=False).indices
 

@@ -223,7 +223,7 @@ def _row_violation(
 def _scale(problems: DualProblems) -> Tensor:
     """Return |z| plus the largest distance of a constraint's plane from the origin, (P,)."""
     norms = problems.row_norms()
-    b = problems.head.bias
+    b = problems.head._bias
     offsets = problems.per_slot((b[:, None] - b).abs())
     planes = torch.where(norms > 0, offsets / norms, 0.0).amax(dim=1)
     length: Tensor = torch.linalg.vector_norm(problems.z, dim=1)

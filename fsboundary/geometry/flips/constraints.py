@@ -52,20 +52,20 @@ class FactoredConstraints(ConstraintOperator):
     def values(self, x: Tensor) -> Tensor:
         """Return ``M x + c`` by slot, (P,K)."""
         head = self.problems.head
-        return self.problems.constraints(torch.addmm(head.bias, x, head.weight.T))
+        return self.problems.constraints(torch.addmm(head._bias, x, head._weight.T))
 
     def adjoint(self, lam: Tensor) -> Tensor:
         """Return ``Mᵀ lam`` (P,d)."""
-        return self.problems.coefficients(lam) @ self.problems.head.weight
+        return self.problems.coefficients(lam) @ self.problems.head._weight
 
     def absolute_adjoint(self, lam: Tensor) -> Tensor:
         """Return Σ |λ| (|w| + |w'|) per coordinate, (P,d)."""
-        return self.problems.absolute_coefficients(lam) @ self.problems.head.weight.abs()
+        return self.problems.absolute_coefficients(lam) @ self.problems.head._weight.abs()
 
     def sizes(self) -> tuple[Tensor, Tensor]:
         """Return |w| + |w'| and |b| + |b'| by slot."""
         head = self.problems.head
-        w, b = lengths(head.weight), head.bias.abs()
+        w, b = lengths(head._weight), head._bias.abs()
         return (
             self.problems.per_slot(w[:, None] + w[None, :]),
             self.problems.per_slot(b[:, None] + b[None, :]),

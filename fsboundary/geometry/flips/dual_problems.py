@@ -152,7 +152,7 @@ class FlipProblems(DualProblems):
 
     def tie_rows(self) -> tuple[Tensor, Tensor]:
         """Return the tie's normal (P,d) and offset (P,): ``w_i - w_j``, ``b_i - b_j``."""
-        w, b = self.head.weight, self.head.bias
+        w, b = self.head._weight, self.head._bias
         normal = w.index_select(0, self.source) - w.index_select(0, self.target)
         return normal, b[self.source] - b[self.target]
 
@@ -187,7 +187,7 @@ class FlipProblems(DualProblems):
 
     def dense(self) -> tuple[Tensor, Tensor]:
         """Return M (P,K,d) and c (P,K); slot i is zero."""
-        w, b = self.head.weight, self.head.bias
+        w, b = self.head._weight, self.head._bias
         j = self.target
         matrix = w[j][:, None, :] - w
         offset = b[j][:, None] - b
@@ -222,7 +222,7 @@ class FlipProblems(DualProblems):
 
     def trivial_certificates(self, norms: Tensor) -> Tensor:
         """Return 1 in the slots (P,K) of classes with the target's weights and a larger bias."""
-        bias = self.head.bias
+        bias = self.head._bias
         out = (norms == 0) & (bias[self.target][:, None] < bias)
         out.scatter_(1, self.source[:, None], False)
         return out.scatter_(1, self.target[:, None], False).to(norms)
@@ -242,7 +242,7 @@ class FlipProblems(DualProblems):
 
     def infeasible_constants(self) -> Tensor:
         """Return which constraints (P,K) fail everywhere if the weights they compare are equal."""
-        b = self.head.bias
+        b = self.head._bias
         slack = (b[:, None] < b)[self.target]
         tie = (b[self.source] != b[self.target])[:, None]
         return slack.scatter(1, self.target[:, None], tie).scatter_(1, self.source[:, None], False)

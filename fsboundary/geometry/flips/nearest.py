@@ -61,15 +61,15 @@ def tie_distance_bounds(
     `allow_ties`, as in :func:`nearest_classes`, +inf only where the source's bias is the larger.
     """
     norms = pair_norms(head, p)[source]
-    logits = torch.addmm(head.bias, z, head.weight.T)
+    logits = torch.addmm(head._bias, z, head._weight.T)
     margin = logits.gather(1, source[:, None]) - logits
-    size = lengths(head.weight)
+    size = lengths(head._weight)
     gamma = dot_error(head.num_features + 8)
     error = gamma * ((size[source][:, None] + size) * lengths(z)[:, None] + TINY)
-    error = error + gamma * (head.bias[source].abs()[:, None] + head.bias.abs())
+    error = error + gamma * (head._bias[source].abs()[:, None] + head._bias.abs())
     equal = norms == 0
     # the source may have the lower bias where both logits round to the same number
-    b, source_bias = head.bias, head.bias[source][:, None]
+    b, source_bias = head._bias, head._bias[source][:, None]
     never_ties = (source_bias > b) if allow_ties else (source_bias != b)
     apart = torch.where(never_ties, torch.inf, 0.0).to(z)
     safe = torch.where(equal, 1.0, norms)
@@ -194,8 +194,8 @@ def _linf_chunk(head: LinearHead, z: Tensor, source: Tensor) -> Nearest:
 
 def _linf_radius(head: LinearHead, z: Tensor, source: Tensor, target: Tensor) -> Tensor:
     """Return a radius (P,) that is proved safe against `target`; +inf where every radius is."""
-    normal = head.weight[source] - head.weight[target]
-    offset = head.bias[source] - head.bias[target]
+    normal = head._weight[source] - head._weight[target]
+    offset = head._bias[source] - head._bias[target]
     low, high = head.domain.limits(z)
     size = normal.abs()
     # how far each coordinate can move in the direction that lowers the margin

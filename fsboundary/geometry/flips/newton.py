@@ -167,7 +167,7 @@ def _initial_state(
     index = mask.nonzero()[:, 0]
     inf = torch.full((len(index),), torch.inf, dtype=lam.dtype, device=lam.device)
     row_norms = norms[index]
-    offsets = problems.head.bias.abs().amax() / row_norms.amax(dim=1).clamp_min(1e-300)
+    offsets = problems.head._bias.abs().amax() / row_norms.amax(dim=1).clamp_min(1e-300)
     return _NewtonState(
         index=index,
         norms=row_norms,
@@ -355,7 +355,7 @@ def _gather_products(
     size = max(1, _GATHER_BYTES // (8 * slots * head.num_features))
     out = []
     for part in chunks(count, size):
-        rows = head.weight[first[part]].sub_(head.weight[second[part]])
+        rows = head._weight[first[part]].sub_(head._weight[second[part]])
         scaled = rows if free is None else rows * free[part, None, :]
         out.append(scaled @ rows.mT)
     return torch.cat(out)
@@ -364,7 +364,7 @@ def _gather_products(
 def _table(head: LinearHead) -> Tensor | None:
     """Return (d, K K) products of centred weight rows, or None where rows must be gathered."""
     if head not in _tables:
-        centred = head.weight - head.weight.mean(dim=0)
+        centred = head._weight - head._weight.mean(dim=0)
         norms = pair_norms(head)
         between = norms[norms > 0]
         use = head.num_classes <= _TABLE_CLASSES and len(between) > 0

@@ -46,7 +46,7 @@ def farkas_multipliers(
         Other classes; the region of the anchor if empty.
     """
     norms = pair_norms(head)[anchor].cpu().numpy()
-    weight, bias = head.weight.cpu().numpy(), head.bias.cpu().numpy()
+    weight, bias = head._weight.cpu().numpy(), head._bias.cpu().numpy()
     lam = np.zeros(head.num_classes)
     tied = np.zeros(head.num_classes, dtype=np.bool_)
     tied[list(ties)] = True
@@ -57,7 +57,7 @@ def farkas_multipliers(
     if infeasible.any():
         k = int(infeasible.nonzero()[0][0])
         lam[k] = -np.sign(lead[k])
-        return torch.from_numpy(lam).to(head.weight)
+        return torch.from_numpy(lam).to(head._weight)
     others, fixed = np.flatnonzero((norms > 0) & ~tied), np.flatnonzero((norms > 0) & tied)
     with np.errstate(over="ignore", invalid="ignore"):  # checked by solve_lp
         slack = (weight[anchor] - weight[others]) / norms[others, None]
@@ -69,7 +69,7 @@ def farkas_multipliers(
     matrix = np.hstack([matrix, np.full((len(matrix), 1), -1.0)])
     cost = np.zeros(matrix.shape[1])
     cost[-1] = 1.0
-    low, high = (t.cpu().numpy() for t in head.domain.limits(head.weight))
+    low, high = (t.cpu().numpy() for t in head.domain.limits(head._weight))
     low, high = np.append(low, 0.0), np.append(high, np.inf)
     solution = solve_lp(cost, low, high, ineq_matrix=matrix, ineq_rhs=bounds, method="highs")
     if solution is None or solution.value <= 0:
@@ -78,7 +78,7 @@ def farkas_multipliers(
         lam[others] = solution.ineq_duals[: len(others)] / norms[others]
         up, down = solution.ineq_duals[len(others) :].reshape(2, -1)
         lam[fixed] = (up - down) / norms[fixed]
-    return torch.from_numpy(lam).to(head.weight)
+    return torch.from_numpy(lam).to(head._weight)
 
 
 _FIRST_STEPS = 30

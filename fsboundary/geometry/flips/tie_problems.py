@@ -66,7 +66,7 @@ class TieProblems(DualProblems):
 
     def dense(self) -> tuple[Tensor, Tensor]:
         """Return M (P,K,d) and c (P,K); slot r is zero."""
-        w, b = self.head.weight, self.head.bias
+        w, b = self.head._weight, self.head._bias
         return w[self.anchor][:, None, :] - w, b[self.anchor][:, None] - b
 
     def row_classes(self, slots: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +88,7 @@ class TieProblems(DualProblems):
 
     def trivial_certificates(self, norms: Tensor) -> Tensor:
         """Return ±1 where a class with the anchor's weights is above it, or apart where tied."""
-        bias = self.head.bias
+        bias = self.head._bias
         lead = torch.where(norms == 0, bias[self.anchor][:, None] - bias, 0.0)
         return (lead < 0).to(norms) - (self.free & (lead > 0)).to(norms)
 
@@ -101,7 +101,7 @@ class TieProblems(DualProblems):
 
     def infeasible_constants(self) -> Tensor:
         """Return which constraints (P,K) fail everywhere if the weights they compare are equal."""
-        b = self.head.bias
+        b = self.head._bias
         lead = b[self.anchor][:, None] - b
         return (lead < 0) | (self.free & (lead > 0))
 
@@ -132,7 +132,7 @@ def tie_problems(
     norms = pair_norms(head)
     nearest = torch.where(norms > 0, norms, torch.finfo(norms.dtype).max).amin(dim=1)
     key = torch.where(valid, nearest[index], torch.inf)
-    lead = torch.where(norms == 0, head.bias[:, None] - head.bias, 0.0)
+    lead = torch.where(norms == 0, head._bias[:, None] - head._bias, 0.0)
     if bool((lead != 0).any()):
         # classes ruled out by equal weights come first: their biases prove it without rounding
         for column, c in enumerate(index.unbind(dim=1)):

@@ -64,7 +64,7 @@ class Arrangement:
     @classmethod
     def of(cls, head: LinearHead, lower: Array, upper: Array) -> Arrangement:
         """Return the arrangement of `head` between `lower` and `upper` (d,), on the CPU."""
-        full_weight, full_bias = head.weight.cpu().numpy(), head.bias.cpu().numpy()
+        full_weight, full_bias = head._weight.cpu().numpy(), head._bias.cpu().numpy()
         free = np.flatnonzero(lower < upper)
         point = np.where(lower < upper, 0.0, lower)
         used = np.flatnonzero(point)

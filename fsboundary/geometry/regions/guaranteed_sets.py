@@ -65,12 +65,12 @@ class BoxProblems:
     def of(cls, head: LinearHead, z: Tensor, source: int) -> BoxProblems:
         """Return the problems of rows `z`, all of class `source`."""
         low, high = head.domain.limits(z)
-        other = torch.ones_like(head.bias, dtype=torch.bool)
+        other = torch.ones_like(head._bias, dtype=torch.bool)
         other[source] = False
         return cls(
             z=z,
-            normal=head.weight[source] - head.weight,
-            offset=head.bias[source] - head.bias,
+            normal=head._weight[source] - head._weight,
+            offset=head._bias[source] - head._bias,
             other=other,
             low=low,
             high=high,

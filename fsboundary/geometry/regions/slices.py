@@ -126,7 +126,7 @@ def cut(head: LinearHead, plane: Plane, window: Window) -> Slice:
     window : tuple of float
         Left, right, bottom and top; left < right and bottom < top. Feature units.
     """
-    logits = torch.column_stack([head.weight @ plane.axes.T, head.logits(plane.origin)])
+    logits = torch.column_stack([head._weight @ plane.axes.T, head.logits(plane.origin)])
     start = rectangle(window).to(logits.device)
     regions = tuple(_region(logits, i, start) for i in range(head.num_classes))
     return Slice(regions, clip_polygon(start, _domain_sides(head.domain, plane)))

@@ -62,7 +62,7 @@ def verify_head(
         positions=head.num_features,
         convolution=True,
     )
-    tolerance = logit_tolerance(known, head.weight, head.bias, logits)
+    tolerance = logit_tolerance(known, head._weight, head._bias, logits)
     worst = largest_residual(exact, logits, tolerance)
     if worst is not None and worst.ratio > 1:
         if call is not None:
