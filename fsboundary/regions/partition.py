@@ -1,20 +1,15 @@
 """Partition of feature space by a head: regions, their sizes, and neighbouring classes.
 
 Each region and each facet is one task of a few linear programs; tasks run in this process or in
-several. Finished tasks are appended to a journal on disk, one line each, from which a stopped run
-resumes.
+several.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn, final
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,223 +20,41 @@ from tqdm import tqdm
 
 from fsboundary.core.checks import check_head, check_instance, check_integer, check_integer_tensor
 from fsboundary.core.domain import Domain
-from fsboundary.core.errors import ArgumentError, DataError
+from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results.partition import Partition
 from fsboundary.core.status import Status
-from fsboundary.geometry.exact_arithmetic import Array
 from fsboundary.geometry.norms import pair_norms
 from fsboundary.geometry.regions.arrangement import Arrangement
-from fsboundary.geometry.regions.boundedness import boundedness, has_common_ray
 from fsboundary.geometry.regions.facets import width_bounds
-from fsboundary.geometry.regions.largest_balls import (
-    LargestBall,
-    largest_facet_ball,
-    largest_region_ball,
-)
 from fsboundary.regions.angles import weight_angles
+from fsboundary.regions.journal import Task, TaskResult, TaskSolver, open_journal
 from fsboundary.regions.limits import common_limits
 from fsboundary.regions.witnesses import FacetTable, find_witnesses
 
-Task = tuple[str, int, int]
-""""region", i, i or "facet", i, j."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _TaskResult:
-    """Result of one task.
-
-    Attributes
-    ----------
-    ball : LargestBall
-    bounded : Status
-        Status of the region's recession cone, as in :class:`fsboundary.core.results.Partition`.
-    """
-
-    ball: LargestBall
-    bounded: Status
-
-
-def _solve_task(space: Arrangement, task: Task, common_ray: bool) -> _TaskResult:
-    """Return the result of one task."""
-    kind, i, j = task
-    if kind == "facet":
-        return _TaskResult(ball=largest_facet_ball(space, i, j), bounded=Status.UNDECIDED)
-    ball = largest_region_ball(space, i)
-    if ball.status == Status.INFEASIBLE:
-        return _TaskResult(ball=ball, bounded=Status.INFEASIBLE)
-    if not ball.lower > 0:
-        return _TaskResult(ball=ball, bounded=Status.UNDECIDED)
-    if common_ray or ball.status == Status.UNBOUNDED:
-        return _TaskResult(ball=ball, bounded=Status.UNBOUNDED)
-    bounded, num_programs = boundedness(space, i)
-    ball = replace(ball, num_programs=ball.num_programs + num_programs)
-    return _TaskResult(ball=ball, bounded=bounded)
-
 
 def solve_all(
-    space: Arrangement, tasks: list[Task], common_ray: bool, n_jobs: int
-) -> Iterator[tuple[Task, _TaskResult]]:
+    solver: TaskSolver, tasks: list[Task], n_jobs: int
+) -> Iterator[tuple[Task, TaskResult]]:
     """Yield tasks and their results as they are finished.
 
     Parameters
     ----------
-    space : Arrangement
+    solver : TaskSolver
     tasks : list of Task
-    common_ray : bool
-        Whether all regions share a ray, so that none is bounded.
     n_jobs : int
         Number of processes, as in joblib: -1 for one per core.
     """
     if n_jobs == 1 or len(tasks) < 2:
         for task in tasks:
-            yield task, _solve_task(space, task, common_ray)
+            yield task, solver.solve(task)
         return
     work = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-    yield from work(delayed(_with_task)(space, task, common_ray) for task in tasks)
+    yield from work(delayed(_with_task)(solver, task) for task in tasks)
 
 
-def _with_task(space: Arrangement, task: Task, common_ray: bool) -> tuple[Task, _TaskResult]:
-    return task, _solve_task(space, task, common_ray)
-
-
-FORMAT = "fsboundary partition 2"
-"""Format of a journal; changes when the programs, their tolerances or the lines do."""
-
-
-@final
-class _Journal:
-    """Results of the tasks finished so far, kept in a file.
-
-    The first line identifies the head and the domain. The last line may be incomplete; its task
-    does not count then.
-
-    Parameters
-    ----------
-    path : Path or None
-        File to read and append to; None keeps nothing on disk.
-    key : str
-        Digest from :func:`_journal_key`.
-
-    Raises
-    ------
-    ArgumentError
-        The file belongs to another head or domain, or is not a journal.
-    DataError
-        A line other than the last is damaged.
-    """
-
-    def __init__(self, path: Path | None, key: str) -> None:
-        self._file, self._size = path, 0
-        self.done: dict[Task, _TaskResult] = {}
-        if path is None:
-            return
-        header = _line({"format": FORMAT, "key": key})
-        if path.exists():
-            self._read(path, header)
-        if self._size == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-            self._append(header)
-
-    def add(self, task: Task, result: _TaskResult) -> None:
-        """Record the result of one task."""
-        self.done[task] = result
-        ball = result.ball
-        has_centre = bool(np.isfinite(ball.centre).all())
-        entry = {
-            "task": list(task),
-            "status": int(ball.status),
-            "lower": ball.lower,
-            "upper": ball.upper,
-            "centre": _encode(ball.centre) if has_centre else None,
-            "programs": ball.num_programs,
-            "bounded": int(result.bounded),
-        }
-        self._append(_line(entry | {"digest": _digest(entry)}))
-
-    def _append(self, line: bytes) -> None:
-        if self._file is None:
-            return
-        with self._file.open("r+b") as file:
-            file.truncate(self._size)  # removes the part of a line that a killed process wrote
-            file.seek(self._size)
-            file.write(line)
-        self._size += len(line)
-
-    def _read(self, path: Path, header: bytes) -> None:
-        lines = [] if path.is_dir() else path.read_bytes().splitlines(keepends=True)
-        if not path.is_dir() and len(lines) < 2 and header.startswith(b"".join(lines)):
-            self._size = len(header) if lines == [header] else 0
-            return
-        if not lines or lines[0] != header:
-            _raise_foreign_file(path, lines)
-        self._size = len(header)
-        for number, line in enumerate(lines[1:], start=2):
-            try:
-                task, result = _parse_line(line)
-            except (ValueError, TypeError, KeyError) as error:
-                if number < len(lines):
-                    raise DataError(
-                        f"{path}: line {number} is damaged. Delete the file and run again"
-                    ) from error
-                return
-            self.done[task] = result
-            self._size += len(line)
-
-
-def _journal_key(head: LinearHead, space: Arrangement) -> str:
-    """Return a digest of what the results depend on: the head and the limits of the domain."""
-    digest = hashlib.sha256(head.fingerprint.encode())
-    for values in (space.free, space.point, space.lower, space.upper):
-        digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()[:32]
-
-
-def _raise_foreign_file(path: Path, lines: list[bytes]) -> NoReturn:
-    """Raise the ArgumentError for a file with another first line."""
-    journal = bool(lines) and FORMAT.encode() in lines[0]
-    raise ArgumentError(
-        "resume",
-        f"{path}, which is {'of another head or domain' if journal else 'something else'}",
-        "a new path, or the file of a run with the same head and domain",
-        "choose another path, or delete the file",
-    )
-
-
-def _line(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry).encode() + b"\n"
-
-
-def _digest(entry: dict[str, Any]) -> str:
-    return hashlib.sha256(_line(entry)).hexdigest()[:32]
-
-
-def _encode(values: Array) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, dtype="<f8").tobytes()).decode()
-
-
-def _parse_line(line: bytes) -> tuple[Task, _TaskResult]:
-    """Return the task and result of one line, or raise ValueError, TypeError or KeyError."""
-    if not line.endswith(b"\n"):
-        raise ValueError("the line has no end")
-    entry = json.loads(line)
-    # the result counts as a certificate, so no bit of it may have changed
-    if entry.pop("digest") != _digest(entry):
-        raise ValueError("the line has changed")
-    kind, i, j = entry["task"]
-    centre = entry["centre"]
-    ball = LargestBall(
-        status=Status(entry["status"]),
-        lower=float(entry["lower"]),
-        upper=float(entry["upper"]),
-        centre=np.full(0, np.nan)
-        if centre is None
-        else np.frombuffer(base64.b64decode(centre), dtype="<f8").astype(np.float64),
-        num_programs=int(entry["programs"]),
-    )
-    return (str(kind), int(i), int(j)), _TaskResult(ball=ball, bounded=Status(entry["bounded"]))
+def _with_task(solver: TaskSolver, task: Task) -> tuple[Task, TaskResult]:
+    return task, solver.solve(task)
 
 
 FEW_CLASSES = 200
@@ -284,7 +97,8 @@ def partition(
         Number of processes, as in joblib; -1 for one per core.
     resume : path, optional
         A file for finished programs. A run with the same head and domain resumes from it, also
-        with other `pairs`; a program half written when a run was stopped is run again.
+        with other `pairs`; a program half written when a run was stopped is run again. The file
+        contains proofs, which are checked again, and one run at a time may use it.
     seed : int
         Seed of the pairs drawn.
     show_progress : bool
@@ -300,7 +114,8 @@ def partition(
         Wrong types or widths, a domain that `within` does not meet or that is a single point,
         classes out of range, or a file of another head or domain.
     DataError
-        A damaged file.
+        A damaged file, a line that belongs to another head or does not prove what it states, a file
+        that another run writes to, or one that cannot be written.
     """
     check_head(head)
     lower, upper = common_limits(head, within)
@@ -325,16 +140,15 @@ def partition(
     name = check_instance("resume", resume, kinds, "a path or None", fix)
     file = None if name is None else Path(name)
     space = Arrangement.of(head, lower, upper)
-    journal = _Journal(file, _journal_key(head, space))
-    common_ray = has_common_ray(space)
-    table = FacetTable(space)
-    with tqdm(total=head.num_classes, unit="program", disable=not show_progress) as bar:
+    solver, table = TaskSolver(space), FacetTable(space)
+    progress = tqdm(total=head.num_classes, unit="program", disable=not show_progress)
+    with open_journal(file, solver) as journal, progress as bar:
 
-        def run(tasks: list[Task]) -> list[_TaskResult]:
+        def run(tasks: list[Task]) -> list[TaskResult]:
             bar.total = bar.n + len(tasks)
             new = [task for task in tasks if task not in journal.done]
             bar.update(len(tasks) - len(new))
-            for task, result in solve_all(space, new, common_ray, n_jobs):
+            for task, result in solve_all(solver, new, n_jobs):
                 journal.add(task, result)
                 bar.update()
             return [journal.done[task] for task in tasks]
@@ -351,7 +165,7 @@ def partition(
 
 def _select_pairs(
     space: Arrangement,
-    regions: list[_TaskResult],
+    regions: list[TaskResult],
     wanted: Tensor | None,
     table: FacetTable,
     seed: int,
@@ -369,12 +183,12 @@ def _select_pairs(
     return [(int(i), int(j)) for i, j in wanted.tolist()]
 
 
-def _empty_regions(regions: list[_TaskResult]) -> Tensor:
+def _empty_regions(regions: list[TaskResult]) -> Tensor:
     """Return which regions (K,) are proved empty."""
     return torch.tensor([region.ball.upper < 0 for region in regions])
 
 
-def _add_witnesses(space: Arrangement, regions: list[_TaskResult], table: FacetTable) -> None:
+def _add_witnesses(space: Arrangement, regions: list[TaskResult], table: FacetTable) -> None:
     """Add the witnesses that are found from the centres of the regions to `table`."""
     centres = np.full((len(regions), space.width), np.nan)
     for i, region in enumerate(regions):
@@ -397,8 +211,8 @@ def _sample_pairs(radius: Tensor, empty: Tensor, seed: int) -> Tensor:
 def _assemble(
     head: LinearHead,
     space: Arrangement,
-    regions: list[_TaskResult],
-    facets: dict[tuple[int, int], _TaskResult],
+    regions: list[TaskResult],
+    facets: dict[tuple[int, int], TaskResult],
     table: FacetTable,
     witnessed: Tensor,
 ) -> Partition:
@@ -423,7 +237,7 @@ def _assemble(
     )
 
 
-def _region_fields(space: Arrangement, regions: list[_TaskResult]) -> dict[str, Tensor]:
+def _region_fields(space: Arrangement, regions: list[TaskResult]) -> dict[str, Tensor]:
     """Return the fields of a Partition that describe its regions."""
     balls = [region.ball for region in regions]
     nonempty = torch.tensor([ball.lower > 0 for ball in balls])
@@ -446,8 +260,8 @@ def _region_fields(space: Arrangement, regions: list[_TaskResult]) -> dict[str, 
 def _facet_bounds(
     head: LinearHead,
     space: Arrangement,
-    regions: list[_TaskResult],
-    facets: dict[tuple[int, int], _TaskResult],
+    regions: list[TaskResult],
+    facets: dict[tuple[int, int], TaskResult],
     table: FacetTable,
 ) -> tuple[Tensor, Tensor]:
     """Return the status (K,K) of all pairs and the upper bounds (K,K) of their facets' radii."""
@@ -466,7 +280,7 @@ def _facet_bounds(
     return status, upper
 
 
-def _add_centres(facets: dict[tuple[int, int], _TaskResult], table: FacetTable) -> None:
+def _add_centres(facets: dict[tuple[int, int], TaskResult], table: FacetTable) -> None:
     """Add the certified centres of `facets` to `table`."""
     for (i, j), facet in facets.items():
         if facet.ball.lower > 0:

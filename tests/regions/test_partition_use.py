@@ -90,9 +90,9 @@ def test_finished_programs_are_not_run_again(
     module = import_module("fsboundary.regions.partition")
     solve_all = module.solve_all
 
-    def watched(space, tasks, common_ray, n_jobs):  # type: ignore[no-untyped-def]  # passes all on
+    def watched(solver, tasks, n_jobs):  # type: ignore[no-untyped-def]  # passes all on
         run.extend(tasks)
-        return solve_all(space, tasks, common_ray, n_jobs)
+        return solve_all(solver, tasks, n_jobs)
 
     monkeypatch.setattr(module, "solve_all", watched)
     fsb.partition(head, resume=file)

@@ -11,6 +11,9 @@ vanishes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import final
+
 import numpy as np
 
 from fsboundary.core.status import Status
@@ -44,21 +47,54 @@ def has_common_ray(space: Arrangement) -> bool:
     return any(dependent_columns([[row[q] for q in free] for row in exact]))
 
 
-def boundedness(space: Arrangement, i: int) -> tuple[Status, int]:
-    """Return the proved status of region `i`, and the number of linear programs.
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BoundednessProof:
+    """A direction (f,) that leaves the region nowhere, or positive weights (M,) of its rows."""
+
+    direction: Array | None = None
+    weights: Array | None = None
+
+
+NO_PROOF = BoundednessProof()
+
+
+def certify_boundedness(space: Arrangement, i: int, proof: BoundednessProof) -> Status:
+    """Return what `proof` proves of region `i`: CONVERGED (bounded), UNBOUNDED or UNDECIDED.
+
+    A point of the region must be known.
+    """
+    return Status.CONVERGED if _is_box(space) else _certify(region_program(space, i), proof)
+
+
+def boundedness(space: Arrangement, i: int) -> tuple[Status, BoundednessProof, int]:
+    """Return the proved status of region `i`, its proof, and the number of linear programs.
 
     CONVERGED (bounded), UNBOUNDED or UNDECIDED. A point of the region must be known.
     """
-    if (np.isfinite(space.lower) & np.isfinite(space.upper)).all():
-        return Status.CONVERGED, 0
+    if _is_box(space):
+        return Status.CONVERGED, NO_PROOF, 0
     program = region_program(space, i)
-    if isinstance(program, Status) or len(program.rows) == 0:
-        # without rows the region is the domain, and it has an open side
-        return (program if isinstance(program, Status) else Status.UNBOUNDED), 0
-    direction = propose_direction(program, strict=False)
-    if boundedness_status(program, direction=direction) == Status.UNBOUNDED:
-        return Status.UNBOUNDED, 1
-    return boundedness_status(program, weights=_propose_weights(program)), 2
+    status = _certify(program, NO_PROOF)
+    if isinstance(program, Status) or status != Status.UNDECIDED:
+        return status, NO_PROOF, 0
+    proof = BoundednessProof(direction=propose_direction(program, strict=False))
+    if _certify(program, proof) == Status.UNBOUNDED:
+        return Status.UNBOUNDED, proof, 1
+    proof = BoundednessProof(weights=_propose_weights(program))
+    return _certify(program, proof), proof, 2
+
+
+def _is_box(space: Arrangement) -> bool:
+    return bool((np.isfinite(space.lower) & np.isfinite(space.upper)).all())
+
+
+def _certify(program: BallProgram | Status, proof: BoundednessProof) -> Status:
+    if isinstance(program, Status):
+        return program
+    if len(program.rows) == 0:
+        return Status.UNBOUNDED  # the region is the domain, and it has an open side
+    return boundedness_status(program, direction=proof.direction, weights=proof.weights)
 
 
 def _propose_weights(program: BallProgram) -> Array | None:

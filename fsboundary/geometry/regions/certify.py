@@ -88,8 +88,23 @@ def radius_bound(program: BallProgram, ball: BallProposal) -> float:
     is at most its maximum over the faces. Where there is no face,
     :mod:`fsboundary.geometry.exact_arithmetic` shows that ρ_q is 0 for exact multipliers nearby.
     """
+    if not _is_admissible(program, ball):
+        return np.inf
     balance = _balance_multipliers(program, ball)
     return np.inf if balance is None else _weak_duality(program, ball, balance)
+
+
+def _is_admissible(program: BallProgram, ball: BallProposal) -> bool:
+    """Return whether the multipliers are finite and >= 0, and 0 where there is no face."""
+    every = np.concatenate([ball.multipliers, ball.low, ball.high])
+    absent = np.concatenate(
+        [ball.low[~np.isfinite(program.lower)], ball.high[~np.isfinite(program.upper)]]
+    )
+    others = np.append(ball.centre, ball.tie)
+    # NaN compares false
+    return bool((every >= 0).all() and np.isfinite(every).all() and np.isfinite(others).all()) and (
+        not absent.any()
+    )
 
 
 @final
@@ -245,6 +260,44 @@ def ball_status(lower: float, upper: float, centre: Float64[Array, " f"]) -> Sta
     scale = float(np.linalg.norm(centre)) + lower
     allowed = max(ATOL_FRACTION * scale, FLIP_RTOL * lower)
     return Status.CONVERGED if upper - lower <= allowed else Status.INACCURATE
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BallProof:
+    """Numbers that prove bounds of the largest ball, for :func:`certify_ball`.
+
+    Attributes
+    ----------
+    centre : array (f,)
+        Centre of a ball; NaN where none was found.
+    bound : BallProposal or None
+        Multipliers of the upper bound.
+    ray : array (f,) or None
+        Direction along which balls of any size fit.
+    """
+
+    centre: Array
+    bound: BallProposal | None
+    ray: Array | None
+
+
+def certify_ball(program: BallProgram, proof: BallProof) -> tuple[Status, float, float]:
+    """Return status, lower and upper bound of the largest radius that `proof` proves."""
+    lower, upper = ball_radius(program, proof.centre), np.inf
+    if not lower > 0:
+        lower = -np.inf
+    elif (proof.ray is not None and proves_unbounded(program, proof.ray)) or is_whole(program):
+        return Status.UNBOUNDED, np.inf, np.inf
+    if proof.bound is not None:
+        upper = radius_bound(program, proof.bound)
+    return ball_status(lower, upper, proof.centre), lower, upper
+
+
+def is_whole(program: BallProgram) -> bool:
+    """Return whether `program` has neither rows nor faces, so that balls of any size fit."""
+    faces = np.isfinite(program.lower) | np.isfinite(program.upper)
+    return len(program.rows) == 0 and not faces.any()
 
 
 def boundedness_status(

@@ -16,8 +16,6 @@ from fsboundary.geometry.regions.arrangement import Arrangement
 from fsboundary.geometry.regions.ball_programs import (
     BallProgram,
     BallProposal,
-    facet_program,
-    region_program,
 )
 from fsboundary.geometry.regions.ball_proposals import (
     RADIUS_CAP,
@@ -25,8 +23,11 @@ from fsboundary.geometry.regions.ball_proposals import (
     propose_direction,
 )
 from fsboundary.geometry.regions.certify import (
+    BallProof,
     ball_radius,
     ball_status,
+    certify_ball,
+    is_whole,
     proves_unbounded,
     radius_bound,
 )
@@ -54,6 +55,8 @@ class LargestBall:
         Centre of a ball of radius `lower`; NaN where none was found.
     num_programs : int
         Number of linear programs solved.
+    proof : BallProof or None
+        Proof of the bounds; None where an exact comparison decides, or where it was dropped.
     """
 
     status: Status
@@ -61,27 +64,44 @@ class LargestBall:
     upper: float
     centre: Array
     num_programs: int
+    proof: BallProof | None
 
 
-def largest_region_ball(space: Arrangement, i: int) -> LargestBall:
-    """Return the Chebyshev ball of region `i` within the domain."""
-    return _largest_ball(space, region_program(space, i))
-
-
-def largest_facet_ball(space: Arrangement, i: int, j: int) -> LargestBall:
-    """Return the largest ball of the facet of `i` and `j`, measured on their tie."""
-    return _largest_ball(space, facet_program(space, i, j))
-
-
-def _largest_ball(space: Arrangement, program: BallProgram | Status) -> LargestBall:
-    nowhere = np.full(space.width, np.nan)
+def largest_ball(space: Arrangement, program: BallProgram | Status) -> LargestBall:
+    """Return the largest ball of a region or facet, or what an exact comparison decided of it."""
     if isinstance(program, Status):
-        upper = np.inf if program == Status.UNDECIDED else -np.inf
-        return LargestBall(
-            status=program, lower=-np.inf, upper=upper, centre=nowhere, num_programs=0
-        )
+        return _decided_ball(space, program)
     with np.errstate(all="ignore"):  # what is not finite proves nothing
         return _BallSearch(space, program).run()
+
+
+def certified_ball(
+    space: Arrangement, program: BallProgram | Status, proof: BallProof, num_programs: int
+) -> LargestBall:
+    """Return the ball that `proof` proves; no program is solved, they were before."""
+    if isinstance(program, Status):
+        return _decided_ball(space, program)
+    with np.errstate(all="ignore"):
+        status, lower, upper = certify_ball(program, proof)
+    return LargestBall(
+        status=status,
+        lower=lower,
+        upper=upper,
+        centre=proof.centre if lower > 0 else np.full(space.width, np.nan),
+        num_programs=num_programs,
+        proof=proof,
+    )
+
+
+def _decided_ball(space: Arrangement, status: Status) -> LargestBall:
+    return LargestBall(
+        status=status,
+        lower=-np.inf,
+        upper=np.inf if status == Status.UNDECIDED else -np.inf,
+        centre=np.full(space.width, np.nan),
+        num_programs=0,
+        proof=None,
+    )
 
 
 @final
@@ -91,6 +111,8 @@ class _BallSearch:
     def __init__(self, space: Arrangement, program: BallProgram) -> None:
         self.space, self.program = space, program
         self.lower, self.upper = -np.inf, np.inf
+        self.bound: BallProposal | None = None
+        self.ray: Array | None = None
         self.centre = np.full(space.width, np.nan)
         self.num_programs = 0
 
@@ -100,7 +122,7 @@ class _BallSearch:
         start = np.clip(np.zeros(self.space.width), self.space.lower, self.space.upper)
         start = np.clip(program.project(start), self.space.lower, self.space.upper)
         unit = _unit(program, start)
-        if len(program.rows) == 0 and not self._has_faces():
+        if is_whole(program):
             self._add_centre(start)
             return self._unbounded()
         cap = None if program.is_box else RADIUS_CAP
@@ -113,7 +135,7 @@ class _BallSearch:
                     return self._unbounded()
                 cap = None
                 continue
-            self.upper = min(self.upper, radius_bound(program, ball))
+            self._add_bound(ball)
             self._add_centre(ball.centre)
             if np.isinf(self.upper):
                 self._bound_by_tilting(start, unit)
@@ -122,10 +144,6 @@ class _BallSearch:
             start = np.clip(ball.centre, self.space.lower, self.space.upper)
             unit = _power_of_two(max(abs(self.lower), abs(self.upper), 1e-6 * unit), unit)
         return self._result(self._status())
-
-    def _has_faces(self) -> bool:
-        program = self.program
-        return bool(np.isfinite(program.lower).any() or np.isfinite(program.upper).any())
 
     def _propose(self, start: Array, unit: float, cap: float | None) -> BallProposal | None:
         self.num_programs += 1
@@ -136,7 +154,13 @@ class _BallSearch:
         self.num_programs += 1
         ball = propose_ball(self.program, start, unit, cap=None, tilt=_TILT)
         if ball is not None:
-            self.upper = radius_bound(self.program, ball)
+            self._add_bound(ball)
+
+    def _add_bound(self, ball: BallProposal) -> None:
+        """Keep the multipliers of `ball` if their bound is the smallest so far."""
+        upper = radius_bound(self.program, ball)
+        if upper < self.upper:
+            self.upper, self.bound = upper, ball
 
     def _add_centre(self, z: Array) -> float:
         """Keep `z`, projected on the tie and the domain, if its ball is the largest so far."""
@@ -149,18 +173,20 @@ class _BallSearch:
 
     def _is_unbounded(self, start: Array, ball: BallProposal) -> bool:
         """Return whether a ray proves it; the direction of the capped ball usually does."""
-        ray = ball.centre - start
-        if not proves_unbounded(self.program, ray):
+        outward = ball.centre - start
+        ray: Array | None = outward
+        if not proves_unbounded(self.program, outward):
             self.num_programs += 1
-            direction = propose_direction(self.program, strict=True)
-            if direction is None or not proves_unbounded(self.program, direction):
+            ray = propose_direction(self.program, strict=True)
+            if ray is None or not proves_unbounded(self.program, ray):
                 self._add_centre(ball.centre)
                 return False
         # the nearest centre whose ball is as large as the scale of the planes
         for fraction in (1 / RADIUS_CAP, 10 / RADIUS_CAP, 100 / RADIUS_CAP, 1.0):
-            if self._add_centre(start + fraction * ray) > 0:
+            if self._add_centre(start + fraction * outward) > 0:
                 break
-        return self.lower > 0
+        self.ray = ray if self.lower > 0 else None
+        return self.ray is not None
 
     def _unbounded(self) -> LargestBall:
         if not self.lower > 0:
@@ -178,6 +204,7 @@ class _BallSearch:
             upper=self.upper,
             centre=self.centre,
             num_programs=self.num_programs,
+            proof=BallProof(centre=self.centre, bound=self.bound, ray=self.ray),
         )
 
 

@@ -76,6 +76,30 @@ def test_nothing_follows_from_numbers_that_are_not_finite() -> None:
     assert radius_bound(some, none) == np.inf
 
 
+@pytest.mark.parametrize("facet", [False, True])
+@pytest.mark.parametrize("kind", ["unbounded", "nonnegative", "box"])
+def test_inadmissible_multipliers_prove_nothing(kind: str, facet: bool) -> None:
+    some = program(kind, 0, facet=facet)
+    best = propose_ball(some, np.zeros(3), 1.0, cap=None)
+    assert best is not None
+    assert np.isfinite(radius_bound(some, best))
+    one = np.eye(1, 3)[0]
+    changes: list[dict[str, object]] = [
+        {"multipliers": best.multipliers - best.multipliers.max() / 2},
+        {"low": best.low - (best.low + 1e-3) * one},
+        {"high": best.high - (best.high + 1e-3) * one},
+        {"tie": np.nan},
+        {"centre": np.full(3, np.inf)},
+    ]
+    # a face that does not exist would only add to the divisor
+    changes += [{"low": best.low + one}] if kind == "unbounded" else []
+    changes += [] if kind == "box" else [{"high": best.high + one}]
+    with np.errstate(all="ignore"):
+        for change in changes:
+            wrong = dataclasses.replace(best, **change)  # type: ignore[arg-type]  # by name
+            assert radius_bound(some, wrong) == np.inf, change
+
+
 def test_corrections_are_no_longer_than_claimed() -> None:
     g = np.random.default_rng(0)
     for _ in range(20):
