@@ -24,6 +24,8 @@ MAX_CLASSES = 30
 because a larger table is unreadable and all pairs of 1,000 classes are 999 problems per image."""
 
 SHOWN_CLASSES = 20
+"""Classes predicted equally often are ordered by the number of images whose nearest boundary is
+that of the class, so that which of them are shown depends on the images."""
 
 SEED = 0
 """Seed of all random samples of a report."""
@@ -160,10 +162,10 @@ def measure(subject: Subject, clock: Clock) -> Measurements:
         batch = space.extract(subject.images, batch_size=subject.batch_size).to(cpu)
     head = space.head.to(cpu)
     with clock.stage("flip points"):
-        shown = _shown_classes(batch.predicted, head.num_classes)
+        nearest = _flips(head, batch.features, "nearest", subject.finder)
+        shown = _shown_classes(batch.predicted, nearest.target[:, 0], head.num_classes)
         targets: Literal["all"] | list[int] = "all" if len(shown) == head.num_classes else shown
         flips = _flips(head, batch.features, targets, subject.finder)
-        nearest = _flips(head, batch.features, "nearest", subject.finder)
     with clock.stage("guaranteed balls"):
         balls = guaranteed_balls(head, batch.features)
     return Measurements(
@@ -180,12 +182,15 @@ def measure(subject: Subject, clock: Clock) -> Measurements:
     )
 
 
-def _shown_classes(predicted: Tensor, classes: int) -> list[int]:
+def _shown_classes(predicted: Tensor, nearest: Tensor, classes: int) -> list[int]:
+    """Return the classes to show, ascending; see MAX_CLASSES and SHOWN_CLASSES."""
     if classes <= MAX_CLASSES:
         return list(range(classes))
-    counts = torch.bincount(predicted[predicted >= 0], minlength=classes)
-    most_predicted = counts.argsort(descending=True, stable=True)[:SHOWN_CLASSES]
-    return sorted(most_predicted.tolist())
+    images, beyond = (
+        torch.bincount(numbers[numbers >= 0], minlength=classes) for numbers in (predicted, nearest)
+    )
+    order = (images * (len(predicted) + 1) + beyond).argsort(descending=True, stable=True)
+    return sorted(order[:SHOWN_CLASSES].tolist())
 
 
 def _flips(

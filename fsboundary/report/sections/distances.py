@@ -118,11 +118,12 @@ class Pairs(Section):
     def compute(self, measured: Measurements) -> Content:
         """Return one cell per ordered pair of the classes shown."""
         cells = pair_cells(measured)
-        predicted = set(measured.batch.predicted.tolist())
+        predicted = measured.batch.predicted
         finite = [cell["median"] for cell in cells if cell["median"] is not None]
         numbers = {
             "classes": measured.shown,
-            "never_predicted": [k for k in measured.shown if k not in predicted],
+            "images": [int((predicted == k).sum()) for k in measured.shown],
+            "never_predicted": [k for k in measured.shown if not bool((predicted == k).any())],
             "omitted": measured.head.num_classes - len(measured.shown),
             "cells": cells,
             "smallest": min(finite, default=None),

@@ -26,7 +26,8 @@ WIDE = (5.2, 1.5)
 """Size of the histogram, inches."""
 
 MIN_PAIR_IMAGES = 5
-"""Number of images that a pair of classes needs to be the most fragile one, if any has as many."""
+"""Number of images that a pair of classes needs to be the most fragile one, because the median of
+fewer says little about the pair."""
 
 
 @final
@@ -47,6 +48,7 @@ class Overview(Section):
             "with_distance": len(known),
             "classes": m.head.num_classes,
             "features": m.head.num_features,
+            "shown": len(m.shown),
             "distance": {
                 "median": median(known),
                 "smallest": known.min() if len(known) else None,
@@ -111,10 +113,22 @@ def _labels(m: Measurements, distance: Tensor) -> dict[str, Any] | None:
 
 
 def _fragile_pair(m: Measurements) -> dict[str, Any] | None:
-    """Return the ordered pair of classes with the smallest median distance."""
-    cells = [c for c in pair_cells(m) if c["median"] is not None and c["images"]]
-    cells = [c for c in cells if c["images"] >= MIN_PAIR_IMAGES] or cells
-    return min(cells, key=lambda cell: cell["median"]) if cells else None
+    """Return the ordered pair with the smallest median distance, and the pairs compared with it.
+
+    None if no pair of the classes shown has MIN_PAIR_IMAGES images and a finite median.
+    """
+    cells = [c for c in pair_cells(m) if c["images"] >= MIN_PAIR_IMAGES]
+    finite = [c for c in cells if c["median"] is not None]
+    if not finite:
+        return None
+    smallest = min(finite, key=lambda cell: cell["median"])
+    classes = m.head.num_classes
+    return {
+        **smallest,
+        "compared": len(cells),
+        "all_pairs": classes * (classes - 1),
+        "min_images": MIN_PAIR_IMAGES,
+    }
 
 
 def _certificates(m: Measurements) -> dict[str, Any]:

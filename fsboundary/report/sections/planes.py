@@ -251,28 +251,32 @@ def _slice(m: Measurements, title: str, row: int) -> dict[str, Any]:
     z = m.batch.features[row : row + 1].to(torch.float64)
     target = m.nearest.target[row : row + 1]
     flip = flip_points(m.head, z, target, finder=m.subject.finder).points[0, 0]
-    across, second = int(target), _next_class(m, row)
+    across, second = int(target), _second_nearest(m, row)
     views = [_view(m, "across", z[0], flip, across)]
-    if second is not None:
+    if second is not None and _has_mean(m, second):
         views.append(_view(m, "next", z[0], flip, second))
     distance = float(m.nearest.distance[row])
     left, right, _, _ = views[0]["window"]
     if 0 < distance < SMALL * (right - left):
         half = BALL_SIDE * distance
         views.append(_view(m, "ball", z[0], flip, across, (-half, half, -half, half)))
-    else:
-        views.append(_view(m, "source", z[0], flip, int(m.batch.predicted[row])))
+    elif _has_mean(m, source := int(m.batch.predicted[row])):
+        views.append(_view(m, "source", z[0], flip, source))
     return {"title": title, "image": image_facts(m, row), "views": views}
 
 
-def _next_class(m: Measurements, row: int) -> int | None:
-    """Return the second nearest class that has a mean."""
-    target, distance = m.flips.target[row], m.flips.distance[row]
-    usable = m.flips.ok[row] & distance.isfinite() & (target != int(m.nearest.target[row]))
-    usable &= ~m.means[target].isnan().any(dim=1)
+def _has_mean(m: Measurements, k: int) -> bool:
+    """Return whether class `k` has a mean; without one, its slice would repeat the first."""
+    return not bool(m.means[k].isnan().any())
+
+
+def _second_nearest(m: Measurements, row: int) -> int | None:
+    """Return the second nearest of all other classes, None if no other can be reached."""
+    every = flip_points(m.head, m.batch.features[row : row + 1], "all", finder=m.subject.finder)
+    usable = every.ok & every.distance.isfinite() & (every.target != int(m.nearest.target[row]))
     if not bool(usable.any()):
         return None
-    return int(target[torch.where(usable, distance, torch.inf).argmin()])
+    return int(every.target[0, torch.where(usable, every.distance, torch.inf)[0].argmin()])
 
 
 def _view(
@@ -280,7 +284,7 @@ def _view(
 ) -> dict[str, Any]:
     """Cut the plane through a feature, its flip point and the mean of class `k`, if it has one."""
     points = {"image": z, "flip": flip}
-    if not bool(m.means[k].isnan().any()):
+    if _has_mean(m, k):
         points["mean"] = m.means[k]
     plane = plane_through(z, flip, points.get("mean", flip))
     at = {name: plane.locate(point) for name, point in points.items()}

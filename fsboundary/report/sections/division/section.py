@@ -114,12 +114,14 @@ def summary(p: Partition, half_side: float | None) -> dict[str, Any]:
     `half_side` is half the narrowest side of the box, or None without a box.
     """
     status = p.status[torch.triu(torch.ones_like(p.adjacency), 1)]
-    radius = p.facet_radius[p.facet_pairs[:, 0], p.facet_pairs[:, 1]]
+    pairs = measured_facets(p)
+    radius = p.facet_radius[pairs[:, 0], pairs[:, 1]]
     region_radius = p.chebyshev_radius[p.nonempty]
     limit = math.inf if half_side is None else NEARLY * half_side
     return {
         "pairs": len(status),
-        "facets": len(radius),
+        "facets": len(p.facet_pairs),
+        "measured": len(radius),
         "none": int((status == Status.INFEASIBLE).sum()),
         "same": int((status == Status.DUPLICATE).sum()),
         "undecided": int((status == Status.UNDECIDED).sum()),
@@ -137,6 +139,13 @@ def summary(p: Partition, half_side: float | None) -> dict[str, Any]:
             None if half_side is None else int((region_radius >= limit).sum())
         ),
     }
+
+
+def measured_facets(p: Partition) -> Tensor:
+    """Return the pairs (P, 2) whose facet radius is known, not only bounded by a point of it."""
+    status = p.status[p.facet_pairs[:, 0], p.facet_pairs[:, 1]]
+    known = torch.isin(status, torch.tensor([Status.CONVERGED, Status.UNBOUNDED]))
+    return p.facet_pairs[known]
 
 
 def pair_cells(m: Measurements, d: Division) -> list[dict[str, Any]]:
@@ -283,8 +292,10 @@ def _unbounded_by_counting(m: Measurements) -> bool:
 
 
 def _thinnest(d: Division) -> list[dict[str, Any]]:
-    pairs = d.boxed.thinnest(NUM_LISTED)
+    pairs = measured_facets(d.boxed)
     radius = d.boxed.facet_radius[pairs[:, 0], pairs[:, 1]]
+    order = radius.argsort(stable=True)[:NUM_LISTED]
+    pairs, radius = pairs[order], radius[order]
     limits = _limited_by_box(radius, d)
     return [
         {"pair": [d.classes[i], d.classes[j]], "radius": r, "limited_by_box": limited}
