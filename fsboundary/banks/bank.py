@@ -80,6 +80,9 @@ class FeatureBank:
     def open(cls, path: str | PathLike[str]) -> FeatureBank:
         """Open a bank on disk; rows are read on demand, one chunk at a time.
 
+        The metadata are compared with the seal of the bank when it is opened, and each chunk when
+        this process reads it for the first time; later reads compare a faster checksum.
+
         Parameters
         ----------
         path : str or PathLike
@@ -88,8 +91,8 @@ class FeatureBank:
         Raises
         ------
         DataError
-            No bank, or one that is damaged, unfinished or of a newer format. A damaged or missing
-            chunk raises when it is read.
+            No bank, or one that is damaged, unfinished or of another format. A chunk that is
+            damaged, missing or at another's place raises when it is read.
         """
         from fsboundary.banks.zarr_store import ZarrStore  # here: banks in memory need no Zarr
 
@@ -98,7 +101,7 @@ class FeatureBank:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the bank to a new folder: a Zarr v3 group of `features`, `labels` and `ids`.
 
-        Chunks have checksums. The folder appears after everything is written.
+        A seal lists the SHA-256 of every file. The folder appears after everything is written.
 
         Parameters
         ----------
@@ -109,6 +112,8 @@ class FeatureBank:
         ------
         ArgumentError
             The path exists.
+        DataError
+            The disk is full, the path cannot be written, or another process writes there.
         """
         from fsboundary.banks.writer import save  # here: banks in memory need no Zarr
 
@@ -154,6 +159,16 @@ class FeatureBank:
     def fingerprint(self) -> str:
         """Digest of head, extractor and layer; empty for raw tensors."""
         return self._store.info.fingerprint
+
+    @property
+    def seal(self) -> str:
+        """SHA-256 of a complete bank on disk: its rows, metadata and all chunks, in order.
+
+        Copies of a bank have the same seal. Compare it with one that you noted, or received with
+        the bank, to recognise another bank at this path. It is that of the whole bank for a subset,
+        and empty for a bank in memory.
+        """
+        return self._store.seal
 
     def range(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest value of each coordinate, (d,) each, as float64."""

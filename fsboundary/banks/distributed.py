@@ -262,7 +262,7 @@ class DistributedStore(Store):
     ) -> None:
         self._cluster, self._shards, self._source = cluster, shards, source
         self._labels, self._ids = labels, ids
-        self.info, self.num_features = source.info, source.num_features
+        self.info, self.num_features, self.seal = source.info, source.num_features, source.seal
 
     def __len__(self) -> int:
         return len(self._ids)

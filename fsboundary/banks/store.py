@@ -100,6 +100,7 @@ class Store(ABC):
 
     info: BankInfo
     num_features: int
+    seal: str = ""
 
     @abstractmethod
     def __len__(self) -> int: ...

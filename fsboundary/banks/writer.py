@@ -1,47 +1,69 @@
-"""Writer of banks on disk, chunk by chunk."""
+"""Writer of banks on disk, chunk by chunk, one process at a time."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
+import zarr
 from torch import Tensor
+from zarr.codecs import BytesCodec, Crc32cCodec
+from zarr.storage import MemoryStore
 
 from fsboundary.banks import zarr_store
+from fsboundary.banks.records import GROUP, JOURNAL, SEAL, Seal, first_line, sha256
 from fsboundary.banks.store import Store
-from fsboundary.banks.zarr_store import Layout
-from fsboundary.core.errors import ArgumentError
+from fsboundary.banks.zarr_store import FILL_VALUES, Layout
+from fsboundary.core.errors import ArgumentError, DataError
+from fsboundary.core.locks import hold_lock, lock_path
+
+_PARTIAL = ".partial"
+"""End of the name of a file that is not completely written."""
 
 
 @final
 class ChunkWriter:
-    """Appends rows to a group and writes them as whole chunks.
+    """Appends rows to a bank and writes them as whole chunks.
 
     Parameters
     ----------
     path : Path
-        Group created by `zarr_store.create`.
+        Folder made by :func:`create`, or a new one.
+    layout : Layout
+        Layout that it was made with.
     rows : int
-        Number of committed rows, whole chunks; everything after them is removed.
+        Number of committed rows; the last chunk may be incomplete only if no row is added.
+    checksums : dict, optional
+        SHA-256 of the committed chunks by their paths; all other chunks are removed.
     on_commit : callable
-        Callback that receives the number of rows after each chunk, once it is on the disk.
+        Callback that receives the number of rows after each chunk, once it is on the disk, and the
+        SHA-256 of its files by their paths.
     """
 
     def __init__(
-        self, path: Path, rows: int = 0, on_commit: Callable[[int], None] = lambda _: None
+        self,
+        path: Path,
+        layout: Layout,
+        rows: int = 0,
+        checksums: dict[str, str] | None = None,
+        on_commit: Callable[[int, dict[str, str]], None] = lambda *_: None,
     ) -> None:
-        self._path, self._on_commit = path, on_commit
-        self._arrays, self._layout, _ = zarr_store.open_arrays(path, "r+")
-        for leftover in path.rglob("*.partial"):  # files that Zarr had not renamed yet
-            leftover.unlink()
-        for array in self._arrays.values():
-            array.resize((rows, *array.shape[1:]))
-        self._rows = rows
-        self._pending: dict[str, list[Tensor]] = {name: [] for name in self._arrays}
+        self._path, self._layout, self._on_commit = path, layout, on_commit
+        self._rows, self._checksums = rows, dict(checksums or {})
+        for file in path.rglob("*"):
+            chunk = file.relative_to(path).as_posix()
+            if file.is_symlink():
+                raise DataError(f"{file}: a link, which could lead anywhere. Create the bank again")
+            left = "/c/" in chunk and chunk not in self._checksums and not file.is_dir()
+            if left or chunk.endswith(_PARTIAL):
+                file.unlink()
+        self._pending: dict[str, list[Tensor]] = {name: [] for name in layout.names}
         self._count = 0
 
     def add(self, features: Tensor, labels: Tensor | None, ids: Tensor) -> None:
@@ -56,74 +78,187 @@ class ChunkWriter:
             self._write(self._layout.chunk_rows)
 
     def finish(self) -> None:
-        """Write the pending rows and mark the bank as complete."""
+        """Write the pending rows, the metadata and, as the last file, the seal."""
         if self._count:
             self._write(self._count)
-        zarr_store.set_complete(self._path)
-        _sync(self._path / "zarr.json", self._path)
+        checksums = {}
+        for file, content in _metadata(self._layout, self._rows).items():
+            _write_file(self._path, file, content)
+            checksums[file] = sha256(content)
+        if (journal := self._path / JOURNAL).exists():
+            checksums[JOURNAL] = sha256(journal.read_bytes())
+        for name in self._layout.names:
+            for number in range(-(-self._rows // self._layout.chunk_rows)):
+                file = zarr_store.chunk_file(name, number)
+                checksums[file] = self._checksums[file]
+        _write_file(self._path, SEAL, Seal(self._rows, checksums).encode())
 
     def _write(self, count: int) -> None:
         number = self._rows // self._layout.chunk_rows
+        chunks = {}
         for name, pending in self._pending.items():
             ready = torch.cat(pending) if len(pending) > 1 else pending[0]
             pending[:] = [ready[count:]]
-            array = self._arrays[name]
-            array.append(ready[:count].numpy())
-            chunk = (number,) + (0,) * (array.ndim - 1)
-            folder = self._path / name
-            _sync(folder / array.metadata.encode_chunk_key(chunk), folder)
-            _sync(folder / "zarr.json", folder)
+            shape, file = self._layout.chunk_shape(name), zarr_store.chunk_file(name, number)
+            content = zarr_store.encode_chunk(ready[:count].numpy(), shape, FILL_VALUES[name])
+            _write_file(self._path, file, content)
+            chunks[file] = sha256(content)
         self._count -= count
         self._rows += count
-        self._on_commit(self._rows)
+        self._checksums |= chunks
+        self._on_commit(self._rows, chunks)
 
 
-def create_empty(path: Path, layout: Layout, *files: Path) -> None:
-    """Create an empty bank at `path` atomically, with empty `files` (relative paths) in it."""
-    temporary = _temporary_folder(path)
-    zarr_store.create(temporary, layout)
-    for file in files:
-        (temporary / file).touch()
-    os.rename(temporary, path)
-    _sync(path.parent, path.parent)
+def _metadata(layout: Layout, rows: int) -> dict[str, bytes]:
+    """Return the metadata of a group of arrays with `rows` rows, by their paths."""
+    files: dict[str, Any] = {}
+    group = zarr.create_group(
+        store=MemoryStore(files), zarr_format=3, attributes=layout.attributes()
+    )
+    for name in layout.names:
+        chunk = layout.chunk_shape(name)
+        group.create_array(
+            name,
+            shape=(rows, *chunk[1:]),
+            chunks=chunk,
+            dtype=layout.dtype_of(name),
+            fill_value=FILL_VALUES[name],
+            serializer=BytesCodec(endian="little"),
+            compressors=[Crc32cCodec()],  # only a checksum: features hardly compress
+        )
+    return {file: content.to_bytes() for file, content in files.items()}
 
 
 def save(store: Store, path: Path) -> None:
-    """Write `store` to `path`; an interrupted call leaves nothing at `path`."""
+    """Write `store` to `path`; an interrupted or failed call leaves nothing at `path`."""
+    _reject_existing(path)
+    labels, ids = store.labels(), store.ids()
+    advice = "Nothing was left there. Free some space, or choose another path, and save again"
+    with writing(path, lambda: advice):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with hold_lock(path.resolve()) as verify:
+            _reject_existing(path)  # another process may have been faster
+            _remove_temporary(path)
+            try:
+                writer = None
+                for start, chunk in store.chunks():
+                    if writer is None:
+                        dtype = str(chunk.dtype).removeprefix("torch.")
+                        rows = zarr_store.rows_per_chunk(store.num_features, dtype)
+                        labelled = labels is not None
+                        layout = Layout(store.num_features, dtype, rows, labelled, store.info)
+                        writer = ChunkWriter(_temporary_folder(path), layout)
+                    part = slice(start, start + len(chunk))
+                    writer.add(chunk, None if labels is None else labels[part], ids[part])
+                assert writer is not None, "a bank has at least one row"
+                writer.finish()
+                verify()
+                _publish(path)
+            finally:
+                _remove_temporary(path)
+
+
+def _reject_existing(path: Path) -> None:
+    """Raise ArgumentError if `path` exists."""
     if path.exists():
         fix = "choose another path, or delete it first"
         raise ArgumentError("path", f"{path}, which exists", "a path of a new folder", fix)
-    labels, ids = store.labels(), store.ids()
+
+
+@contextmanager
+def writing(path: Path, advice: Callable[[], str]) -> Iterator[None]:
+    """Raise a DataError that ends with `advice()` if something cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
+        problem = "the disk is full" if full else "it cannot be written"
+        raise DataError(f"{path}: {problem} ({error}). {advice()}") from error
+
+
+@contextmanager
+def building(path: Path) -> Iterator[Callable[[], None] | None]:
+    """Hold the lock of the bank at `path` in the block, unless the bank is complete.
+
+    The block receives a function that verifies that the lock is still held; None if the bank is
+    complete, because nothing is written to it any more.
+
+    Raises
+    ------
+    DataError
+        Another process builds this bank, or it cannot be written.
+    """
+    if not (path / SEAL).exists():
+        with writing(path, lambda: "Choose another path, or make this one writable"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with hold_lock(path.resolve()) as verify:
+            _remove_temporary(path)
+            if not (path / SEAL).exists():  # as before another process may have finished it
+                try:
+                    yield verify
+                finally:
+                    _remove_temporary(path)
+                return
+    elif lock_path(path.resolve()).exists():
+        with suppress(DataError), hold_lock(path.resolve()):
+            pass  # removes the lock that a process left that was killed after its last write
+    yield None
+
+
+def is_empty(path: Path) -> bool:
+    """Return whether there is nothing at `path`, or a folder without files."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def create(path: Path, layout: Layout) -> None:
+    """Create an unfinished bank without rows, atomically; the lock of `path` must be held."""
     temporary = _temporary_folder(path)
-    writer = None
-    for start, chunk in store.chunks():
-        if writer is None:
-            dtype = str(chunk.dtype).removeprefix("torch.")
-            rows = zarr_store.rows_per_chunk(store.num_features, dtype)
-            layout = Layout(store.num_features, dtype, rows, labels is not None, store.info)
-            zarr_store.create(temporary, layout)
-            writer = ChunkWriter(temporary)
-        part = slice(start, start + len(chunk))
-        writer.add(chunk, None if labels is None else labels[part], ids[part])
-    assert writer is not None, "a bank has at least one row"
-    writer.finish()
-    os.rename(temporary, path)
-    _sync(path.parent, path.parent)
+    for file, content in _metadata(layout, 0).items():
+        _write_file(temporary, file, content)
+        if file == GROUP:
+            _write_file(temporary, JOURNAL, first_line(sha256(content)))
+    _publish(path)
 
 
 def _temporary_folder(path: Path) -> Path:
-    """Return a sibling of `path` to be renamed to it; leftovers of killed processes are removed."""
+    """Return the sibling of `path` that is renamed to it once it is a bank."""
+    return path.with_name(f".{path.name}.unfinished")
+
+
+def _remove_temporary(path: Path) -> None:
+    """Remove what a process left that failed or was killed; the lock of `path` must be held."""
+    shutil.rmtree(_temporary_folder(path), ignore_errors=True)
+
+
+def _publish(path: Path) -> None:
+    """Rename the temporary folder to `path`."""
+    os.rename(_temporary_folder(path), path)
+    _sync(path.parent, path.parent)
+
+
+def _write_file(folder: Path, name: str, content: bytes) -> None:
+    """Write a file of a bank, completely or not at all, and wait until it is on the disk."""
+    path = folder / name
+    partial = path.with_name(path.name + _PARTIAL)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.unfinished")
-    shutil.rmtree(temporary, ignore_errors=True)
-    return temporary
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()  # a full disk gets its space back
+        raise
+    _sync(path.parent, folder)
 
 
 def _sync(path: Path, top: Path) -> None:
-    """Wait until a file and the folders between it and `top` are on the disk."""
+    """Wait until a folder and those between it and `top` are on the disk."""
     for one in (path, *path.parents):
-        if os.name != "nt" or one.is_file():  # Windows cannot open folders
-            handle = os.open(one, os.O_RDWR if one.is_file() else os.O_RDONLY)
+        if os.name != "nt":  # Windows cannot open folders
+            handle = os.open(one, os.O_RDONLY)
             try:
                 os.fsync(handle)
             finally:

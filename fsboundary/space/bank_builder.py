@@ -7,9 +7,8 @@ appended after the chunk was written.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -22,8 +21,9 @@ from tqdm import tqdm
 
 from fsboundary.banks import BankInfo, FeatureBank, zarr_store
 from fsboundary.banks.memory import MemoryStore
-from fsboundary.banks.writer import ChunkWriter, create_empty
-from fsboundary.banks.zarr_store import Layout, ZarrStore
+from fsboundary.banks.records import JOURNAL, BatchRecord, Journal, read_seal
+from fsboundary.banks.writer import ChunkWriter, building, create, is_empty, writing
+from fsboundary.banks.zarr_store import Contents, Layout, ZarrStore
 from fsboundary.core.checks import check_labels, describe
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.models.images import check_images
@@ -185,89 +185,6 @@ def _build_in_memory(source: FeatureSource, batches: Iterator[LoaderBatch]) -> F
     return FeatureBank.of(MemoryStore(features, labels, ids, source.info()))
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class BatchRecord:
-    """Journal record of a batch: its number of rows and the digest of its images and labels."""
-
-    rows: int
-    digest: str
-
-
-@final
-class Journal:
-    """Journal of a bank on disk: a bank contains what its journal records, and nothing else counts.
-
-    Parameters
-    ----------
-    path : Path
-        Folder of the bank.
-
-    Raises
-    ------
-    DataError
-        The bank has no journal, or a line other than the last is damaged. The last line may be
-        incomplete, in which case its chunk does not count.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = self.file(path)
-        if not self._file.is_file():
-            raise DataError(
-                f"{path}: contains something else, or a bank that was not built from a loader. "
-                "Choose another path; open a saved bank with FeatureBank.open(path)"
-            )
-        self.rows = 0
-        self.batches: list[BatchRecord] = []
-        self._size = 0
-        for line in self._file.read_bytes().splitlines(keepends=True):
-            try:
-                rows, batches = _parse_line(line)
-            except (ValueError, TypeError, KeyError) as error:
-                if self._size + len(line) < self._file.stat().st_size:
-                    raise DataError(
-                        f"{self._file}: a damaged line. Create the bank again"
-                    ) from error
-                break
-            self.rows = rows
-            self.batches += batches
-            self._size += len(line)
-
-    @staticmethod
-    def file(path: Path) -> Path:
-        """Return the path of the journal of the bank at `path`.
-
-        It is inside an array, because Zarr warns of unknown files in a group.
-        """
-        return path / "features" / "batches.jsonl"
-
-    def append(self, rows: int, batches: list[BatchRecord]) -> None:
-        """Record that the bank holds `rows` rows; `batches` are those since the last line.
-
-        The chunk itself must already be on the disk.
-        """
-        entry = {"rows": rows, "batches": [[batch.rows, batch.digest] for batch in batches]}
-        line = json.dumps(entry).encode() + b"\n"
-        with self._file.open("r+b") as file:
-            file.truncate(self._size)  # an incomplete line of a killed process
-            file.seek(self._size)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        self.rows = rows
-        self.batches += batches
-        self._size += len(line)
-
-
-def _parse_line(line: bytes) -> tuple[int, list[BatchRecord]]:
-    if not line.endswith(b"\n"):
-        raise ValueError("the line is incomplete")
-    entry = json.loads(line)
-    return int(entry["rows"]), [
-        BatchRecord(int(rows), str(text)) for rows, text in entry["batches"]
-    ]
-
-
 _SAME_ORDER = (
     "The images or their order changed: a shuffling sampler, a random transform, another batch "
     "size, or other data. Use the loader as before (shuffle=False, no random transforms), or "
@@ -288,37 +205,64 @@ def stream_to_disk(source: FeatureSource, batches: Iterator[LoaderBatch], path: 
         The bank belongs to another head, to other images or another order, or to a body that
         computes something else; or features are not finite.
     """
-    bank: _PartialBank | None = None
-    if path.exists() and not _is_empty(path):
-        bank = _PartialBank(path)
-    number = -1
-    for number, batch in enumerate(batches):
-        record = BatchRecord(len(batch.images), batch.digest())
-        if bank is not None and number < len(bank.known):
-            bank.verify_stored(source, number, batch, record)
-            continue
-        features = source.features(batch)
-        if bank is None:
-            dtype = str(features.dtype).removeprefix("torch.")
-            width, rows = features.shape[1], len(features)
-            chunk = zarr_store.rows_per_chunk(width, dtype, rows)
-            layout = Layout(width, dtype, chunk, batch.labels is not None, source.info())
-            create_empty(path, layout, Journal.file(Path()))
-            bank = _PartialBank(path)
-        elif number == 0:
-            bank.verify_head(source)
-        bank.add(batch, features, record)
-    assert bank is not None, "a loader without batches was rejected"
-    bank.finish(number + 1)
+    with building(path) as verify_lock:
+        bank = None if is_empty(path) else _PartialBank(path, verify_lock)
+        number = -1
+        for number, batch in enumerate(batches):
+            record = BatchRecord(len(batch.images), batch.digest())
+            if bank is not None and number < len(bank.known):
+                bank.verify_stored(source, number, batch, record)
+                continue
+            features = source.features(batch)
+            if bank is None:
+                dtype = str(features.dtype).removeprefix("torch.")
+                width, rows = features.shape[1], len(features)
+                chunk = zarr_store.rows_per_chunk(width, dtype, rows)
+                layout = Layout(width, dtype, chunk, batch.labels is not None, source.info())
+                with writing(path, lambda: _AFTER_FAILURE.format(0)):
+                    create(path, layout)
+                bank = _PartialBank(path, verify_lock)
+            elif number == 0:
+                bank.verify_head(source)
+            bank.add(batch, features, record)
+        assert bank is not None, "a loader without batches was rejected"
+        bank.finish(number + 1)
+
+
+_AFTER_FAILURE = (
+    "{} rows are on the disk and are kept. Free some space there, or fix what is wrong, and call "
+    "FeatureSpace.bank(loader, path) as before: it continues after them"
+)
 
 
 @final
 class _PartialBank:
-    """A bank on disk that may be incomplete."""
+    """A bank on disk that may be incomplete.
 
-    def __init__(self, path: Path) -> None:
-        _, self._layout, self._complete = zarr_store.open_arrays(path)
-        self._path, self._journal = path, Journal(path)
+    Parameters
+    ----------
+    path : Path
+        Folder of the bank.
+    verify_lock : callable, optional
+        Function that raises DataError if another process may write too; None if the bank is
+        complete.
+    """
+
+    def __init__(self, path: Path, verify_lock: Callable[[], None] | None) -> None:
+        self._layout, group = zarr_store.read_layout(path)
+        self._path, self._verify_lock, self._journal = path, verify_lock, Journal(path)
+        rows, chunks = self._journal.rows, self._journal.checksums
+        self._contents = Contents(path, self._layout, rows, chunks)
+        intact = self._journal.group == group
+        if verify_lock is None:
+            self._contents = zarr_store.open_contents(path)
+            seal = read_seal(path)
+            intact &= seal is not None and seal.checksums[JOURNAL] == self._journal.checksum
+        if not intact:
+            raise DataError(
+                f"{path}: a damaged feature bank: its metadata or its journal were changed. "
+                "Restore it from a copy, or create it again"
+            )
         self.known = tuple(self._journal.batches)
         self._num_rows = self._journal.rows
         self._chunk_writer: ChunkWriter | None = None
@@ -340,7 +284,7 @@ class _PartialBank:
         if features is None:
             return
         stop = min(batch.stop, self._num_rows)
-        store = ZarrStore(self._path, committed=self._num_rows)
+        store = ZarrStore(self._path, self._contents)
         stored = store.take(torch.arange(batch.start, stop))
         computed = features[: stop - batch.start].cpu().to(torch.float64)
         if not torch.equal(stored, computed):
@@ -354,7 +298,7 @@ class _PartialBank:
             rest = slice(stop - batch.start, None)
             labels = None if batch.labels is None else batch.labels[rest]
             ids = torch.arange(stop, batch.stop)
-            self._writer().add(features[rest], labels, ids)
+            self._append(features[rest], labels, ids)
 
     def verify_head(self, source: FeatureSource) -> None:
         """Raise DataError if the bank belongs to another head, extractor or layer."""
@@ -366,9 +310,9 @@ class _PartialBank:
                 "or choose another path"
             )
 
-    def add(self, batch: LoaderBatch, features: torch.Tensor, record: BatchRecord) -> None:
+    def add(self, batch: LoaderBatch, features: Tensor, record: BatchRecord) -> None:
         """Append a batch that the journal does not record."""
-        if self._complete or self._num_rows % self._layout.chunk_rows:
+        if self._verify_lock is None or self._num_rows % self._layout.chunk_rows:
             raise DataError(
                 f"{self._path}: the loader goes on after row {self._num_rows - 1}, where it ended "
                 f"when this bank was built. {_SAME_ORDER}"
@@ -379,7 +323,7 @@ class _PartialBank:
                 f"{self._path}: the bank has {present}, unlike the loader. {_SAME_ORDER}"
             )
         self._new.append(record)
-        self._writer().add(features, batch.labels, torch.arange(batch.start, batch.stop))
+        self._append(features, batch.labels, torch.arange(batch.start, batch.stop))
 
     def finish(self, num_batches: int) -> None:
         """Write pending rows and mark the bank as complete."""
@@ -388,18 +332,26 @@ class _PartialBank:
                 f"{self._path}: the loader ended after {num_batches} batches; the bank holds "
                 f"{len(self.known)} or more. {_SAME_ORDER}"
             )
-        if not self._complete:
-            self._writer().finish()
+        if self._verify_lock is not None:
+            self._verify_lock()
+            with self._writing():
+                self._writer().finish()
+
+    def _append(self, features: Tensor, labels: Tensor | None, ids: Tensor) -> None:
+        with self._writing():
+            self._writer().add(features, labels, ids)
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self._path, lambda: _AFTER_FAILURE.format(self._journal.rows))
 
     def _writer(self) -> ChunkWriter:
         if self._chunk_writer is None:
-            self._chunk_writer = ChunkWriter(self._path, self._num_rows, self._commit)
+            rows, chunks = self._num_rows, self._journal.checksums
+            self._chunk_writer = ChunkWriter(self._path, self._layout, rows, chunks, self._commit)
         return self._chunk_writer
 
-    def _commit(self, rows: int) -> None:
-        self._journal.append(rows, self._new)
+    def _commit(self, rows: int, chunks: dict[str, str]) -> None:
+        assert self._verify_lock is not None, "nothing is written to a complete bank"
+        self._verify_lock()
+        self._journal.append(rows, self._new, chunks)
         self._new = []
-
-
-def _is_empty(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())

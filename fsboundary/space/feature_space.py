@@ -150,7 +150,8 @@ class FeatureSpace:
             Folder on disk for the bank, so that only a chunk is kept in memory. Resumable: after an
             interruption at any moment, repeat the call. Images already in the bank are loaded
             again and recognised by digest, the model runs on the others, and the bank is bit for
-            bit that of an uninterrupted call. Only one process may write at a time.
+            bit that of an uninterrupted call. A second process that builds it meanwhile is
+            rejected.
         show_progress : bool
             Whether to show a progress bar on standard error.
 
@@ -160,7 +161,8 @@ class FeatureSpace:
             No batches, batches of another kind, or a shuffling sampler with `path`.
         DataError
             Features are NaN or infinite (the message lists the rows); or `path` contains a bank of
-            another head, of other images or order, or something else.
+            another head, of other images or order, or something else; or another process writes to
+            it; or the disk is full, in which case the chunks written so far are kept.
         HeadError, HeadMismatchError
             As in :meth:`extract`.
         """

@@ -22,7 +22,7 @@ from support.banks.small import CHUNK, loader, space
 
 _EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.truncate")
 
-_OPERATIONS = 280
+_OPERATIONS = 180
 """Approximate number of such operations in an uninterrupted run."""
 
 

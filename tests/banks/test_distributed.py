@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster
 
 import fsboundary as fsb
 from fsboundary.banks import BankInfo, FeatureBank, distributed, workers, zarr_store
-from fsboundary.banks.writer import ChunkWriter
+from fsboundary.banks.writer import ChunkWriter, create
 from fsboundary.banks.zarr_store import ZarrStore
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.protocols import MeasuredPointSet
@@ -254,7 +254,7 @@ def test_a_worker_that_sees_other_files_is_an_error(tmp_path: Path) -> None:
     shutil.rmtree(path)
     with pytest.raises(DataError, match=r"a worker cannot open its shard: .*file system"):
         workers.read_rows(location)
-    for other in (oracle.normal(4, 3), oracle.normal(5, 2)):
+    for other in (oracle.normal(4, 3), oracle.normal(5, 2), oracle.normal(5, 3, seed=1)):
         FeatureBank(other).save(path)
         with pytest.raises(DataError, match=r"a worker finds another bank there. .*file system"):
             workers.read_rows(location)
@@ -273,7 +273,7 @@ def _failing(shard: object, start: int) -> float:
 
 def test_a_missing_client_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     bank = FeatureBank(oracle.normal(5, 3))
-    with pytest.raises(ArgumentError, match=r"client: got a str; wanted a connected dask"):
+    with pytest.raises(ArgumentError, match=r"client: got 'tcp:.*'; wanted a connected dask"):
         bank.distribute("tcp://127.0.0.1:8786")  # type: ignore[arg-type] # the wrong type is the point
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(
@@ -311,8 +311,9 @@ def test_another_client_may_be_the_current_one(client: Client) -> None:
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Yield a folder with a labelled bank `large`, written in pieces."""
     path, pieces = tmp_path / "large", 16
-    zarr_store.create(path, zarr_store.Layout(WIDTH, "float32", 1024, True, BankInfo()))
-    writer = ChunkWriter(path)
+    layout = zarr_store.Layout(WIDTH, "float32", 1024, True, BankInfo())
+    create(path, layout)
+    writer = ChunkWriter(path, layout)
     for piece in range(pieces):
         ids = torch.arange(LARGE_ROWS // pieces) + piece * (LARGE_ROWS // pieces)
         writer.add(oracle.normal(len(ids), WIDTH, seed=piece), ids % 3, ids)
