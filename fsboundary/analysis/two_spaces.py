@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from fsboundary.analysis.table import Measure, TwoSpaces
 from fsboundary.banks import FeatureBank
+from fsboundary.banks.checks import labelled_classes
 from fsboundary.boundaries import class_path, flip_points
 from fsboundary.core.checks import check_integer, check_labels
 from fsboundary.core.errors import ArgumentError
@@ -89,7 +90,7 @@ class Points:
         Distances (P,) are 0 where hulls meet, NaN where none is certified. The second table (P,)
         has 1 for hulls proved not to meet, 0 for hulls that meet, NaN where this is undecided.
         """
-        pairs = torch.combinations(self.labels.unique().cpu())
+        pairs = torch.combinations(torch.tensor(labelled_classes(self.bank), dtype=torch.int64))
         if len(pairs) == 0:
             return self.train.new_zeros(0), self.train.new_zeros(0)
         width, size = self.bank.num_features, self.bank.num_features * len(self.bank)
@@ -225,14 +226,15 @@ def class_hull_measures(both: PairedPoints) -> list[Measure]:
 def _neighbour_measures(both: PairedPoints, labels: Tensor, count: int) -> list[Measure]:
     """Return the measure of the classes of the nearest training points."""
     p, f = (s.neighbours(count) for s in (both.pixels, both.features))
-    train_labels = both.pixels.labels
+    known, train_labels = labels >= 0, both.pixels.labels
+    labels = labels[known, None]
     common = (p[:, :, None] == f[:, None, :]).any(dim=2)
     return [
         Measure(
             name="neighbours",
             question=f"fraction of the {p.shape[1]} nearest training images with the image's class",
-            pixels=_mean(train_labels[p] == labels[:, None]),
-            features=_mean(train_labels[f] == labels[:, None]),
+            pixels=_mean(train_labels[p[known]] == labels),
+            features=_mean(train_labels[f[known]] == labels),
             agreement=_mean(common),
             agreement_is="fraction of neighbours in common",
         )
@@ -413,7 +415,9 @@ def two_spaces(
     for name, size in (sizes | {"points": points}).items():
         check_integer(name, size, 2)
     predicted = model.extract(x, batch_size=batch_size).predicted
-    measure_accuracy(predicted, labels, model.head.num_classes)
+    classes = model.head.num_classes
+    measure_accuracy(predicted, labels, classes)
+    check_labels(train_labels, len(train), "train_labels", classes)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(x), generator=generator)[:sample]
     x, sample_labels = x[drawn], labels[drawn]

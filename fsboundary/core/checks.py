@@ -231,6 +231,8 @@ def check_integer_tensor(
         raise ArgumentError(name, got, wanted, fix)
     found = check_shape(name, value, *shapes, fix=fix, nonempty=nonempty, wanted=wanted)
     numbers = found.to(torch.int64, copy=True)
+    if found.dtype == torch.uint64 and bool((numbers < 0).any()):  # they wrapped around
+        raise ArgumentError(name, "numbers of 2**63 or more", wanted, "pass int64 numbers")
     if within is not None and numbers.numel():
         low, high = int(numbers.min()), int(numbers.max())
         if not within.start <= low <= high < within.stop:
@@ -318,10 +320,41 @@ def check_width(name: str, found: int | None, width: int) -> None:
         raise ArgumentError(name, f"width {found}", f"width {width}", fix)
 
 
-def check_labels(labels: object, rows: int, name: str = "labels") -> Tensor:
-    """Return a copy of `labels` (rows,), integers as a tensor or list, as int64, or raise."""
+NO_LABEL = -1
+"""Label of a row whose class is not known. All other negative labels are refused."""
+
+
+def check_labels(
+    labels: object, rows: int, name: str = "labels", num_classes: int | None = None
+) -> Tensor:
+    """Return a copy of `labels` (rows,) as int64, or raise ArgumentError.
+
+    Parameters
+    ----------
+    labels : object
+        Class numbers, as an integer tensor or a list; NO_LABEL where a row has none.
+    rows : int
+        Number of rows.
+    name : str
+        Name of the argument.
+    num_classes : int, optional
+        Number of classes of the head, if it is known.
+
+    Returns
+    -------
+    Tensor (rows,), int64
+    """
     fix = "pass one class number per row, in the order of the rows"
-    return check_integer_tensor(name, labels, (rows,), fix=fix, convert=True).clone()
+    found = check_integer_tensor(name, labels, (rows,), fix=fix, convert=True).clone()
+    if not len(found):
+        return found
+    low, high = int(found.min()), int(found.max())
+    if low < NO_LABEL or (num_classes is not None and high >= num_classes):
+        last = "" if num_classes is None else f" to {num_classes - 1}"
+        wanted = f"classes 0{last or ', 1, ..'}, as the model numbers them, or -1 for no label"
+        fix = "subtract 1 from labels that start at 1" if low >= 1 else "number classes from 0"
+        raise ArgumentError(name, f"labels from {low} to {high}", wanted, fix)
+    return found
 
 
 def check_targets(

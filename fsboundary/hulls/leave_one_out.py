@@ -80,14 +80,17 @@ def project_left_out(
 
 
 def _has_others(bank: FeatureBank, labels: Tensor | None) -> Tensor:
-    """Return which rows (n,) have another point in the bank, or in their class with `labels`."""
+    """Return which rows (n,) have another point in the bank, or in their class with `labels`.
+
+    A row without a label (-1) has no class.
+    """
     first = copies_of(bank).first
     if labels is None:
         return (first != first[0]).any().expand(len(first))
     classes, group = labels.unique(return_inverse=True)
     lowest = torch.full_like(classes, len(first)).scatter_reduce(0, group, first, "amin")
     highest = torch.zeros_like(classes).scatter_reduce(0, group, first, "amax")
-    return (lowest < highest)[group]
+    return (lowest < highest)[group] & (labels >= 0)
 
 
 def row_blocks(rows: Tensor, count: Tensor) -> Iterator[Tensor]:
@@ -121,7 +124,8 @@ def leave_one_out_distances(
         themselves.
     own_class : bool
         Whether only the other rows of the row's own label form the hull: the reference for
-        distances to the hull of one class.
+        distances to the hull of one class. A row without a label (-1) has no such hull: its
+        distance is +inf, its status INFEASIBLE.
     seed : int
         Seed of the draw.
     solver : str or HullSolver

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank_features
-from fsboundary.banks.checks import check_labelled
+from fsboundary.banks.checks import check_labelled, labelled_classes
 from fsboundary.core.checks import check_integer_tensor, check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
@@ -185,7 +185,7 @@ def project_by_class(
     """Return the projections of all rows on the hull of each class, by ascending label."""
     z = check_bank_features(bank, features)
     projections = {}
-    for k in check_labelled(bank).unique().tolist():
+    for k in labelled_classes(bank):
         labels = torch.full((len(z),), k, dtype=torch.int64, device=z.device)
         projections[k] = hull_projection(bank, z, labels=labels, **options)
     return projections

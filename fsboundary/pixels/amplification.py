@@ -17,7 +17,6 @@ from fsboundary.core.checks import (
     check_integer,
     check_labels,
     check_number,
-    check_shape,
     row_status,
 )
 from fsboundary.core.protocols import ModelView
@@ -80,7 +79,7 @@ def vulnerability_by_class(
     found : Amplification
         Result of :func:`fsboundary.pixels.amplification`.
     labels : Tensor (B,), optional
-        Class of each image; by default the predicted one.
+        Class of each image, -1 for no label; by default the predicted one.
 
     Returns
     -------
@@ -97,8 +96,8 @@ def vulnerability_by_class(
     """
     check_instance("found", found, Amplification, "an Amplification", "call amplification first")
     group = found.predicted if labels is None else labels
-    group = check_shape("labels", group, tuple(found.status.shape), fix="pass one label per row")
-    valid = torch.isfinite(found.vulnerability)
+    group = check_labels(group, len(found.status)).to(found.status.device)
+    valid = torch.isfinite(found.vulnerability) & (group >= 0)
     table = {}
     for k in group[valid].unique().tolist():
         rows = valid & (group == k)

@@ -91,19 +91,20 @@ def check_accuracy(
     model : nn.Module or FeatureSpace
     images : Tensor (B, C, H, W)
     labels : Tensor (B,)
-        Class numbers.
+        Class numbers; -1 for no label.
     batch_size : int
         Number of images per batch.
 
     Returns
     -------
     float
-        Accuracy in [0, 1]; NaN without images. Images that are not finite do not count.
+        Accuracy in [0, 1]; NaN without labelled images. Images that are not finite and images
+        without a label do not count.
 
     Raises
     ------
     ArgumentError
-        Not one label for each image.
+        Not one label for each image, or a label that is no class of the model.
     """
     space = space_of(model)
     classes = check_labels(labels, len(images))
@@ -116,11 +117,17 @@ def check_accuracy(
 def measure_accuracy(predicted: Tensor, labels: Tensor, num_classes: int) -> float:
     """Return the fraction of `predicted` (B,) that equal `labels`; warn if it is near chance.
 
-    Rows predicted as -1 do not count. The warning points to the caller of the function that calls
-    this one.
+    Rows predicted as -1 and rows without a label do not count; NaN without any other. The warning
+    points to the caller of the function that calls this one.
+
+    Raises
+    ------
+    ArgumentError
+        A label that is no class of the model.
     """
-    known = predicted >= 0
-    correct = predicted[known] == labels.to(predicted.device)[known]
+    labels = check_labels(labels, len(predicted), num_classes=num_classes).to(predicted.device)
+    known = (predicted >= 0) & (labels >= 0)
+    correct = predicted[known] == labels[known]
     accuracy = float(correct.double().mean())
     chance = 1 / num_classes
     threshold = chance + _NEAR_CHANCE * (1 - chance)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank, check_bank_features
-from fsboundary.core.checks import check_head, check_instance, check_labels, row_status
+from fsboundary.core.checks import NO_LABEL, check_head, check_instance, check_labels, row_status
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import Coverage, CoverageFractions, FeatureBatch
@@ -45,7 +45,7 @@ def coverage(
     features : Tensor (B, d) or FeatureBatch
         Features of images that are not in the bank. Any float dtype; computed in float64.
     labels : Tensor (B,), optional
-        True classes.
+        True classes; -1 for no label, which is the default for all.
     hulls : GuaranteedHulls, optional
         Hulls to use instead of ``guaranteed_hulls(head, bank)``, such as inflated ones.
 
@@ -63,7 +63,9 @@ def coverage(
     check_head(head)
     bank = check_bank(bank, head.num_features)
     z = check_bank_features(bank, features)
-    truth = torch.full((len(z),), -1) if labels is None else check_labels(labels, len(z))
+    truth = torch.full((len(z),), NO_LABEL)
+    if labels is not None:
+        truth = check_labels(labels, len(z), num_classes=head.num_classes)
     hulls = guaranteed_hulls(head, bank) if hulls is None else hulls
     fix = "pass, for example, guaranteed_hulls(head, bank).inflated()"
     check_instance("hulls", hulls, GuaranteedHulls, "GuaranteedHulls", fix)

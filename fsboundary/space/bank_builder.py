@@ -131,20 +131,27 @@ class FeatureSource:
         the same bits only within the same batch.
     info : callable
         Function that returns the space's BankInfo, once some features were extracted.
+    num_classes : callable
+        Function that returns the number of classes, once some features were extracted.
     """
 
     extract: Callable[[Tensor], Tensor]
     info: Callable[[], BankInfo]
+    num_classes: Callable[[], int]
 
     def features(self, batch: LoaderBatch) -> Tensor:
         """Return the features (m,d) of a batch, float32 or float64.
 
         Raises
         ------
+        ArgumentError
+            Labels that are no classes of the model.
         DataError
             Features are NaN or infinite; the message lists the rows.
         """
         features = self.extract(batch.images)
+        if batch.labels is not None:
+            check_labels(batch.labels, len(features), num_classes=self.num_classes())
         bad = (~torch.isfinite(features).all(dim=1)).nonzero()[:, 0] + batch.start
         if len(bad):
             shown = ", ".join(map(str, bad[:20].tolist())) + (", .." if len(bad) > 20 else "")

@@ -158,7 +158,8 @@ class FeatureSpace:
         Raises
         ------
         ArgumentError
-            No batches, batches of another kind, or a shuffling sampler with `path`.
+            No batches, batches of another kind, labels that are no classes of the model (-1
+            stands for no label), or a shuffling sampler with `path`.
         DataError
             Features are NaN or infinite (the message lists the rows); or `path` contains a bank of
             another head, of other images or order, or something else; or another process writes to
@@ -175,7 +176,9 @@ class FeatureSpace:
             name, layer = f"{kind.__module__}.{kind.__qualname__}", self.notes().get("layer", "")
             return BankInfo(self.fingerprint, name, layer, self.domain.kind)
 
-        return build_bank(FeatureSource(extract, info), loader, path, show_progress)
+        return build_bank(
+            FeatureSource(extract, info, lambda: self.head.num_classes), loader, path, show_progress
+        )
 
     def logits(self, images: Tensor, *additional: Any) -> Tensor:
         """Return the logits (B,K) of `images`, in one batch and with the graph kept."""

@@ -19,7 +19,7 @@ from fsboundary.attr.distances.base import (
 from fsboundary.attr.distances.distance_function import DistanceResult
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank
-from fsboundary.banks.checks import check_classes, check_labelled
+from fsboundary.banks.checks import check_classes, check_labelled, labelled_classes
 from fsboundary.core.checks import check_integer, check_limits
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import HullProjection
@@ -188,7 +188,7 @@ class ClassHullDistance(_HullDistances):
 
     def _check(self, head: LinearHead) -> None:
         super()._check(head)
-        self._present = set(check_labelled(self.bank).unique().tolist())
+        self._present = set(labelled_classes(self.bank))
         count = head.num_classes
         for k in self._present:
             check_integer("labels", k, 0, count - 1, fix="count classes from 0")
