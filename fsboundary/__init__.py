@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         HeadError,
         HeadMismatchError,
         PluginError,
+        PluginWarning,
         StatusError,
     )
     from fsboundary.core.heads import LinearHead
@@ -115,6 +116,7 @@ _MODULE_NAMES = {
         "HeadError",
         "HeadMismatchError",
         "PluginError",
+        "PluginWarning",
         "StatusError",
     ),
     "core.heads": ("LinearHead",),
@@ -221,6 +223,7 @@ __all__ = [
     "NearestHulls",
     "Partition",
     "PluginError",
+    "PluginWarning",
     "RegionDistances",
     "RegionFaces",
     "RegionFractions",

@@ -295,7 +295,7 @@ def flip_points(
     ArgumentError
         Wrong types, shapes or class numbers, before any work.
     PluginError
-        The finder raised, or returned tensors of the wrong shape.
+        The finder raised, or returned tensors of another type, shape or device.
     """
     rtol, limit = check_limits(tolerance, max_steps, (FLIP_RTOL, MAX_STEPS))
     if not isinstance(head, LinearHead):

@@ -44,7 +44,11 @@ class HeadMismatchError(HeadError):
 
 
 class PluginError(FsboundaryError, RuntimeError):
-    """A plugin could not be loaded or selected, or returned a result of the wrong shape."""
+    """A plugin could not be loaded or selected, raised, or returned something malformed."""
+
+
+class PluginWarning(UserWarning):
+    """A plugin changed what is not its own, such as torch's modes; it was put right."""
 
 
 class StatusError(FsboundaryError, RuntimeError):

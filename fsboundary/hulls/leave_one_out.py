@@ -148,7 +148,7 @@ def leave_one_out_distances(
     DataError
         A damaged bank.
     PluginError
-        The solver raised, or returned tensors of the wrong shape.
+        The solver raised, or returned tensors of another type, shape or device.
     """
     rows = _sample_rows(sample, len(check_bank(bank)), seed)
     rtol, limit = check_limits(tolerance, max_steps, (HULL_RTOL, MAX_STEPS))

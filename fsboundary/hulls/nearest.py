@@ -52,7 +52,7 @@ def nearest_hulls(
     HeadMismatchError
         A batch and a bank whose fingerprints differ.
     PluginError
-        The solver raised, or returned tensors of the wrong shape.
+        The solver raised, or returned tensors of another type, shape or device.
     """
     z = check_bank_features(bank, features)
     projections = project_by_class(

@@ -132,7 +132,7 @@ def hull_projection(
     HeadMismatchError
         A batch and a bank whose fingerprints differ.
     PluginError
-        The solver raised, or returned tensors of the wrong shape.
+        The solver raised, or returned tensors of another type, shape or device.
     """
     z = check_bank_features(bank, features)
     rtol, limit = check_limits(tolerance, max_steps, (HULL_RTOL, MAX_STEPS))

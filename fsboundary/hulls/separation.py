@@ -69,7 +69,7 @@ def hull_separation(
     DataError
         A damaged bank.
     PluginError
-        The solver raised, or returned tensors of the wrong shape.
+        The solver raised, or returned tensors of another type, shape or device.
     """
     labels = check_labelled(check_bank(bank)).cpu()
     first, second = check_classes("i", i, labels), check_classes("j", j, labels)

@@ -63,7 +63,7 @@ def hull_vertices(
     DataError
         A damaged bank.
     PluginError
-        The solver raised, or returned tensors of the wrong shape.
+        The solver raised, or returned tensors of another type, shape or device.
     """
     copies = copies_of(check_bank(bank))
     rtol, limit = check_limits(tolerance, max_steps, (DEFAULT_RTOL, MAX_STEPS))

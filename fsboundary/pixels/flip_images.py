@@ -94,7 +94,7 @@ def flip_images(
     HeadError, HeadMismatchError
         The model has no linear head that can be verified.
     PluginError
-        The finder raised, or returned tensors of the wrong shape.
+        The finder raised, or returned tensors of another type, shape or device.
     """
     space = space_of(model)
     limits = check_bounds(bounds)

@@ -22,7 +22,7 @@ from fsboundary.core.status import Status
 from fsboundary.models.calling import require_deterministic
 from fsboundary.models.images import check_images, device_of, slice_arguments
 from fsboundary.models.linear_maps import Residual
-from fsboundary.plugins.grading.extractors import verify_head
+from fsboundary.plugins.grading.extractors import GuardedExtractor, verify_head
 from fsboundary.plugins.interfaces import FeatureExtractor
 from fsboundary.space.bank_builder import FeatureSource, build_bank
 from fsboundary.space.fidelity import Fidelity, fit_surrogate
@@ -77,8 +77,8 @@ class FeatureSpace:
         self._domain = _domain(domain)
         self._preprocess = preprocess
         options = None if head is None else {"head": head}
-        self._extractor: FeatureExtractor = plugins.create(
-            "feature_extractor", extractor, options=options
+        self._calls = GuardedExtractor(
+            plugins.create("feature_extractor", extractor, options=options)
         )
         self._head: tuple[LinearHead, LinearHead] | None = None
         self._minimum: Tensor | None = None
@@ -172,7 +172,7 @@ class FeatureSpace:
             return self.extract(images, batch_size=len(images)).features
 
         def info() -> BankInfo:
-            kind = type(self._extractor)
+            kind = type(self.extractor)
             name, layer = f"{kind.__module__}.{kind.__qualname__}", self.notes().get("layer", "")
             return BankInfo(self.fingerprint, name, layer, self.domain.kind)
 
@@ -196,11 +196,9 @@ class FeatureSpace:
         One image in five is held out to measure the :attr:`fidelity` of the fitted head.
         """
         if self.surrogate:
-            self._fidelity = fit_surrogate(
-                self._extractor, self.model, loader, self._preprocess_images
-            )
+            self._fidelity = fit_surrogate(self._calls, self.model, loader, self._preprocess_images)
         else:
-            self._extractor.fit(self.model, loader)
+            self._calls.fit(self.model, loader)
         return self
 
     @property
@@ -211,12 +209,12 @@ class FeatureSpace:
     @property
     def extractor(self) -> FeatureExtractor:
         """Feature extractor of the space."""
-        return self._extractor
+        return self._calls.extractor
 
     @property
     def surrogate(self) -> bool:
         """Whether the head is fitted to the model's predictions instead of part of the model."""
-        return self._extractor.surrogate
+        return self._calls.surrogate
 
     @property
     def fidelity(self) -> float | None:
@@ -234,7 +232,7 @@ class FeatureSpace:
         HeadMismatchError
             The model's head changed since it was found.
         """
-        head = self._extractor.head(self.model)
+        head = self._calls.head(self.model)
         if head is None and self.surrogate:
             raise HeadError("the head is not fitted yet. Call fit(loader) on images first")
         if head is None:
@@ -243,7 +241,7 @@ class FeatureSpace:
                 "extract(images) first"
             )
         if self._head is None or self._head[0] is not head:
-            domain = self._domain or self._extractor.domain(self.model)
+            domain = self._domain or self._calls.domain(self.model)
             # an inference tensor among the head's would forbid gradients through it for good
             with torch.inference_mode(False):
                 self._head = head, LinearHead(head.weight, head.bias, domain)
@@ -257,10 +255,8 @@ class FeatureSpace:
     @property
     def fingerprint(self) -> str:
         """Digest of the head, the extractor and the layer; raises like :attr:`head`."""
-        kind = type(self._extractor)
-        # the default repr contains an address, which differs between processes
-        options = "" if kind.__repr__ is object.__repr__ else repr(self._extractor)
-        layer = self._extractor.notes(self.model).get("layer", "")
+        kind, options = type(self.extractor), self._calls.options
+        layer = self._calls.notes(self.model).get("layer", "")
         parts = (self.head.fingerprint, f"{kind.__module__}.{kind.__qualname__}", options, layer)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -273,7 +269,7 @@ class FeatureSpace:
             Notes of the extractor (``layer``, ``link``, ``residual``, ...), ``domain`` and how it
             was determined, and ``observed minimum``, the smallest feature extracted so far.
         """
-        notes = dict(self._extractor.notes(self.model))
+        notes = self._calls.notes(self.model)
         head = self.head
         proof = notes.pop("proof", "")
         if self._residual is not None:
@@ -301,11 +297,11 @@ class FeatureSpace:
         images = self._preprocess_images(images)
         device = images.device
         moved = (a.to(device) if isinstance(a, Tensor) else a for a in additional)
-        features, logits, head_call = self._extractor.features_and_call(self.model, images, *moved)
+        features, logits, head_call = self._calls.run(self.model, images, *moved)
         exact: Tensor | None = None
         head = self.head
         if not self.surrogate:
-            verified = verify_head(self._extractor, head, features, logits, head_call)
+            verified = verify_head(self.extractor, head, features, logits, head_call)
             if verified is not None:
                 exact = verified[0]
                 self._keep_worst(verified[1])
@@ -334,7 +330,7 @@ class FeatureSpace:
         wanted = (rows, head.num_features), (rows, head.num_classes)
         if (features.shape, logits.shape) != wanted:
             raise PluginError(
-                f"extractor {self._extractor!r} returned features {tuple(features.shape)} and "
+                f"extractor {self.extractor!r} returned features {tuple(features.shape)} and "
                 f"logits {tuple(logits.shape)}; wanted {wanted[0]} and {wanted[1]}"
             )
         if rows == 0:

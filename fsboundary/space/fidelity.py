@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fsboundary.core.errors import ArgumentError, PluginError
 from fsboundary.models.images import check_images, slice_arguments
-from fsboundary.plugins.interfaces import FeatureExtractor
+from fsboundary.plugins.grading.extractors import GuardedExtractor
 
 _HELD_OUT_EVERY = 5
 """One image in this many is held out."""
@@ -38,7 +38,7 @@ class Fidelity:
 
 
 def fit_surrogate(
-    extractor: FeatureExtractor,
+    extractor: GuardedExtractor,
     model: nn.Module,
     loader: Iterable[Any],
     prepare: Callable[[Tensor], Tensor],
@@ -50,7 +50,7 @@ def fit_surrogate(
 
     Parameters
     ----------
-    extractor : FeatureExtractor
+    extractor : GuardedExtractor
         Extractor with a surrogate head.
     model : nn.Module
         Model that the head approximates.
@@ -72,10 +72,12 @@ def fit_surrogate(
     with torch.no_grad():
         for batch in _ImageSubset(batches, prepare, held_out=True):
             images = batch[0] if isinstance(batch, tuple) else batch
-            features, logits = extractor.features(model, images)
+            features, logits, _ = extractor.run(model, images)
             head = extractor.head(model)
             if head is None:
-                raise PluginError(f"extractor {extractor!r} has no head although it was fitted")
+                raise PluginError(
+                    f"extractor {extractor.extractor!r} has no head although it was fitted"
+                )
             same = head.predict(features) == logits.argmax(dim=1)
             num_agree, count = num_agree + int(same.sum()), count + len(same)
     if count == 0:

@@ -1,4 +1,4 @@
-"""Point sets: their sizes, a weak view for solvers, and arithmetic on a few of their generators."""
+"""Point sets: their sizes, a sealed view for solvers, arithmetic on a few of their generators."""
 
 from __future__ import annotations
 
@@ -35,10 +35,14 @@ def point_set_stats(points: PointSet) -> PointSetStats:
     """Return the sizes of a point set; computed once per set and kept.
 
     A set that implements :class:`~fsboundary.core.protocols.MeasuredPointSet` reports its own
-    sizes; those of any other come from two passes over its generators.
+    sizes; those of any other come from two passes over its generators. Through a view they are
+    copies, because certificates depend on the ones that are kept.
     """
     if isinstance(points, PointSetView):
-        points = points.points
+        own = point_set_stats(points._require_points())
+        return PointSetStats(
+            scale=own.scale.clone(), largest=own.largest.clone(), mean=own.mean.clone()
+        )
     if points not in _stats:
         sizes = points.moments() if isinstance(points, MeasuredPointSet) else _moments(points)
         scale = (sizes.sum_of_squares / sizes.count).sqrt()
@@ -59,28 +63,24 @@ def _moments(points: PointSet) -> Moments:
 
 
 class PointSetView:
-    """A weak view of a point set, as hull solvers get it.
+    """A sealed, weak view of a point set, as hull solvers get it.
 
-    Prepared states are kept as long as the point set lives. A state that held the point set
-    itself would keep it alive forever.
+    Sealed: it prices and takes generators, and everything that it returns is a copy. Weak: prepared
+    states are kept as long as the point set lives, and a state that held the point set itself would
+    keep it alive forever.
 
     Parameters
     ----------
     points : PointSet
     """
 
+    __slots__ = ("__weakref__", "_points")
+
     def __init__(self, points: PointSet) -> None:
         self._points = weakref.ref(points)
 
-    @property
-    def points(self) -> PointSet:
-        """The point set.
-
-        Raises
-        ------
-        ReferenceError
-            It was deleted.
-        """
+    def _require_points(self) -> PointSet:
+        """Return the point set, or raise ReferenceError if it was deleted."""
         points = self._points()
         if points is None:
             raise ReferenceError("the point set was deleted; keep it while its solver runs")
@@ -89,36 +89,39 @@ class PointSetView:
     @property
     def num_features(self) -> int:
         """d."""
-        return self.points.num_features
+        return self._require_points().num_features
 
     def __len__(self) -> int:
-        return len(self.points)
+        return len(self._require_points())
 
     def price(
         self, directions: Tensor, k: int, exclude: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the `k` smallest products of each direction, and their generators."""
-        return self.points.price(directions, k, exclude)
+        return self._require_points().price(directions, k, exclude)
 
     def take(self, indices: Tensor) -> Tensor:
-        """Return the generators at `indices`."""
-        return self.points.take(indices)
+        """Return copies of the generators at `indices`."""
+        return self._require_points().take(indices)
 
 
 @final
 class _DifferenceSetView(PointSetView):
-    """A weak view of a set of differences, which also gives access to its two sides."""
+    """A sealed view of a set of differences, which also gives access to views of its two sides."""
+
+    __slots__ = ()
 
     @property
     def sides(self) -> tuple[PointSet, PointSet]:
-        """The two sets whose differences are the generators."""
-        points = self.points
+        """Views of the two sets whose differences are the generators."""
+        points = self._require_points()
         assert isinstance(points, DifferenceSet)
-        return points.sides
+        one, other = points.sides
+        return view_of(one), view_of(other)
 
 
 def view_of(points: PointSet) -> PointSetView:
-    """Return a weak view of `points`, with the same optional protocol for differences."""
+    """Return a sealed view of `points`, with the same optional protocol for differences."""
     return (_DifferenceSetView if isinstance(points, DifferenceSet) else PointSetView)(points)
 
 

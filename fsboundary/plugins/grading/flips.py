@@ -5,12 +5,12 @@ Boundary points of a non-linear head are graded with the head itself.
 
 from __future__ import annotations
 
+import contextlib
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from fsboundary.core.errors import PluginError
 from fsboundary.core.heads import LinearHead, NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.rows import cat_ragged
@@ -19,6 +19,13 @@ from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.certify import Grade, Proposal, grade_flips
 from fsboundary.geometry.flips.dual_problems import FlipProblems
+from fsboundary.plugins.grading.calls import (
+    Answer,
+    handed_head,
+    is_built_in,
+    label_of,
+    plugin_call,
+)
 from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 
 
@@ -49,7 +56,7 @@ def find_and_grade(
     Raises
     ------
     PluginError
-        The finder raised, or its answer has the wrong type or shapes.
+        The finder raised, or a field of its answer has another type, shape or device.
     """
     proposal = propose_flips(
         finder, head, features, targets, tolerance=tolerance, max_steps=max_steps
@@ -87,48 +94,34 @@ def propose_flips(
     Raises
     ------
     PluginError
-        The finder raised, or its answer has the wrong type or shapes.
+        The finder raised, or a field of its answer has another type, shape or device.
     """
-    name = type(finder).__name__
-    try:
+    label, own = label_of("boundary finder", finder), is_built_in(finder)
+    with contextlib.ExitStack() as stack:
+        given, model = head, None
+        if isinstance(head, LinearHead):
+            given = stack.enter_context(handed_head(label, head, own=own))
+        else:
+            model = head._function  # the user's own callable, which cannot be copied
+        stack.enter_context(plugin_call(label, trusted=own, model=model))
         answer = finder.find(
-            cast(LinearHead, head),  # finders with the capability "nonlinear_head" take both
+            cast(LinearHead, given),  # finders with the capability "nonlinear_head" take both
             features.clone(),
             targets=targets.clone(),
             tolerance=tolerance,
             max_steps=max_steps,
         )
-    except Exception as error:
-        raise PluginError(
-            f"boundary finder {name} raised {type(error).__name__}: {error}"
-        ) from error
-    return _proposal(name, answer, features, targets)
-
-
-def _proposal(name: str, answer: object, features: Tensor, targets: Tensor) -> Proposal:
-    """Return the flat proposal of a finder's answer, or raise if its shapes are wrong."""
-    if not isinstance(answer, FlipPoints):
-        raise PluginError(
-            f"boundary finder {name} returned {type(answer).__name__}; wanted FlipPoints"
-        )
-    shape = tuple(targets.shape)
-    wanted = {
-        "points": (*shape, features.shape[1]),
-        "steps": shape,
-        "active": (*shape, answer.active.shape[-1] if answer.active.ndim else 0),
-        "multipliers": tuple(answer.active.shape),
-    }
-    for field, want in wanted.items():
-        got = tuple(getattr(answer, field).shape)
-        if got != want:
-            raise PluginError(f"boundary finder {name}: {field} has shape {got}; wanted {want}")
+    fields = Answer(label, answer, FlipPoints, features.device, own=own)
+    shape, width = targets.shape, features.shape[1]
+    active = fields.integers("active", *shape, "S")
+    slots = active.shape[-1]
+    multipliers = fields.floats("multipliers", *shape, slots)
     count = targets.numel()
-    slots = answer.active.shape[-1]
     return Proposal(
-        points=answer.points.detach().reshape(count, features.shape[1]),
-        active=answer.active.detach().reshape(count, slots),
-        multipliers=answer.multipliers.detach().reshape(count, slots),
-        steps=answer.steps.detach().reshape(count),
+        points=fields.floats("points", *shape, width).reshape(count, width),
+        active=active.reshape(count, slots),
+        multipliers=multipliers.reshape(count, slots),
+        steps=fields.counts("steps", *shape).reshape(count),
     )
 
 
@@ -201,7 +194,7 @@ def find_and_grade_nonlinear(
     Raises
     ------
     PluginError
-        The finder raised, or its answer has the wrong type or shapes.
+        The finder raised, or a field of its answer has another type, shape or device.
     """
     proposal = propose_flips(
         finder, head, features, targets, tolerance=tolerance, max_steps=max_steps

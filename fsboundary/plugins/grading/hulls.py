@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from fsboundary.core.errors import DataError, PluginError
+from fsboundary.core.errors import DataError
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.hulls.certify import grade_hulls
 from fsboundary.geometry.hulls.point_sets import view_of
-from fsboundary.plugins.interfaces import HullSolver
+from fsboundary.plugins.grading.calls import Answer, is_built_in, label_of, plugin_call
+from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
 
 _states: weakref.WeakKeyDictionary[PointSet, dict[str, Any]] = weakref.WeakKeyDictionary()
 
@@ -50,55 +51,41 @@ def project_and_grade(
     DataError
         A damaged bank.
     PluginError
-        The solver raised, or its answer has the wrong type or shapes.
+        The solver raised, or a field of its answer has another type, shape or device.
     """
-    proposed = _project(solver, points, queries, exclude, tolerance, max_steps)
-    answer = _as_projection(type(solver).__name__, proposed, len(queries))
+    proposal = _propose(solver, points, queries, exclude, tolerance, max_steps)
     return grade_hulls(
-        points, queries, answer, exclude=exclude, rtol=tolerance, max_steps=max_steps
+        points, queries, proposal, exclude=exclude, rtol=tolerance, max_steps=max_steps
     )
 
 
-def _project(
+def _propose(
     solver: HullSolver,
     points: PointSet,
     queries: Tensor,
     exclude: Tensor | None,
     tolerance: float,
     max_steps: int,
-) -> object:
-    """Return the answer of `solver`, which gets copies and a weak view."""
+) -> HullProjection:
+    """Return supports, weights and steps of `solver`, which gets copies and a sealed view."""
+    label, own = label_of("hull solver", solver), is_built_in(solver)
     states = _states.setdefault(points, {})
-    key = f"{type(solver).__module__}.{solver!r}"
-    try:
+    # a damaged bank is no fault of the solver that met it
+    with plugin_call(label, trusted=own, passes=(DataError,)):
+        key = f"{type(solver).__module__}.{solver!r}"
         if key not in states:
             states[key] = solver.prepare(view_of(points))
-        return solver.project(
+        answer = solver.project(
             states[key],
             queries.clone(),
             exclude=None if exclude is None else exclude.clone(),
             tolerance=tolerance,
             max_steps=max_steps,
         )
-    except DataError:
-        # a damaged bank is no fault of the solver that met it
-        raise
-    except Exception as error:
-        name = type(solver).__name__
-        raise PluginError(f"hull solver {name} raised {type(error).__name__}: {error}") from error
-
-
-def _as_projection(name: str, answer: object, rows: int) -> HullProjection:
-    """Return `answer`, or raise PluginError unless it is a projection of `rows` rows."""
-    if not isinstance(answer, HullProjection):
-        raise PluginError(
-            f"hull solver {name} returned {type(answer).__name__}; wanted HullProjection"
-        )
-    for field in ("support", "weights"):
-        got = tuple(getattr(answer, field).shape)
-        if len(got) != 2 or got[0] != rows or got != tuple(answer.support.shape):
-            raise PluginError(f"hull solver {name}: {field} has shape {got}; wanted ({rows}, S)")
-    if tuple(answer.steps.shape) != (rows,):
-        got = tuple(answer.steps.shape)
-        raise PluginError(f"hull solver {name}: steps has shape {got}; wanted ({rows},)")
-    return answer
+    fields = Answer(label, answer, HullProjection, queries.device, own=own)
+    support = fields.integers("support", len(queries), "S")
+    weights = fields.floats("weights", *support.shape)
+    steps = fields.counts("steps", len(queries))
+    return HullProjection(
+        **unsolved_hulls(queries) | {"support": support, "weights": weights, "steps": steps}
+    )

@@ -8,11 +8,18 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.domain import Domain
-from fsboundary.core.errors import FsboundaryError, PluginError
+from fsboundary.core.errors import FsboundaryError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages
 from fsboundary.core.status import Status
+from fsboundary.plugins.grading.calls import (
+    Answer,
+    handed_head,
+    is_built_in,
+    label_of,
+    plugin_call,
+)
 from fsboundary.plugins.interfaces import ImageBoundaryFinder
 
 
@@ -30,8 +37,8 @@ class CountingView(ModelView):
         Number of gradients, one per image and backward pass.
     """
 
-    def __init__(self, view: ModelView) -> None:
-        self._view = view
+    def __init__(self, view: ModelView, head: LinearHead | None = None) -> None:
+        self._view, self._head = view, head
         self.forward_passes = self.with_backward = self.gradients = 0
 
     def logits(self, images: Tensor) -> Tensor:
@@ -44,13 +51,13 @@ class CountingView(ModelView):
 
     @property
     def head(self) -> LinearHead:
-        """The last linear map."""
-        return self._view.head
+        """The last linear map, or the copy of it that this view was created with."""
+        return self._view.head if self._head is None else self._head
 
     @property
     def domain(self) -> Domain:
         """The domain of the features."""
-        return self._view.domain
+        return self.head.domain
 
     @property
     def num_forwards(self) -> int:
@@ -114,32 +121,31 @@ def find_and_grade_images(
     Raises
     ------
     PluginError
-        The finder raised, or its answer has the wrong type or shapes.
+        The finder raised, or a field of its answer has another type, shape or device.
     """
-    name = type(finder).__name__
-    counted = CountingView(view)
-    given_targets = targets.clone() if isinstance(targets, Tensor) else targets
-    try:
+    label, own = label_of("image boundary finder", finder), is_built_in(finder)
+    rows = len(images)
+    model = getattr(view, "model", None)
+    with (
+        handed_head(label, view.head, own=own) as head,
+        # errors of the model and of its head are not the finder's
+        plugin_call(label, trusted=own, passes=(FsboundaryError,), draws=True, model=model),
+    ):
+        counted = CountingView(view, head)
         answer = finder.find(
             counted,
             images.clone(),
-            targets=given_targets,
+            targets=targets.clone() if isinstance(targets, Tensor) else targets,
             bounds=bounds,
             norm=norm,
             max_steps=max_steps,
         )
-    except FsboundaryError:
-        raise
-    except Exception as error:
-        raise PluginError(
-            f"image boundary finder {name} raised {type(error).__name__}: {error}"
-        ) from error
-    _check(name, answer, images)
-    proposed = answer.images.detach().to(images.device, images.dtype)
+    fields = Answer(label, answer, FlipImages, images.device, own=own)
+    proposed = fields.floats("images", *images.shape).to(images.dtype)
     spent = (
-        _distribute_count(answer.num_backwards, counted.gradients, images.device),
+        _distribute_count(fields.integers("num_backwards", rows), counted.gradients),
         # and one pass per image for grading
-        _distribute_count(answer.num_forwards, counted.num_forwards, images.device) + 1,
+        _distribute_count(fields.integers("num_forwards", rows), counted.num_forwards) + 1,
     )
     return _grade(view, images, proposed, logits.to(torch.float64), targets, bounds, norm, spent)
 
@@ -162,24 +168,8 @@ def pixel_distance(images: Tensor, others: Tensor, norm: Norm) -> Tensor:
     return out
 
 
-def _check(name: str, answer: object, images: Tensor) -> None:
-    if not isinstance(answer, FlipImages):
-        raise PluginError(
-            f"image boundary finder {name} returned {type(answer).__name__}; wanted FlipImages"
-        )
-    rows = (len(images),)
-    wanted = {"images": tuple(images.shape), "num_backwards": rows, "num_forwards": rows}
-    for field, want in wanted.items():
-        got = tuple(getattr(answer, field).shape)
-        if got != want:
-            raise PluginError(
-                f"image boundary finder {name}: {field} has shape {got}; wanted {want}"
-            )
-
-
-def _distribute_count(claimed: Tensor, counted: int, device: torch.device) -> Tensor:
+def _distribute_count(claimed: Tensor, counted: int) -> Tensor:
     """Return `claimed` if its sum is `counted`, else equal numbers per row, rounded up."""
-    claimed = claimed.detach().to(device, torch.int64)
     if int(claimed.sum()) == counted and not bool((claimed < 0).any()):
         return claimed
     return torch.full_like(claimed, -(-counted // max(len(claimed), 1)))

@@ -1,7 +1,7 @@
 """Isolated loading of plugins, and the registry of ready and rejected ones.
 
 Loading imports a plugin, checks its hooks, calls each separately and checks what it returns. What a
-plugin prints meanwhile is kept out of the program's output.
+plugin prints meanwhile is kept out of the program's output, and torch's modes are put right.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pluggy
 
 from fsboundary._version import __version__
 from fsboundary.plugins import hookspecs
+from fsboundary.plugins.grading.calls import restored
 from fsboundary.plugins.interfaces import API_VERSION, Registration
 from fsboundary.plugins.registry import discovery
 from fsboundary.plugins.registry.info import HOOKS, Entry, Kind, PluginInfo
@@ -100,9 +101,10 @@ def load(
         ``BaseException`` of a foreign runtime. Only ``KeyboardInterrupt`` is re-raised.
     """
     printed: list[str] = []
+    changed: list[str] = []
     started = time.perf_counter()
     try:
-        with capture_stdout(printed):
+        with capture_stdout(printed), restored(changed):
             plugin = _run_plugin_code("could not be imported", importer)
             try:
                 registrations = _register(manager, name, plugin)
@@ -113,16 +115,19 @@ def load(
                 raise
     except PluginRejected as error:
         raise PluginRejected(
-            "; ".join(filter(None, [str(error), _printed_remark(printed)]))
+            "; ".join(filter(None, [str(error), *_remarks(printed, changed)]))
         ) from error
     seconds = time.perf_counter() - started
     slow = f"took {seconds:.1f} s to load" if seconds > SLOW else ""
-    return registrations, "; ".join(filter(None, [_printed_remark(printed), slow]))
+    return registrations, "; ".join(filter(None, [*_remarks(printed, changed), slow]))
 
 
-def _printed_remark(parts: list[str]) -> str:
-    text = " ".join("".join(parts).split())
-    return f"printed while loading: {_shorten(text, 60)!r}" if text else ""
+def _remarks(printed: list[str], changed: list[str]) -> list[str]:
+    text = " ".join("".join(printed).split())
+    return [
+        f"printed while loading: {_shorten(text, 60)!r}" if text else "",
+        f"changed while loading, and restored: {', '.join(changed)}" if changed else "",
+    ]
 
 
 def _shorten(text: str, width: int = 300) -> str:
@@ -148,7 +153,10 @@ def _register(
     for hook, implementation in _implementations(manager, plugin):
         kind = HOOKS[hook]
         returned = _run_plugin_code(f"{hook} failed", partial(_call, implementation.function))
-        registrations.extend((kind, _as_registration(hook, item)) for item in returned)
+        check = partial(_as_registration, hook)
+        registrations.extend(
+            (kind, _run_plugin_code(f"{hook} failed", partial(check, item))) for item in returned
+        )
     if not registrations:
         raise PluginRejected("registered nothing")
     return registrations
@@ -192,7 +200,7 @@ def _call(function: Callable[[], Any]) -> list[Any]:
 
 
 def _as_registration(hook: str, item: Any) -> Registration:
-    """Return a registration whose fields have the right types, or reject the plugin."""
+    """Return a copy of a registration whose fields have the right types, or reject the plugin."""
     if not isinstance(item, Registration):
         raise PluginRejected(f"{hook} returned a {type(item).__name__}; wanted a Registration")
     number, names = item.api_version, item.capabilities
@@ -208,7 +216,10 @@ def _as_registration(hook: str, item: Any) -> Registration:
         if is_wrong:
             got = _shorten(repr(getattr(item, field)), 60)
             raise PluginRejected(f"{hook} returned a Registration with {field}={got}")
-    return item
+    # subclasses and mutable sets may change later
+    return Registration(
+        str(item.name), item.factory, str(item.summary), int(number), frozenset(names)
+    )
 
 
 BUILTIN = discovery.Source(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from difflib import get_close_matches
 from typing import Any
 
 from fsboundary.core.checks import check_choice, check_instance, check_options
 from fsboundary.core.errors import ArgumentError, FsboundaryError, PluginError
+from fsboundary.plugins.grading.calls import restored, warn_changed
 from fsboundary.plugins.registry import discovery, identity
 from fsboundary.plugins.registry.info import KINDS, Entry, Kind, interface_of, needs_pixels
-from fsboundary.plugins.registry.loading import Registry
+from fsboundary.plugins.registry.loading import BUILTIN, Registry
 
 
 def create(
@@ -73,20 +75,25 @@ def _unknown(registry: Registry, kind: Kind, name: str, capability: str | None) 
 
 
 def _make(entry: Entry, wanted: type[Any], options: dict[str, Any]) -> Any:
-    try:
-        signature = inspect.signature(entry.registration.factory)
-    except ValueError:
-        signature = None  # some compiled callables have none; they raise their own error
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a lazy factory imports its module here
+    changed: list[str] = []
+    built_in = entry.distribution == BUILTIN.distribution
+    with contextlib.nullcontext() if built_in else restored(changed):
+        _require_options(entry, options)
+        made = _call_factory(entry, options)
+    if not isinstance(made, wanted):
         raise PluginError(
-            f"plugin {entry.label} could not be imported: {type(error).__name__}: {error}"
-        ) from error
-    if signature is not None:
-        check_options("options", options, signature, f"plugin {entry.label}")
+            f"plugin {entry.label} returned a {type(made).__name__}; wanted an instance of "
+            f"fsboundary.{wanted.__name__}. Report it to the plugin's author"
+        )
+    if changed:
+        warn_changed(f"plugin {entry.label}", changed)
+    identity.remember(made, entry, options)
+    return made
+
+
+def _call_factory(entry: Entry, options: dict[str, Any]) -> Any:
     try:
-        made = entry.registration.factory(**options)
+        return entry.registration.factory(**options)
     except (FsboundaryError, KeyboardInterrupt):
         raise
     except BaseException as error:  # as in loading: foreign code may call sys.exit
@@ -94,10 +101,18 @@ def _make(entry: Entry, wanted: type[Any], options: dict[str, Any]) -> Any:
         raise PluginError(
             f"plugin {entry.label} could not be created{given}: {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(made, wanted):
+
+
+def _require_options(entry: Entry, options: dict[str, Any]) -> None:
+    """Raise for an option that the factory does not take, before it is called."""
+    try:
+        signature = inspect.signature(entry.registration.factory)
+    except ValueError:
+        return  # some compiled callables have no signature; they raise their own error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a lazy factory imports its module here
         raise PluginError(
-            f"plugin {entry.label} returned a {type(made).__name__}; wanted an instance of "
-            f"fsboundary.{wanted.__name__}. Report it to the plugin's author"
-        )
-    identity.remember(made, entry, options)
-    return made
+            f"plugin {entry.label} could not be imported: {type(error).__name__}: {error}"
+        ) from error
+    check_options("options", options, signature, f"plugin {entry.label}")
