@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import fsboundary as fsb
+from support.state_hunt import Sequence
 from support.states import CALLS, HANDLES, WRITES, World, answers, differences, snapshot, wreck
 
 QUICK = [
@@ -53,6 +54,17 @@ def test_results_share_no_memory_with_arguments_or_objects(name: str) -> None:
         "an argument shares memory with the answer"
     )
     assert differences(snapshot(CALLS[name](world, world.inputs())), right) == []
+
+
+@pytest.mark.filterwarnings("ignore")  # rows inside a hull or on a boundary warn of gradients
+def test_answers_after_a_random_past_are_those_of_fresh_objects() -> None:
+    # the script tests/benchmarks/hunt_states.py continues from here
+    right: dict[tuple[int, str], dict[str, torch.Tensor]] = {}
+    for seed in range(4):
+        sequence = Sequence(seed, right)
+        sequence.run(4)
+        assert sequence.counts["answers"] > 0
+        assert sequence.faults == [], f"seed {seed}"
 
 
 def test_every_public_function_is_among_the_calls() -> None:

@@ -150,6 +150,12 @@ CALLS: dict[str, Call] = {
         w.bank, i.features, solver="interior_point"
     ),
     "hull_projection nnls": lambda w, i: fsb.hull_projection(w.bank, i.features, solver="nnls"),
+    "hull_projection leave_out nnls": lambda w, i: fsb.hull_projection(
+        w.bank, w.bank.take(i.rows), leave_out=i.rows, solver="nnls"
+    ),
+    "hull_projection of a subset": lambda w, i: fsb.hull_projection(
+        w.bank.subset(labels=[0, 2]), i.features
+    ),
     "hull_projection away_steps": lambda w, i: fsb.hull_projection(
         w.bank, i.features, solver="away_steps"
     ),
@@ -192,9 +198,6 @@ CALLS: dict[str, Call] = {
         w.space, i.images, radius=0.1, directions=2, max_steps=2, labels=i.predicted
     ),
 }
-
-SLOW = ("partition", "images", "morph", "amplification", "nonlinear", "away_steps", "Attrib")
-"""Calls that take longer than all others together: a search draws them less often."""
 
 Handle = Callable[[World], Tensor]
 
