@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import shutil
-import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -265,11 +264,19 @@ def test_a_journal_line_of_another_place_is_refused(path: Path, number: int) -> 
     assert json.loads(lines[1])["rows"] == CHUNK
 
 
-def test_opening_takes_milliseconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The chunks are not read; 2,000 are listed in the seal."""
-    monkeypatch.setattr(zarr_store, "_ROWS", 1)
-    FeatureBank(normal(1000, 2)).save(tmp_path / "many")
-    FeatureBank.open(tmp_path / "many")
-    begin = time.perf_counter()
-    FeatureBank.open(tmp_path / "many")
-    assert time.perf_counter() - begin < 0.5  # reading takes longer than this on a slow disk
+def test_opening_reads_no_chunk_and_each_chunk_is_hashed_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, hashed = [], []
+    read_file, sha256 = zarr_store.read_file, zarr_store.sha256
+    monkeypatch.setattr(zarr_store, "read_file", lambda *a: (read.append(a[1]), read_file(*a))[1])
+    monkeypatch.setattr(zarr_store, "sha256", lambda raw: (hashed.append(raw), sha256(raw))[1])
+    bank = FeatureBank.open(path)
+    assert not [name for name in read if "/c/" in name]
+    read.clear(), hashed.clear()
+    for _ in range(3):
+        bank.price(torch.ones(1, 4), 2)
+    part = bank.subset(labels=1)  # reads the labels; the chunks of features are verified already
+    assert torch.equal(part.features, bank.features[bank.labels == 1])
+    assert len(hashed) == 2 * -(-ROWS // CHUNK)
+    assert len(read) > 3 * -(-ROWS // CHUNK)
