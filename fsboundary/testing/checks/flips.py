@@ -173,7 +173,7 @@ def inputs_and_process_are_left_alone(subject: FlipSubject) -> None:
     problem = ordinary("nonnegative")
     head = problem.head
     with require_unchanged(
-        features=problem.features, targets=problem.targets, weight=head.weight, bias=head.bias
+        features=problem.features, targets=problem.targets, weight=head._weight, bias=head._bias
     ):
         subject.propose(problem)
 

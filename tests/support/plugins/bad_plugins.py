@@ -212,7 +212,7 @@ class FlipsChangeTheirInput(Finder):
         self, head: LinearHead, features: Tensor, *, targets: Tensor, **options: Any
     ) -> FlipPoints:
         result = super().find(head, features, targets=targets, **options)
-        head.bias.add_(1.0)
+        head._bias.add_(1.0)  # what is public is a copy
         return result
 
 
