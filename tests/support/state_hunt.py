@@ -226,6 +226,8 @@ class Sequence:
         name = self.random.choice(COPIED)
         way = self.random.choice([copy.copy, copy.deepcopy])
         setattr(self.world, name, way(getattr(self.world, name)))
+        # the copy of a space verifies its model anew, with the first batch
+        self.world.space.extract(self.world.images)
         self._did(way.__name__, name)
 
     def _pickle(self) -> None:
