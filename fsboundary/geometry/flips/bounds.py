@@ -109,7 +109,7 @@ def dual_exclusion_radius(
     return _exclusion_radius(
         problems,
         u,
-        operator.absolute_adjoint(lam) + TINY * enters,
+        operator.absolute_adjoint(lam) + TINY * enters.to(lam),
         torch.linalg.vecdot(lam, constant),
         torch.linalg.vecdot(lam.abs(), operator.sizes()[1]),
     )
@@ -121,7 +121,7 @@ def tie_exclusion_radius(
     """Return the same radius (P,) from only the tie's multiplier (P,), all slacks at 0."""
     normal, offset = problems.tie_rows()
     u = multiplier[:, None] * normal
-    size = u.abs() + TINY * ((normal != 0) & (multiplier != 0)[:, None])
+    size = u.abs() + TINY * ((normal != 0) & (multiplier != 0)[:, None]).to(u)
     return _exclusion_radius(problems, u, size, multiplier * offset, (multiplier * offset).abs())
 
 

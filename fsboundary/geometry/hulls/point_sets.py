@@ -51,7 +51,7 @@ def point_set_stats(points: PointSet) -> PointSetStats:
 
 
 def _moments(points: PointSet) -> Moments:
-    n, total, largest = len(points), torch.zeros(points.num_features).double(), 0.0
+    n, total, largest = len(points), torch.zeros(points.num_features, dtype=torch.float64), 0.0
     for v in stream_generators(points):
         total = total.to(v.device) + v.sum(dim=0)
         largest = max(largest, float(torch.linalg.vector_norm(v, dim=1).max()))
@@ -59,7 +59,7 @@ def _moments(points: PointSet) -> Moments:
     squares = torch.zeros_like(total)
     for v in stream_generators(points):
         squares += (v - mean).square().sum(dim=0)
-    return Moments(n, mean, squares.sum(), torch.tensor(largest).to(mean))
+    return Moments(n, mean, squares.sum(), mean.new_tensor(largest))
 
 
 class PointSetView:

@@ -409,7 +409,7 @@ class Polyhedron:
             self.upper,
             dot_error(2 * len(anchor) + 4 * len(multipliers) + 32),
             lam @ self.rows,
-            lam @ self.rows.abs() + TINY * enters,
+            lam @ self.rows.abs() + TINY * enters.to(lam),
             lam @ self.offset,
             lam @ self.offset.abs(),
         )
