@@ -31,6 +31,7 @@ from fsboundary.hulls import (
     hull_separation,
     leave_one_out_distances,
 )
+from fsboundary.modes import in_standard_modes
 from fsboundary.pixels import flip_images
 from fsboundary.pixels.checks import check_bounds, check_pixels, measure_accuracy
 from fsboundary.pixels.model_calls import features_of
@@ -340,6 +341,7 @@ def _segment_measures(
     ]
 
 
+@in_standard_modes
 def two_spaces(
     space: nn.Module | FeatureSpace,
     images: Float[Tensor, "B C H W"],

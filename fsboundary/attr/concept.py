@@ -12,6 +12,7 @@ from torch import Tensor
 from fsboundary.banks import FeatureBank
 from fsboundary.core.errors import ArgumentError
 from fsboundary.hulls import hull_separation
+from fsboundary.modes import in_standard_modes
 
 
 @final
@@ -34,6 +35,7 @@ class HullClassifier(Classifier):  # type: ignore[misc]  # Captum has no types
         self._weights: Tensor | None = None
         self._classes: list[int] = []
 
+    @in_standard_modes
     def train_and_eval(
         self, dataloader: Iterable[tuple[Tensor, Tensor]], **kwargs: Any
     ) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import HullProjection
 from fsboundary.core.rows import pad_columns
 from fsboundary.hulls import hull_projection
+from fsboundary.modes import in_standard_modes
 from fsboundary.space import FeatureSpace, space_of
 
 
@@ -55,6 +56,7 @@ class HullInfluence(DataInfluence):  # type: ignore[misc]  # Captum ships no typ
     def __init__(self, space: FeatureSpace | nn.Module, bank: FeatureBank) -> None:
         self._space, self._bank = space_of(space), check_bank(bank)
 
+    @in_standard_modes
     def influence(
         self,
         inputs: Float[Tensor, "B ..."] | tuple[Tensor, ...],

@@ -18,6 +18,7 @@ from fsboundary.attr.methods.flip_direction import (
 from fsboundary.core.checks import check_integer, check_number
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.batching import unsqueeze_like
+from fsboundary.modes import in_standard_modes
 from fsboundary.space import FeatureSpace, space_of
 
 
@@ -64,6 +65,7 @@ class BoundaryPush(Perturbation):  # type: ignore[misc]  # Captum ships no types
             raise ArgumentError("lower_bound, upper_bound", got, wanted, fix)
         self._bounds = float(lower_bound), float(upper_bound)
 
+    @in_standard_modes
     def perturb(
         self,
         inputs: Tensors,

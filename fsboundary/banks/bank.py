@@ -22,6 +22,7 @@ from fsboundary.core.checks import (
 )
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import Moments
+from fsboundary.modes import in_standard_modes
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -52,6 +53,7 @@ class FeatureBank:
 
     _store: Store
 
+    @in_standard_modes
     def __init__(self, features: Tensor, labels: Tensor | Sequence[int] | None = None) -> None:
         checked = check_float_tensor(
             "features",
@@ -170,6 +172,7 @@ class FeatureBank:
         """
         return self._store.seal
 
+    @in_standard_modes
     def range(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest value of each coordinate, (d,) each, as float64."""
         lower, upper = self._range
@@ -179,10 +182,12 @@ class FeatureBank:
     def _range(self) -> tuple[Tensor, Tensor]:
         return self._store.range()
 
+    @in_standard_modes
     def moments(self) -> Moments:
         """Return count, mean, sum of squares about the mean and largest norm, in one pass."""
         return self._store.moments()
 
+    @in_standard_modes
     def digests(self) -> Tensor:
         """Return a digest of 128 bits of each point, (n,2) int64, by which equal points are found.
 
@@ -191,6 +196,7 @@ class FeatureBank:
         """
         return self._store.digests()
 
+    @in_standard_modes
     def subset(self, *, labels: int | Sequence[int] | Tensor) -> FeatureBank:
         """Return the rows of the classes `labels`, in their order.
 
@@ -214,6 +220,7 @@ class FeatureBank:
         wanted = check_classes("labels", labels, classes)
         return FeatureBank.of(self._store.subset(torch.isin(classes, wanted).nonzero()[:, 0]))
 
+    @in_standard_modes
     def select(self, indices: Tensor) -> FeatureBank:
         """Return the rows at `indices`, ascending.
 
@@ -238,6 +245,7 @@ class FeatureBank:
         )
         return FeatureBank.of(self._store.subset(rows.unique()))
 
+    @in_standard_modes
     def price(
         self, directions: Tensor, k: int, exclude: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -290,6 +298,7 @@ class FeatureBank:
             exclude = exclude.reshape(count, -1 if exclude.numel() else 0).to(rows.device)
         return self._store.price(rows, k, exclude)
 
+    @in_standard_modes
     def take(self, indices: Tensor) -> Tensor:
         """Return the points at `indices`.
 

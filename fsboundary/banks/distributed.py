@@ -320,7 +320,7 @@ class DistributedStore(Store):
         shards = [s for s in self._shards if bool(((wanted >= s.start) & (wanted < s.stop)).any())]
         results = self._cluster.map_shards(workers.take_rows, shards, wanted.numpy())
         # both the rows wanted and the shards are in ascending order
-        points = [torch.empty(0, self.num_features), *results]
+        points = [torch.empty(0, self.num_features, dtype=torch.float32), *results]
         return torch.cat(points).to(torch.float64)[inverse]
 
     def range(self) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fsboundary.core.protocols import Moments
+from fsboundary.modes import has_ieee_products
 
 
 @final
@@ -216,7 +217,8 @@ def price(
     store : Store
         Generators.
     directions : Tensor (B, d)
-        Directions, float32 or float64, which is the dtype of the products.
+        Directions, float32 or float64, which is the dtype of the products. Where float32 products
+        are less precise than IEEE arithmetic, they are computed in float64 and then rounded.
     k : int
         Number of products per direction, at least 1.
     exclude : Tensor (B, E), optional
@@ -228,6 +230,9 @@ def price(
         Products and their rows, ascending; ties by the lowest row; +inf and -1 where there are no
         more rows. NaN and -1 for directions that are not finite.
     """
+    if directions.dtype == torch.float32 and not has_ieee_products(directions.device):
+        values, indices = price(store, directions.to(torch.float64), k, exclude)
+        return values.to(torch.float32), indices
     count = len(directions)
     finite = torch.isfinite(directions).all(dim=1)
     directions = torch.where(finite[:, None], directions, 0)

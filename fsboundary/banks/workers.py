@@ -19,6 +19,7 @@ from fsboundary.banks.store import BankInfo, Store
 from fsboundary.banks.zarr_store import RowLocation, ZarrStore
 from fsboundary.core.errors import DataError
 from fsboundary.core.protocols import Moments
+from fsboundary.modes import in_standard_modes
 
 Array = npt.NDArray[Any]
 
@@ -60,6 +61,7 @@ def count_rows(shard: Array, start: int) -> int:
     return len(shard)
 
 
+@in_standard_modes
 def price_rows(
     shard: Array, start: int, directions: Array, exclude: Array | None = None, *, k: int
 ) -> tuple[Tensor, Tensor]:
@@ -76,16 +78,19 @@ def take_rows(shard: Array, start: int, rows: Array) -> Tensor:
     return torch.from_numpy(shard[rows[here] - start])
 
 
+@in_standard_modes
 def coordinate_range(shard: Array, start: int) -> tuple[Tensor, Tensor]:
     """Return the smallest and the largest value of each coordinate."""
     return _store(shard).range()
 
 
+@in_standard_modes
 def moments(shard: Array, start: int) -> Moments:
     """Return the moments of the rows."""
     return _store(shard).moments()
 
 
+@in_standard_modes
 def digests(shard: Array, start: int) -> Tensor:
     """Return a digest of each row."""
     return _store(shard).digests()

@@ -15,8 +15,10 @@ from fsboundary.core.tolerance import dot_error
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.norms import TINY, lengths, pair_norms
 from fsboundary.geometry.upper_envelope import upper_envelope
+from fsboundary.modes import in_standard_modes
 
 
+@in_standard_modes
 def class_path(
     head: LinearHead, start: Float[Tensor, "B d"], end: Float[Tensor, "B d"]
 ) -> ClassPath:

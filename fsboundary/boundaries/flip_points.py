@@ -29,6 +29,7 @@ from fsboundary.core.rows import scatter_rows, write_rows
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.nearest import nearest_classes
+from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.flips import find_and_grade, find_and_grade_nonlinear
 from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
@@ -239,6 +240,7 @@ MAX_STEPS = 200
 """Default limit of steps per problem; real heads need fewer than twenty."""
 
 
+@in_standard_modes
 def flip_points(
     head: LinearHead | Callable[[Tensor], Tensor],
     features: Float[Tensor, "B d"],

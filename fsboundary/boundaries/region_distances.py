@@ -16,8 +16,10 @@ from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.certify import grade_own_region
 from fsboundary.geometry.flips.solve import solve_ties
 from fsboundary.geometry.flips.tie_problems import TieProblems
+from fsboundary.modes import in_standard_modes
 
 
+@in_standard_modes
 def region_distances(
     head: LinearHead,
     features: Float[Tensor, "B d"],

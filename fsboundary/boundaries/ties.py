@@ -32,8 +32,10 @@ from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.solve import solve_ties
 from fsboundary.geometry.flips.tie_problems import TieProblems, tie_problems
+from fsboundary.modes import in_standard_modes
 
 
+@in_standard_modes
 def tie_points(
     head: LinearHead,
     features: Float[Tensor, "B d"],
@@ -112,6 +114,7 @@ _FILL_VALUES = {"lower_bound": 0, "multipliers": 0, "steps": 0, "anchor": -1, "a
 """Fields of rows that are not solved; the others are NaN."""
 
 
+@in_standard_modes
 def largest_ties(
     head: LinearHead,
     features: Float[Tensor, "B d"],
@@ -199,6 +202,7 @@ _ROWS = 4096
 """Rows of the reference in memory at a time."""
 
 
+@in_standard_modes
 def ambiguity(
     head: LinearHead,
     features: Float[Tensor, "B d"],

@@ -41,6 +41,7 @@ class Domain:
         return cls("nonnegative")
 
     @classmethod
+    @torch.inference_mode(False)  # as for heads
     def box(cls, lower: Tensor, upper: Tensor) -> Domain:
         """Return the domain of coordinates between `lower` and `upper`, which may be infinite.
 

@@ -43,6 +43,7 @@ class LinearHead:
         another width.
     """
 
+    @torch.inference_mode(False)  # gradients pass through heads made in inference mode too
     def __init__(self, weight: Tensor, bias: Tensor | None, domain: Domain = _UNBOUNDED) -> None:
         w = torch.as_tensor(weight).detach().to(torch.float64, copy=True)
         if w.ndim != 2:

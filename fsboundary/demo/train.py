@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fsboundary.demo.network import NUM_CLASSES, Normalize, SmallResNet
+from fsboundary.modes import seeded
 
 FILES = {
     "train_images": "train-images-idx3-ubyte.gz",
@@ -71,7 +72,11 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 def train(data: dict[str, Tensor], epochs: int, seed: int) -> tuple[SmallResNet, float]:
     """Train with a one-cycle schedule; return the network and its test accuracy."""
-    torch.manual_seed(seed)
+    with seeded(seed):
+        return _train(data, epochs, seed)
+
+
+def _train(data: dict[str, Tensor], epochs: int, seed: int) -> tuple[SmallResNet, float]:
     generator = torch.Generator().manual_seed(seed)
     network = SmallResNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this overload
     model = nn.Sequential(Normalize(), network)

@@ -14,8 +14,10 @@ from fsboundary.core.status import Status
 from fsboundary.core.tolerance import ATOL_FRACTION, EPS
 from fsboundary.geometry.batching import chunk_rows
 from fsboundary.geometry.hulls.affine import bound_singular_values, fit_affine_hull
+from fsboundary.modes import in_standard_modes
 
 
+@in_standard_modes
 def affine_rank(bank: FeatureBank, *, tolerance: float | None = None) -> AffineRank:
     """Return the dimension of the affine hull of `bank`, certified where rounding allows.
 
@@ -55,6 +57,7 @@ def affine_rank(bank: FeatureBank, *, tolerance: float | None = None) -> AffineR
     )
 
 
+@in_standard_modes
 def affine_residuals(
     bank: FeatureBank,
     features: Float[Tensor, "B d"] | FeatureBatch,

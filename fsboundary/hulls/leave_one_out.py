@@ -21,6 +21,7 @@ from fsboundary.core.results import Extrapolation, HullProjection, LeaveOneOutDi
 from fsboundary.core.rows import write_rows
 from fsboundary.core.status import Status
 from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, copies_of, hull_projection
+from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.interfaces import HullSolver
 
@@ -103,6 +104,7 @@ def row_blocks(rows: Tensor, count: Tensor) -> Iterator[Tensor]:
         yield from rows[size == power].split(max(1, min(_ROWS, _COPIES >> power)))
 
 
+@in_standard_modes
 def leave_one_out_distances(
     bank: FeatureBank,
     sample: int | Int[Tensor, " B"] = 1000,
@@ -164,6 +166,7 @@ def leave_one_out_distances(
     return LeaveOneOutDistances(rows=rows, **fields)
 
 
+@in_standard_modes
 def extrapolation(projection: HullProjection, reference: LeaveOneOutDistances) -> Extrapolation:
     """Return how far rows lie outside, relative to the training set's leave-one-out distances.
 

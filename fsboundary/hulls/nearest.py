@@ -14,9 +14,11 @@ from fsboundary.core.tolerance import EPS
 from fsboundary.geometry.hulls.certify import INSIDE, distance_above
 from fsboundary.geometry.hulls.point_sets import point_set_stats
 from fsboundary.hulls.projection import project_by_class
+from fsboundary.modes import in_standard_modes
 from fsboundary.plugins.interfaces import HullSolver
 
 
+@in_standard_modes
 def nearest_hulls(
     bank: FeatureBank,
     features: Float[Tensor, "B d"] | FeatureBatch,

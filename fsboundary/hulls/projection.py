@@ -22,6 +22,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
 from fsboundary.core.rows import scatter_rows, write_rows
 from fsboundary.core.status import Status
+from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.hulls import project_and_grade
 from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
@@ -86,6 +87,7 @@ _class_generators: weakref.WeakKeyDictionary[FeatureBank, dict[int, tuple[Featur
 )
 
 
+@in_standard_modes
 def hull_projection(
     bank: FeatureBank,
     features: Float[Tensor, "B d"] | FeatureBatch,
@@ -160,6 +162,7 @@ def hull_projection(
     return HullProjection(**fields)
 
 
+@in_standard_modes
 def class_hull_distances(
     bank: FeatureBank, features: Float[Tensor, "B d"] | FeatureBatch
 ) -> Tensor:

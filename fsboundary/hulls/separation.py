@@ -17,11 +17,13 @@ from fsboundary.core.status import Status
 from fsboundary.geometry.hulls.certify import grade_separation
 from fsboundary.geometry.hulls.separation import Differences, Side, separate
 from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, class_generators
+from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.hulls import project_and_grade
 from fsboundary.plugins.interfaces import HullSolver
 
 
+@in_standard_modes
 def hull_separation(
     bank: FeatureBank,
     i: int | Int[Tensor, " P"],

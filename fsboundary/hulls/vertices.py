@@ -17,6 +17,7 @@ from fsboundary.geometry.hulls.point_sets import point_set_stats
 from fsboundary.geometry.hulls.separation import separation_bounds
 from fsboundary.hulls.leave_one_out import project_left_out, row_blocks
 from fsboundary.hulls.projection import MAX_STEPS, Copies, copies_of
+from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.interfaces import HullSolver
 
@@ -24,6 +25,7 @@ DEFAULT_RTOL = 0.1
 """Default relative tolerance: it need only show whether a distance is 0."""
 
 
+@in_standard_modes
 def hull_vertices(
     bank: FeatureBank,
     *,

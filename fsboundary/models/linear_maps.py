@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.core.errors import HeadMismatchError
+from fsboundary.modes import product_precision
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -231,25 +232,10 @@ def relative_tolerance(call: LayerCall, *dtypes: torch.dtype) -> float:
     if coarsest > single:
         total += 3 * coarsest
     if torch.float32 in (features.dtype, call.outputs.dtype):
-        precision = _product_precision(features.device.type, call.convolution)
+        precision = product_precision(features.device.type, convolution=call.convolution)
         total += 2 * _PRODUCT_EPS.get(precision, 0.0)
     return total
 
 
 def _sum_tolerance(eps: float, terms: int) -> float:
     return eps / 2 * min(terms + 3, 8 * math.sqrt(terms + 1))
-
-
-def _product_precision(device: str, convolution: bool) -> str:
-    """Return "tf32" or "bf16" if torch rounds the inputs of float32 products to it."""
-    backends: Any = torch.backends
-    if device == "cuda":
-        module = backends.cudnn if convolution else backends.cuda.matmul
-    else:
-        module = backends.mkldnn
-    settings = getattr(module, "conv" if convolution else "matmul", module)
-    precision = getattr(settings, "fp32_precision", None)
-    if precision is None:  # torch before 2.9
-        legacy = {"medium": "bf16", "high": "tf32"}.get(torch.get_float32_matmul_precision(), "")
-        precision = legacy if device != "cuda" else "tf32" if module.allow_tf32 else ""
-    return str(precision)

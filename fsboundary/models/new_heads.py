@@ -13,11 +13,13 @@ from fsboundary.core.checks import (
 )
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
+from fsboundary.modes import in_standard_modes
 
 _CONSTANT_FRACTION = 1e-12
 """Fraction of the largest deviation below which a feature counts as constant up to rounding."""
 
 
+@in_standard_modes
 def logistic_head(
     features: Tensor,
     classes: Tensor,
@@ -94,6 +96,7 @@ def logistic_head(
     return LinearHead(unscaled, bias.detach() - unscaled @ mean)
 
 
+@in_standard_modes
 def two_class_head(linear: nn.Linear) -> nn.Linear:
     """Return a two-class head equivalent to a binary head with one logit.
 

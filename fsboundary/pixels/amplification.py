@@ -23,6 +23,7 @@ from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import Amplification
 from fsboundary.core.rows import scatter_rows
 from fsboundary.core.status import Status
+from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.checks import check_bounds, check_pixels, measure_accuracy
 from fsboundary.pixels.model_calls import (
     FeatureJacobian,
@@ -69,6 +70,7 @@ def farthest_move(
     return move(low)
 
 
+@in_standard_modes
 def vulnerability_by_class(
     found: Amplification, labels: Tensor | None = None
 ) -> dict[int, dict[str, Any]]:
@@ -168,6 +170,8 @@ MAX_STEPS = 20
 """Default number of steps, for the singular value and for the ascent."""
 
 
+@in_standard_modes
+@torch.enable_grad()
 def amplification(
     space: nn.Module | FeatureSpace,
     images: Float[Tensor, "B C H W"],

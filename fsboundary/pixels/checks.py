@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fsboundary.core.checks import Shape, check_float_tensor, check_labels
 from fsboundary.core.errors import ArgumentError
 from fsboundary.models.images import check_images
+from fsboundary.modes import caller_level, in_standard_modes
 from fsboundary.space import FeatureSpace, space_of
 
 
@@ -78,6 +79,7 @@ _NEAR_CHANCE = 1 / 3
 """Position between chance (0) and perfect accuracy (1) below which an accuracy is near chance."""
 
 
+@in_standard_modes
 def check_accuracy(
     model: nn.Module | FeatureSpace, images: Tensor, labels: Tensor, *, batch_size: int = 256
 ) -> float:
@@ -138,6 +140,6 @@ def measure_accuracy(predicted: Tensor, labels: Tensor, num_classes: int) -> flo
             f"{100 * threshold:.1f} %. Is the model's preprocessing missing? Pass it as "
             "FeatureSpace(model, preprocess=...), or leave labels out if these images were chosen "
             "because the model misclassifies them.",
-            stacklevel=3,
+            stacklevel=caller_level(),
         )
     return accuracy

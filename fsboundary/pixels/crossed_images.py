@@ -11,6 +11,7 @@ from fsboundary.core.checks import check_instance, check_number
 from fsboundary.core.results import CrossedImages, FlipImages
 from fsboundary.core.rows import write_rows
 from fsboundary.core.status import Status
+from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.checks import check_bounds
 from fsboundary.plugins.grading.images import pixel_distance
 from fsboundary.space import FeatureSpace, space_of
@@ -27,6 +28,8 @@ _HALVINGS = 8
 """Bisections of the segment back to the flip image."""
 
 
+@in_standard_modes
+@torch.enable_grad()
 def crossed_images(
     model: nn.Module | FeatureSpace,
     flips: FlipImages,

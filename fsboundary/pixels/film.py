@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from fsboundary.core.checks import check_float_tensor, check_integer
+from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.checks import check_bounds
 
 _COLOURS = 32
@@ -21,6 +22,7 @@ _GAP = 1
 """Width of the lines between frames, pixels."""
 
 
+@in_standard_modes
 def film_strip(
     frames: Tensor, *, bounds: tuple[float, float] = (0, 1), scale: int = 1
 ) -> Image.Image:

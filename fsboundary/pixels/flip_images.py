@@ -17,6 +17,7 @@ from fsboundary.core.checks import check_choice, check_integer, check_labels, ch
 from fsboundary.core.results import FlipImages
 from fsboundary.core.rows import write_rows
 from fsboundary.core.status import Status
+from fsboundary.modes import in_standard_modes, seeded
 from fsboundary.pixels.checks import check_bounds, check_pixels, measure_accuracy
 from fsboundary.pixels.model_calls import first_logits
 from fsboundary.plugins import create
@@ -30,6 +31,7 @@ MAX_STEPS = 150
 _NEAREST: tuple[Literal["nearest"]] = ("nearest",)
 
 
+@in_standard_modes
 def flip_images(
     model: nn.Module | FeatureSpace,
     images: Float[Tensor, "B C H W"],
@@ -105,7 +107,7 @@ def flip_images(
     if labels is not None:
         labels = check_labels(labels, len(pixels))
     plugin = create("boundary_finder", finder, capability="pixels")
-    with torch.inference_mode(False):  # finders need gradients whatever the caller's mode
+    with torch.enable_grad():  # finders need gradients whatever the caller's mode
         pixels = pixels.clone()
         logits = first_logits(space, pixels, batch_size)
         target = check_targets(targets, len(pixels), logits.shape[1], _NEAREST)
@@ -114,21 +116,19 @@ def flip_images(
             measure_accuracy(fields["source"], labels, logits.shape[1])
 
         def find(rows: Tensor) -> FlipImages:
-            torch.manual_seed(seed)
-            return find_and_grade_images(
-                plugin,
-                space,
-                pixels[rows],
-                logits[rows],
-                target.to(rows.device)[rows] if isinstance(target, Tensor) else target,
-                bounds=limits,
-                norm=norm,
-                max_steps=limit,
-            )
+            with seeded(seed, pixels.device):
+                return find_and_grade_images(
+                    plugin,
+                    space,
+                    pixels[rows],
+                    logits[rows],
+                    target.to(rows.device)[rows] if isinstance(target, Tensor) else target,
+                    bounds=limits,
+                    norm=norm,
+                    max_steps=limit,
+                )
 
-        devices = [pixels.device] if pixels.is_cuda else []
-        with torch.random.fork_rng(devices):
-            _solve_open_rows(fields, find, batch_size, show_progress)
+        _solve_open_rows(fields, find, batch_size, show_progress)
     return FlipImages(**fields)
 
 

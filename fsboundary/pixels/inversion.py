@@ -37,6 +37,7 @@ from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import InverseImages
 from fsboundary.core.rows import scatter_rows
 from fsboundary.core.status import Status
+from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.model_calls import (
     FeatureJacobian,
@@ -216,7 +217,7 @@ def _newton_step(
         better = distance < after
         best = torch.where(per_image(better, x) > 0, candidate, best)
         after = torch.where(better, distance, after)
-    required = torch.where(linear, 1 - torch.finfo(x.dtype).eps, _FAST)
+    required = torch.where(linear, (1 - torch.finfo(x.dtype).eps) * full, _FAST)
     return best, after < required * before
 
 
@@ -270,6 +271,8 @@ NEAR = 1e-2
 """Largest relative residual at which an image counts as having the features."""
 
 
+@in_standard_modes
+@torch.enable_grad()
 def inverse_images(
     space: nn.Module | FeatureSpace,
     features: Float[Tensor, "B d"],
@@ -430,7 +433,7 @@ def _starts(
         raise ArgumentError("start", repr(start), "a tuple (S, C, H, W)", fix)
     for size in start:
         check_integer("start", size, fix=fix)
-    dtype = next((p.dtype for p in space.model.parameters()), torch.get_default_dtype())
+    dtype = next((p.dtype for p in space.model.parameters()), torch.float32)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(start, generator=generator, dtype=dtype)
     noise = bounds[0] + (bounds[1] - bounds[0]) * noise

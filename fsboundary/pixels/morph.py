@@ -24,6 +24,7 @@ from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import Morph
 from fsboundary.core.rows import scatter_rows
 from fsboundary.core.status import Status
+from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.checks import check_bounds, check_pixels, measure_accuracy
 from fsboundary.pixels.inversion import find_images
 from fsboundary.pixels.model_calls import features_of, first_logits, per_image
@@ -92,6 +93,8 @@ It is larger than for an inverse image, because features between those of two im
 those of any image."""
 
 
+@in_standard_modes
+@torch.enable_grad()
 def morph(
     space: nn.Module | FeatureSpace,
     start: Float[Tensor, "B C H W"],

@@ -9,6 +9,7 @@ from torch import Tensor
 from fsboundary.core.checks import check_head, check_integer
 from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.norms import lengths
+from fsboundary.modes import in_standard_modes
 
 
 def pairwise_angles(rows: Tensor) -> Tensor:
@@ -26,6 +27,7 @@ def pairwise_angles(rows: Tensor) -> Tensor:
     return 2 * torch.atan2(differences, sums)
 
 
+@in_standard_modes
 def normal_angles(head: LinearHead, i: int) -> Float64[Tensor, "K K"]:
     """Return the angles between the pairwise normals ``w_i - w_k`` of one class.
 

@@ -15,10 +15,12 @@ from fsboundary.core.results import Coverage, CoverageFractions, FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.regions.guaranteed_sets import containing_ball
+from fsboundary.modes import in_standard_modes
 from fsboundary.regions.guaranteed_balls import guaranteed_balls
 from fsboundary.regions.guaranteed_hulls import GuaranteedHulls, guaranteed_hulls
 
 
+@in_standard_modes
 def coverage(
     head: LinearHead,
     bank: FeatureBank,
@@ -83,6 +85,7 @@ def coverage(
     )
 
 
+@in_standard_modes
 def coverage_fractions(rows: Coverage) -> CoverageFractions:
     """Return the fractions of covered rows, and the accuracy inside and outside.
 

@@ -18,9 +18,11 @@ from fsboundary.geometry.regions.redundancy import (
     find_interior_point,
     needed_constraints,
 )
+from fsboundary.modes import in_standard_modes
 from fsboundary.regions.limits import common_limits
 
 
+@in_standard_modes
 def region_faces(head: LinearHead, i: int, within: Domain | None = None) -> RegionFaces:
     """Return the decision region of class `i` as its non-redundant half-spaces.
 
@@ -108,7 +110,7 @@ def _region_faces(
     listed = verdict != REDUNDANT
     kept, sides = classes[listed[:count]], listed[count:].nonzero()[:, 0]
     features = sides % width
-    sign = torch.where(sides < width, 1.0, -1.0).double()
+    sign = 1.0 - 2.0 * (sides >= width).to(torch.float64)
     eye = torch.eye(width, dtype=torch.float64)
     limits = torch.cat([region.lower, region.upper])
     finite = torch.isfinite(limits) & region.free.repeat(2)

@@ -13,9 +13,11 @@ from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import RegionFractions
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
+from fsboundary.modes import in_standard_modes
 from fsboundary.regions.limits import common_limits
 
 
+@in_standard_modes
 def region_fractions(
     head: LinearHead, within: Domain | None = None, *, samples: int = 100_000, seed: int = 0
 ) -> RegionFractions:
@@ -62,6 +64,7 @@ def region_fractions(
     return _fractions(count)
 
 
+@in_standard_modes
 def feature_fractions(head: LinearHead, features: Float[Tensor, "B d"]) -> RegionFractions:
     """Return the fraction of `features`, such as training features, in each region.
 

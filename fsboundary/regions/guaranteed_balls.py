@@ -22,8 +22,10 @@ from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.nearest import linf_radii, nearest_classes
 from fsboundary.geometry.regions.guaranteed_sets import BoxProblems, certify_boxes, max_min_extents
+from fsboundary.modes import in_standard_modes
 
 
+@in_standard_modes
 def guaranteed_balls(
     head: LinearHead, features: Float[Tensor, "B d"], norm: Literal["l2", "linf"] = "l2"
 ) -> GuaranteedBalls:
@@ -75,6 +77,7 @@ def guaranteed_balls(
     )
 
 
+@in_standard_modes
 def guaranteed_boxes(head: LinearHead, features: Float[Tensor, "B d"]) -> GuaranteedBoxes:
     """Return the largest axis-aligned box around each feature, within the domain, of one class.
 

@@ -26,6 +26,7 @@ from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.norms import pair_norms
 from fsboundary.geometry.regions.guaranteed_sets import halfspace_distances, hull_distance_bound
 from fsboundary.hulls import hull_projection
+from fsboundary.modes import in_standard_modes
 
 
 def _inflate_generators(
@@ -148,6 +149,7 @@ class GuaranteedHulls:
         """Generators of each class; None where there are none."""
         return self._generators
 
+    @in_standard_modes
     def certify(self, features: Float[Tensor, "B d"] | FeatureBatch) -> Tensor:
         """Return the class (B,) of each row that a guaranteed hull contains, -1 for the others.
 
@@ -163,6 +165,7 @@ class GuaranteedHulls:
         """
         return self.check(features).certified
 
+    @in_standard_modes
     def check(self, features: Float[Tensor, "B d"] | FeatureBatch) -> CertifiedClasses:
         """Return the classes of :meth:`certify`, with distances and statuses.
 
@@ -198,6 +201,7 @@ class GuaranteedHulls:
             status=torch.where(undecided, int(Status.UNDECIDED), status),
         )
 
+    @in_standard_modes
     def inflated(self, fraction: float = 0.9, *, limit: float = 10.0) -> GuaranteedHulls:
         """Return hulls of the same generators, moved outwards towards the border of their region.
 
@@ -240,6 +244,7 @@ class GuaranteedHulls:
         )
 
 
+@in_standard_modes
 def guaranteed_hulls(head: LinearHead, bank: FeatureBank) -> GuaranteedHulls:
     """Return, for each class, the hull of its training features as a set of guaranteed class.
 

@@ -27,6 +27,7 @@ from fsboundary.core.status import Status
 from fsboundary.geometry.norms import pair_norms
 from fsboundary.geometry.regions.arrangement import Arrangement
 from fsboundary.geometry.regions.facets import width_bounds
+from fsboundary.modes import in_standard_modes
 from fsboundary.regions.angles import weight_angles
 from fsboundary.regions.journal import Task, TaskResult, TaskSolver, open_journal
 from fsboundary.regions.limits import common_limits
@@ -65,6 +66,7 @@ SAMPLED = 2000
 without a witness first."""
 
 
+@in_standard_modes
 def partition(
     head: LinearHead,
     within: Domain | None = None,

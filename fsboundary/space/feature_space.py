@@ -22,6 +22,7 @@ from fsboundary.core.status import Status
 from fsboundary.models.calling import require_deterministic
 from fsboundary.models.images import check_images, device_of, slice_arguments
 from fsboundary.models.linear_maps import Residual
+from fsboundary.modes import in_standard_modes
 from fsboundary.plugins.grading.extractors import GuardedExtractor, verify_head
 from fsboundary.plugins.interfaces import FeatureExtractor
 from fsboundary.space.bank_builder import FeatureSource, build_bank
@@ -85,6 +86,7 @@ class FeatureSpace:
         self._residual: Residual | None = None
         self._fidelity: Fidelity | None = None
 
+    @in_standard_modes
     def extract(
         self, images: Tensor, *additional: Any, batch_size: int = 256, show_progress: bool = False
     ) -> FeatureBatch:
@@ -134,6 +136,7 @@ class FeatureSpace:
         fields = [torch.cat(values) for values in zip(*parts, strict=True)]
         return self._batch(*fields)
 
+    @in_standard_modes
     def bank(
         self,
         loader: Iterable[Any],
@@ -180,16 +183,19 @@ class FeatureSpace:
             FeatureSource(extract, info, lambda: self.head.num_classes), loader, path, show_progress
         )
 
+    @in_standard_modes
     def logits(self, images: Tensor, *additional: Any) -> Tensor:
         """Return the logits (B,K) of `images`, in one batch and with the graph kept."""
         check_images(images)
         return self._run(images, additional)[1]
 
+    @in_standard_modes
     def features(self, images: Tensor, *additional: Any) -> Tensor:
         """Return the features (B,d) of `images`, in one batch and with the graph kept."""
         check_images(images)
         return self._run(images, additional)[0]
 
+    @in_standard_modes
     def fit(self, loader: Iterable[Any]) -> FeatureSpace:
         """Fit an extractor that must be fitted, on batches of images; return self.
 
@@ -358,7 +364,7 @@ class FeatureSpace:
     def _empty(self, device: torch.device) -> FeatureBatch:
         head = self.head
         none = torch.zeros(0, dtype=torch.int64, device=device)
-        dtype = next((p.dtype for p in self.model.parameters()), torch.get_default_dtype())
+        dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
         features = torch.zeros(0, head.num_features, dtype=dtype, device=device)
         logits = torch.zeros(0, head.num_classes, dtype=dtype, device=device)
         return self._batch(features, logits, none, none.bool(), none.clone())

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fsboundary.modes import flushes_subnormals
 from fsboundary.plugins import identify
 from fsboundary.testing.suite import require
 
@@ -55,6 +56,10 @@ _PROCESS: dict[str, Callable[[], Any]] = {
     "Python's random generator": random.getstate,
     "the number of torch's threads": torch.get_num_threads,
     "whether gradients are recorded": torch.is_grad_enabled,
+    "torch's inference mode": torch.is_inference_mode_enabled,
+    "torch's autocast": lambda: torch.is_autocast_enabled("cpu"),
+    "torch's anomaly detection": torch.is_anomaly_enabled,
+    "whether subnormal numbers become zero": flushes_subnormals,
     "torch's precision of products": torch.get_float32_matmul_precision,
     "torch's deterministic mode": torch.are_deterministic_algorithms_enabled,
     "NumPy's handling of floating-point errors": np.geterr,

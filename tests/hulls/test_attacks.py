@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import fsboundary as fsb
+from fsboundary.builtin.hull_solvers import active_set
 from fsboundary.builtin.hull_solvers.min_norm_point import min_norm_weights, simplex_weights
+from fsboundary.geometry.hulls.pricing import price_exact
 from support.hulls.oracles import cloud
 from support.hulls.sly import Sly
 
@@ -54,3 +57,50 @@ def test_threads_of_torch_are_left_as_they_were() -> None:
         assert (torch.get_num_threads(), torch_threads()) == (2, 2)
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_thread_born_during_a_projection_has_all_threads_of_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def threads_of_a_new_thread() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(torch.get_num_threads).result()
+
+    born, set_threads, changes = [], torch.set_num_threads, []
+
+    def watched(*args: Any, **options: Any) -> Any:
+        born.append(threads_of_a_new_thread())
+        return price_exact(*args, **options)
+
+    def record(count: int) -> None:
+        changes.append(count)
+        set_threads(count)
+
+    bank, rows = fsb.FeatureBank(cloud(50, 3, 1)), 2 * cloud(5, 3, 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.setattr(active_set, "price_exact", watched)
+        fsb.hull_projection(bank, rows)
+        monkeypatch.setattr(torch, "set_num_threads", record)
+        fsb.hull_projection(bank, rows)
+    finally:
+        set_threads(before)
+    assert len(born) >= 2
+    assert set(born) == {2}
+    assert changes == []  # the solver's own threads are started once
+
+
+def test_projections_in_many_threads_at_once_agree() -> None:
+    bank, rows = fsb.FeatureBank(cloud(300, 4, 1)), 2 * cloud(40, 4, 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        exact = fsb.hull_projection(bank, rows)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: fsb.hull_projection(bank, rows), range(8)))
+            assert set(pool.map(lambda _: torch.get_num_threads(), range(4))) == {2}
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one.membership, exact.membership) for one in found)
+    assert all(torch.allclose(one.distance, exact.distance, rtol=1e-9) for one in found)

@@ -23,6 +23,7 @@ from fsboundary.attr.comparison.arguments import (
 from fsboundary.attr.comparison.metrics import METRICS, all_pairs, bootstrap, metric
 from fsboundary.core.results import Comparison, FlipImages
 from fsboundary.core.status import Status
+from fsboundary.modes import in_standard_modes
 from fsboundary.pixels import flip_images
 from fsboundary.pixels.checks import check_pixels
 from fsboundary.space import FeatureSpace
@@ -192,6 +193,7 @@ away on average than with the default of :func:`fsboundary.pixels.flip_images`, 
 cost."""
 
 
+@in_standard_modes
 def compare(
     images: Float[Tensor, "B C H W"],
     attributions: Mapping[str, Float[Tensor, "B C H W"]],

@@ -34,9 +34,9 @@ def bootstrap(
     count, rows, methods, _ = per_image.shape
     generator = torch.Generator().manual_seed(seed)
     indices = torch.randint(max(rows, 1), (resamples, rows), generator=generator)
-    counts = torch.zeros(resamples, rows).scatter_add_(1, indices, torch.ones(resamples, rows))
+    counts = torch.zeros_like(indices).scatter_add_(1, indices, torch.ones_like(indices))
     counts = counts.to(per_image)
-    edges = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2]).to(per_image)
+    edges = per_image.new_tensor([(1 - confidence) / 2, (1 + confidence) / 2])
     low, high = per_image.new_empty(2, count, methods, methods)
     for q, values in enumerate(per_image):
         known = torch.isfinite(values)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, final
 
-import numpy as np
 import torch
 from captum.attr import Attribution
 from jaxtyping import Float, Int
@@ -28,25 +26,9 @@ from fsboundary.core.checks import (
 )
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Comparison, FeatureBatch
+from fsboundary.modes import in_standard_modes, seeded
 from fsboundary.pixels.checks import check_pixels
 from fsboundary.space import FeatureSpace, space_of
-
-
-@contextmanager
-def _seed_generators(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of torch and numpy, and restore them afterwards.
-
-    Captum's methods draw from these generators.
-    """
-    before = np.random.get_state()
-    with torch.random.fork_rng([] if device.type == "cpu" else [device]):
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(before)
-
 
 _OUTPUT_FIX = "choose a method that attributes to pixels, and leave return_convergence_delta out"
 
@@ -54,6 +36,7 @@ Method: TypeAlias = Attribution | Callable[[nn.Module], Attribution]
 """A Captum method, or a callable that makes one from a model, such as its class."""
 
 
+@in_standard_modes
 def attribute_methods(
     space: FeatureSpace | nn.Module,
     images: Float[Tensor, "B C H W"],
@@ -145,6 +128,7 @@ def attribute_methods(
     return attributions
 
 
+@in_standard_modes
 def compare_methods(
     space: FeatureSpace | nn.Module,
     images: Float[Tensor, "B C H W"],
@@ -235,7 +219,7 @@ def _batch_runner(
     """Return a function that runs `method` on a slice of the images."""
 
     def run(part: slice) -> object:
-        with _seed_generators(seed, images.device):
+        with seeded(seed, images.device):
             leaf = images[part].clone().requires_grad_()
             sliced = {name: value[part] for name, value in by_row.items()}
             return method.attribute(leaf, **{**sliced, **fixed})

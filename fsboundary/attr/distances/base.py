@@ -27,6 +27,7 @@ from fsboundary.core.errors import HeadError
 from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.norms import lengths, pair_norms
 from fsboundary.models.images import check_images
+from fsboundary.modes import in_standard_modes
 from fsboundary.space import FeatureSpace, space_of
 
 _TIE_RTOL, _DOMAIN_RTOL = 1e-6, 1e-12
@@ -89,6 +90,7 @@ class Distance(nn.Module, ABC):
         self._checked: tuple[Any, ...] = ()
         self._columns_reported = False
 
+    @in_standard_modes
     def forward(self, images: Tensor, *additional: Any) -> Tensor:
         """Return the distances of `images`, in the dtype of the features.
 

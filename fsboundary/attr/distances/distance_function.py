@@ -18,12 +18,10 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fsboundary.core.errors import ArgumentError
+from fsboundary.modes import caller_level
 
 MAX_ROWS_SHOWN = 5
 """Largest number of rows that a warning lists."""
-
-_CALLER = 5
-"""Stack level of the caller of a module in a warning: past forward and two frames of torch."""
 
 Curvature = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Rows (P,), columns (P,), vectors (P,d) -> second derivative times the vectors (P,d)."""
@@ -87,12 +85,12 @@ def warn_nonfinite(result: DistanceResult, *, columns: bool) -> None:
         excluded = result.excluded.nonzero()[:, 0].tolist()
         warnings.warn(
             f"columns {excluded} are NaN and cannot be targets: {result.reason}",
-            stacklevel=_CALLER,
+            stacklevel=caller_level(),
         )
     for mask, message in result.notes:
         rows = mask & ~torch.isfinite(result.value) & ~result.excluded
         if bool(rows.any()):
-            warnings.warn(f"{message} ({describe_rows(rows)})", stacklevel=_CALLER)
+            warnings.warn(f"{message} ({describe_rows(rows)})", stacklevel=caller_level())
 
 
 def describe_rows(mask: Tensor) -> str:

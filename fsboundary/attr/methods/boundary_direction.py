@@ -38,6 +38,7 @@ from fsboundary.attr.methods.flip_direction import (
 from fsboundary.core.checks import check_choice
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.batching import unsqueeze_like
+from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace, space_of
 
@@ -101,6 +102,7 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         return self.kind == "integrated"
 
     @log_usage()  # type: ignore[untyped-decorator]  # Captum has no types
+    @in_standard_modes
     def attribute(
         self,
         inputs: Tensors,
@@ -227,6 +229,7 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         masked = [x.masked_fill(unsqueeze_like(missing, x), torch.nan) for x in attributions]
         return (*(x.detach() for x in masked), delta.detach().masked_fill(missing, torch.nan))
 
+    @in_standard_modes
     def compute_convergence_delta(
         self,
         attributions: Tensors,

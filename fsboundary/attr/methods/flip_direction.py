@@ -15,6 +15,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import Status
 from fsboundary.geometry.norms import lengths
+from fsboundary.modes import caller_level
 from fsboundary.space import FeatureSpace
 
 
@@ -91,7 +92,7 @@ def feature_flip_direction(
 
 def warn(message: str, rows: Tensor) -> None:
     """Warn of the `rows` (B,) that are true."""
-    warnings.warn(f"{message} ({describe_rows(rows[:, None])})", stacklevel=3)
+    warnings.warn(f"{message} ({describe_rows(rows[:, None])})", stacklevel=caller_level())
 
 
 def warn_zero_attributions(attributions: tuple[Tensor, ...], expected: Tensor, why: str) -> None:

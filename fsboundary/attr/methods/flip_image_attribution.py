@@ -26,6 +26,7 @@ from fsboundary.attr.methods.flip_baselines import (
 )
 from fsboundary.attr.methods.flip_direction import flip_direction, warn_zero_attributions
 from fsboundary.geometry.batching import unsqueeze_like
+from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace, space_of
 
@@ -69,6 +70,7 @@ class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Ca
         super().__init__(self.space.logits)
 
     @log_usage()  # type: ignore[untyped-decorator]  # Captum has no types
+    @in_standard_modes
     def attribute(
         self,
         inputs: Tensors,

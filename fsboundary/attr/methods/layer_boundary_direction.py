@@ -14,6 +14,7 @@ from fsboundary.attr.methods.flip_direction import flip_direction, warn_zero_att
 from fsboundary.core.checks import check_choice
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.batching import unsqueeze_like
+from fsboundary.modes import in_standard_modes
 from fsboundary.space import FeatureSpace, space_of
 
 _FLAT = "the layer does not move the features along the direction to the flip point"
@@ -55,6 +56,7 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
         self.kind = kind
 
     @log_usage()  # type: ignore[untyped-decorator]  # Captum has no types
+    @in_standard_modes
     def attribute(
         self,
         inputs: Tensors,

@@ -262,7 +262,8 @@ def ray_starts(search: TieSearch, count: int, directions: int, seed: int) -> lis
     if count == 0 or total == 0:
         return []
     generator = torch.Generator().manual_seed(seed)
-    half = torch.randn(-(-directions // 2), width, generator=generator).to(clean)
+    shape = -(-directions // 2), width
+    half = torch.randn(shape, generator=generator, dtype=torch.float32).to(clean)
     half = half / torch.linalg.vector_norm(half, dim=1, keepdim=True)
     units = torch.cat([half, -half])
     size: Tensor = torch.linalg.vector_norm(clean, dim=1).clamp_min(1.0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -80,20 +81,20 @@ class ActiveSet(HullSolver):
         order = _order_by_similarity(queries - state.stats.mean)
         fit = _MEMORY // (8 * self.candidates * max(1, queries.shape[1]))
         blocks: list[Block] = []
-        with _block_runner() as run:
-            for part in chunks(len(queries), max(1, min(self.batch_size, fit))):
-                fresh = [
-                    Block(
-                        state,
-                        queries[rows],
-                        None if exclude is None else exclude[rows],
-                        max_added=self.max_added,
-                        tolerance=tolerance,
-                    )
-                    for rows in order[part].split(self.block_size)
-                ]
-                self._solve(state, fresh, max_steps, run)
-                blocks += fresh
+        run = _block_runner()
+        for part in chunks(len(queries), max(1, min(self.batch_size, fit))):
+            fresh = [
+                Block(
+                    state,
+                    queries[rows],
+                    None if exclude is None else exclude[rows],
+                    max_added=self.max_added,
+                    tolerance=tolerance,
+                )
+                for rows in order[part].split(self.block_size)
+            ]
+            self._solve(state, fresh, max_steps, run)
+            blocks += fresh
         if blocks:
             back = order.argsort()
             fields["support"] = cat_ragged([b.support for b in blocks], -1)[back]
@@ -143,28 +144,63 @@ _Runner = Callable[..., None]
 """Calls a function with the items of one or more lists, like map."""
 
 
-@contextmanager
-def _block_runner() -> Iterator[_Runner]:
-    """Yield a loop over blocks that uses as many threads as torch may.
+def _block_runner() -> _Runner:
+    """Return a loop over blocks that uses as many threads as torch may.
 
     The small programs of a block are too small to be split, and blocks share nothing: one thread
     per block is nearly twice as fast on two cores as two threads per operation.
     """
     count = torch.get_num_threads()
     if count == 1:
-        yield _run_serially
-        return
-    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return _run_serially
+    pool, inference = _thread_pool(count), torch.is_inference_mode_enabled()
 
-        def run_in_threads(do: Callable[..., None], *items: list[Any]) -> None:
-            # list() re-raises what a block raised
-            list(pool.map(do, *items))
+    def run_in_threads(do: Callable[..., None], *items: list[Any]) -> None:
+        todo = iter(list(zip(*items, strict=True)))
 
-        try:
-            yield run_in_threads
-        finally:
-            # torch applies the last setting of any thread to later threads
-            pool.submit(torch.set_num_threads, count).result()
+        def work() -> None:
+            # a mode of the calling thread, in which its tensors may not be changed outside
+            with torch.inference_mode(inference):
+                for item in todo:
+                    do(*item)
+
+        working = [pool.submit(work) for _ in range(min(count, len(items[0])))]
+        for one in working:
+            one.result()  # re-raises what a block raised
+
+    return run_in_threads
+
+
+_pools: dict[int, tuple[int, ThreadPoolExecutor]] = {}
+"""Size and threads by process: threads do not survive a fork."""
+
+_pool_lock, _start_lock = threading.Lock(), threading.Lock()
+
+
+def _thread_pool(count: int) -> ThreadPoolExecutor:
+    """Return at least `count` threads that each use one thread of torch, kept between calls."""
+    with _pool_lock:
+        size, pool = _pools.get(os.getpid(), (0, None))
+        if pool is None or size < count:
+            # the smaller pool ends when its last user has finished
+            pool = ThreadPoolExecutor(count, "fsboundary", initializer=_use_one_thread)
+            _pools[os.getpid()] = count, pool
+        return pool
+
+
+def _use_one_thread() -> None:
+    """Let this thread use one thread of torch, and no other.
+
+    torch also gives the last setting of any thread to threads that use it for the first time
+    later, so another thread restores that default at once. Threads of the pool are started once per
+    process, not per call, because in between the default is 1.
+    """
+    with _start_lock:
+        default = torch.get_num_threads()
+        torch.set_num_threads(1)
+        restore = threading.Thread(target=torch.set_num_threads, args=(default,))
+        restore.start()
+        restore.join()
 
 
 def _run_serially(do: Callable[..., None], *items: list[Any]) -> None:

@@ -58,7 +58,7 @@ class AwaySteps(HullSolver):
         """Propose points of the hull near each of `queries` (B,d), by `max_steps` passes."""
         stats = point_set_stats(state)
         first = state.price(stats.mean - queries, 1, exclude)[1]
-        sets, weights = first, torch.where(first >= 0, 1.0, 0.0).to(torch.float64)
+        sets, weights = first, (first >= 0).to(torch.float64)
         fields = unsolved_hulls(queries)
         fields["steps"] += 1
         todo = torch.arange(len(queries), device=queries.device)

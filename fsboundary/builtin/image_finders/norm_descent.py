@@ -89,8 +89,8 @@ def norm_bounded_descent(
         here = _evaluate_step(search, rows, change)
         rows = here.rows
         _cut_back(search, here)
-        factor = torch.where(here.across, 1 - norm_decrease, 1 + norm_increase)
-        norm[rows] = torch.minimum(norm[rows] * factor, search.distance[rows])
+        shorter, longer = norm[rows] * (1 - norm_decrease), norm[rows] * (1 + norm_increase)
+        norm[rows] = torch.minimum(torch.where(here.across, shorter, longer), search.distance[rows])
         length = step_size * _cosine_decay(step, steps) * norm[rows]
         change[rows] = _turn_change(search, here, length, norm[rows])
 

@@ -62,5 +62,6 @@ def perturb_best(
 
 def _random_direction(search: SearchState, generator: torch.Generator) -> Tensor:
     """Return a random direction (1,n) of length 1."""
-    direction = torch.randn(1, search.clean.shape[1], generator=generator).to(search.clean)
+    shape = 1, search.clean.shape[1]
+    direction = torch.randn(shape, generator=generator, dtype=torch.float32).to(search.clean)
     return direction / search.length(direction)[:, None]

@@ -56,7 +56,8 @@ def price_exact(
     A float32 pass keeps a few candidates; they are priced again in float64. Every other
     generator's float32 value is at least the last candidate's, so its exact value is at least
     that less the rounding: where the best candidate is below, it is the best of all. The other
-    rows are priced entirely in float64.
+    rows, and those with a candidate whose two values differ by more than the rounding, are priced
+    entirely in float64.
 
     Parameters
     ----------
@@ -82,8 +83,9 @@ def price_exact(
     rough, indices = points.price(directions.to(torch.float32), count, skip)
     wanted = indices if known is None else torch.cat([indices, known], dim=1)
     rows, generators = gather_rows(points, wanted)
-    values, order = rowwise_dots(directions, rows, generators, indices).sort(dim=1, stable=True)
-    indices = indices.gather(1, order)
+    dots = rowwise_dots(directions, rows, generators, indices)
+    values, order = dots.sort(dim=1, stable=True)
+    candidate, indices = indices >= 0, indices.gather(1, order)
     best = values[:, 0]
     if known is not None:
         of_known = rowwise_dots(directions, rows, generators, known).amin(dim=1)
@@ -92,11 +94,16 @@ def price_exact(
     single = torch.finfo(torch.float32)
     unit = (directions.shape[1] + 3) * single.eps / 2
     size = torch.linalg.vector_norm(directions, dim=1)
-    doubt = unit / (1 - unit) * size * largest + directions.shape[1] * single.tiny
+    # what underflow loses of a term, also where subnormal factors, products and sums become zero
+    lost = 2 * directions.shape[1] * single.tiny * (1 + size + largest)
+    doubt = unit / (1 - unit) * size * largest + lost
     # numbers or products that may overflow in single precision prove nothing
     fits = size.clamp_min(1.0) * largest.clamp_min(1.0) < single.max / 4
     # the last candidate is +inf where there are no other generators
-    sure = fits & (best <= rough.to(torch.float64)[:, -1] - doubt)
+    rough = rough.to(torch.float64)
+    sure = fits & (best <= rough[:, -1] - doubt)
+    # a product that is farther off than it can be was not rounded as assumed
+    sure &= ~(candidate & ((rough - dots).abs() > doubt[:, None])).any(dim=1)
     unsure = (~sure).nonzero()[:, 0]
     if len(unsure):
         rest = None if skip is None else skip[unsure]

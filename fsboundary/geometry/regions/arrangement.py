@@ -80,7 +80,7 @@ class Arrangement:
         if not np.array_equal(np.ldexp(scaled, down), weight):
             down, scaled = 0, weight  # a number would underflow
         bias = np.ldexp(bias, -down)
-        norms = pair_norms(LinearHead(torch.from_numpy(scaled), torch.zeros(len(bias)))).numpy()
+        norms = pair_norms(LinearHead(torch.from_numpy(scaled), None)).numpy()
         return cls(
             weight=scaled,
             bias=bias,

@@ -33,6 +33,7 @@ from fsboundary.core.tolerance import EPS, dot_error
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.nearest import tie_distance_bounds
 from fsboundary.geometry.norms import TINY, lengths
+from fsboundary.modes import float32_product
 
 _ATTEMPTS = 4
 _LARGEST = torch.finfo(torch.float64).max / 16
@@ -223,14 +224,15 @@ def _float32_excess(a: Tensor, b: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``|a - b|² - r²`` (B,n) and a bound of its error, for entries of at most 1.
 
     Twice the γ of a float32 product with both factors rounded also covers the float64 sums.
-    Underflow in the product is below the smallest normal number per term.
+    A term may lose the smallest normal number by underflow, and as much again where subnormal
+    factors, products and sums are set to zero.
     """
     width = a.shape[1]
-    product = (a.to(torch.float32) @ b.to(torch.float32).T).to(torch.float64)
+    product = float32_product(a, b.T)
     size_a, size_b = lengths(a), lengths(b)
     value = size_a.square()[:, None] + (size_b.square() - r.square()) - 2 * product
     unit = (width + 16) * _SINGLE.eps
-    return value, unit * (size_a[:, None] + size_b).square() + 4 * width * _SINGLE.tiny
+    return value, unit * (size_a[:, None] + size_b).square() + 8 * width * _SINGLE.tiny
 
 
 def _is_inside(z: Tensor, centres: Tensor, radius: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from fsboundary.modes import seeded
 from fsboundary.testing.suite import NO_EXPECTED_FAILURES, Suite
 
 TARGET = 1
@@ -186,8 +187,7 @@ def noise_tunnel_runs(case: Case) -> None:
     _, method, images = case.make()
     shape = case.call(method, images).shape
     for kind in ("smoothgrad", "smoothgrad_sq", "vargrad"):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             out = case.call(NoiseTunnel(method), images, nt_type=kind, nt_samples=2, stdevs=0.01)
         assert out.shape == shape
         assert bool(torch.isfinite(out).all())
@@ -211,7 +211,7 @@ def metrics_run(case: Case) -> None:
     def explain(inputs: Any, **kwargs: Any) -> Any:
         return case.call(method, inputs, **kwargs)
 
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         result = sensitivity_max(explain, images, n_perturb_samples=2, target=TARGET)
     assert result.shape == (len(images),)
     assert bool(torch.isfinite(result).all())

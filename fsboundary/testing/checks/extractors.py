@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fsboundary.boundaries import flip_points
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import Status
+from fsboundary.modes import seeded
 from fsboundary.plugins.interfaces import FeatureExtractor
 from fsboundary.space import FeatureSpace
 from fsboundary.testing.invariants import (
@@ -42,8 +43,7 @@ class ExtractorSubject:
     def example(self, rows: int = _ROWS, seed: int = 0) -> tuple[nn.Module, Tensor]:
         """Return a model and images; both depend on the seed."""
         # creating a model draws random numbers, which is not an error of the extractor
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             example = self.new().example(rows, seed)
             return example or (small_model(seed), small_images(rows, seed + 1))
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fsboundary.core.results import FlipImages
 from fsboundary.core.status import Status
+from fsboundary.modes import seeded
 from fsboundary.pixels import flip_images
 from fsboundary.plugins.interfaces import ImageBoundaryFinder
 from fsboundary.space import FeatureSpace
@@ -48,8 +49,7 @@ class ImageSubject:
             "norm": "l2",
             "max_steps": _STEPS,
         }
-        with torch.random.fork_rng(devices=[]):  # as in the core: finders may draw
-            torch.manual_seed(0)
+        with seeded(0):  # as in the core: finders may draw
             return self.new().find(FeatureSpace(model), images, **(settings | options))
 
     def grade(
@@ -69,7 +69,7 @@ class ImageSubject:
 
 def _small(seed: int = 0) -> tuple[nn.Module, Tensor]:
     """Return a model of four classes, each of them reachable, and images."""
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         layers = nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 4)
         model = nn.Sequential(_Centred(), *layers).eval()
     redraw(model, seed + 20)
@@ -83,7 +83,7 @@ class _Centred(nn.Module):
 
 def _linear() -> tuple[nn.Module, Tensor, Tensor]:
     """Return a model that is linear in the pixels, grey images, and the normals' difference."""
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         last = nn.Linear(192, 3)
     model = nn.Sequential(nn.Flatten(), last).eval()
     redraw(model, 3)

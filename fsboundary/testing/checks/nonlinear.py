@@ -12,6 +12,7 @@ from fsboundary.boundaries import flip_points
 from fsboundary.core.domain import Domain
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.status import Status
+from fsboundary.modes import seeded
 from fsboundary.plugins.interfaces import BoundaryFinder
 from fsboundary.testing.invariants import (
     check_repr,
@@ -61,7 +62,7 @@ class NonlinearSubject:
 
 def _small(seed: int = 0) -> tuple[nn.Module, Tensor]:
     """Return a perceptron of four classes, float64, and features (5,3)."""
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         head = nn.Sequential(nn.Linear(3, 12), nn.Tanh(), nn.Linear(12, 4)).double().eval()
     redraw(head, seed + 30)
     return head, cloud(5, 3, seed + 31)

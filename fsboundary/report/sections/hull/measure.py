@@ -164,7 +164,7 @@ def measure_hulls(m: Measurements) -> Hulls | None:
     generator = torch.Generator().manual_seed(SEED)
     with stage("noise images"):
         shape = (NOISE, *subject.images.shape[1:])
-        pixels = torch.rand(shape, generator=generator).to(subject.images)
+        pixels = torch.rand(shape, generator=generator, dtype=torch.float32).to(subject.images)
         noise_batch = subject.space.extract(pixels, batch_size=subject.batch_size).to("cpu")
     with stage("hull of the training set"):
         rows = sample(m.batch.ok.nonzero()[:, 0], MAX_IMAGES, generator)
