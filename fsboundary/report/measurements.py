@@ -45,7 +45,7 @@ class Subject:
     images : Tensor (N, C, H, W)
         Pixels in [0, 1].
     labels : Tensor (N,) or None
-        True classes.
+        True classes; -1 for an image without a label.
     class_names : tuple of str
         K names.
     file_names : tuple of str or None
@@ -53,7 +53,8 @@ class Subject:
     train_images : Tensor (M, C, H, W) or None
         Training images, for the mean feature of each class and the hull of the training set.
     train_labels : Tensor (M,) or None
-        True classes of the training images; if None, the predicted classes are used instead.
+        True classes of the training images, -1 for none; if None, the predicted classes are used
+        instead.
     finder : BoundaryFinder
     hull_solver : HullSolver
     batch_size : int
@@ -136,6 +137,18 @@ class Measurements:
     balls: GuaranteedBalls
     shown: list[int]
     means: Tensor
+
+    @property
+    def labelled(self) -> Tensor:
+        """Which images have a label, bool (N,)."""
+        labels = self.subject.labels
+        return torch.zeros_like(self.batch.ok) if labels is None else labels >= 0
+
+    @property
+    def misclassified(self) -> Tensor:
+        """Which images have a label that is not the predicted class, bool (N,)."""
+        labels = self.subject.labels
+        return self.labelled if labels is None else self.labelled & (self.batch.predicted != labels)
 
 
 def certified_nearest_first(m: Measurements) -> Tensor:

@@ -246,6 +246,25 @@ def test_classes_without_an_image_are_named() -> None:
     assert all(NAMES[k] in page.text["distances"] for k in predicted)
 
 
+def test_images_without_a_label_are_neither_right_nor_wrong() -> None:
+    labels = torch.arange(40) % 5
+    labels[::2] = -1
+    train = torch.where(torch.arange(20) < 15, torch.arange(20) % 5, -1)
+    page = tiny_page(labels=labels, train_labels=train)
+    images = page.numbers["extremes"]["all"]
+    assert [i["label"] is None for i in images] == [row % 2 == 0 for row in range(40)]
+    pairs = [(i["predicted"], i["label"]) for i in images if i["label"] is not None]
+    o = page.numbers["overview"]["labels"]
+    assert (o["evaluated"], o["correct"]) == (20, sum(a == b for a, b in pairs))
+    assert o["wrong"] == sum(a != b for a, b in pairs)
+    assert sum(page.numbers["overview"]["histogram"]["wrong"]) == o["wrong"]
+    classes = page.numbers["distances"]["classes"]
+    assert sum(entry["misclassified"] for entry in classes) == o["wrong"]
+    assert sum(q["wrong"] for q in page.numbers["hull"]["labels"]["quarters"]) == o["wrong"]
+    assert sum(q["images"] for q in page.numbers["hull"]["labels"]["quarters"]) == 20
+    assert "images with a label are classified correctly" in page.text["overview"]
+
+
 def test_two_classes() -> None:
     page = tiny_page(model=Spread(2), class_names=("no", "yes"), labels=None, train_labels=None)
     assert len(page.numbers["pairs"]["cells"]) == 2

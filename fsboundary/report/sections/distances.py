@@ -49,15 +49,15 @@ class Distances(Section):
 
 
 def _of_class(m: Measurements, k: int, edges: Tensor) -> dict[str, Any]:
-    distance, labels = m.nearest.distance[:, 0], m.subject.labels
+    distance = m.nearest.distance[:, 0]
     in_class = (m.batch.predicted == k) & ~distance.isnan()
-    wrong = torch.zeros_like(in_class) if labels is None else in_class & (labels != k)
+    wrong = in_class & m.misclassified
     values = distance[in_class]
     return {
         "class": k,
         "images": len(values),
         "infinite": int(values.isinf().sum()),
-        "misclassified": None if labels is None else int(wrong.sum()),
+        "misclassified": int(wrong.sum()) if bool(m.labelled.any()) else None,
         "right": counts(distance[in_class & ~wrong], edges),
         "wrong": counts(distance[wrong], edges),
         "smallest": quantile(values, 0.0),

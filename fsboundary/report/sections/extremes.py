@@ -42,7 +42,7 @@ def image_facts(m: Measurements, row: int) -> dict[str, Any]:
         "row": row,
         "file": None if files is None else files[row],
         "predicted": int(m.batch.predicted[row]),
-        "label": None if labels is None else int(labels[row]),
+        "label": None if labels is None or labels[row] < 0 else int(labels[row]),
         "nearest": int(m.nearest.target[row, 0]),
         "distance": m.nearest.distance[row, 0],
         "infinite": bool(m.nearest.distance[row, 0].isinf()),

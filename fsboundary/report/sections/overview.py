@@ -76,8 +76,7 @@ class Overview(Section):
 
 
 def _histogram(m: Measurements, known: Tensor) -> dict[str, Any]:
-    distance, labels, edges = m.nearest.distance[:, 0], m.subject.labels, shared_edges(m)
-    wrong = torch.zeros_like(m.batch.ok) if labels is None else m.batch.predicted != labels
+    distance, wrong, edges = m.nearest.distance[:, 0], m.misclassified, shared_edges(m)
     return {
         "edges": edges,
         "right": counts(distance[~wrong], edges),
@@ -95,16 +94,16 @@ def _spread(m: Measurements) -> float:
 
 
 def _labels(m: Measurements, distance: Tensor) -> dict[str, Any] | None:
-    labels = m.subject.labels
-    if labels is None:
+    evaluated = m.labelled & m.batch.ok
+    if not bool(m.labelled.any()):
         return None
-    right, known = m.batch.predicted == labels, ~distance.isnan()
+    known = ~distance.isnan()
     nearest_tenth = known & (distance <= quantile(distance[known], 0.1))
-    wrong = ~right & m.batch.ok
+    wrong, right = evaluated & m.misclassified, evaluated & ~m.misclassified
     return {
         "correct": int(right.sum()),
-        "evaluated": int(m.batch.ok.sum()),
-        "accuracy": float(right.sum()) / max(1, int(m.batch.ok.sum())),
+        "evaluated": int(evaluated.sum()),
+        "accuracy": float(right.sum()) / max(1, int(evaluated.sum())),
         "median_if_right": median(distance[right & known]),
         "median_if_wrong": median(distance[wrong & known]),
         "wrong": int(wrong.sum()),

@@ -75,10 +75,10 @@ class Attributions:
 def choose_images(m: Measurements) -> dict[str, int]:
     """Return the rows of at most four distinct images by title."""
     rows = certified_nearest_first(m)
-    labels = m.subject.labels
-    right = rows if labels is None else rows[m.batch.predicted[rows] == labels[rows]]
-    wrong = rows[:0] if labels is None else rows[m.batch.predicted[rows] != labels[rows]]
-    correctly = "" if labels is None else " that is classified correctly"
+    some = bool(m.labelled.any())
+    right = rows[m.labelled[rows] & ~m.misclassified[rows]] if some else rows
+    wrong = rows[m.misclassified[rows]]
+    correctly = " that is classified correctly" if some else ""
     candidates = [
         (f"The least robust image{correctly}", right[:1]),
         ("The misclassified image farthest from the boundary", wrong[-1:]),

@@ -355,7 +355,7 @@ def _coverage_numbers(m: Measurements, d: Division) -> dict[str, Any] | None:
         "images": len(d.rows),
         "undecided": int((d.coverage.status == Status.UNDECIDED).sum()),
         "clearance": [known.min(), known.max()] if len(known) else None,
-        "labels": m.subject.labels is not None,
+        "labels": bool(m.labelled[d.rows].any()),
         "kinds": {
             kind: {
                 "covered": fractions.covered[index],

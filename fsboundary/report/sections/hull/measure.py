@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.banks import FeatureBank
+from fsboundary.banks.checks import labelled_classes
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.hulls.certify import INSIDE
 from fsboundary.hulls import hull_projection
@@ -176,8 +177,7 @@ def measure_hulls(m: Measurements) -> Hulls | None:
         rows = noise_batch.ok.nonzero()[:, 0]
         projection = hull_projection(bank, noise_batch.features[rows], solver=solver)
         noise = ProjectedRows(rows=rows, hull=projection)
-    assert bank.labels is not None  # every bank of a report has labels
-    classes = bank.labels.unique().tolist()
+    classes = labelled_classes(bank)
     with stage("hulls of the classes"):
         class_distance = None
         if len(classes) <= MAX_CLASSES:

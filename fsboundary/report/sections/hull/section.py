@@ -21,10 +21,11 @@ QUARTERS = ("nearest", "second", "third", "farthest")
 
 def _error_rates_by_distance(m: Measurements, hulls: Hulls, scale: float) -> dict[str, Any] | None:
     """Return the error rates inside the hull and, by quarters of the distance, outside."""
-    if m.subject.labels is None:
+    if not bool(m.labelled.any()):
         return None
-    rows, distance = hulls.images.rows, hulls.images.distance / scale
-    wrong = m.batch.predicted[rows] != m.subject.labels[rows]
+    labelled = m.labelled[hulls.images.rows]
+    rows, distance = hulls.images.rows[labelled], hulls.images.distance[labelled] / scale
+    wrong = m.misclassified[rows]
     order = distance.argsort(stable=True)
     inside = order[distance[order] == 0]
     outside = order[distance[order] > 0]
@@ -55,7 +56,7 @@ def nearest_class(m: Measurements, hulls: Hulls) -> dict[str, Any] | None:
     """Return how often the class with the nearest hull is the predicted class."""
     if hulls.class_distance is None:
         return None
-    rows, labels = hulls.images.rows, m.subject.labels
+    rows = hulls.images.rows
     known = ~hulls.class_distance.isnan().any(dim=1)
     rows, distance = rows[known], hulls.class_distance[known]
     predicted = m.batch.predicted[rows]
@@ -67,12 +68,12 @@ def nearest_class(m: Measurements, hulls: Hulls) -> dict[str, Any] | None:
         "agrees": int(agrees.sum()),
         "fraction": float(agrees.sum()) / len(rows) if len(rows) else None,
     }
-    if labels is None:
+    if not bool(m.labelled.any()):
         return numbers
-    wrong = predicted != labels[rows]
+    wrong, labelled = m.misclassified[rows], m.labelled[rows]
     return numbers | {
-        "if_agrees": _error_rate(wrong[agrees]),
-        "if_differs": _error_rate(wrong[~agrees]),
+        "if_agrees": _error_rate(wrong[agrees & labelled]),
+        "if_differs": _error_rate(wrong[~agrees & labelled]),
     }
 
 

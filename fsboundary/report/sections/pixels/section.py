@@ -387,13 +387,14 @@ AGREEMENT_FRACTIONS = frozenset({"neighbours", "same_target", "classes_met"})
 def _compare_spaces(m: Measurements, sizes: Sizes) -> dict[str, Any]:
     """Return the numbers of the table, or ``missing``: the data that are missing or too few."""
     subject = m.subject
-    if subject.labels is None:
+    if subject.labels is None or not bool(m.labelled.any()):
         return {"missing": "true classes of the images"}
     if subject.train_images is None or m.train is None:
         return {"missing": "training images"}
-    if subject.train_labels is None:
+    if subject.train_labels is None or not bool((subject.train_labels >= 0).any()):
         return {"missing": "true classes of the training images"}
-    classes = _largest_classes(subject.train_labels[m.train.ok])
+    usable = m.train.ok & (subject.train_labels >= 0)
+    classes = _largest_classes(subject.train_labels[usable])
     images = _sample_rows(m.batch.ok, subject.labels, classes, sizes.sampled)
     train = _sample_rows(m.train.ok, subject.train_labels, classes, sizes.training)
     if len(images) < MIN_ROWS or len(train) < MIN_ROWS:
@@ -417,7 +418,7 @@ def _compare_spaces(m: Measurements, sizes: Sizes) -> dict[str, Any]:
     return {
         "missing": None,
         "classes": len(classes),
-        "all_classes": len(subject.train_labels[m.train.ok].unique()),
+        "all_classes": len(subject.train_labels[usable].unique()),
         "sizes": {name.replace(" ", "_"): count for name, count in table.sizes.items()},
         "lines": _lines(table),
     }
