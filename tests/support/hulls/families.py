@@ -70,7 +70,7 @@ def finish(g: Generator, points: Array, queries: Array | None = None) -> HullCas
         queries[bad, g.integers(0, d, 3)] = g.choice([np.nan, np.inf, -np.inf], 3)
     labels = wanted = None
     if g.random() < 0.15:
-        labels = g.integers(0, 3, n) * 7 - 7
+        labels = g.integers(0, 3, n) * 7  # classes need not follow one another
         wanted = g.choice(labels, rows)
     tolerance = 1e-6 if g.random() < 0.8 else power(g, -10, -2)
     case = HullCase(
