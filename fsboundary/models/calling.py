@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fsboundary.core.errors import HeadError
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -49,6 +52,22 @@ def _force_eager() -> Iterator[None]:
         return
     with stance("force_eager"):
         yield
+
+
+def run_eagerly(function: _Function) -> _Function:
+    """Return `function`, which code compiled by ``torch.compile`` then calls as plain Python.
+
+    Hooks and solvers cannot be compiled. The compiler is imported only where it runs already,
+    because that takes seconds.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return cast("_Function", run)
 
 
 def call(model: nn.Module, images: Tensor, additional: tuple[Any, ...]) -> Any:
@@ -98,6 +117,65 @@ def require_deterministic(module: nn.Module, what: str) -> None:
     for layer in module.modules():
         if layer.training and isinstance(layer, _MODE_DEPENDENT):
             require_eval_mode(layer, what)
+
+
+def chance_state(device: torch.device) -> tuple[Tensor, ...]:
+    """Return the states of torch's global generators that a model on `device` draws from."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return tuple(states)
+
+
+def has_drawn(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> bool:
+    """Return whether random numbers were drawn between two :func:`chance_state`."""
+    return not all(map(torch.equal, before, after))
+
+
+@final
+class OperationNames(TorchDispatchMode):
+    """Dispatch mode that collects operations that use chance, or statistics of the batch.
+
+    Attributes
+    ----------
+    random, batch_norms : dict
+        Names as keys, in the order of their first call.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.random: dict[str, None] = {}
+        self.batch_norms: dict[str, None] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as for NonnegativityProver: torch would import its compiler
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        name = str(func).removeprefix("aten.").split(".")[0]
+        tags = getattr(func, "tags", ())
+        # attention and recurrent layers have the tag too, but draw only for their own dropout
+        if torch.Tag.nondeterministic_seeded in tags and not name.startswith("_"):
+            self.random[name] = None
+        if "batch_norm" in name and any(a is True for a in args[5:6]):
+            self.batch_norms[name] = None
+        return func(*args, **(kwargs or {}))
+
+
+def batch_statistics(model: nn.Module) -> list[str]:
+    """Return the layers of `model` that use statistics of the batch in eval mode."""
+    kind = nn.modules.batchnorm._BatchNorm
+    return [
+        f"{name!r} ({type(m).__name__}, track_running_stats=False)"
+        for name, m in model.named_modules()
+        if isinstance(m, kind) and m.running_mean is None
+    ]
 
 
 def extract_logits(output: Any, rows: int) -> Tensor:

@@ -19,11 +19,17 @@ from fsboundary.core.errors import ArgumentError, HeadError, PluginError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.status import Status
-from fsboundary.models.calling import require_deterministic
+from fsboundary.models.calling import require_deterministic, run_eagerly
 from fsboundary.models.images import check_images, device_of, slice_arguments
 from fsboundary.models.linear_maps import Residual
 from fsboundary.modes import in_standard_modes
-from fsboundary.plugins.grading.extractors import GuardedExtractor, verify_head
+from fsboundary.plugins.grading.extractors import (
+    CheckedPasses,
+    GuardedExtractor,
+    Pass,
+    RowCheck,
+    verify_head,
+)
 from fsboundary.plugins.interfaces import FeatureExtractor
 from fsboundary.space.bank_builder import FeatureSource, build_bank
 from fsboundary.space.fidelity import Fidelity, fit_surrogate
@@ -81,11 +87,27 @@ class FeatureSpace:
         self._calls = GuardedExtractor(
             plugins.create("feature_extractor", extractor, options=options)
         )
-        self._head: tuple[LinearHead, LinearHead] | None = None
-        self._minimum: Tensor | None = None
-        self._residual: Residual | None = None
+        self._head: tuple[LinearHead, LinearHead] | None
+        self._minimum: Tensor | None
+        self._residual: Residual | None
+        self._checked: CheckedPasses
+        self.__dict__.update(self._unverified())
         self._fidelity: Fidelity | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickling and copying, without what was verified of the model.
+
+        The copy, or the code that loads it, may belong to a changed model, so it verifies anew.
+        """
+        return self.__dict__ | self._unverified()
+
+    @staticmethod
+    def _unverified() -> dict[str, Any]:
+        """Return the attributes before the first batch."""
+        names = ("_head", "_minimum", "_residual")
+        return {**dict.fromkeys(names), "_checked": CheckedPasses()}
+
+    @run_eagerly
     @in_standard_modes
     def extract(
         self, images: Tensor, *additional: Any, batch_size: int = 256, show_progress: bool = False
@@ -296,9 +318,13 @@ class FeatureSpace:
             notes["observed minimum"] = f"{low:.6g} ({seen})"
         return notes
 
-    def _run(
-        self, images: Tensor, additional: tuple[Any, ...]
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    @run_eagerly
+    def _run(self, images: Tensor, additional: tuple[Any, ...]) -> Pass:
+        """Return one pass, after the check that its rows depend on nothing else where it is due."""
+        check = RowCheck(self._checked, self.model, self._pass, self._preprocess_images)
+        return check.run(images, additional, device_of(self.model, images.device))
+
+    def _pass(self, images: Tensor, additional: tuple[Any, ...]) -> Pass:
         """Return features and logits of one batch, and ``W z + b`` in float64 if it is known."""
         images = self._preprocess_images(images)
         device = images.device

@@ -185,7 +185,8 @@ def test_additional_arguments_are_passed_on_and_batched() -> None:
     more = (shift, "on", torch.ones(7, 3))
     space = fsb.FeatureSpace(model)
     batch = space.extract(images(), *more, batch_size=2)
-    assert model.sizes == [(2, 2), (2, 2), (1, 1)]
+    # and a row of the first batch alone, twice
+    assert model.sizes == [(2, 2), (1, 1), (1, 1), (2, 2), (1, 1)]
     torch.testing.assert_close(batch.logits, Net()(images() + shift[:, None, None, None]))
     torch.testing.assert_close(space.logits(images(), *more), batch.logits)
     torch.testing.assert_close(space.features(images(), *more), batch.features)

@@ -1,18 +1,25 @@
-"""Guarded calls of feature extractors, and verification of their heads on every batch."""
+"""Guarded calls of feature extractors, verification of their heads, and of rows one by one.
+
+Features and flip images are certified per row. That means something only if the model computes a
+row from its image only: not from the other images of the batch, chance, or earlier calls.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from fsboundary.core.domain import Domain
-from fsboundary.core.errors import FsboundaryError, HeadMismatchError, PluginError
+from fsboundary.core.errors import FsboundaryError, HeadError, HeadMismatchError, PluginError
 from fsboundary.core.heads import LinearHead
+from fsboundary.models.calling import OperationNames, batch_statistics, chance_state, has_drawn
+from fsboundary.models.images import slice_arguments
 from fsboundary.models.linear_maps import (
     LayerCall,
     Residual,
@@ -38,6 +45,10 @@ class GuardedExtractor:
     def __init__(self, extractor: FeatureExtractor) -> None:
         self.extractor = extractor
         self._label, self._own = label_of("feature extractor", extractor), is_built_in(extractor)
+
+    def __reduce__(self) -> tuple[type[GuardedExtractor], tuple[FeatureExtractor]]:
+        """Pickle the extractor only: whether it is built in is decided where it is loaded."""
+        return type(self), (self.extractor,)
 
     def run(
         self, model: nn.Module, images: Tensor, *additional: Any
@@ -202,3 +213,192 @@ def verify_head(
             "or it is a surrogate that does not declare itself one"
         )
     return exact, worst
+
+
+Pass = tuple[Tensor, Tensor, Tensor | None]
+"""Features (B,d), logits (B,K) and, if it is known, ``W z + b`` in float64."""
+
+_TIGHT = 64
+"""Roundoffs, relative to a row's largest number, within which two passes of a row are equal."""
+
+_REPEATS = 16
+"""Passes of one row when random numbers were drawn: a coin that changes the row goes unnoticed with
+a probability of 2**-16."""
+
+
+@final
+@dataclass(slots=True)
+class CheckedPasses:
+    """What :class:`RowCheck` has checked: two equal passes, a row alone, and harmless draws."""
+
+    repeated: bool = False
+    alone: bool = False
+    draws: bool = False
+
+
+@final
+class RowCheck:
+    """Check that a model computes each row from its image only.
+
+    The first batch is compared with two passes of one of its rows alone, which cost two images.
+    Only if they differ by more than rounding, which a large model can amplify, whole batches are
+    run again: the same images, which shows chance and state, and that row in place of all others,
+    in the same shape and so by the same kernels, which shows what the others contribute. With a
+    batch of one image only chance and state are checked, and the rest with the first larger one. A
+    later batch is checked again if it is the first that draws random numbers.
+
+    Parameters
+    ----------
+    checked : CheckedPasses
+        Updated.
+    model : nn.Module
+        For messages.
+    run : callable
+        One pass from images and further arguments, preprocessing included.
+    preprocess : callable
+        The preprocessing, for messages.
+    """
+
+    def __init__(
+        self,
+        checked: CheckedPasses,
+        model: nn.Module,
+        run: Callable[[Tensor, tuple[Any, ...]], Pass],
+        preprocess: Callable[[Tensor], Tensor],
+    ) -> None:
+        self._checked, self._model, self._run, self._preprocess = checked, model, run, preprocess
+
+    def run(self, images: Tensor, additional: tuple[Any, ...], device: torch.device) -> Pass:
+        """Return one pass of a model on `device`, checked where that is due.
+
+        Raises
+        ------
+        HeadError
+            A row depends on other rows, on chance or on earlier calls; the message says on which.
+        """
+        checked, before = self._checked, chance_state(device)
+        found = self._run(images, additional)
+        drawn = not checked.draws and has_drawn(before, chance_state(device))
+        if drawn or not (checked.alone or (checked.repeated and len(images) == 1)):
+            devices = [device] if device.type == "cuda" else []
+            # further passes leave the generators where one pass left them
+            with torch.no_grad(), torch.random.fork_rng(devices):
+                self._check(images.detach(), additional, found, drawn)
+        return found
+
+    def _check(self, images: Tensor, additional: tuple[Any, ...], found: Pass, drawn: bool) -> None:
+        finite = torch.isfinite(found[0]).all(dim=1) & torch.isfinite(found[1]).all(dim=1)
+        if not bool(finite.any()):
+            return
+        r = int(finite.nonzero()[0, 0])
+        first = _row(found, r)
+        tight = _TIGHT * _roundoff(first)
+        # without chance, only the order of sums on some devices differs between equal calls
+        loose = tight if drawn else _roundoff(first) ** 0.5
+        part = slice(r, r + 1)
+        one = images[part], tuple(slice_arguments(additional, len(images), part))
+        alone = self._try(*one, 0)
+        for _ in range(_REPEATS if drawn else 1):
+            size = 0.0 if alone is None else _difference(alone, self._try(*one, 0))
+            if size > loose:
+                raise self._not_repeatable(*one, size, drawn)
+        if _difference(first, alone) > tight:
+            noise = _difference(first, _row(self._run(images, additional), r))
+            if noise > loose:
+                raise self._not_repeatable(images, additional, noise, drawn)
+            # in the layout of the batch, so that the same kernels run
+            copies = torch.empty_like(images).copy_(images[r])
+            rows = torch.full((len(images),), r, device=images.device)
+            same = tuple(slice_arguments(additional, len(images), rows))
+            size = _difference(first, self._try(copies, same, r))
+            if size > max(tight, 8 * noise):
+                raise self._not_independent(images, copies, same, r, size)
+        self._checked.repeated = True
+        self._checked.alone |= len(images) > 1
+        self._checked.draws |= drawn
+
+    def _try(
+        self, images: Tensor, additional: tuple[Any, ...], r: int
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return row `r` of a pass, or None if the model takes no such batch."""
+        try:
+            return _row(self._run(images, additional), r)
+        except Exception:  # a model may raise anything for a batch of another size
+            return None
+
+    def _not_repeatable(
+        self, images: Tensor, additional: tuple[Any, ...], size: float, drawn: bool
+    ) -> HeadError:
+        """Return the error for a model whose second pass of the same images differs."""
+        with OperationNames() as seen:
+            self._try(images, additional, 0)
+        if any(not torch.equal(*map(self._preprocess, (images, images))) for _ in range(_REPEATS)):
+            why = "preprocess= gives other images for the same images: leave augmentation out"
+        elif drawn or seen.random:
+            names = ", ".join(seen.random) or "an operation that was not recognised"
+            why = (
+                f"random numbers are drawn in eval mode ({names}): functional dropout needs "
+                "training=self.training, and noise or random crops must be left out"
+            )
+        else:
+            why = (
+                "torch draws no random numbers, so numbers come from elsewhere, or a state is kept "
+                "from call to call (a counter, a cache, a running statistic): remove it"
+            )
+        return HeadError(
+            "the features of the same images differ from pass to pass (largest difference "
+            f"{size:.3g}, relative to the largest number of the row), so no distance from them "
+            f"would hold. The cause: {why}"
+        )
+
+    def _not_independent(
+        self,
+        images: Tensor,
+        copies: Tensor,
+        additional: tuple[Any, ...],
+        r: int,
+        size: float,
+    ) -> HeadError:
+        """Return the error for a model whose rows depend on the other rows of the batch."""
+        with OperationNames() as seen:
+            self._try(copies, additional, r)
+        first, second = self._preprocess(images)[r], self._preprocess(copies)[r]
+        if first.shape != second.shape or not torch.allclose(first, second, equal_nan=True):
+            why = "preprocess= uses the other images: compute it per image, or from constants"
+        else:
+            names = batch_statistics(self._model) or [f"{name} (training=True)" for name in
+                                                      seen.batch_norms]  # fmt: skip
+            used = f"statistics of the batch are used by {', '.join(names)}: " if names else ""
+            why = (
+                f"{used}use running statistics or GroupNorm instead, or wrap the model in a module "
+                "that calls it on one image at a time"
+            )
+        return HeadError(
+            f"the features of an image depend on the other images of its batch (row {r} changes by "
+            f"{size:.3g}, relative to its largest number, when the others are replaced), so no "
+            f"distance from them would hold for the image. The cause: {why}"
+        )
+
+
+def _row(found: Pass, r: int) -> tuple[Tensor, Tensor]:
+    """Return features (d,) and logits (K,) of row `r`, detached."""
+    return found[0][r].detach(), found[1][r].detach()
+
+
+def _roundoff(row: tuple[Tensor, Tensor]) -> float:
+    """Return the coarsest machine epsilon of features and logits."""
+    return max(torch.finfo(part.dtype).eps for part in row)
+
+
+def _difference(one: tuple[Tensor, Tensor] | None, other: tuple[Tensor, Tensor] | None) -> float:
+    """Return the largest difference relative to the largest number; +inf if one is missing."""
+    if one is None or other is None:
+        return torch.inf
+    sizes = [0.0]
+    for a, b in zip(one, other, strict=True):
+        if a.shape != b.shape:
+            return torch.inf
+        a, b = a.double(), b.double()
+        change, scale = (a - b).abs().max(), torch.maximum(a.abs().max(), b.abs().max())
+        sizes.append(float(change / scale) if float(change) != 0 else 0.0)
+    return max(torch.inf if math.isnan(size) else size for size in sizes)
