@@ -180,6 +180,14 @@ class HeadInput(FeatureExtractor):
             weakref.WeakKeyDictionary()
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickling and copying: verified heads stay with this object."""
+        return {"_head": self._head}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start anew: the head is found again with the first batch."""
+        HeadInput.__init__(self, state["_head"])
+
     def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
         """Return the features (B,d) and logits (B,K) of `images`, with the graph kept.
 

@@ -205,12 +205,14 @@ class FeatureSpace:
             FeatureSource(extract, info, lambda: self.head.num_classes), loader, path, show_progress
         )
 
+    @run_eagerly
     @in_standard_modes
     def logits(self, images: Tensor, *additional: Any) -> Tensor:
         """Return the logits (B,K) of `images`, in one batch and with the graph kept."""
         check_images(images)
         return self._run(images, additional)[1]
 
+    @run_eagerly
     @in_standard_modes
     def features(self, images: Tensor, *additional: Any) -> Tensor:
         """Return the features (B,d) of `images`, in one batch and with the graph kept."""
@@ -318,7 +320,6 @@ class FeatureSpace:
             notes["observed minimum"] = f"{low:.6g} ({seen})"
         return notes
 
-    @run_eagerly
     def _run(self, images: Tensor, additional: tuple[Any, ...]) -> Pass:
         """Return one pass, after the check that its rows depend on nothing else where it is due."""
         check = RowCheck(self._checked, self.model, self._pass, self._preprocess_images)

@@ -26,6 +26,7 @@ from fsboundary.core.checks import check_integer_tensor
 from fsboundary.core.errors import HeadError
 from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.norms import lengths, pair_norms
+from fsboundary.models.calling import run_eagerly
 from fsboundary.models.images import check_images
 from fsboundary.modes import in_standard_modes
 from fsboundary.space import FeatureSpace, space_of
@@ -90,6 +91,11 @@ class Distance(nn.Module, ABC):
         self._checked: tuple[Any, ...] = ()
         self._columns_reported = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickling and copying: a copy checks its head anew."""
+        return self.__dict__ | {"_head": None}
+
+    @run_eagerly
     @in_standard_modes
     def forward(self, images: Tensor, *additional: Any) -> Tensor:
         """Return the distances of `images`, in the dtype of the features.

@@ -1,5 +1,7 @@
 """Frozen result classes: named data, no mathematics beyond slicing."""
 
+import torch
+
 from fsboundary.core.results.base import Result
 from fsboundary.core.results.boundaries import (
     ClassPath,
@@ -37,6 +39,7 @@ from fsboundary.core.results.regions import (
     RegionFaces,
     RegionFractions,
 )
+from fsboundary.core.status import Status
 
 __all__ = [
     "AffineRank",
@@ -69,3 +72,8 @@ __all__ = [
     "Result",
     "TiePoints",
 ]
+
+if hasattr(torch.serialization, "add_safe_globals"):  # torch 2.4 and later
+    # named data only, so ``torch.load(..., weights_only=True)`` may create them
+    _names = (name for name in __all__ if name != "Result")
+    torch.serialization.add_safe_globals([Status, *(globals()[name] for name in _names)])
