@@ -56,4 +56,4 @@ class StatusError(FsboundaryError, RuntimeError):
 
 
 class DataError(FsboundaryError, ValueError):
-    """A file of images, weights or features is damaged or of another kind."""
+    """A file is damaged, of another kind, or cannot be written."""

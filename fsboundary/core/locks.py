@@ -1,4 +1,10 @@
-"""Locks of files and folders that only one process may write at a time."""
+"""Locks of files and folders, and output files that are written without losing what was there.
+
+Only one process may hold a lock at a time. An output file is checked before the work, written
+beside its target, flushed to the disk and moved into place, so that a full disk or an interruption
+leaves the old file as it was. This module imports nothing heavy, because the command line uses it
+before any other import.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +12,16 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import socket
-from collections.abc import Callable, Iterator
+import stat
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from os import PathLike
 from pathlib import Path
 
-from fsboundary.core.errors import DataError
+from fsboundary.core.errors import ArgumentError, DataError
 
 _flock: Callable[[int, int], None] | None = None
 """None on Windows, where only the existence of a file is the lock."""
@@ -207,3 +217,239 @@ def _runs(pid: int) -> bool:
     except PermissionError:
         return True  # another user's
     return True
+
+
+GENERATOR = "fsboundary report"
+"""Mark by which a report, and its JSON file, are recognised: what has it may be replaced."""
+
+_MARK_WITHIN = 1024
+"""Number of bytes at the start of a file in which the mark is searched."""
+
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+"""Invisible characters that names in some scripts, and emoji, need."""
+
+
+def printable(text: str) -> str:
+    """Return `text` with control and invisible characters, and bytes that are not UTF-8, escaped.
+
+    A name with a right-to-left override, a line break or a terminal's escape sequence would change
+    how the text around it looks, and bytes of a file name that are not UTF-8 cannot be written.
+
+    Parameters
+    ----------
+    text : str
+        Name of a class, file or plugin, or a message.
+
+    Returns
+    -------
+    str
+        Text that can be encoded as UTF-8 and reads in the order in which it is stored.
+    """
+    return text if text.isprintable() else "".join(map(_printable_character, text))
+
+
+def _printable_character(character: str) -> str:
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    if not hidden or character in _JOINERS:
+        return character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as Python stores it in file names
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def is_foreign(path: Path) -> bool:
+    """Return whether `path` is a file whose content would be lost: not empty, and no report.
+
+    A report or its JSON file that fsboundary wrote is recognised by a mark at its start. Pipes and
+    devices have no content to lose.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        start = stream.read(_MARK_WITHIN)
+    page = f'<meta name="generator" content="{GENERATOR}">'.encode()
+    numbers = f'{{\n "generator": "{GENERATOR}"'.encode()
+    own = (start.startswith(b"<!doctype html>") and page in start) or start.startswith(numbers)
+    return not own and start != b""
+
+
+def check_outputs(
+    outputs: Mapping[str, Path | None], *, inputs: Iterable[Path] = (), force: bool = False
+) -> None:
+    """Raise ArgumentError unless all outputs can be written without losing anything.
+
+    Parameters
+    ----------
+    outputs : dict of str to Path or None
+        Files by the name of their argument; None is skipped. Links are followed.
+    inputs : iterable of Path
+        Files that no output may replace, not even with `force`; read only if an output exists.
+    force : bool
+        Whether files that fsboundary did not write may be replaced.
+
+    Raises
+    ------
+    ArgumentError
+        An output cannot be written, is an input or another output, or contains something else and
+        `force` is False.
+    """
+    names: dict[tuple[int, int, str], str] = {}
+    found: dict[str, os.stat_result] = {}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        target, state = _locate(name, path)
+        if state is not None and not stat.S_ISREG(state.st_mode):
+            continue  # a pipe or a device: nothing is replaced
+        folder = target.parent.stat()
+        # names that differ in case or in the form of their accents are one file on some systems
+        folded = unicodedata.normalize("NFC", target.name).casefold()
+        other = names.setdefault((folder.st_dev, folder.st_ino, folded), name)
+        for earlier, known in found.items():
+            other = earlier if state is not None and os.path.samestat(state, known) else other
+        if other != name:
+            got = f"{path}, which is also {other}"
+            raise ArgumentError(name, got, "another file for each output", "name another file")
+        if state is not None:
+            found[name] = state
+        _check_writable(name, path, target, state)
+    _check_replaceable({name: (outputs[name], found[name]) for name in found}, inputs, force)
+
+
+def _locate(name: str, path: Path) -> tuple[Path, os.stat_result | None]:
+    """Return where `path` leads, and its state if it exists, or raise ArgumentError."""
+    wanted = "a file in a folder that exists"
+    state, reachable = None, True
+    try:
+        target = Path(os.path.realpath(path))
+        reachable = target.parent.is_dir()
+        state = target.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a loop of links, a name that is too long or has a NUL
+        got = f"{path} ({getattr(error, 'strerror', None) or error})"
+        raise ArgumentError(name, got, wanted, "name another file") from error
+    if not reachable:
+        raise ArgumentError(name, f"{path}", wanted, f"create {target.parent} first")
+    if state is not None and stat.S_ISDIR(state.st_mode):
+        raise ArgumentError(name, f"the folder {path}", "a file", "name a file in this folder")
+    return target, state
+
+
+def _check_writable(name: str, path: Path, target: Path, state: os.stat_result | None) -> None:
+    wanted = "a file that can be written"
+    if state is not None and not os.access(target, os.W_OK):
+        got = f"{path}, which is write-protected"
+        raise ArgumentError(name, got, wanted, "change its permissions, or name another file")
+    try:
+        _stage(target, b"").unlink()
+    except OSError as error:
+        got = f"{path}, but no file can be created in {target.parent} ({error.strerror})"
+        raise ArgumentError(name, got, wanted, "name a file in another folder") from error
+
+
+def _check_replaceable(
+    found: Mapping[str, tuple[Path | None, os.stat_result]], inputs: Iterable[Path], force: bool
+) -> None:
+    """Raise ArgumentError if an output that exists is an input, or contains something else."""
+    if not found:
+        return
+    protected = {}
+    for file in inputs:
+        with contextlib.suppress(OSError, ValueError):  # missing inputs are reported elsewhere
+            state = file.stat()
+            protected[state.st_dev, state.st_ino] = file
+    for name, (path, state) in found.items():
+        source = protected.get((state.st_dev, state.st_ino))
+        if source is not None:
+            got = f"{path}, which is the input {source}"
+            raise ArgumentError(name, got, "a file that is not an input", "name another file")
+        if path is not None and not force and is_foreign(path):
+            got = f"{path}, which exists and was not written by fsboundary"
+            fix = "name another file, or add --force (force=True) to replace it"
+            raise ArgumentError(name, got, "a new file or an earlier report", fix)
+
+
+def write_file(path: str | PathLike[str], content: bytes) -> None:
+    """Write one file as :func:`write_files` does, replacing what is there."""
+    write_files({Path(path): content}, force=True)
+
+
+def write_files(contents: Mapping[Path, bytes], *, force: bool = False) -> None:
+    """Write files beside their targets, then move all of them into place.
+
+    The permissions of a file that is replaced are kept, and its owner where the system allows it.
+    Other names of it (hard links) keep the old content; symbolic links are followed.
+
+    Parameters
+    ----------
+    contents : dict of Path to bytes
+    force : bool
+        Whether files that fsboundary did not write may be replaced.
+
+    Raises
+    ------
+    DataError
+        A file could not be written; all targets are unchanged. Or a finished file could not be
+        moved into place; the message says where it is.
+    """
+    staged: list[tuple[Path, Path]] = []
+    try:
+        for path, content in contents.items():
+            target = Path(os.path.realpath(path))
+            if target.exists() and not target.is_file():
+                target.write_bytes(content)  # a pipe or a device
+            else:
+                staged.append((_stage(target, content), target))
+    except BaseException as error:
+        for temporary, _ in staged:
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror}); what was there is unchanged. Free "
+            "space, or name a file elsewhere"
+        ) from error
+    for temporary, target in staged:
+        _move(temporary, target, force)
+
+
+def _stage(target: Path, content: bytes) -> Path:
+    """Write `content` to a new file in the folder of `target`, flush it, and return its path."""
+    temporary = target.with_name(f".fsboundary-{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(temporary, flags, 0o666)  # less the umask, as for any new file
+    try:
+        with open(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            old = target.stat()
+            with contextlib.suppress(OSError, AttributeError):  # only root may give files away
+                os.chown(temporary, old.st_uid, old.st_gid)
+            temporary.chmod(stat.S_IMODE(old.st_mode))
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _move(temporary: Path, target: Path, force: bool) -> None:
+    """Move a finished file into place, or raise DataError that says where it is."""
+    try:
+        if not force and is_foreign(target):
+            raise FileExistsError(None, "another program has written it meanwhile")
+        temporary.replace(target)
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be replaced ({error.strerror}). The finished file is {temporary}; "
+            "move it where you want it"
+        ) from error
+    with contextlib.suppress(OSError):  # not every system can flush a folder
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

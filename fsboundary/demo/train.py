@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import io
 import json
 import time
 from pathlib import Path
@@ -16,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from fsboundary.core.locks import check_outputs, write_files
 from fsboundary.demo.network import NUM_CLASSES, Normalize, SmallResNet
 from fsboundary.modes import seeded
 
@@ -124,18 +126,20 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    names = ("weights.safetensors", "images.npz", "training.json")
+    inputs = [args.data / file for file in FILES.values()]
+    check_outputs({name: args.out / name for name in names}, inputs=inputs, force=True)
     data = read_fashion_mnist(args.data)
     start = time.perf_counter()
     network, score = train(data, args.epochs, args.seed)
     minutes = (time.perf_counter() - start) / 60
-    args.out.mkdir(parents=True, exist_ok=True)
     state = {k: v.contiguous() for k, v in network.state_dict().items()}
-    save_file(state, args.out / "weights.safetensors")
-    (args.out / "weights.safetensors").chmod(0o644)  # safetensors writes files as owner-only
     train_x, train_y = subset(data["train_images"], data["train_labels"], 300, args.seed)
     test_x, test_y = subset(data["test_images"], data["test_labels"], 50, args.seed)
+    images = io.BytesIO()
     np.savez_compressed(
-        args.out / "images.npz",
+        images,
         train_images=train_x.numpy(),
         train_labels=train_y.numpy().astype(np.uint8),
         test_images=test_x.numpy(),
@@ -149,7 +153,9 @@ def main() -> None:
         "torch": torch.__version__,
         "parameters": sum(p.numel() for p in network.parameters()),
     }
-    (args.out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    written = (save(state), images.getvalue(), (json.dumps(facts, indent=2) + "\n").encode())
+    contents = {args.out / name: content for name, content in zip(names, written, strict=True)}
+    write_files(contents, force=True)
     print(json.dumps(facts, indent=2))
 
 

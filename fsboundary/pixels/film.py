@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from os import PathLike
+from pathlib import Path
 from typing import IO
 
 import torch
@@ -10,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fsboundary.core.checks import check_float_tensor, check_integer
+from fsboundary.core.locks import check_outputs, write_file
 from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.checks import check_bounds
 
@@ -69,6 +72,7 @@ def write_gif(
     frames : Tensor (N, C, H, W) or (R, N, C, H, W)
         Frames as for :func:`film_strip`.
     file : path or binary file
+        A file at this path is replaced once the GIF is complete.
     bounds : (float, float)
     scale : int
     milliseconds : int
@@ -77,10 +81,14 @@ def write_gif(
     Raises
     ------
     ArgumentError
-        Wrong types or shapes.
+        Wrong types or shapes, or a path that cannot be written.
+    DataError
+        The file could not be written; what was there is unchanged.
     """
     films = _to_films(frames, bounds)
     check_integer("milliseconds", milliseconds)
+    path = Path(file) if isinstance(file, str | PathLike) else None
+    check_outputs({"file": path}, force=True)
     padded = torch.nn.functional.pad(films, (0, 0, 0, _GAP), value=_WHITE)
     pictures = [
         _to_picture(torch.cat(list(padded[:, n]), dim=1)[:, :-_GAP], scale)
@@ -89,8 +97,9 @@ def write_gif(
     # no dithering, which would add noise that differs between frames
     forwards = [p.quantize(_COLOURS, dither=Image.Dither.NONE) for p in pictures]
     loop = forwards + forwards[-2:0:-1]
+    stream = io.BytesIO()
     loop[0].save(
-        file,
+        stream,
         format="GIF",
         save_all=True,
         append_images=loop[1:],
@@ -98,6 +107,10 @@ def write_gif(
         loop=0,
         optimize=True,
     )
+    if isinstance(file, str | PathLike):
+        write_file(file, stream.getvalue())
+    else:
+        file.write(stream.getvalue())
 
 
 def _to_films(frames: object, bounds: tuple[float, float]) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
+import shutil
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import final
 
 import jinja2
 
-from fsboundary.core.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError, DataError
 
 
 @final
@@ -52,6 +55,8 @@ def write_template(name: str, kind: str, folder: Path) -> Path:
     ------
     ArgumentError
         The name is not that of a Python module, the kind is unknown, or the folder exists.
+    DataError
+        The files could not be written; nothing is left.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*[a-z0-9]", name):
         wanted = "lower-case letters, digits and underscores, a letter first"
@@ -62,7 +67,7 @@ def write_template(name: str, kind: str, folder: Path) -> Path:
         raise ArgumentError("kind", repr(kind), f"one of {', '.join(KINDS)}", "choose one of these")
     distribution = f"fsboundary-{name.replace('_', '-')}"
     root = folder / distribution
-    if root.exists():
+    if os.path.lexists(root):
         fix = "choose another name or folder"
         raise ArgumentError("name", f"{root}, which exists already", "a new folder", fix)
     chosen, package = KINDS[kind], f"fsboundary_{name}"
@@ -85,8 +90,18 @@ def write_template(name: str, kind: str, folder: Path) -> Path:
     }
     source = resources.files("fsboundary.testing") / "templates"
     made = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    for path, template in files.items():
-        text = (source / f"{template}.j2").read_text("utf-8")
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(made.from_string(text).render(values), "utf-8")
+    beside = folder / f".fsboundary-{secrets.token_hex(8)}.tmp"
+    try:
+        for path, template in files.items():
+            text = (source / f"{template}.j2").read_text("utf-8")
+            (beside / path).parent.mkdir(parents=True, exist_ok=True)
+            (beside / path).write_text(made.from_string(text).render(values), "utf-8")
+        beside.rename(root)
+    except BaseException as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
+        raise DataError(
+            f"{root}: cannot be written ({error.strerror}). Choose another folder"
+        ) from error
     return root

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, final
 
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from fsboundary.core.errors import ArgumentError
+from fsboundary.core.locks import write_file
 from fsboundary.core.results.base import Result
 from fsboundary.core.status import Status
 
@@ -41,11 +42,12 @@ def columns(comparison: Comparison, table: TableName) -> Columns:
 
 def write_csv(table: Columns, path: str | PathLike[str]) -> None:
     """Write `table` as CSV with a header line; NaN becomes an empty field."""
-    with Path(path).open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(table)
-        for row in zip(*table.values(), strict=True):
-            writer.writerow(["" if isinstance(v, float) and math.isnan(v) else v for v in row])
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(table)
+    for row in zip(*table.values(), strict=True):
+        writer.writerow(["" if isinstance(v, float) and math.isnan(v) else v for v in row])
+    write_file(path, stream.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def _table(axes: Axes, values: dict[str, Tensor]) -> Columns:
@@ -211,5 +213,15 @@ class Comparison(Result):
         return pandas.DataFrame(data)
 
     def to_csv(self, path: str | PathLike[str], table: TableName = "pairs") -> None:
-        """Write a table of :meth:`to_pandas` to the file `path`; missing values are empty."""
+        """Write a table of :meth:`to_pandas` to the file `path`; missing values are empty.
+
+        A file at this path is replaced once the table is complete.
+
+        Raises
+        ------
+        ArgumentError
+            No such table, or no reference.
+        DataError
+            The file could not be written; what was there is unchanged.
+        """
         write_csv(columns(self, table), path)
