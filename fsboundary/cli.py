@@ -22,6 +22,7 @@ import typer
 
 from fsboundary._version import __version__
 from fsboundary.core.errors import FsboundaryError
+from fsboundary.core.locks import check_outputs, is_foreign, printable
 
 if TYPE_CHECKING:
     from fsboundary.plugins import PluginInfo
@@ -35,10 +36,15 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_Out = Annotated[Path, typer.Option(help="HTML file to write.", dir_okay=False)]
+_Out = Annotated[
+    Path, typer.Option(help="HTML file to write; replaces an earlier report.", dir_okay=False)
+]
 _Json = Annotated[
     Path | None,
     typer.Option("--json", help="JSON file for the numbers of the report.", dir_okay=False),
+]
+_Force = Annotated[
+    bool, typer.Option("--force", help="Replace files that fsboundary did not write.")
 ]
 _Open = Annotated[bool, typer.Option("--open", help="Open the report in the browser.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Do not show progress.")]
@@ -78,13 +84,16 @@ def _common(
 def demo(
     out: _Out = Path("report.html"),
     json_path: _Json = None,
+    force: _Force = False,
     open_it: _Open = False,
     quiet: _Quiet = False,
 ) -> None:
     """Study the included network on real images and write a report."""
+    force = _may_replace(force, out, json_path)
     from fsboundary.demo import run_demo
 
-    _finish(run_demo(out, json_path=json_path, show_progress=not quiet), open_it)
+    path = run_demo(out, json_path=json_path, force=force, show_progress=not quiet)
+    _finish(path, open_it)
 
 
 @app.command()
@@ -111,6 +120,7 @@ def report(
     ] = "head_input",
     extractor_option: Annotated[_PluginOptions, _plugin_option("extractor")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 256,
+    force: _Force = False,
     open_it: _Open = False,
     quiet: _Quiet = False,
 ) -> None:
@@ -118,8 +128,7 @@ def report(
     finder_options = _parse_options("--finder-option", finder_option or [])
     hull_options = _parse_options("--hull-option", hull_option or [])
     extractor_options = _parse_options("--extractor-option", extractor_option or [])
-    # unlike `python -m`, a console script does not search the current folder for modules
-    sys.path.insert(0, os.getcwd())
+    force = _may_replace(force, out, json_path, weights, data)
     from fsboundary.report.user import run_report
 
     path = run_report(
@@ -135,6 +144,9 @@ def report(
         extractor=extractor,
         extractor_options=extractor_options,
         batch_size=batch_size,
+        # unlike `python -m`, a console script does not search the current folder for modules
+        module_folder=Path.cwd(),
+        force=force,
         show_progress=not quiet,
     )
     _finish(path, open_it)
@@ -221,7 +233,7 @@ def _stdout_to_stderr() -> Iterator[Callable[[str], None]]:
     saved = os.dup(1)
 
     def show(line: str) -> None:
-        os.write(saved, f"{line}\n".encode())
+        os.write(saved, f"{printable(line)}\n".encode())
 
     try:
         os.dup2(2, 1)
@@ -234,7 +246,7 @@ def _stdout_to_stderr() -> Iterator[Callable[[str], None]]:
 
 def _table(infos: Sequence[PluginInfo]) -> str:
     heads = ("name", "kind", "distribution", "version", "state", "reason")
-    rows = [heads, *(tuple(getattr(info, head) for head in heads) for info in infos)]
+    rows = [heads, *(tuple(printable(getattr(info, head)) for head in heads) for info in infos)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -253,18 +265,55 @@ def _parse_options(flag: str, pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+def _may_replace(force: bool, out: Path, json_path: Path | None, *inputs: Path) -> bool:
+    """Check the outputs, and return whether existing files may be replaced.
+
+    On a terminal, the user decides about each file that fsboundary did not write; elsewhere,
+    :func:`~fsboundary.core.locks.check_outputs` refuses them.
+    """
+    outputs = {"--out": out, "--json": json_path}
+    check_outputs(outputs, inputs=inputs, force=True)  # nothing to ask if they cannot be written
+    if not force and sys.stdin.isatty() and sys.stderr.isatty():
+        foreign = [path for path in (out, json_path) if path is not None and is_foreign(path)]
+        for path in foreign:
+            question = f"{printable(str(path))} was not written by fsboundary. Replace it?"
+            typer.confirm(question, abort=True, err=True)
+        force = bool(foreign)
+    check_outputs(outputs, inputs=inputs, force=force)
+    return force
+
+
 def _finish(path: Path, open_it: bool) -> None:
-    typer.echo(f"Wrote {path}")
+    typer.echo(f"Wrote {printable(str(path))}")
     if open_it:
         webbrowser.open(path.resolve().as_uri())
 
 
+def _open_closed_streams() -> None:
+    """Open the null device for each standard stream that is closed.
+
+    Otherwise a file that is opened later gets the stream's number, and what libraries print is
+    written into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115  # stays open
+            setattr(sys, name, stream)
+
+
 def main() -> None:
     """Run the command line; an FsboundaryError is shown as one line, with exit code 2."""
+    _open_closed_streams()
     try:
         app()
     except FsboundaryError as error:
-        typer.echo(f"fsboundary: error: {' '.join(str(error).split())}", err=True)
+        message = printable(" ".join(str(error).split()))
+        typer.echo(f"fsboundary: error: {message}", err=True)
         raise SystemExit(2) from error
 
 

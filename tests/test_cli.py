@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
 import webbrowser
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, create_autospec
 
+import numpy as np
 import pytest
 
 import fsboundary
@@ -17,6 +20,7 @@ import fsboundary.demo
 import fsboundary.report.user
 from fsboundary import cli, plugins
 from fsboundary.core.errors import ArgumentError
+from fsboundary.core.locks import GENERATOR
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -25,6 +29,12 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     return int(stopped.value.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the commands in an empty folder, where they look for their outputs."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -42,7 +52,6 @@ def run_report(monkeypatch: pytest.MonkeyPatch) -> Mock:
         fsboundary.report.user.run_report, side_effect=lambda **given: given["out"]
     )
     monkeypatch.setattr(fsboundary.report.user, "run_report", noted)
-    monkeypatch.setattr(sys, "path", list(sys.path))  # the command adds the current folder
     return noted
 
 
@@ -115,7 +124,9 @@ def test_demo(
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
     assert call(monkeypatch, "demo") == 0
-    run_demo.assert_called_once_with(Path("report.html"), json_path=None, show_progress=True)
+    run_demo.assert_called_once_with(
+        Path("report.html"), json_path=None, force=False, show_progress=True
+    )
     assert capsys.readouterr().out == "Wrote report.html\n"
     assert opened == []
 
@@ -126,7 +137,7 @@ def test_demo_with_all_options(run_demo: Mock, monkeypatch: pytest.MonkeyPatch) 
     given = ["--out", "a b.html", "--json", "n.json", "--open", "--quiet"]
     assert call(monkeypatch, "demo", *given) == 0
     run_demo.assert_called_once_with(
-        Path("a b.html"), json_path=Path("n.json"), show_progress=False
+        Path("a b.html"), json_path=Path("n.json"), force=False, show_progress=False
     )
     assert opened == [Path("a b.html").resolve().as_uri()]
 
@@ -146,16 +157,154 @@ def test_report(run_report: Mock, needed: list[str], monkeypatch: pytest.MonkeyP
         extractor="head_input",
         extractor_options={},
         batch_size=256,
+        module_folder=Path.cwd(),
+        force=False,
         show_progress=True,
     )
 
 
-def test_report_finds_modules_where_it_is_called(
-    run_report: Mock, needed: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+SHADOW = "import pathlib; pathlib.Path({marker!r}).touch()\n"
+SHADOWED = ("jinja2", "markupsafe", "numpy", "torch", "PIL", "safetensors", "matplotlib", "secrets")
+
+
+def test_files_beside_the_data_do_not_take_the_place_of_modules(
+    needed: list[str], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, "report", *needed) == 0
-    assert sys.path[0] == str(tmp_path)
+    for name in SHADOWED:
+        marker = str(tmp_path / f"{name} was run")
+        (tmp_path / f"{name}.py").write_text(SHADOW.format(marker=marker))
+    np.savez(needed[5], images=np.zeros((2, 1, 4, 4), np.uint8))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "nets.py").write_text(
+        "import sys\ndef make(): raise OSError(f'found {sys.path.index(sys.argv[1])}')\n"
+    )
+    script = "from fsboundary.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, "report", *needed],  # -P: as a console script
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "'report' is not in list" in done.stderr  # so the factory was found, and called
+    assert list(tmp_path.glob("* was run")) == []
+
+
+@pytest.mark.parametrize("option", ["--out", "--json"])
+@pytest.mark.parametrize("which", [3, 5])
+@pytest.mark.parametrize("more", [[], ["--force"]])
+def test_inputs_are_not_outputs(
+    option: str,
+    which: int,
+    more: list[str],
+    run_report: Mock,
+    needed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(monkeypatch, "report", *needed, option, needed[which], *more) == 2
+    run_report.assert_not_called()
+    assert f"error: {option}: got {needed[which]}, which is the input" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["demo", "report"])
+@pytest.mark.parametrize("option", ["--out", "--json"])
+def test_other_files_are_replaced_only_by_force(
+    command: str,
+    option: str,
+    run_demo: Mock,
+    run_report: Mock,
+    needed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("thesis.tex").write_text("years of work")
+    given = [command, *(needed if command == "report" else []), option, "thesis.tex"]
+    run = run_report if command == "report" else run_demo
+    assert call(monkeypatch, *given) == 2
+    assert "thesis.tex, which exists and was not written by fsboundary" in capsys.readouterr().err
+    run.assert_not_called()
+    assert call(monkeypatch, *given, "--force") == 0
+    run.assert_called_once()
+    assert run.call_args.kwargs["force"] is True
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
+def test_on_a_terminal_the_user_decides(
+    answer: str,
+    code: int,
+    run_demo: Mock,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("report.html").write_text("mine")
+    keyboard = io.StringIO(answer)
+    keyboard.isatty = lambda: True  # type: ignore[method-assign]  # a terminal
+    monkeypatch.setattr(sys, "stdin", keyboard)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert call(monkeypatch, "demo") == code
+    assert "report.html was not written by fsboundary. Replace it? [y/N]" in capsys.readouterr().err
+    assert run_demo.call_count == (code == 0)
+    if code == 0:
+        assert run_demo.call_args.kwargs["force"] is True
+
+
+def test_an_earlier_report_is_replaced_without_a_question(
+    run_demo: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = f'<meta name="generator" content="{GENERATOR}">'
+    Path("report.html").write_text(f"<!doctype html>\n{mark}\n")
+    assert call(monkeypatch, "demo") == 0
+    assert run_demo.call_args.kwargs["force"] is False
+
+
+def test_names_are_shown_as_they_are_stored(
+    run_demo: Mock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = os.fsdecode(b"a\xff\xe2\x80\xae.html")
+    assert call(monkeypatch, "demo", "--out", out) == 0
+    assert run_demo.call_args.args == (Path(out),)
+    assert capsys.readouterr().out == "Wrote a\\xff\\u202e.html\n"
+    run_demo.side_effect = ArgumentError("out", out + "\x1b[2J", "a file", "name a file")
+    assert call(monkeypatch, "demo") == 2
+    assert "got a\\xff\\u202e.html\\x1b[2J; wanted" in capsys.readouterr().err
+
+
+def test_names_of_plugins_are_shown_as_they_are_stored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = plugins.PluginInfo(
+        name="a\u202eb", kind="", distribution="c\x1b[2J", version="\n", state="rejected"
+    )
+    monkeypatch.setattr(plugins, "describe", lambda: [info])
+    assert call(monkeypatch, "plugins") == 0
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.split() == ["a\\u202eb", "c\\x1b[2J", "\\n", "rejected"]
+
+
+CLOSED = """
+import os, sys
+from fsboundary import cli
+cli._open_closed_streams()
+with open("later.txt", "w") as later:
+    assert later.fileno() > 2, later.fileno()
+    with cli._stdout_to_stderr() as show:
+        show("shown")
+        os.write(1, b"to stderr")
+    os.write(1, b"to stdout")
+    print("to stdout")
+    print("to stderr", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(closed: str, tmp_path: Path) -> None:
+    command = f'"$0" -c "$1" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, CLOSED], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.replace("to stderr", "").strip()) == (0, "")
+    assert (tmp_path / "later.txt").read_text() == ""
 
 
 @pytest.mark.parametrize(

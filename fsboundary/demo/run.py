@@ -15,7 +15,9 @@ HULL_SOLVER = "active_set"
 BATCH_SIZE = 256
 
 
-def run_demo(out: Path, *, json_path: Path | None = None, show_progress: bool = True) -> Path:
+def run_demo(
+    out: Path, *, json_path: Path | None = None, force: bool = False, show_progress: bool = True
+) -> Path:
     """Study the included network on real images of clothes and write the report.
 
     Parameters
@@ -24,6 +26,8 @@ def run_demo(out: Path, *, json_path: Path | None = None, show_progress: bool = 
         HTML file to write.
     json_path : Path, optional
         JSON file for the numbers.
+    force : bool
+        Whether files that fsboundary did not write may be replaced; earlier reports always may.
     show_progress : bool
         Whether to show a progress bar of the stages.
 
@@ -31,6 +35,14 @@ def run_demo(out: Path, *, json_path: Path | None = None, show_progress: bool = 
     -------
     Path
         `out`.
+
+    Raises
+    ------
+    ArgumentError
+        A file cannot be written, or would replace one that is not a report; raised before any
+        work.
+    DataError
+        The files could not be written; files that were there are unchanged.
     """
     demo = load_demo()
     facts = demo.facts
@@ -60,4 +72,4 @@ def run_demo(out: Path, *, json_path: Path | None = None, show_progress: bool = 
             ),
         },
     )
-    return write_report(subject, out, json_path=json_path, show_progress=show_progress)
+    return write_report(subject, out, json_path=json_path, force=force, show_progress=show_progress)

@@ -5,8 +5,10 @@ Every number on the page carries its full value and its path in the JSON.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,6 +17,8 @@ from markupsafe import Markup
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from torch import Tensor
+
+from fsboundary.core.locks import printable
 
 Kind = Literal["count", "percent", "length", "times", "tiny", "seconds", "index"]
 
@@ -125,19 +129,29 @@ def plain(value: Any) -> Any:
     """Return `value` with tensors as lists and numbers, and NaN and infinity as None.
 
     Where infinity is a valid result (no other class can be reached), the caller reports it in a
-    separate entry.
+    separate entry. Text is made printable, and other objects are described without addresses.
     """
     if isinstance(value, Tensor):
         value = value.tolist()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {printable(str(key)): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | int):
         return value
-    return str(value)
+    return printable(value if isinstance(value, str) else _describe(value))
+
+
+def _describe(value: object) -> str:
+    """Return a text of an object that is the same in every run, whatever its methods do."""
+    try:
+        if inspect.isroutine(value) or isinstance(value, type):
+            return f"{value.__module__}.{value.__qualname__}"
+        return re.sub(r" at 0x[0-9A-Fa-f]+", "", str(value))
+    except Exception:  # foreign code: a bad __repr__ must not break a report
+        return f"an object of type {type(value).__name__}"
 
 
 def quantile(values: Tensor, fraction: float) -> float:

@@ -1,28 +1,31 @@
-"""Loading of a user's images, model and weights.
+"""Loading of a user's images.
 
 Images come from an ``.npz`` file, read without pickle, or from a folder whose subfolders, if any,
-are the classes. The model comes from the name of a factory function, the weights from a
-safetensors file.
+are the classes. The files are not trusted: sizes are compared with limits before anything is
+allocated, a picture is read by the decoder of its suffix only, and what a decoder raises becomes a
+DataError that names the file.
 """
 
 from __future__ import annotations
 
-import importlib
+import contextlib
+import math
+import os
+import warnings
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from safetensors import SafetensorError
-from safetensors.torch import load_model
-from torch import Tensor, nn
+from PIL import Image, ImageFile, ImageOps
+from torch import Tensor
 
-from fsboundary.core.errors import ArgumentError, DataError
+from fsboundary.core.errors import DataError
+from fsboundary.core.locks import printable
 
 
 @final
@@ -37,7 +40,7 @@ class ImageSet:
     labels : Tensor (N,), int64, or None
     class_names : tuple of str or None
     file_names : tuple of str or None
-        File of each image, if the images came from a folder.
+        File of each image, if the images came from a folder, as printable text.
     train_images, train_labels : Tensor or None
         Training images and their labels, like `images` and `labels`.
     """
@@ -65,28 +68,63 @@ class ImageSet:
                 )
 
 
+@contextlib.contextmanager
+def _damage_named(where: Path, problem: str, fix: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into a DataError about the file `where`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks of decoders on old or odd files
+            yield
+    except DataError:
+        raise
+    except Exception as error:  # decoders of damaged files raise nearly anything
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise DataError(f"{where}: {problem} ({reason}). {fix}") from error
+
+
+def _check_memory(needed: int, where: str) -> None:
+    """Raise DataError if images need more bytes than this machine has memory."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        memory = 2**36  # the system does not tell: more than most machines have
+    if needed > memory:
+        raise DataError(
+            f"{where} need {needed / 1e9:,.1f} GB as floating point; this machine has "
+            f"{memory / 1e9:,.1f} GB. Use fewer or smaller images"
+        )
+
+
 KEYS = ("images", "labels", "class_names", "train_images", "train_labels")
+
+_DEFLATE_RATIO = 1032
+"""Largest factor by which a deflated file can grow."""
+
+_FLOAT_BYTES = 4
+"""Size of a pixel in memory, beside the array that it was read from."""
 
 
 def _read_archive(path: Path) -> ImageSet:
     """Read an ``.npz`` file as described in :func:`~fsboundary.report.loading.load_images`."""
-    arrays = _read_arrays(path)
-    if "images" not in arrays:
-        names = ", ".join(sorted(arrays)) or "nothing"
-        raise DataError(
-            f"{path}: contains {names}; wanted an array 'images'. Save it with "
-            "numpy.savez(path, images=...)"
+    fix = "Save arrays of numbers, and class_names as an array of str"
+    with _damage_named(path, "cannot be read without pickle", fix):
+        arrays = _read_arrays(path)
+        if "images" not in arrays:
+            names = ", ".join(sorted(arrays)) or "nothing"
+            raise DataError(
+                f"{path}: contains {names}; wanted an array 'images'. Save it with "
+                "numpy.savez(path, images=...)"
+            )
+        images, labels = _images_and_labels(arrays, "", path)
+        assert images is not None  # its key was checked above
+        train_images, train_labels = _images_and_labels(arrays, "train_", path)
+        return ImageSet(
+            images=images,
+            labels=labels,
+            class_names=_names(arrays, path),
+            train_images=train_images,
+            train_labels=train_labels,
         )
-    images, labels = _images_and_labels(arrays, "", path)
-    assert images is not None  # its key was checked above
-    train_images, train_labels = _images_and_labels(arrays, "train_", path)
-    return ImageSet(
-        images=images,
-        labels=labels,
-        class_names=_names(arrays, path),
-        train_images=train_images,
-        train_labels=train_labels,
-    )
 
 
 def _images_and_labels(
@@ -102,20 +140,71 @@ def _images_and_labels(
     return pixels, _labels(arrays[labels], len(pixels), f"{path}: {labels}")
 
 
+_END, _MANY = 22, 0xFFFF
+"""Size of the record that ends a zip file, and its number of members if they are too many."""
+
+
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     if not zipfile.is_zipfile(path):
         raise DataError(
             f"{path}: not an .npz file; wanted an .npz file or a folder of images. Save it with "
             "numpy.savez(path, images=...)"
         )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files if key in KEYS}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    with zipfile.ZipFile(path) as archive:
+        found: dict[str, zipfile.ZipInfo] = {}
+        for member in archive.infolist():
+            archive.open(member).close()  # its name must be the same in both places
+            key = member.filename.removesuffix(".npy")
+            if key in found:
+                raise DataError(f"{path}: contains {key} twice. Save it again with numpy.savez")
+            if key in KEYS:
+                found[key] = member
+        room = path.stat().st_size
+        with path.open("rb") as stream:
+            stream.seek(-_END - len(archive.comment), os.SEEK_END)
+            listed = int.from_bytes(stream.read(12)[10:], "little")
+        if listed not in (len(archive.infolist()), _MANY):  # zipfile does not compare them
+            raise DataError(f"{path}: lists {listed} arrays but contains others. Save it again")
+        return {key: _read_array(archive, member, path, room) for key, member in found.items()}
+
+
+def _read_array(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, room: int
+) -> NDArray[Any]:
+    """Return an array of the archive at `path`, a file of `room` bytes, if its header is honest."""
+    where = f"{path}: {member.filename}"
+    ratio = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: _DEFLATE_RATIO}.get(member.compress_type)
+    if ratio is None:
         raise DataError(
-            f"{path}: cannot be read without pickle ({error}). Save arrays of numbers, and "
-            "class_names as an array of str"
-        ) from error
+            f"{where} is compressed by method {member.compress_type}; wanted that of "
+            "numpy.savez_compressed. Save it again with it"
+        )
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        elif version == (2, 0):
+            shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        else:
+            raise ValueError(f"version {version} of the header, which only structured arrays need")
+        if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
+            raise ValueError(f"objects of type {dtype}")
+        declared = stream.tell() + math.prod(shape) * dtype.itemsize
+    limit = min(member.compress_size, room) * ratio
+    if min(shape, default=0) < 0 or declared != member.file_size or declared > limit:
+        raise DataError(
+            f"{where} declares the shape {shape} and the type {dtype}, {declared:,} bytes, which "
+            f"the file does not contain. It is damaged: save it again"
+        )
+    _check_memory(math.prod(shape) * (dtype.itemsize + _FLOAT_BYTES), f"{where}: these {shape}")
+    with archive.open(member) as stream:
+        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+        stream.read(1)  # at the end, zipfile compares the checksum
+    return array
+
+
+_ROUNDING = 1e-6
+"""Distance from [0, 1] that counts as rounding of float32, and is clipped."""
 
 
 def _images(array: NDArray[Any], where: str) -> Tensor:
@@ -139,16 +228,17 @@ def _images(array: NDArray[Any], where: str) -> Tensor:
             "Convert them with images.astype('uint8') or divide them by their largest value"
         )
     low, high = float(np.nanmin(array)), float(np.nanmax(array))
-    if low < 0 or high > 1:
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise DataError(
-            f"{where} range from {low:.6g} to {high:.6g}; wanted pixels in [0, 1]. Undo the "
+            f"{where} range from {low:.9g} to {high:.9g}; wanted pixels in [0, 1]. Undo the "
             "normalisation (put it in the model), or divide by 255"
         )
-    return torch.from_numpy(array.astype(np.float32))
+    return torch.from_numpy(array.astype(np.float32)).clamp_(0, 1)
 
 
 def _labels(array: NDArray[Any], rows: int, where: str) -> Tensor:
-    if array.shape != (rows,) or not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
+    whole = array.shape == (rows,) and np.issubdtype(array.dtype, np.integer)
+    if not whole or array.min() < 0 or array.max() > np.iinfo(np.int64).max:  # of unsigned ones
         lowest = f", the smallest {array.min()}" if array.size and array.dtype.kind in "if" else ""
         raise DataError(
             f"{where} have the shape {array.shape} and the type {array.dtype}{lowest}; wanted "
@@ -166,22 +256,50 @@ def _names(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[str, ...] | Non
             f"{path}: class_names have the shape {names.shape} and the type {names.dtype}; wanted "
             "a list of str, one per class. Save numpy.array(['cat', 'dog', ...])"
         )
-    return tuple(str(name) for name in names)
+    return tuple(printable(str(name)) for name in names)
 
 
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
-)
+_FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+    ".gif": "GIF",
+}
+"""Decoder of each suffix. No other may read it: some start programs, such as that of EPS."""
 
-GREY = frozenset({"1", "L"})
-DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L"})
+SUFFIXES = frozenset(_FORMATS)
+
+MAX_PIXELS = 2**24
+"""Largest number of pixels of one image: 4096 x 4096, far more than classifiers take."""
+
+_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _COLOUR_MAP = 258, 339, 320
+"""Tags of TIFF files."""
+
+
+def source_files(path: Path) -> Iterator[Path]:
+    """Yield the files that :func:`load_images` would read: the file itself, or the images."""
+    if not path.is_dir():
+        yield path
+        return
+    for pattern in ("*", "*/*"):
+        yield from (p for p in path.glob(pattern) if p.suffix.lower() in SUFFIXES)
 
 
 def _read_folder(path: Path) -> ImageSet:
     """Read a folder as described in :func:`~fsboundary.report.loading.load_images`."""
-    top_level = _image_files(path)
-    classes = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    by_class = [_image_files(folder) for folder in classes]
+    with _damage_named(path, "cannot be listed", "Check its permissions"):
+        top_level = _image_files(path, path)
+        entries = (p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        classes = sorted(entries)
+        by_class = [_image_files(folder, path) for folder in classes]
     if top_level and any(by_class):
         raise DataError(
             f"{path}: contains images and subfolders with images; wanted only one of the two. "
@@ -191,53 +309,161 @@ def _read_folder(path: Path) -> ImageSet:
     if not files:
         kinds = ", ".join(sorted(SUFFIXES))
         raise DataError(f"{path}: contains no image; wanted files that end in {kinds}. Add some")
-    names = tuple(str(file.relative_to(path)) for file in files)
+    names = tuple(printable(str(file.relative_to(path))) for file in files)
     if top_level:
         return ImageSet(images=_read_pixels(files), file_names=names)
     labels = [k for k, group in enumerate(by_class) for _ in group]
     return ImageSet(
         images=_read_pixels(files),
         labels=torch.tensor(labels),
-        class_names=tuple(folder.name for folder in classes),
+        class_names=tuple(printable(folder.name) for folder in classes),
         file_names=names,
     )
 
 
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
+def _image_files(folder: Path, root: Path) -> list[Path]:
+    """Return the images in `folder`, sorted; hidden files and folders are none.
+
+    Raises DataError for a link that leaves `root` and for what is no file, such as a pipe.
+    """
+    found = []
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(".") or entry.suffix.lower() not in SUFFIXES or entry.is_dir():
+            continue
+        linked = entry.is_symlink() or folder.is_symlink()
+        if linked and not entry.resolve().is_relative_to(root.resolve()):
+            raise DataError(
+                f"{entry}: is a link to {entry.resolve()}, outside of {root}. Copy the file into "
+                "the folder, or name the folder that contains it"
+            )
+        if not entry.is_file():
+            raise DataError(f"{entry}: is no file, or a link to nothing. Remove it")
+        found.append(entry)
+    return found
 
 
 def _read_pixels(files: list[Path]) -> Tensor:
     """Return all images (N, C, H, W): grey if all are grey, else red, green and blue."""
-    pictures = [_open_picture(file) for file in files]
-    first = pictures[0].size
-    for file, picture in zip(files, pictures, strict=True):
-        if picture.size != first:
+    arrays: list[NDArray[np.uint8]] = []
+    for file in files:
+        array = _read_picture(file)
+        first = arrays[0] if arrays else array
+        if array.shape[:2] != first.shape[:2]:
+            (height, width), (rows, columns) = array.shape[:2], first.shape[:2]
             raise DataError(
-                f"{file}: is {picture.width} x {picture.height} pixels, but {files[0].name} is "
-                f"{first[0]} x {first[1]}; wanted the same size for all. Resize or crop them "
+                f"{file}: is {width} x {height} pixels, but {files[0].name} is "
+                f"{columns} x {rows}; wanted the same size for all. Resize or crop them "
                 "first, as for training"
             )
-    mode = "L" if all(picture.mode in GREY for picture in pictures) else "RGB"
-    arrays = [np.asarray(picture.convert(mode)) for picture in pictures]
-    pixels = torch.from_numpy(np.stack(arrays)).float() / 255
-    return pixels[:, None] if mode == "L" else pixels.movedim(-1, 1).contiguous()
+        if not arrays:
+            size = first.size * (1 + _FLOAT_BYTES)
+            _check_memory(len(files) * size, f"{file.parent}: {len(files)} images")
+        arrays.append(array)
+    channels = 1 if all(array.ndim == 2 for array in arrays) else 3
+    pixels = torch.empty(len(arrays), channels, *arrays[0].shape[:2])
+    for image, array in zip(pixels, arrays, strict=True):
+        values = torch.from_numpy(array)  # grey is equal red, green and blue
+        image.copy_((values.movedim(-1, 0) if array.ndim == 3 else values) / 255)
+    return pixels
 
 
-def _open_picture(file: Path) -> Image.Image:
-    try:
-        with Image.open(file) as picture:
+def _read_picture(file: Path) -> NDArray[np.uint8]:
+    """Return a picture of 8 bits per channel: (H, W) if it is grey, else (H, W, 3)."""
+    wanted = _FORMATS[file.suffix.lower()]
+    with _damage_named(file, f"cannot be read as an image of type {wanted}", "Fix or remove it"):
+        with file.open("rb") as stream:
+            actual = _format_of(stream.read(12))
+        if actual is not None and actual != wanted:
+            raise DataError(
+                f"{file}: is named as {wanted} but contains {actual}. Give it the suffix of its "
+                "contents"
+            )
+        with Image.open(file, formats=[wanted]) as picture:
+            _check_header(file, picture)
             picture.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            turned = ImageOps.exif_transpose(picture)  # as the camera was held
+        return _opaque(file, turned)
+
+
+def _format_of(start: bytes) -> str | None:
+    """Return the format that the first twelve bytes of a file announce; None for another one."""
+    if start.startswith(b"RIFF"):
+        return "WEBP" if start[8:12] == b"WEBP" else None
+    starts = {
+        b"\x89PNG": "PNG",
+        b"\xff\xd8": "JPEG",
+        b"BM": "BMP",
+        b"GIF8": "GIF",
+        b"II": "TIFF",
+        b"MM": "TIFF",
+    } | {f"P{k}".encode(): "PPM" for k in range(1, 7)}
+    return next((name for mark, name in starts.items() if start.startswith(mark)), None)
+
+
+def _check_header(file: Path, picture: ImageFile.ImageFile) -> None:
+    """Raise DataError for a picture that is too large, or that 8 bits of one frame do not hold."""
+    width, height = picture.size
+    if not 0 < width * height <= MAX_PIXELS:
         raise DataError(
-            f"{file}: cannot be read as an image ({error}). Fix or remove it"
-        ) from error
-    if picture.mode in DEEP:
+            f"{file}: is {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} are read. Resize "
+            "or crop it first, as for training"
+        )
+    # the further pictures of an MPO file, which cameras write as .jpg, are previews
+    if picture.format != "MPO" and getattr(picture, "is_animated", False):
         raise DataError(
-            f"{file}: has more than 8 bits per channel (mode {picture.mode}); wanted 8 bits. Save "
+            f"{file}: has more than one frame; wanted one. Save the frames as files of their own"
+        )
+    deep = _deep(picture)
+    if deep:
+        raise DataError(
+            f"{file}: has more than 8 bits per channel ({deep}); wanted 8 bits. Save "
             "it with 8 bits, or save all images as floating point in an .npz file"
         )
-    return picture
+
+
+def _deep(picture: ImageFile.ImageFile) -> str | None:
+    """Return what shows that a picture has other than up to 8 unsigned bits per channel, or None.
+
+    Pillow would cut some of them to 8 bits, or take signed numbers for unsigned ones.
+    """
+    if picture.mode in _DEEP:
+        return f"mode {picture.mode}"
+    if picture.format == "TIFF":
+        tags = picture.tag_v2  # type: ignore[attr-defined]  # pictures of this format have it
+        bits = np.max(tags.get(_BITS_PER_SAMPLE, 1))
+        colours = np.asarray(tags.get(_COLOUR_MAP, 0))
+        if bits > 8 or np.any(tags.get(_SAMPLE_FORMAT, 1) != np.array(1)):
+            return f"{bits} bits, sample format {tags.get(_SAMPLE_FORMAT, 1)}"
+        # a colour map has 16 bits; those of 8 are written as c * 257 or c * 256
+        return (
+            "a colour map of 16 bits" if np.any(colours % 257) and np.any(colours % 256) else None
+        )
+    if picture.format in ("PNG", "PPM") and picture.tile:
+        arguments = picture.tile[0][3]
+        raw, *rest = arguments if isinstance(arguments, tuple) else (arguments,)
+        if ";16" in str(raw):
+            return f"mode {raw}"
+        if picture.format == "PPM" and rest and rest[0] > 255:
+            return f"largest value {rest[0]}"
+    return None
+
+
+def _opaque(file: Path, picture: Image.Image) -> NDArray[np.uint8]:
+    """Return the pixels of a grey or coloured picture, or raise DataError if it is neither."""
+    mode = picture.mode
+    if mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"):
+        raise DataError(
+            f"{file}: has the colour space {mode}; wanted grey or RGB. Convert it, as for training"
+        )
+    if picture.has_transparency_data:
+        alpha = picture.convert("LA" if mode == "La" else "RGBA").getchannel("A")
+        if alpha.getextrema() != (255, 255):
+            raise DataError(
+                f"{file}: has transparent pixels; wanted opaque ones, because what is behind them "
+                "is unknown. Put it on a background, as for training"
+            )
+    array: NDArray[np.uint8] = np.array(picture.convert("L" if mode[0] in "1L" else "RGB"))
+    return array
 
 
 def load_images(path: Path) -> ImageSet:
@@ -249,7 +475,8 @@ def load_images(path: Path) -> ImageSet:
         An ``.npz`` file with ``images`` (N,C,H,W) or (N,H,W), uint8 or floating point in [0, 1],
         and optionally ``labels``, ``class_names``, ``train_images`` and ``train_labels``; or a
         folder of image files of one size, whose subfolders, if any, are the classes in sorted
-        order.
+        order. The suffix of a file must be that of its format; its orientation (EXIF) is applied.
+        Hidden files and folders are left out.
 
     Raises
     ------
@@ -261,123 +488,3 @@ def load_images(path: Path) -> ImageSet:
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder. Check the path")
     return _read_archive(path)
-
-
-MODEL_FORMAT = (
-    "package.module:factory, a function that returns the model when called without arguments"
-)
-
-MAX_KEYS_SHOWN = 3
-"""Largest number of keys that an error about weights lists."""
-
-
-def build_model(spec: str) -> nn.Module:
-    """Import and call a factory.
-
-    Parameters
-    ----------
-    spec : str
-        ``package.module:factory``; the factory may be a dotted name, such as ``Class.method``.
-
-    Returns
-    -------
-    nn.Module
-        The model, unchanged.
-
-    Raises
-    ------
-    ArgumentError
-        The module or the factory does not exist or raises, or the result is not a module.
-    """
-    module_name, colon, path = spec.partition(":")
-    if not (module_name and colon and path):
-        raise ArgumentError(
-            "model", repr(spec), MODEL_FORMAT, "put a colon before the function's name"
-        )
-    factory = _get_attribute(_import(module_name), module_name, path)
-    if isinstance(factory, nn.Module) or not callable(factory):
-        got = f"{spec}, {_describe_type(factory)}"
-        raise ArgumentError(
-            "model", got, MODEL_FORMAT, "wrap it in a function that returns the model"
-        )
-    try:
-        model = factory()
-    except Exception as error:
-        got = f"{spec}, which raised {type(error).__name__}: {error}"
-        fix = "give every argument a default, or name a function that does"
-        raise ArgumentError("model", got, MODEL_FORMAT, fix) from error
-    if not isinstance(model, nn.Module):
-        got = f"{spec}, which returned {_describe_type(model)}"
-        raise ArgumentError("model", got, MODEL_FORMAT, "return a torch.nn.Module")
-    return model
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise _import_error(name, error) from error
-        got = f"the module {name!r}, but there is no {error.name!r}"
-        fix = "install it, or run this command in the folder that contains it"
-        raise ArgumentError("model", got, "a module that can be imported", fix) from error
-    except Exception as error:
-        raise _import_error(name, error) from error
-
-
-def _import_error(name: str, error: Exception) -> ArgumentError:
-    got = f"the module {name!r}, whose import raised {type(error).__name__}: {error}"
-    fix = "fix the module or install what it needs"
-    return ArgumentError("model", got, "a module that can be imported", fix)
-
-
-def _get_attribute(owner: Any, module_name: str, path: str) -> Any:
-    for name in path.split("."):
-        if not hasattr(owner, name):
-            close = get_close_matches(name, dir(owner), n=1)
-            fix = f"use {close[0]!r}, the closest name" if close else "check the name"
-            got = f"{module_name}:{path}, but there is no {name!r}"
-            raise ArgumentError("model", got, MODEL_FORMAT, fix)
-        owner = getattr(owner, name)
-    return owner
-
-
-def _describe_type(value: object) -> str:
-    return f"an object of type {type(value).__name__}"
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load the weights of a model from a safetensors file; every key must match.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read, or its keys or the shapes of its tensors differ from the model's.
-    """
-    try:
-        missing, unexpected = load_model(model, path, strict=False)
-    except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"{path}: not a readable safetensors file ({error}). Save the weights with "
-            "safetensors.torch.save_model(model, path)"
-        ) from error
-    except RuntimeError as error:  # torch lists the tensors whose shapes differ
-        raise DataError(
-            f"{path}: these weights do not fit the model: {error}. Make the model with the "
-            "arguments that it was trained with"
-        ) from error
-    if missing or unexpected:
-        problems = [
-            f"{what} {_join_keys(keys)}"
-            for what, keys in (("lacks", missing), ("has but the model does not", unexpected))
-            if keys
-        ]
-        raise DataError(
-            f"{path}: {'; '.join(problems)}. Save the state of the model that the factory "
-            "returns, without a wrapper (which adds a prefix such as 'module.')"
-        )
-
-
-def _join_keys(keys: Any) -> str:
-    shown = ", ".join(sorted(keys)[:MAX_KEYS_SHOWN])
-    return shown + (f" and {len(keys) - MAX_KEYS_SHOWN} more" if len(keys) > MAX_KEYS_SHOWN else "")

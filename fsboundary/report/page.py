@@ -11,7 +11,7 @@ from typing import Any, final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
-from fsboundary.core.errors import ArgumentError
+from fsboundary.core.locks import GENERATOR, check_outputs, printable, write_files
 from fsboundary.report.clock import Clock
 from fsboundary.report.figures import class_colour, picture_uri
 from fsboundary.report.formatting import cell_colour, number
@@ -30,7 +30,7 @@ class Study:
     Attributes
     ----------
     numbers : dict
-        ``schema``, ``class_names`` and one entry per section; valid strict JSON.
+        ``generator``, ``schema``, ``class_names`` and one entry per section; valid strict JSON.
     pictures : dict of str to dict of str to Tensor
         Images or films in [0, 1] by section name and picture name, as in
         :class:`~fsboundary.report.sections.base.Content`.
@@ -54,7 +54,11 @@ def run_study(subject: Subject, clock: Clock) -> Study:
     Study
     """
     measured = measure(subject, clock)
-    numbers: dict[str, Any] = {"schema": SCHEMA, "class_names": list(subject.class_names)}
+    numbers: dict[str, Any] = {
+        "generator": GENERATOR,  # first, because it marks the file as one that may be replaced
+        "schema": SCHEMA,
+        "class_names": [printable(name) for name in subject.class_names],
+    }
     pictures = {}
     for section in SECTIONS:
         with clock.stage(section.title.lower()):
@@ -64,7 +68,12 @@ def run_study(subject: Subject, clock: Clock) -> Study:
 
 
 def write_report(
-    subject: Subject, out: Path, *, json_path: Path | None = None, show_progress: bool = False
+    subject: Subject,
+    out: Path,
+    *,
+    json_path: Path | None = None,
+    force: bool = False,
+    show_progress: bool = False,
 ) -> Path:
     """Study a subject and write the page and, if `json_path` is given, the numbers.
 
@@ -75,6 +84,8 @@ def write_report(
         HTML file; its folder must exist.
     json_path : Path, optional
         JSON file for the numbers.
+    force : bool
+        Whether files that fsboundary did not write may be replaced; earlier reports always may.
     show_progress : bool
 
     Returns
@@ -85,9 +96,13 @@ def write_report(
     Raises
     ------
     ArgumentError
-        The folder of a file does not exist.
+        A file cannot be written, or would replace one that is not a report; raised before any
+        work.
+    DataError
+        The files could not be written, for example because the disk is full; files that were there
+        are unchanged.
     """
-    require_folders(out, json_path)
+    check_outputs({"out": out, "json_path": json_path}, force=force)
     clock = Clock(STAGES + len(SECTIONS) + 1, show_progress=show_progress)
     try:
         study = run_study(subject, clock)
@@ -96,19 +111,11 @@ def write_report(
         study.numbers["provenance"]["stages"] = clock.stages()
     finally:
         clock.close()
-    out.write_text(render(study, figures), encoding="utf-8")
+    contents = {out: render(study, figures)}
     if json_path is not None:
-        json_path.write_text(to_json(study.numbers), encoding="utf-8")
+        contents[json_path] = to_json(study.numbers)
+    write_files({path: text.encode("utf-8") for path, text in contents.items()}, force=force)
     return out
-
-
-def require_folders(*files: Path | None) -> None:
-    """Raise ArgumentError if the folder of a file does not exist, before any work starts."""
-    for file in files:
-        if file is not None and not file.parent.is_dir():
-            raise ArgumentError(
-                "out", f"{file}", "a file in a folder that exists", f"create {file.parent} first"
-            )
 
 
 def to_json(numbers: dict[str, Any]) -> str:
@@ -136,6 +143,7 @@ def render(study: Study, figures: dict[str, dict[str, str]]) -> str:
         for section, images in study.pictures.items()
     }
     return environment.get_template("report.html.j2").render(
+        generator=GENERATOR,
         sections=SECTIONS,
         numbers=study.numbers,
         pictures=pictures,

@@ -1,17 +1,29 @@
-"""The report on a user's own model and images."""
+"""The report on a user's own model and images.
+
+The model comes from the name of a factory function, its weights from a safetensors file.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_model
+from torch import Tensor, nn
 
 from fsboundary import plugins
-from fsboundary.core.errors import DataError, FsboundaryError
-from fsboundary.report.loading import ImageSet, build_model, load_images, load_weights
+from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError
+from fsboundary.core.locks import check_outputs
+from fsboundary.report.loading import ImageSet, load_images, source_files
 from fsboundary.report.measurements import Subject
-from fsboundary.report.page import require_folders, write_report
+from fsboundary.report.page import write_report
 from fsboundary.space import FeatureSpace
 
 
@@ -29,6 +41,8 @@ def run_report(
     extractor: str = "head_input",
     extractor_options: dict[str, Any] | None = None,
     batch_size: int = 256,
+    module_folder: Path | None = None,
+    force: bool = False,
     show_progress: bool = True,
 ) -> Path:
     """Study a model on images and write the report.
@@ -63,6 +77,12 @@ def run_report(
         Arguments of its constructor.
     batch_size : int
         Number of images per forward pass.
+    module_folder : Path, optional
+        Folder that is searched for modules after all others, while the factory is imported and
+        called.
+    force : bool
+        Whether files that fsboundary did not write may be replaced. Earlier reports always may,
+        and inputs never: `data`, `weights` and the files of imported modules.
     show_progress : bool
         Whether to show a progress bar of the stages.
 
@@ -75,14 +95,17 @@ def run_report(
     ------
     ArgumentError, DataError, HeadError
         The model, weights, images or files are not as described above; raised before any long
-        work.
+        work. DataError also if the report could not be written, for example because the disk is
+        full; files that were there are unchanged.
     """
-    require_folders(out, json_path)
+    outputs = {"out": out, "json_path": json_path}
+    check_outputs(outputs, inputs=_input_files(data, weights), force=force)
     finder_plugin = plugins.create("boundary_finder", finder, options=finder_options)
     solver_plugin = plugins.create("hull_solver", hull_solver, options=hull_options)
     extractor_plugin = plugins.create("feature_extractor", extractor, options=extractor_options)
     images = load_images(data)
-    network = build_model(model)
+    network = build_model(model, module_folder)
+    check_outputs(outputs, inputs=_input_files(data, weights), force=force)  # now with its modules
     if weights is not None:
         load_weights(network, weights)
     space = FeatureSpace(network.eval(), extractor=extractor_plugin)
@@ -106,7 +129,18 @@ def run_report(
             "images": data.name,
         },
     )
-    return write_report(subject, out, json_path=json_path, show_progress=show_progress)
+    return write_report(subject, out, json_path=json_path, force=force, show_progress=show_progress)
+
+
+def _input_files(data: Path, weights: Path | None) -> Iterator[Path]:
+    """Yield the files that a report is made from, those of imported modules included."""
+    yield from source_files(data)
+    if weights is not None:
+        yield weights
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__dict__", {}).get("__file__")
+        if isinstance(file, str):
+            yield Path(file)
 
 
 def _count_classes(
@@ -129,3 +163,222 @@ def _count_classes(
                 f"{tuple(part.shape[1:])}: {error}. Check their size and channels"
             ) from error
     return space.head.num_classes
+
+
+MODEL_FORMAT = (
+    "package.module:factory, a function that returns the model when called without arguments"
+)
+
+MAX_KEYS_SHOWN = 3
+"""Largest number of keys that an error about weights lists."""
+
+
+def build_model(spec: str, folder: Path | None = None) -> nn.Module:
+    """Import and call a factory.
+
+    Parameters
+    ----------
+    spec : str
+        ``package.module:factory``; the factory may be a dotted name, such as ``Class.method``.
+    folder : Path, optional
+        Folder that is searched for modules after all others, and only during this call.
+
+    Returns
+    -------
+    nn.Module
+        The model, unchanged.
+
+    Raises
+    ------
+    ArgumentError
+        The module or the factory does not exist, raises or exits, or the result is not a module.
+    """
+    module_name, colon, path = spec.partition(":")
+    if not (module_name and colon and path):
+        raise ArgumentError(
+            "model", repr(spec), MODEL_FORMAT, "put a colon before the function's name"
+        )
+    with _searched_last(folder):
+        factory = _get_attribute(_import(module_name), module_name, path)
+        if isinstance(factory, nn.Module) or not callable(factory):
+            got = f"{spec}, {_describe_type(factory)}"
+            fix = "wrap it in a function that returns the model"
+            raise ArgumentError("model", got, MODEL_FORMAT, fix)
+        try:
+            model = factory()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # foreign code may call sys.exit
+            got = f"{spec}, which raised {type(error).__name__}: {error}"
+            fix = "give every argument a default, or name a function that does"
+            raise ArgumentError("model", got, MODEL_FORMAT, fix) from error
+    if not isinstance(model, nn.Module):
+        got = f"{spec}, which returned {_describe_type(model)}"
+        raise ArgumentError("model", got, MODEL_FORMAT, "return a torch.nn.Module")
+    return model
+
+
+@contextlib.contextmanager
+def _searched_last(folder: Path | None) -> Iterator[None]:
+    """Let modules be found in `folder` too, after all other places, within this context.
+
+    First, or for longer, a file beside the data could take the place of an installed module.
+    """
+    if folder is None:
+        yield
+        return
+    entry = str(folder.absolute())
+    sys.path.append(entry)
+    try:
+        yield
+    finally:
+        if entry in sys.path:  # which the factory may have changed
+            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(entry)]
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise _import_error(name, error) from error
+        got = f"the module {name!r}, but there is no {error.name!r}"
+        fix = (
+            "install it, or run this command in the folder that contains it; rename it if an "
+            "installed package, which is found first, has its name"
+        )
+        raise ArgumentError("model", got, "a module that can be imported", fix) from error
+    except BaseException as error:
+        raise _import_error(name, error) from error
+
+
+def _import_error(name: str, error: BaseException) -> ArgumentError:
+    got = f"the module {name!r}, whose import raised {type(error).__name__}: {error}"
+    fix = "fix the module or install what it needs"
+    return ArgumentError("model", got, "a module that can be imported", fix)
+
+
+def _get_attribute(module: Any, module_name: str, path: str) -> Any:
+    owner = module
+    for name in path.split("."):
+        try:
+            owner = getattr(owner, name)
+        except AttributeError as error:
+            close = get_close_matches(name, dir(owner), n=1)
+            fix = f"use {close[0]!r}, the closest name" if close else "check the name"
+            where = f"{module_name} is {getattr(module, '__file__', None) or 'built in'}"
+            got = f"{module_name}:{path}, but there is no {name!r} ({where})"
+            raise ArgumentError("model", got, MODEL_FORMAT, fix) from error
+        except Exception as error:  # a property may raise anything
+            got = f"{module_name}:{path}, where {name!r} raised {type(error).__name__}: {error}"
+            raise ArgumentError("model", got, MODEL_FORMAT, "name another function") from error
+    return owner
+
+
+def _describe_type(value: object) -> str:
+    return f"an object of type {type(value).__name__}"
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load the weights of a model from a safetensors file; every key must match.
+
+    Numbers may be rounded to the model's precision, but keep their kind: complex numbers, integers
+    and floating point are not converted to each other.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, its keys or the shapes or kinds of its tensors differ from the
+        model's, or a number is too large for the model's precision.
+    """
+    try:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is no file")  # a pipe would never end
+        with safe_open(path, framework="pt") as file:  # compares the header with the file's size
+            stored = {key: str(file.get_slice(key).get_dtype()) for key in file.keys()}  # noqa: SIM118  # no dict
+    except Exception as error:
+        raise DataError(
+            f"{path}: not a readable safetensors file ({error}). Save the weights with "
+            "safetensors.torch.save_model(model, path)"
+        ) from error
+    state = model.state_dict()
+    for key in stored.keys() & state.keys():
+        given, wanted = _kind_of_name(stored[key]), _kind(state[key])
+        if given != wanted:
+            raise DataError(
+                f"{path}: {key} contains {given} numbers ({stored[key]}), but the model's are "
+                f"{wanted} ({state[key].dtype}); converted, they would lose a part. Save the "
+                "weights of this model"
+            )
+    try:
+        missing, unexpected = load_model(model, path, strict=False)
+        changed = _overflowing_keys(path, stored, state)
+    except Exception as error:  # torch lists the tensors whose shapes differ
+        raise DataError(
+            f"{path}: these weights do not fit the model: {error}. Make the model with the "
+            "arguments that it was trained with"
+        ) from error
+    problems = [
+        f"{what} {_join_keys(keys)}"
+        for what, keys in (("lacks", missing), ("has but the model does not", unexpected))
+        if keys
+    ]
+    if problems:
+        raise DataError(
+            f"{path}: {'; '.join(problems)}. Save the state of the model that the factory "
+            "returns, without a wrapper (which adds a prefix such as 'module.')"
+        )
+    if changed:
+        raise DataError(
+            f"{path}: numbers in {_join_keys(changed)} are too large for the precision of the "
+            "model. Make the model with the precision that it was trained with"
+        )
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_complex():
+        return "complex"
+    if tensor.dtype == torch.bool:
+        return "boolean"
+    return "floating-point" if tensor.is_floating_point() else "integer"
+
+
+def _kind_of_name(name: str) -> str:
+    """Return the kind of a dtype of safetensors, such as F32, BF16, I64 or C64."""
+    kinds = {"C": "complex", "F": "floating-point", "I": "integer", "U": "integer"}
+    return {"BOOL": "boolean", "BF16": "floating-point"}.get(name) or kinds.get(name[:1], "other")
+
+
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.bool: "BOOL",
+}
+"""Names that safetensors gives to the usual types; weights of other types are compared."""
+
+
+def _overflowing_keys(path: Path, stored: dict[str, str], state: dict[str, Tensor]) -> list[str]:
+    """Return the keys whose integers changed or whose finite numbers became infinite in `state`."""
+    found = []
+    with safe_open(path, framework="pt") as file:
+        for key, name in stored.items():
+            if key not in state or _DTYPES.get(state[key].dtype) == name:
+                continue
+            given, loaded = file.get_tensor(key), state[key].cpu()
+            if given.is_floating_point():
+                same = torch.equal(given.double().isfinite(), loaded.double().isfinite())
+            else:
+                same = torch.equal(given, loaded.to(given.dtype))
+            if not same:
+                found.append(key)
+    return found
+
+
+def _join_keys(keys: Any) -> str:
+    shown = ", ".join(sorted(keys)[:MAX_KEYS_SHOWN])
+    return shown + (f" and {len(keys) - MAX_KEYS_SHOWN} more" if len(keys) > MAX_KEYS_SHOWN else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -148,6 +149,28 @@ def test_identify_an_instance_of_the_user(samples: None) -> None:
     module = sys.modules[type(plugins.create("boundary_finder", "good")).__module__]
     known = plugins.identify(module.Finder(strength=3.0))
     assert known == ("Finder", "fsb-test-good", "1.2", {"strength": 3.0, "label": ""})
+
+
+class Reader:
+    """A plugin whose argument, option and method have the same names."""
+
+    shared = staticmethod(len)
+
+    def __init__(self, head: object = None, shared: int = 1, function: object = len) -> None:
+        self._head, self._shared, self.function = head, shared, function
+
+    def head(self) -> None:
+        pass
+
+
+def test_methods_are_not_options() -> None:
+    assert plugins.identify(Reader(7)).options == {"head": 7, "shared": 1, "function": len}
+    for info in plugins.describe():
+        if info.kind and info.state == "ready":
+            pixels = "pixels" if "pixels" in info.capabilities else None
+            made = plugins.create(info.kind, info.name, capability=pixels)
+            options = plugins.identify(made).options
+            assert not any(inspect.ismethod(value) for value in options.values()), info.name
 
 
 def test_identify_a_built_in_plugin() -> None:

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fsboundary.core.errors import ArgumentError
-from fsboundary.report.formatting import look_up
-from fsboundary.report.page import Study, draw_figures, write_report
+from fsboundary.core import locks
+from fsboundary.core.errors import ArgumentError, DataError
+from fsboundary.core.locks import GENERATOR
+from fsboundary.report import page as page_module
+from fsboundary.report.formatting import look_up, plain
+from fsboundary.report.page import Study, draw_figures, to_json, write_report
 from fsboundary.report.sections import SECTIONS
 from support.report import Page, read, tiny_page, tiny_subject
 
@@ -56,7 +59,7 @@ def test_another_number_gives_another_page(page: Page) -> None:
 def test_numbers_are_strict_json(page: Page) -> None:
     text = json.dumps(page.numbers, allow_nan=False)
     assert json.loads(text, parse_constant=pytest.fail) == page.numbers
-    assert list(page.numbers) == ["schema", "class_names", *(s.name for s in SECTIONS)]
+    assert list(page.numbers) == ["generator", "schema", "class_names", *(s.name for s in SECTIONS)]
 
 
 def test_texts_are_escaped() -> None:
@@ -72,6 +75,28 @@ def test_texts_are_escaped() -> None:
     assert "bee &amp; co" in page.html
     assert 'onerror="alert' not in page.html
     assert evil in page.text["pairs"]
+
+
+class _Odd:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("a\u202eb\x00", r"a\u202eb\x00"),
+        (["\udcff"], [r"\xff"]),
+        ({"\n": {"\u2066": "é"}}, {r"\n": {r"\u2066": "é"}}),
+        (_Odd(), "an object of type _Odd"),
+        (_Odd, f"{__name__}._Odd"),
+        (test_texts_are_escaped, f"{__name__}.test_texts_are_escaped"),
+        ([].append, "None.list.append"),
+        (object(), "<object object>"),
+    ],
+)
+def test_texts_of_objects_are_printable_and_repeat(value: object, expected: object) -> None:
+    assert plain(value) == expected
 
 
 def test_nothing_outside_is_named(page: Page) -> None:
@@ -111,10 +136,12 @@ def test_provenance_names_what_made_it(page: Page) -> None:
         "active_set",
         numbers["fingerprint"],
         "for a test",
-        "HeadInput",
+        "head_input",
+        "options head=None",
     )
     for part in parts:
         assert part in text
+    assert "bound method" not in page.html
 
 
 def test_write_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -156,6 +183,50 @@ def test_write_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
 def test_no_bar_where_none_is_wanted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_report(tiny_subject(), tmp_path / "r.html")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("failing", ["", "r.html", "r.json"])
+def test_a_report_is_replaced_as_a_whole(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(numbers={"generator": GENERATOR, "provenance": {}}, pictures={})
+    monkeypatch.setattr(page_module, "run_study", lambda subject, clock: study)
+    monkeypatch.setattr(page_module, "draw_figures", lambda numbers: {})
+    content = f'<!doctype html>\n<meta name="generator" content="{GENERATOR}">'
+    monkeypatch.setattr(page_module, "render", lambda study, figures: content + "new")
+    out, numbers = tmp_path / "r.html", tmp_path / "r.json"
+    write_report(tiny_subject(), out, json_path=numbers)
+    old = out.read_bytes(), numbers.read_bytes()
+    content += "second"
+    study.numbers["second"] = True
+    if failing:
+        real = locks._stage
+
+        def full(target: Path, new: bytes) -> Path:
+            if new and target.name == failing:
+                raise OSError(28, "No space left on device")
+            return real(target, new)
+
+        monkeypatch.setattr(locks, "_stage", full)
+        with pytest.raises(DataError, match=f"{failing}: cannot be written"):
+            write_report(tiny_subject(), out, json_path=numbers)
+        assert (out.read_bytes(), numbers.read_bytes()) == old
+    else:
+        write_report(tiny_subject(), out, json_path=numbers)
+        assert out.read_bytes().endswith(b"secondnew")
+        assert json.loads(numbers.read_text())["second"] is True
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.html", "r.json"]
+
+
+def test_reports_are_recognised(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "r.html").write_text(page.html)
+    (tmp_path / "r.json").write_text(to_json(page.numbers))
+    (tmp_path / "other.html").write_text(page.html.replace(GENERATOR, "another program"))
+    assert not locks.is_foreign(tmp_path / "r.html")
+    assert not locks.is_foreign(tmp_path / "r.json")
+    subject = tiny_subject(images=torch.zeros(0))  # would fail at once if work started
+    with pytest.raises(ArgumentError, match="was not written by fsboundary"):
+        write_report(subject, tmp_path / "other.html")
 
 
 def test_missing_folder_is_found_before_work(tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
+import types
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +20,8 @@ from safetensors.torch import save_file, save_model
 
 from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError, HeadError
-from fsboundary.report.loading import build_model, load_images, load_weights
-from fsboundary.report.user import run_report
+from fsboundary.report.loading import load_images
+from fsboundary.report.user import build_model, load_weights, run_report
 from support.plugins.samples import install
 from support.report import NAMES, tiny_images, tiny_model
 
@@ -29,7 +33,13 @@ made = tiny_model()
 number = 3
 
 
-class Holder:
+class Trap(type):
+    @property
+    def trap(cls):
+        raise RuntimeError("trapped")
+
+
+class Holder(metaclass=Trap):
     factory = staticmethod(tiny_model)
 
 
@@ -45,6 +55,10 @@ def raises():
     raise OSError("no such cloud")
 
 
+def stops():
+    raise SystemExit(3)
+
+
 def squashed():
     return nn.Sequential(tiny_model(), nn.Tanh())
 """
@@ -58,6 +72,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_models.py").write_text(MODULE)
     (tmp_path / "own_broken.py").write_text("import surely_not_installed\n")
     (tmp_path / "own_faulty.py").write_text("1 / 0\n")
+    (tmp_path / "own_stops.py").write_text("raise SystemExit(4)\n")
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -232,11 +247,40 @@ def test_grey_folder_has_one_channel(tmp_path: Path) -> None:
         ("own_models:nothing", "returned an object of type NoneType"),
         ("own_models:wants", "missing 1 required positional argument"),
         ("own_models:raises", "no such cloud"),
+        ("own_models:stops", "raised SystemExit: 3"),
+        ("own_models:Holder.trap", "where 'trap' raised RuntimeError: trapped"),
+        ("own_stops:factory", "import raised SystemExit: 4"),
+        ("own_models:nowhere", r"own_models is .*own_models\.py"),
     ],
 )
 def test_models_that_cannot_be_made(spec: str, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         build_model(spec)
+
+
+def test_the_folder_of_the_model_is_searched_last_and_for_the_factory_only(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    for name in ("own_models", "json", "zipfile"):  # there are modules of these names
+        (folder / f"{name}.py").write_text("raise OSError('the wrong module')\n")
+    (folder / "own_helper.py").write_text("SIZE = 5\n")
+    (folder / "own_local.py").write_text(
+        "import json, sys\nassert sys.path[0] != sys.path[-1] == PLACE\n"
+        "def factory():\n    import own_helper\n    from support.report import tiny_model\n"
+        "    return tiny_model()\n".replace("PLACE", repr(str(folder)))
+    )
+    before = list(sys.path)
+    build_model("own_models:Holder.factory", folder)
+    build_model("own_local:factory", folder)
+    assert sys.modules["own_helper"].SIZE == 5
+    for spec in ("own_models:raises", "own_models:stops", "no_such_module:factory"):
+        with pytest.raises(ArgumentError):
+            build_model(spec, folder)
+    assert sys.path == before
+    with pytest.raises(ArgumentError, match="there is no 'own_elsewhere'"):
+        build_model("own_elsewhere:factory")
 
 
 def test_weights_are_loaded(weights: Path) -> None:
@@ -277,6 +321,59 @@ def test_weights_that_do_not_fit(
     change(state)
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(DataError, match=message):
+        load_weights(tiny_model(), tmp_path / "w.safetensors")
+
+
+ONE = torch.ones(2)
+KINDS = {
+    "float": ONE,
+    "half": ONE.half(),
+    "double": ONE.double(),
+    "complex": ONE.cfloat(),
+    "int": ONE.int(),
+    "long": ONE.long(),
+    "bool": ONE.bool(),
+}
+SAME = [{"float", "half", "double"}, {"int", "long"}]
+
+
+@pytest.mark.parametrize("stored", KINDS)
+@pytest.mark.parametrize("wanted", KINDS)
+def test_weights_keep_their_kind(stored: str, wanted: str, tmp_path: Path) -> None:
+    model = torch.nn.Module()
+    model.register_buffer("w", torch.zeros_like(KINDS[wanted]))
+    save_file({"w": KINDS[stored]}, tmp_path / "w.safetensors")
+    if stored == wanted or any({stored, wanted} <= group for group in SAME):
+        load_weights(model, tmp_path / "w.safetensors")
+        assert torch.equal(model.state_dict()["w"], KINDS[wanted])
+        return
+    with pytest.raises(DataError, match=r"w\.safetensors: w contains .* but the model's are"):
+        load_weights(model, tmp_path / "w.safetensors")
+    assert not model.state_dict()["w"].any()
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (torch.tensor([7e4]), torch.float16),
+        (torch.tensor([1e300], dtype=torch.float64), torch.float32),
+        (torch.tensor([2**40]), torch.int32),
+        (torch.tensor([-1]), torch.uint8),
+    ],
+)
+def test_weights_that_overflow_are_refused(
+    value: torch.Tensor, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    model = torch.nn.Module()
+    model.register_buffer("w", torch.zeros(1, dtype=dtype))
+    save_file({"w": value}, tmp_path / "w.safetensors")
+    with pytest.raises(DataError, match="numbers in w are too large for the precision"):
+        load_weights(model, tmp_path / "w.safetensors")
+
+
+def test_weights_that_are_a_pipe_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "w.safetensors")
+    with pytest.raises(DataError, match="is no file"):
         load_weights(tiny_model(), tmp_path / "w.safetensors")
 
 
@@ -358,6 +455,89 @@ def test_folders_that_do_not_do(tmp_path: Path) -> None:
     Image.new("L", (4, 2)).save(folder / "c.png")
     with pytest.raises(DataError, match=r"Move c\.png"):
         load_images(folder)
+
+
+def test_names_that_are_not_text_reach_the_page(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"pictures \xff\xe2\x80\xae")
+    for k, name in enumerate(NAMES):
+        inner = folder / (os.fsdecode(b"\xfe") + name)
+        inner.mkdir(parents=True)
+        for n, image in enumerate(tiny_images(3, seed=k)):
+            with (inner / f"{n}\x1b\n\u202e.png").open("wb") as stream:
+                Image.fromarray((image[0] * 255).byte().numpy()).save(stream, "PNG")
+    out = tmp_path / os.fsdecode(b"page \xff.html")
+    run_report(
+        model="own_models:Holder.factory",
+        weights=None,
+        data=folder,
+        out=out,
+        json_path=tmp_path / "out.json",
+        show_progress=False,
+    )
+    page, text = out.read_text("utf-8"), (tmp_path / "out.json").read_text("utf-8")
+    numbers = json.loads(text)
+    assert numbers["class_names"] == [f"\\xfe{name}" for name in NAMES]
+    assert numbers["extremes"]["all"][0]["file"] == rf"\xfe{NAMES[0]}/0\x1b\n\u202e.png"
+    assert numbers["overview"]["title"] == r"Holder.factory on pictures \xff\u202e"
+    assert rf"\xfe{NAMES[0]}" in page
+    for written in (page, text):
+        assert {unicodedata.category(c) for c in written if c != "\n"} & {"Cc", "Cf", "Cs"} == set()
+
+
+def _linked(path: Path) -> Path:
+    path.with_name("linked").symlink_to(path)
+    return path.with_name("linked")
+
+
+def _hard(path: Path) -> Path:
+    path.with_name("hard").hardlink_to(path)
+    return path.with_name("hard")
+
+
+@pytest.mark.parametrize("output", ["out", "json_path"])
+@pytest.mark.parametrize("source", ["data", "weights", "image", "model", "library"])
+@pytest.mark.parametrize("alias", [_linked, _hard, lambda path: path])
+def test_inputs_are_never_replaced(
+    output: str,
+    source: str,
+    alias: Callable[[Path], Path],
+    tmp_path: Path,
+    archive: Archive,
+    weights: Path,
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("L", (6, 6)).save(folder / "a.png")
+    data = folder if source == "image" else archive(images=IMAGES)
+    library = tmp_path / "library.py"
+    library.write_text("")
+    (tmp_path / "own_fresh.py").write_text(MODULE)
+    path = {
+        "data": data,
+        "weights": weights,
+        "image": folder / "a.png",
+        "model": tmp_path / "own_fresh.py",
+        "library": library,
+    }[source]
+    sys.modules["own_library"] = module = types.ModuleType("own_library")
+    module.__file__ = str(library)
+    before = path.read_bytes()
+    given = {"out": tmp_path / "r.html"} | {output: alias(path)}
+    try:
+        with pytest.raises(ArgumentError, match=f"{output}: got .*, which is the input"):
+            run_report(
+                model="own_fresh:Holder.factory",
+                weights=weights,
+                data=data,
+                force=True,
+                show_progress=False,
+                **given,
+            )
+    finally:
+        del sys.modules["own_library"]
+        sys.modules.pop("own_fresh", None)  # each test has a file of its own
+    assert path.read_bytes() == before
+    assert not (tmp_path / "r.html").exists()
 
 
 def test_wrong_number_of_subfolders(tmp_path: Path) -> None:

@@ -97,6 +97,10 @@ def _constructor_arguments(instance: Any) -> dict[str, Any]:
     arguments = {}
     for name in parameters:
         for attribute in (f"_{name}", name):
+            # A method of the same name is not the argument, such as `head` of an extractor.
+            method = inspect.getattr_static(type(instance), attribute, None)
+            if inspect.isroutine(method) or isinstance(method, staticmethod | classmethod):
+                continue
             # A foreign property may raise anything; a missing option must not break a report.
             with contextlib.suppress(Exception):
                 arguments[name] = getattr(instance, attribute)
