@@ -51,8 +51,9 @@ def hull_separation(
         The default is slow, and may end undecided, if hulls of thousands of points meet in
         hundreds of dimensions; ``"interior_point"`` is meant for these.
     tolerance : float, optional
-        Relative tolerance of the distance, default 1e-6; 1e-9 of the RMS norm of the differences
-        about their mean is always allowed.
+        Relative tolerance of the distance, default 1e-6. Always allowed is 1e-9 of the RMS norm of
+        the differences about their mean, or of the supports' mean distance from the two nearest
+        points, by weight, where that is less.
     max_steps : int, optional
         Passes over the points of the two classes, default 200.
     show_progress : bool
@@ -110,7 +111,8 @@ def _separate_pair(
     weights = projection.weights[0][used] if used.any() else torch.ones(1, dtype=torch.float64)
     first, second = points.split(index)
     a, b = _side(one, first, weights), _side(other, second, weights)
-    sure = separate(a, b)
+    # from 0 to the differences a - b is the direction from the second hull to the first
+    sure = separate(a, b, hint=projection.normal[0])
     grade = grade_separation(sure, rtol=rtol, ran_out=bool(projection.steps[0] >= limit))
     converged = grade.status == Status.CONVERGED
     support = [one_rows.cpu()[a.support], other_rows.cpu()[b.support]]

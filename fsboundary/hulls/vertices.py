@@ -11,9 +11,8 @@ from fsboundary.banks.arguments import check_bank
 from fsboundary.core.checks import check_limits
 from fsboundary.core.results import HullVertices
 from fsboundary.core.status import Status
-from fsboundary.core.tolerance import ATOL_FRACTION, EPS, absolute
+from fsboundary.core.tolerance import ATOL_FRACTION
 from fsboundary.geometry.hulls.affine import fit_affine_hull
-from fsboundary.geometry.hulls.point_sets import point_set_stats
 from fsboundary.geometry.hulls.separation import separation_bounds
 from fsboundary.hulls.leave_one_out import project_left_out, row_blocks
 from fsboundary.hulls.projection import MAX_STEPS, Copies, copies_of
@@ -39,8 +38,9 @@ def hull_vertices(
     For most extreme points, one direction in which they lie farther out than every other point is
     the proof; the remaining points are projected on the hull of all others.
 
-    Exact copies are one point. Points much nearer to each other than 1e-9 of the bank's size
-    stand in for each other, so that possibly none of them is a vertex.
+    Exact copies are one point. A point within tolerance of the hull of the others, and not proved
+    to be outside it, is not a vertex: points that differ by rounding stand in for each other, so
+    that possibly none of them is one.
 
     Parameters
     ----------
@@ -73,9 +73,7 @@ def hull_vertices(
     distinct = copies.first.unique()
     lower, upper = _separation_bounds(bank, distinct, copies, show_progress)
     status, steps = torch.full_like(distinct, int(Status.CONVERGED)), torch.zeros_like(distinct)
-    size = point_set_stats(bank)
-    # 4 ulp of the largest point: what projections treat as 0 if the points lie far from 0
-    proved = lower > torch.maximum(absolute(size.scale), 4 * EPS * size.largest)
+    proved = lower > 0
     extreme, rest = proved.long(), ~proved
     result = project_left_out(
         bank,

@@ -88,7 +88,8 @@ class HullProjection(Result):
     offset : Tensor (B,), float64
         Offset such that ``normal . v <= offset`` for every generator v, NaN unless outside.
     membership : Tensor (B,)
-        Position of the row: 1 inside, -1 outside, 0 undecided.
+        Position of the row: -1 outside, if ``lower_bound`` is above 0; 1 inside, if it is 0 and a
+        point of the hull equals the row to within tolerance; 0 undecided.
     status, steps : Tensor (B,)
         :class:`fsboundary.Status` codes; number of solver rounds.
     """
@@ -159,9 +160,10 @@ class HullSeparation(Result):
         Upper and lower bound of the distance between the hulls and their difference. Feature
         units.
     intersect : Tensor (P,)
-        1 if the hulls meet: they are no farther apart than the absolute tolerance, 1e-9 times the
-        RMS norm of the differences between the classes about their mean. -1 if they are apart:
-        ``lower_bound`` exceeds this tolerance. 0 if undecided.
+        -1 if the hulls are apart: ``lower_bound`` is above 0. 1 if they meet: it is 0, and they are
+        no farther apart than the absolute tolerance, 1e-9 times the RMS norm of the differences
+        between the classes about their mean, or times the supports' mean distance from the two
+        points, by weight, where that is less. 0 if undecided.
     common_point : Tensor (P, d), float64
         Point within the tolerance of both hulls; NaN unless they meet.
     support : Tensor (P, 2, S)

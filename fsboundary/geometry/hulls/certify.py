@@ -3,7 +3,13 @@
 Everything is recomputed in float64 from the generators. With r = |q - p| and
 fw_gap = max_i (q - p).(v_i - p): lower_bound = max(0, r - fw_gap / r) (design.md, "Hull of the
 training set"), less its rounding. With R the largest norm of a generator and n = d + S + 16
-terms, each of the two sums is off by at most γ (|q| + 3 R) after division by r.
+terms, each of the two sums is off by at most γ (|q| + 3 R) after division by r. Rows that this
+rounding leaves open are projected in exact arithmetic, where they are small enough.
+
+A row is outside if its bound is above 0, and inside if it is not and the distance is within the
+row's own tolerance: 1e-9 of the smaller of the RMS norm of the generators about their mean and the
+row's spread Σ a_i |v_i - q|, at least one ulp of its numbers. A generator counts in the spread by
+its weight, so one enormous generator does not make rows of ordinary size "inside".
 """
 
 from __future__ import annotations
@@ -15,15 +21,18 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
-from fsboundary.core.protocols import PointSet
+from fsboundary.core.protocols import DifferenceSet, PointSet
 from fsboundary.core.results import HullProjection
+from fsboundary.core.rows import pad_columns
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import ATOL_FRACTION, EPS, dot_error
-from fsboundary.geometry.batching import unsqueeze_like
+from fsboundary.geometry.batching import chunk_rows, unsqueeze_like
+from fsboundary.geometry.hulls.exact_projection import project_exactly
 from fsboundary.geometry.hulls.point_sets import (
     LOST,
     PointSetStats,
     point_set_stats,
+    weighted_distances,
     weighted_sums,
 )
 from fsboundary.geometry.hulls.pricing import price_exact
@@ -90,20 +99,14 @@ def grade_hulls(
     """
     stats = point_set_stats(points)
     support, weights = _admissible(proposal, len(points), exclude)
-    projected = weighted_sums(points, support, weights)
-    rows = _measure(queries, projected, support, weights, stats, rtol)
-    away, best, lower = _bound(points, rows, exclude, stats.largest)
-    normal = away / torch.linalg.vector_norm(away, dim=1, keepdim=True)
-    offset = (best + rows.rounding) / rows.unit[:, 0]
-    # back to the units of the features: exact except for the smallest numbers
-    smallest = torch.finfo(torch.float64).tiny
-    distance, lower, atol = (t / rows.unit[:, 0] for t in (rows.distance, lower, rows.atol))
-    lower = torch.where(lower < smallest, 0.0, lower)
-    valid = rows.valid & torch.isfinite(distance)
-    lower = lower.clamp_max(torch.finfo(torch.float64).max)
-    atol = atol.clamp_min(smallest)
-    converged = valid & (distance - lower <= torch.maximum(atol, rtol * distance))
-    inside, outside = valid & (distance <= atol), lower > atol
+    rows = _measure(queries, weighted_sums(points, support, weights), support, weights, stats)
+    graded = _bound(points, rows, exclude, stats, rtol)
+    _refine(points, queries, exclude, graded, rows, rtol)
+    distance, lower = graded.distance, graded.lower_bound
+    converged = graded.valid & (distance - lower <= graded.tolerance(rtol))
+    # a bound above 0 is a proof, whatever the tolerance
+    outside = graded.valid & (lower > 0)
+    inside = graded.valid & ~outside & (distance <= graded.atol)
     # inside is decided by the distance only: no bound can be tighter than 0
     status = torch.where(converged | inside, int(Status.CONVERGED), int(Status.INACCURATE))
     ran_out = (status == Status.INACCURATE) & (proposal.steps >= max_steps)
@@ -115,14 +118,14 @@ def grade_hulls(
         return torch.where(unsqueeze_like(mask, value), torch.nan, value)
 
     return HullProjection(
-        points=blank(projected, failed),
+        points=blank(graded.points, failed),
         distance=blank(distance, failed),
         lower_bound=lower,
         gap=blank(distance - lower, failed),
-        support=support,
-        weights=weights,
-        normal=blank(normal, ~outside),
-        offset=blank(offset, ~outside),
+        support=graded.support,
+        weights=graded.weights,
+        normal=blank(graded.normal, ~outside),
+        offset=blank(graded.offset, ~outside),
         membership=membership,
         status=status,
         steps=proposal.steps,
@@ -136,87 +139,238 @@ class _Measured:
 
     Attributes
     ----------
+    points : Tensor (B, d)
+        Projections, not scaled.
     queries, away : Tensor (B, d)
         Scaled queries, and their differences from their projections.
     unit : Tensor (B, 1)
         Scale of each row.
-    distance, atol, tolerance, rounding : Tensor (B,)
-        Scaled distance, its absolute and its total tolerance, and the rounding of the bound.
+    distance, reach, rounding : Tensor (B,)
+        Scaled distance, size of the numbers, and the rounding of the bound.
     valid : Tensor (B,), bool
         Whether a row has weights and finite numbers.
-    support : Tensor (B, S)
-        Generators of each projection.
+    support, weights : Tensor (B, S)
+        Generators of each projection, and their weights.
     """
 
+    points: Tensor
     queries: Tensor
     away: Tensor
     unit: Tensor
     distance: Tensor
-    atol: Tensor
-    tolerance: Tensor
+    reach: Tensor
     rounding: Tensor
     valid: Tensor
     support: Tensor
+    weights: Tensor
 
 
 def _measure(
-    queries: Tensor,
-    projected: Tensor,
-    support: Tensor,
-    weights: Tensor,
-    stats: PointSetStats,
-    rtol: float,
+    queries: Tensor, projected: Tensor, support: Tensor, weights: Tensor, stats: PointSetStats
 ) -> _Measured:
-    """Return distances and tolerances of rows and their projections."""
+    """Return distances and roundings of rows and their projections."""
     unit = _unit(queries, projected, stats.largest)
     away = queries * unit - projected * unit
     reach = torch.linalg.vector_norm(queries * unit, dim=1) + 3 * stats.largest * unit[:, 0]
     lost = LOST * queries.shape[1] ** 0.5 * unit[:, 0]
-    rounding = 2 * dot_error(queries.shape[1] + support.shape[1] + 16) * (reach + 3 * lost)
-    distance = torch.linalg.vector_norm(away, dim=1)
-    valid = (weights > 0).any(dim=1) & torch.isfinite(reach) & torch.isfinite(stats.scale)
-    atol = torch.maximum(ATOL_FRACTION * stats.scale * unit[:, 0], EPS * reach)
     return _Measured(
+        points=projected,
         queries=queries * unit,
         away=away,
         unit=unit,
-        distance=distance,
-        atol=atol,
-        tolerance=torch.maximum(atol, rtol * distance),
-        rounding=rounding,
-        valid=valid,
+        distance=lengths(away),
+        reach=reach,
+        rounding=2 * dot_error(queries.shape[1] + support.shape[1] + 16) * (reach + 3 * lost),
+        valid=(weights > 0).any(dim=1) & torch.isfinite(reach),
         support=support,
+        weights=weights,
     )
 
 
+@final
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Graded:
+    """Fields of the result, in feature units, before statuses; rows are replaced in place.
+
+    Attributes
+    ----------
+    atol : Tensor (B,)
+        Absolute tolerance of each row that is not settled by its bound.
+    valid : Tensor (B,), bool
+        Whether the numbers are finite.
+    """
+
+    points: Tensor
+    distance: Tensor
+    lower_bound: Tensor
+    normal: Tensor
+    offset: Tensor
+    support: Tensor
+    weights: Tensor
+    atol: Tensor
+    valid: Tensor
+
+    def tolerance(self, rtol: float) -> Tensor:
+        """Return the total tolerance (B,) of the gap."""
+        return torch.maximum(self.atol, rtol * self.distance)
+
+
 def _bound(
-    points: PointSet, rows: _Measured, exclude: Tensor | None, largest: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the directions (B,d) that bound the distance best, max d.v, and the bounds (B,)."""
+    points: PointSet,
+    rows: _Measured,
+    exclude: Tensor | None,
+    stats: PointSetStats,
+    rtol: float,
+) -> _Graded:
+    """Return the rows with the directions that bound their distances best."""
 
     def price(index: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
         """Return max d.v over all generators and the bound min d.(q - v), d of length 1."""
         length = torch.linalg.vector_norm(direction, dim=1)
         skip = None if exclude is None else exclude[index]
         toward = direction * rows.unit[index]
-        priced = price_exact(points, -toward, largest, skip, rows.support[index])
+        priced = price_exact(points, -toward, stats.largest, skip, rows.support[index])
         best = -priced.best / length
         along = torch.linalg.vecdot(direction, rows.queries[index]) / length
         return best, ((along - best) - rows.rounding[index]).nan_to_num(0.0, 0.0, 0.0)
 
     away = rows.away.clone()
     best, lower = price(torch.arange(len(away), device=away.device), away)
+    atol = torch.zeros_like(lower)
+    open_rows = rows.valid & ((lower <= 0) | (rows.distance - lower > rtol * rows.distance))
+    index = open_rows.nonzero()[:, 0]
+    if len(index):
+        atol[index] = _row_tolerance(points, rows, index, stats.scale)
+        near = open_rows & (rows.distance > atol)
+        near &= rows.distance <= ATOL_FRACTION * stats.scale * rows.unit[:, 0]
+        _polish(points, rows, atol, near.nonzero()[:, 0], stats.scale)
     # a residual near rounding points askew; the normal of the support's own face does not
-    wide = rows.valid & (rows.distance > rows.atol) & (rows.distance - lower > rows.tolerance)
+    wide = open_rows & (rows.distance > atol) & (rows.distance - lower > atol)
     again = wide.nonzero()[:, 0]
     if len(again):
         across = _face_normals(points, rows.support[again], away[again], rows.unit[again])
         better, higher = price(again, across)
-        wins = higher > torch.maximum(lower[again], rows.atol[again])
+        wins = higher > lower[again].clamp_min(0.0)
         again = again[wins]
         away[again], best[again], lower[again] = across[wins], better[wins], higher[wins]
     lower = torch.minimum(lower, rows.distance).clamp_min(0.0) * (1 - 4 * EPS)
-    return away, best, torch.where(rows.valid, lower, 0.0)
+    # back to the units of the features: exact except for the smallest numbers
+    distance, lower, atol = (t / rows.unit[:, 0] for t in (rows.distance, lower, atol))
+    valid = rows.valid & torch.isfinite(distance)
+    lower = torch.where(valid & (lower >= TINY), lower, 0.0)
+    return _Graded(
+        points=rows.points,
+        distance=distance,
+        lower_bound=lower.clamp_max(torch.finfo(torch.float64).max),
+        normal=away / torch.linalg.vector_norm(away, dim=1, keepdim=True),
+        # half of the rounding is that of the products, the other half that of the row
+        offset=(best + rows.rounding / 2) / rows.unit[:, 0],
+        support=rows.support,
+        weights=rows.weights,
+        atol=atol.clamp_min(TINY),
+        valid=valid,
+    )
+
+
+def _row_tolerance(points: PointSet, rows: _Measured, index: Tensor, scale: Tensor) -> Tensor:
+    """Return the absolute tolerance of the rows `index` (B,), in the units of each."""
+    queries, unit = rows.queries[index], rows.unit[index]
+    spread = weighted_distances(points, rows.support[index], rows.weights[index], queries, unit)
+    # a scale that overflows is no limit
+    size = torch.minimum(spread, (scale * unit[:, 0]).nan_to_num(torch.inf))
+    ulp = EPS * (4 * lengths(queries) + 3 * spread)
+    return torch.maximum(ATOL_FRACTION * size, ulp)
+
+
+def _polish(points: PointSet, rows: _Measured, atol: Tensor, index: Tensor, scale: Tensor) -> None:
+    """Improve the weights of the rows `index`, which rounding keeps from their own tolerance.
+
+    Beside a generator that nearly equals the row, those of the others are tiny, and a solver
+    leaves them with the rounding of its own numbers. The correction is relative to each weight.
+    """
+    fit = chunk_rows(rows.support.shape[1] * rows.queries.shape[1])
+    for part in index.split(fit):
+        support, weights, unit = rows.support[part], rows.weights[part], rows.unit[part]
+        queries = rows.queries[part]
+        generators = points.take(support.clamp_min(0)).to(torch.float64)
+        away = torch.where(
+            (support >= 0)[..., None], generators * unit[..., None] - queries[:, None], 0
+        )
+        size = torch.linalg.vecdot(weights, lengths(away)).clamp_min(TINY)
+        columns = torch.cat([away / size[:, None, None], torch.ones_like(away[..., :1])], dim=2)
+        columns = (columns * weights[..., None]).mT.cpu()
+        goal = -columns.sum(dim=2, keepdim=True)
+        goal[:, -1] = 0.0
+        change = torch.linalg.lstsq(columns, goal, driver="gelsd").solution[..., 0].to(weights)
+        better = weights * (1 + change)
+        better = better / better.sum(dim=1, keepdim=True)
+        # the heaviest generator may be the row itself
+        only = torch.zeros_like(weights)
+        only[:, 0] = 1.0
+        for tried in (better, only):
+            shorter = lengths((tried[:, None] @ away)[:, 0])
+            keep = (tried >= 0).all(dim=1) & (shorter < rows.distance[part])
+            good, kept = part[keep], tried[keep]
+            rows.weights[good] = kept
+            rows.support[good] = torch.where(kept > 0, rows.support[good], -1)
+            rows.points[good] = weighted_sums(points, rows.support[good], kept)
+            rows.away[good] = rows.queries[good] - rows.points[good] * rows.unit[good]
+            rows.distance[good] = lengths(rows.away[good])
+            atol[good] = _row_tolerance(points, rows, good, scale)
+
+
+_CLOSE = 1e-6
+"""Distances below this fraction of the numbers are beyond float64, whose squares keep half of its
+digits."""
+
+_COARSE = 0.05
+"""A rounding above this fraction of the tolerance may be what leaves a row open."""
+
+
+def _refine(
+    points: PointSet,
+    queries: Tensor,
+    exclude: Tensor | None,
+    graded: _Graded,
+    rows: _Measured,
+    rtol: float,
+) -> None:
+    """Replace rows that float64 leaves open by their projections in exact arithmetic."""
+    distance, unit = graded.distance, rows.unit[:, 0]
+    tolerance = graded.tolerance(rtol)
+    decided = (distance - graded.lower_bound <= tolerance) | (distance <= graded.atol)
+    coarse = rows.rounding > _COARSE * tolerance * unit
+    doubtful = ~graded.valid | coarse | (rows.distance <= _CLOSE * rows.reach)
+    # two hulls are one row, and whether they meet is the question
+    decided &= (graded.lower_bound > 0) | (distance == 0) | (not isinstance(points, DifferenceSet))
+    usable = (rows.weights > 0).any(dim=1) & ~(graded.valid & decided)
+    for row in (usable & doubtful).nonzero()[:, 0].tolist():
+        skip = None if exclude is None else exclude[row]
+        found = project_exactly(points, queries[row], graded.support[row], skip)
+        if found is None or found.lower_bound < float(graded.lower_bound[row]):
+            continue
+        device, width = queries.device, len(found.support)
+        if graded.support.shape[1] < width:
+            graded.support = pad_columns(graded.support, width, -1)
+            graded.weights = pad_columns(graded.weights, width, 0)
+        support = torch.from_numpy(found.support).to(device)
+        weights = torch.from_numpy(found.weights).to(device)
+        point = torch.from_numpy(found.point).to(device)
+        away = points.take(support).to(torch.float64) - queries[row]
+        spread = weights @ lengths(away)
+        ulp = EPS * (4 * lengths(queries[row]) + 3 * spread)
+        graded.support[row] = pad_columns(support, graded.support.shape[1], -1)
+        graded.weights[row] = pad_columns(weights, graded.weights.shape[1], 0)
+        graded.points[row] = point
+        graded.distance[row] = lengths(queries[row] - point)
+        # rounding may place the computed point closer than the exact one
+        graded.lower_bound[row] = min(found.lower_bound, float(graded.distance[row]))
+        graded.normal[row] = torch.from_numpy(found.normal).to(device)
+        graded.offset[row] = found.offset
+        scale = point_set_stats(points).scale.to(device).nan_to_num(torch.inf)
+        atol = torch.maximum(ATOL_FRACTION * torch.minimum(spread, scale), ulp)
+        graded.atol[row] = atol.clamp_min(TINY)
+        graded.valid[row] = bool(torch.isfinite(graded.distance[row] + atol))
 
 
 def _unit(queries: Tensor, projected: Tensor, largest: Tensor) -> Tensor:
@@ -292,6 +446,8 @@ class SeparationGrade:
 def grade_separation(proved: Separation, *, rtol: float, ran_out: bool) -> SeparationGrade:
     """Return what the distances that were proved on both sides decide.
 
+    A bound above 0 proves that the hulls are apart, whatever the tolerance.
+
     Parameters
     ----------
     proved : Separation
@@ -301,9 +457,11 @@ def grade_separation(proved: Separation, *, rtol: float, ran_out: bool) -> Separ
     ran_out : bool
         Whether the solver used all its steps.
     """
-    meet, apart = proved.distance <= proved.atol, proved.lower_bound > proved.atol
+    apart = proved.lower_bound > 0
+    meet = ~apart & (proved.distance <= proved.atol)
     gap = proved.distance - proved.lower_bound
-    converged = meet | (gap <= torch.maximum(proved.atol, rtol * proved.distance))
+    allowed = torch.maximum(torch.maximum(proved.atol, proved.ulp), rtol * proved.distance)
+    converged = meet | (gap <= allowed)
     failed = Status.MAX_STEPS if ran_out else Status.INACCURATE
     return SeparationGrade(
         gap=gap,

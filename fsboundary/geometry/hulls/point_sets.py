@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fsboundary.core.protocols import DifferenceSet, MeasuredPointSet, Moments, PointSet
 from fsboundary.geometry.batching import chunk_rows, chunks, stream_generators
+from fsboundary.geometry.norms import lengths
 
 LOST = 2.0**-510
 """Squares below 2**-1022 vanish from a norm: numbers below 2**-511."""
@@ -162,6 +163,23 @@ def weighted_sums(
         for part, generators in _pieces(rows, values, support):
             sums[part] = (weights[part, None] @ generators)[:, 0]
     return sums
+
+
+def weighted_distances(
+    points: PointSet,
+    support: Int[Tensor, "B S"],
+    weights: Float64[Tensor, "B S"],
+    queries: Float64[Tensor, "B d"],
+    unit: Float64[Tensor, "B 1"],
+) -> Float64[Tensor, " B"]:
+    """Return Σ a |v - q| over each row's own `support`, with generators multiplied by `unit`."""
+    rows, values = gather_rows(points, support)
+    total = torch.zeros_like(queries[:, 0])
+    if len(rows):
+        for part, generators in _pieces(rows, values, support):
+            away = lengths(generators * unit[part, :, None] - queries[part, None])
+            total[part] = torch.linalg.vecdot(weights[part], away)
+    return total
 
 
 def _pieces(rows: Tensor, values: Tensor, indices: Tensor) -> Iterator[tuple[slice, Tensor]]:

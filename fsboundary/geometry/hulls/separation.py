@@ -4,8 +4,9 @@ The distance between two hulls is certified on each side by a pass over the gene
 Generators are taken relative to a centre c, which is one of them: each difference is exact up to
 one rounding, so nothing is lost where the sets lie far from 0. Let w = p_j - p_i join points of the
 two hulls and n = w/|w|. Then ``lower_bound = min_j n.(v - c) - max_i n.(v - c)``, minus its
-rounding: with Y_i and Y_j the largest norms of v - c, the two are off by at most γ (Y_i + Y_j), and
-|n| by the factor 1 + γ.
+rounding: each product is off by at most γ |v - c|, and |n| by the factor 1 + γ. The rounding is
+subtracted from each product before the largest is taken, so that a generator far away widens no
+product but its own.
 """
 
 from __future__ import annotations
@@ -159,7 +160,9 @@ class Separation:
     distance, lower_bound : Tensor (), float64
         Bounds of the distance between the hulls, +inf and 0 where numbers overflow.
     atol : Tensor (), float64
-        Distance up to which hulls count as intersecting.
+        Distance up to which hulls count as intersecting, unless the lower bound is above 0.
+    ulp : Tensor (), float64
+        Few units in the last place of the supporting points: no bound is tighter.
     normal : Tensor (d,), float64
         Unit direction from the first point to the second; 0 where they are equal.
     offset : Tensor (2,), float64
@@ -172,56 +175,88 @@ class Separation:
     distance: Tensor
     lower_bound: Tensor
     atol: Tensor
+    ulp: Tensor
     normal: Tensor
     offset: Tensor
 
 
-def separate(one: Side, other: Side) -> Separation:
-    """Return the separation of two hulls that combinations of their generators prove."""
+def separate(one: Side, other: Side, hint: Float64[Tensor, " d"] | None = None) -> Separation:
+    """Return the separation of two hulls that combinations of their generators prove.
+
+    Parameters
+    ----------
+    one, other : Side
+    hint : Tensor (d,), optional
+        A direction from the first hull to the second that may prove a larger bound than that
+        between the two combinations.
+    """
     centre = one.points.take(one.support[one.weights.argmax()]).to(torch.float64)
-    p, slack_p = _combination(one, centre)
-    q, slack_q = _combination(other, centre)
+    p, slack_p, spread_p, size_p = _combination(one, centre)
+    q, slack_q, spread_q, size_q = _combination(other, centre)
     gamma = dot_error(2 * len(centre) + 16)
     length = lengths(q - p)
     normal = ((q - p) / length.clamp_min(TINY)).nan_to_num(0.0, 0.0, 0.0)
-    top, size_one = _farthest(one.points, centre, normal)
-    bottom, size_other = _farthest(other.points, centre, -normal)
-    rounding = gamma * (size_one + size_other + TINY)
-    lower = (-bottom - top - rounding).nan_to_num(0.0, 0.0, 0.0).clamp_min(0.0)
+    top, bottom = _farthest(one.points, centre, normal), _farthest(other.points, centre, -normal)
+    if hint is not None and bool(torch.isfinite(hint).all()):
+        ahead, behind = _farthest(one.points, centre, hint), _farthest(other.points, centre, -hint)
+        if bool(ahead.exact + behind.exact < top.exact + bottom.exact):
+            normal, top, bottom = hint, ahead, behind
+    rounding = gamma * (top.exact.abs() + bottom.exact.abs() + TINY)
+    lower = (-bottom.exact - top.exact - rounding).nan_to_num(0.0, 0.0, 0.0).clamp_min(0.0)
     shift = torch.linalg.vecdot(normal, centre)
-    # bounds the error of the product with a generator, here and when it is computed again
-    error = 2 * gamma * (torch.stack([size_one, size_other]) + 2 * lengths(centre) + TINY)
     scale = torch.hypot(point_set_stats(one.points).scale, point_set_stats(other.points).scale)
+    scale = torch.minimum(scale.nan_to_num(torch.inf), spread_p + spread_q)
     distance = (length + slack_p + slack_q) * (1 + gamma)
     return Separation(
         points=torch.stack([p, q]) + centre,
         midpoint=(p / 2 + q / 2) + centre,
         distance=distance.nan_to_num(torch.inf),
         lower_bound=lower * (1 - gamma - 4 * EPS),
-        atol=torch.maximum(absolute(scale), rounding),
+        atol=torch.maximum(absolute(scale), slack_p + slack_q + gamma * (spread_p + spread_q)),
+        ulp=gamma * (size_p + size_q),
         normal=normal,
-        offset=torch.stack([top + shift + error[0], -bottom + shift - error[1]]),
+        offset=torch.stack([top.repeated + shift, -bottom.repeated + shift]),
     )
 
 
-def _combination(side: Side, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the combination minus `centre` (d,), and its largest distance () from the hull.
+def _combination(side: Side, centre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the combination minus `centre` (d,), its slack, its spread and its size, () each.
 
-    With s the exact sum of the weights, Σ a_i y_i / s is in the hull minus the centre. With Y the
-    largest norm, the division moves the sum by at most |1 - s| Y; rounding of y, of the sum, and
-    of s moves it by γ Y.
+    The slack is its largest distance from the hull, the size the largest |y| of its points.
+
+    With s the exact sum of the weights, Σ a_i y_i / s is in the hull minus the centre. With
+    Y = Σ a_i |y_i|, the division moves the sum by at most |1 - s| Y / s; rounding of y, of the sum,
+    and of s moves it by γ Y. The spread is Σ a_i |v_i - p|, p the combination.
     """
     y = side.points.take(side.support).to(torch.float64) - centre
     gamma = dot_error(len(side.support) + 16)
-    size = lengths(y).max()
-    away = ((1 - side.weights.sum()).abs() + 2 * gamma) * (size + TINY)
-    return side.weights @ y, away * (1 + gamma)
+    total = side.weights.sum()
+    size = side.weights @ lengths(y) + TINY
+    away = ((1 - total).abs() / total.clamp_min(0.5) + 2 * gamma) * size
+    p = side.weights @ y
+    return p, away * (1 + gamma), side.weights @ lengths(y - p), lengths(y).max()
 
 
-def _farthest(points: PointSet, centre: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest of ``normal . (v - centre)`` and of ``|v - centre|``, () each."""
-    largest, size = normal.new_tensor(-torch.inf), normal.new_tensor(0.0)
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Farthest:
+    """Upper bounds () of ``normal . (v - centre)`` over a point set.
+
+    `exact` holds for the exact products, `repeated` also where ``normal . v`` is computed in
+    float64.
+    """
+
+    exact: Tensor
+    repeated: Tensor
+
+
+def _farthest(points: PointSet, centre: Tensor, normal: Tensor) -> _Farthest:
+    """Return bounds of the largest product of `normal` with a point minus `centre`."""
+    gamma = dot_error(2 * len(centre) + 16)
+    exact = normal.new_tensor(-torch.inf)
+    repeated, middle = exact, lengths(centre)
     for v in stream_generators(points):
-        largest = torch.maximum(largest, ((v - centre) @ normal).max())
-        size = torch.maximum(size, lengths(v - centre).max())
-    return largest, size
+        value, size = (v - centre) @ normal, lengths(v - centre)
+        exact = torch.maximum(exact, (value + gamma * (size + TINY)).max())
+        repeated = torch.maximum(repeated, (value + 2 * gamma * (size + 2 * middle + TINY)).max())
+    return _Farthest(exact=exact, repeated=repeated)

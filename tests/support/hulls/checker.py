@@ -59,13 +59,24 @@ class _Row:
 
     @cached_property
     def atol(self) -> np.longdouble:
-        """1e-9 of the RMS norm of the hull's points about their mean, one ulp of the numbers."""
+        """1e-9 of the RMS norm about the mean or of the row's spread, one ulp of the numbers.
+
+        The spread is the mean distance of the row from its support, by weight: a point far away
+        counts as little as its weight.
+        """
+        query = lift(self.query, False)
+        known = self.used & (self.claimed["support"] < len(self.case.points))
+        away = lift(self.case.points[self.claimed["support"][known]], False) - query
+        weights = lift(self.claimed["weights"][known], False)
+        spread = (weights * np.sqrt((away**2).sum(axis=1))).sum()
+        ulp = 2 * np.longdouble(U) * (4 * np.sqrt((query**2).sum()) + 3 * spread)
+        return np.longdouble(max(min(self.scale, spread) / 10**9, ulp, np.longdouble(TINY)))
+
+    @cached_property
+    def scale(self) -> np.longdouble:
+        """RMS norm of the hull's points about their mean."""
         v = lift(self.case.points[self.case.same_class(self.row)], False)
-        scale = np.sqrt(((v - v.mean(axis=0)) ** 2).sum(axis=1).mean())
-        largest = np.sqrt((v * v).sum(axis=1)).max()
-        query = np.sqrt((lift(self.query, False) ** 2).sum())
-        ulp = 2 * np.longdouble(U) * (query + 3 * largest)
-        return np.longdouble(max(scale / 10**9, ulp, np.longdouble(TINY)))
+        return np.longdouble(np.sqrt(((v - v.mean(axis=0)) ** 2).sum(axis=1).mean()))
 
     def combination(self, exact: bool) -> Array:
         """Return q - Σ a v / Σ a (d,): `points` without its rounding."""
@@ -193,15 +204,19 @@ def _converged(row: _Row, exact: bool) -> bool:
 
 
 def _membership(row: _Row, exact: bool) -> bool:
-    """Return whether inside, outside or undecided does not follow from the distances."""
+    """Return whether inside, outside or undecided contradicts the distance or the bound."""
     low, high = row.atol * (1 - NEARLY), row.atol * (1 + NEARLY)
     if row.outside:
-        return bool(row.bound <= low)
+        return bool(row.bound <= 0)
+    if row.inside and row.bound > 0:
+        return True
     if row.inside:
         away = row.combination(exact)
         limit = lift(np.array(float(high) * (1 + ONE_ULP)), exact)
         return bool((away * away).sum() > (limit + row.slack(exact).sum()) ** 2)
-    return bool(row.bound > high or (row.done and row.distance < low))
+    if row.done:
+        return bool(row.bound > 0 or row.distance < low)
+    return bool(row.bound > max(high, row.scale / 10**9))
 
 
 def _plane(row: _Row, exact: bool) -> bool:
