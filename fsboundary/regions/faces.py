@@ -27,8 +27,7 @@ def region_faces(head: LinearHead, i: int, within: Domain | None = None) -> Regi
     """Return the decision region of class `i` as its non-redundant half-spaces.
 
     A half-space is proved necessary by a point that violates only it. It is proved redundant by
-    multipliers of a linear program, checked in float64: no point beyond it satisfies the others,
-    or none within a million times the distance of the farthest plane from a point inside. A
+    multipliers of a linear program, checked in float64: no point beyond it satisfies the others. A
     half-space that is not decided, such as one whose plane only touches the region, is kept, so
     the list always describes the region. One linear program is solved per half-space that rays
     from the inside do not decide.
@@ -64,12 +63,13 @@ def region_faces(head: LinearHead, i: int, within: Domain | None = None) -> Regi
         offset=head._bias[i] - head._bias[classes],
         lower=lower,
         upper=upper,
+        exact=_exact_differences(head, i, classes),
     )
-    anchor = torch.minimum(torch.maximum(torch.zeros_like(lower), lower), upper)
+    scaled, exponent = _scale_features(region, head._weight)
+    anchor = torch.minimum(torch.maximum(torch.zeros_like(lower), scaled.lower), scaled.upper)
     same = (head._weight == head._weight[i]).all(dim=1)
     below = bool((head._bias[same] > head._bias[i]).any())
-    scale = region.scale(anchor)
-    inside = False if below else find_interior_point(region, anchor, scale or 1.0, scale)
+    inside = False if below else find_interior_point(scaled, anchor, scaled.scale(anchor) or 1.0)
     if inside is False:
         empty = torch.full((0,), OPEN)
         return _region_faces(head, i, region, classes[:0], empty, Status.INFEASIBLE).to(device)
@@ -78,8 +78,40 @@ def region_faces(head: LinearHead, i: int, within: Domain | None = None) -> Regi
         verdict = torch.where(limits, OPEN, REDUNDANT)
         verdict = torch.cat([torch.full_like(classes, OPEN), verdict])
         return _region_faces(head, i, region, classes, verdict, Status.UNDECIDED).to(device)
-    verdict, points = needed_constraints(region, inside)
+    verdict, points = needed_constraints(scaled, inside)
+    points = torch.ldexp(points, -exponent)
     return _region_faces(head, i, region, classes, verdict, Status.CONVERGED, points).to(device)
+
+
+def _exact_differences(head: LinearHead, i: int, classes: Tensor) -> bool:
+    """Return whether no entry of w_i - w_k is rounded."""
+    a, b = head._weight[i], head._weight[classes]
+    difference = a - b
+    # Knuth's error of a sum
+    part = difference - a
+    return bool((((a - (difference - part)) - (b + part)) == 0).all())
+
+
+def _scale_features(region: Polyhedron, weight: Tensor) -> tuple[Polyhedron, Tensor]:
+    """Return the region with features of similar weights, and their exponents (d,).
+
+    Feature q is multiplied by two to the power of its exponent, which changes no number but its
+    exponent: columns of very different sizes would be beyond the tolerances of a linear program.
+    """
+    exponent = torch.frexp(weight.abs().amax(dim=0)).exponent
+    scaled = Polyhedron(
+        rows=torch.ldexp(region.rows, -exponent),
+        offset=region.offset,
+        lower=torch.ldexp(region.lower, exponent),
+        upper=torch.ldexp(region.upper, exponent),
+        exact=region.exact,
+    )
+    same = (
+        torch.equal(torch.ldexp(scaled.rows, exponent), region.rows)
+        and torch.equal(torch.ldexp(scaled.lower, -exponent), region.lower)
+        and torch.equal(torch.ldexp(scaled.upper, -exponent), region.upper)
+    )
+    return (scaled, exponent) if same else (region, torch.zeros_like(exponent))
 
 
 def _distinct_classes(head: LinearHead, i: int) -> Tensor:

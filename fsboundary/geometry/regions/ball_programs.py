@@ -222,7 +222,28 @@ class _Faces:
 def _program(
     space: Arrangement, base: Index, others: Index, pair: tuple[int, int] | None
 ) -> BallProgram | Status:
-    """Return the program with rows `base` minus `others`, on the tie of `pair` if there is one."""
+    """Return the program with rows `base` minus `others`, on the tie of `pair` if there is one.
+
+    UNDECIDED also where a number overflows, as a bias may beside a short row.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        program = _unchecked_program(space, base, others, pair)
+    if isinstance(program, Status) or _is_finite(program):
+        return program
+    return Status.UNDECIDED
+
+
+def _is_finite(program: BallProgram) -> bool:
+    """Return whether all numbers are finite, except the faces."""
+    numbers = (program.rows, program.offset, program.offset_error, program.norm, program.norm_error)
+    tie = np.append(program.tie, [program.tie_offset, program.tie_error])
+    return all(bool(np.isfinite(part).all()) for part in (*numbers, tie))
+
+
+def _unchecked_program(
+    space: Arrangement, base: Index, others: Index, pair: tuple[int, int] | None
+) -> BallProgram | Status:
+    """Return the program, with numbers that may have overflowed."""
     f = space.width
     gamma = dot_error(8 * f + 64)
     tie = _tie(space, pair)
@@ -263,10 +284,10 @@ def _tie(space: Arrangement, pair: tuple[int, int] | None) -> _Tie | None:
 def _class_rows(space: Arrangement, base: Index, others: Index, gamma: float) -> _Rows | None:
     """Return the rows of `base` minus `others`, or None where one underflows."""
     rows, down = _normalise_rows(space.weight[base] - space.weight[others])
-    offset = np.ldexp(space.bias[base] - space.bias[others], -down)
-    offset_error = np.ldexp(space.bias_error[base] + space.bias_error[others], -down)
     if (down < _MIN_EXPONENT).any():
         return None
+    offset = np.ldexp(space.bias[base] - space.bias[others], -down)
+    offset_error = np.ldexp(space.bias_error[base] + space.bias_error[others], -down)
     norm = np.linalg.norm(rows, axis=1)
     return _Rows(
         rows=rows,

@@ -11,6 +11,7 @@ Rounding model (Higham, section 3.1), as in :mod:`fsboundary.geometry.flips.boun
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import final
 
 import numpy as np
@@ -19,11 +20,15 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fsboundary.core.status import Status
-from fsboundary.core.tolerance import ATOL_FRACTION, FLIP_RTOL, TOO_FAR, dot_error
-from fsboundary.geometry.exact_arithmetic import Array, correction_bound
-from fsboundary.geometry.flips.bounds import box_exclusion_radius
+from fsboundary.core.tolerance import ATOL_FRACTION, FLIP_RTOL, dot_error
+from fsboundary.geometry.exact_arithmetic import (
+    MAX_EXACT_WORK,
+    Array,
+    correction_bound,
+    dependent_columns,
+)
 from fsboundary.geometry.norms import TINY, lengths
-from fsboundary.geometry.regions.arrangement import Index
+from fsboundary.geometry.regions.arrangement import Index, Mask
 from fsboundary.geometry.regions.ball_programs import UNDERFLOW, BallProgram, BallProposal
 
 _CLEAR = 1e3
@@ -365,12 +370,15 @@ class Polyhedron:
     rows : Tensor (M, d), float64, on the CPU
     offset : Tensor (M,)
     lower, upper : Tensor (d,)
+    exact : bool
+        Whether no row was rounded.
     """
 
     rows: Tensor
     offset: Tensor
     lower: Tensor
     upper: Tensor
+    exact: bool = True
 
     @property
     def free(self) -> Tensor:
@@ -392,27 +400,92 @@ class Polyhedron:
         # NaN and an error that overflowed compare false
         return bool((value > error).all() and within.all() and torch.isfinite(x).all())
 
-    def certifies_empty(self, multipliers: Tensor, anchor: Tensor, scale: float) -> bool:
+    def certifies_empty(self, multipliers: Tensor) -> bool:
         """Return whether `multipliers` (M,), at least 0, prove that the polyhedron is empty.
 
-        Also true, as for INFEASIBLE, where the polyhedron is proved to be farther from `anchor`
-        (d,) than a million times `scale`.
+        Σ λ (a.x + c) is positive in the polyhedron. It is empty if the largest value of this sum
+        over the limits is not. Where a feature has no limit on the side to which the sum rises,
+        the coefficient must vanish exactly, as it does for exact multipliers nearby
+        (:mod:`fsboundary.geometry.exact_arithmetic`).
         """
-        lam, anchor = (
-            multipliers[None],
-            torch.minimum(torch.maximum(anchor, self.lower), self.upper),
+        lam = multipliers.numpy()
+        if not (np.isfinite(lam).all() and (lam >= 0).all()):
+            return False
+        # multipliers that are rounding only would have to stay positive when they are corrected
+        weight = lam * lengths(self.rows).numpy()
+        for least in (0.0, _NOISE * weight.max(initial=0.0)):
+            used = (lam > 0) & (weight >= least)
+            if used.any() and _proves_empty(self, used, lam[used]):
+                return True
+        return False
+
+
+_NOISE = 1e-9
+"""Multipliers times norms below this fraction of the largest may be rounding."""
+
+
+def _proves_empty(polyhedron: Polyhedron, used: Mask, lam: Array) -> bool:
+    """Return whether the constraints `used`, with positive multipliers, prove emptiness."""
+    with np.errstate(all="ignore"):  # what is not finite proves nothing
+        scaled = _scale_by_powers(polyhedron, used, lam)
+        if scaled is None:
+            return False
+        rows, offset, lower, upper, lam = scaled
+        gamma = dot_error(2 * rows.shape[1] + 4 * len(rows) + 32)
+        u = lam @ rows
+        error = gamma * (lam @ np.abs(rows) + UNDERFLOW)
+        has_low, has_high = np.isfinite(lower), np.isfinite(upper)
+        falls = np.where(has_low, -u, u) > _CLEAR * error
+        limited = (has_low & has_high) | ((has_low ^ has_high) & falls)
+        vanish = ~limited & (rows != 0).any(axis=0)
+        moved = correction_bound(rows[:, vanish].T, u[vanish], error[vanish])
+        if np.isinf(moved) and polyhedron.exact and rows[:, vanish].size <= MAX_EXACT_WORK:
+            table = [[Fraction(v) for v in row] for row in rows[:, vanish].tolist()]
+            solved = np.flatnonzero(vanish)[~np.array(dependent_columns(table))]
+            moved = correction_bound(rows[:, solved].T, u[solved], error[solved])
+        if not moved <= lam.min():
+            return False
+        error = error + moved * np.linalg.norm(rows, axis=0) * (1 + gamma)
+        one = limited & (has_low ^ has_high)
+        if (np.where(has_low, u, -u)[one] + error[one] > 0).any():
+            return False
+        low, high = (
+            np.where(has & limited, t, 0.0) for has, t in ((has_low, lower), (has_high, upper))
         )
-        enters = ((multipliers != 0)[:, None] & (self.rows != 0)).any(dim=0)
-        radius = box_exclusion_radius(
-            anchor[None],
-            self.lower,
-            self.upper,
-            dot_error(2 * len(anchor) + 4 * len(multipliers) + 32),
-            lam @ self.rows,
-            lam @ self.rows.abs() + TINY * enters.to(lam),
-            lam @ self.offset,
-            lam @ self.offset.abs(),
-        )
-        # a scale of 0 does not define what is far
-        far = torch.isinf(radius) | ((radius > TOO_FAR * scale) & (scale > 0))
-        return bool(far.all())
+        rise = np.where(has_low & has_high, np.maximum(u * low, u * high), u * (low + high))
+        rise = np.where(limited, rise, 0.0)
+        terms = np.concatenate([lam * offset, rise])
+        doubt = error @ np.where(limited, np.maximum(np.abs(low), np.abs(high)), 0.0)
+        doubt += moved * np.linalg.norm(offset) + gamma * (np.abs(terms).sum() + UNDERFLOW)
+        # NaN compares false
+        return bool(terms.sum() + doubt * (1 + 2 * gamma) < 0)
+
+
+def _scale_by_powers(
+    polyhedron: Polyhedron, used: Mask, lam: Array
+) -> tuple[Array, Array, Array, Array, Array] | None:
+    """Return rows, offsets, limits and multipliers, with sizes near 1 of all but the limits.
+
+    None where a number would not stay exact.
+    """
+    rows, offset = polyhedron.rows.numpy()[used], polyhedron.offset.numpy()[used]
+    lower, upper = polyhedron.lower.numpy(), polyhedron.upper.numpy()
+    across = np.frexp(np.abs(rows).max(axis=0))[1]
+    narrow = np.ldexp(rows, -across)
+    down = np.frexp(np.abs(narrow).max(axis=1))[1]
+    scaled = np.ldexp(narrow, -down[:, None])
+    # and lengths in units of the largest offset
+    unit = int(np.frexp(np.abs(np.ldexp(offset, -down)).max())[1])
+    right = np.ldexp(offset, -down - unit)
+    low, high = np.ldexp(lower, across - unit), np.ldexp(upper, across - unit)
+    same = (
+        np.array_equal(np.ldexp(np.ldexp(scaled, down[:, None]), across), rows)
+        and np.array_equal(np.ldexp(right, down + unit), offset)
+        and np.array_equal(np.ldexp(low, unit - across), lower)
+        and np.array_equal(np.ldexp(high, unit - across), upper)
+    )
+    weights = np.ldexp(lam, down)
+    weights = weights / weights.max()
+    if not (same and np.isfinite(weights).all() and (weights > 0).all()):
+        return None
+    return scaled, right, low, high, weights

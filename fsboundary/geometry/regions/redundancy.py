@@ -24,7 +24,7 @@ from fsboundary.geometry.regions.certify import Polyhedron
 
 
 def find_interior_point(
-    polyhedron: Polyhedron, anchor: Float64[Tensor, " d"], unit: float, scale: float
+    polyhedron: Polyhedron, anchor: Float64[Tensor, " d"], unit: float
 ) -> Float64[Tensor, " d"] | bool:
     """Return an interior point (d,); False if the polyhedron is proved empty, True if undecided.
 
@@ -35,8 +35,6 @@ def find_interior_point(
         Origin of the linear program.
     unit : float
         Unit of length of the linear program.
-    scale : float
-        Unit of distance from `anchor`: points farther than a million of these do not count.
     """
     ball = _largest_ball(polyhedron, anchor, unit)
     if ball is None:
@@ -44,7 +42,7 @@ def find_interior_point(
     point, multipliers = ball
     if polyhedron.strictly_contains(point):
         return point
-    return not polyhedron.certifies_empty(multipliers, anchor, scale)
+    return not polyhedron.certifies_empty(multipliers)
 
 
 def _largest_ball(
@@ -78,8 +76,10 @@ def _largest_ball(
     if solution is None:
         return None
     point = np.where(free, start, low)
-    point[free] += unit * solution.x[:-1]
-    return torch.from_numpy(point), torch.from_numpy(solution.ineq_duals[:count] / norm)
+    with np.errstate(over="ignore"):  # infinite numbers prove nothing
+        point[free] += unit * solution.x[:-1]
+        multipliers = solution.ineq_duals[:count] / norm
+    return torch.from_numpy(point), torch.from_numpy(multipliers)
 
 
 NEEDED, REDUNDANT, OPEN = 1, -1, 0
@@ -92,7 +92,6 @@ def needed_constraints(
 
     First come the rows, then the lower limits, then the upper ones. OPEN: neither was proved.
     REDUNDANT also where there is no limit, or a feature that does not vary. NaN for no point.
-    Points a million times farther away than the farthest plane do not count as beyond.
 
     Parameters
     ----------
@@ -122,11 +121,10 @@ def needed_constraints(
     size = lengths(planes)
     # a row without free features has no plane, and any unit works
     depth = torch.where(size > 0, slack / size, 1.0)
-    far = float(depth.max())
     for plane in (verdict[indices] == OPEN).nonzero()[:, 0].tolist():
         s = int(indices[plane])
         result = find_interior_point(
-            _other_side(polyhedron, remaining, s), interior, float(depth[plane]), far
+            _other_side(polyhedron, remaining, s), interior, float(depth[plane])
         )
         if isinstance(result, Tensor):
             verdict[s], points[s] = NEEDED, result
@@ -156,6 +154,7 @@ def _other_side(polyhedron: Polyhedron, remaining: Tensor, s: int) -> Polyhedron
         offset=(sign * polyhedron.offset)[rows],
         lower=lower,
         upper=upper,
+        exact=polyhedron.exact,
     )
 
 
