@@ -49,11 +49,12 @@ def _all_targets(source: Tensor, num_classes: int) -> Tensor:
 
 
 def _substitute_source(target: Tensor, source: Tensor, num_classes: int) -> Tensor:
-    """Return `target` (B,T) with another class wherever it is the source (B,).
+    """Return `target` (B,T) with another class wherever it is the source (B,) or -1.
 
     Finders are given the substitute; :func:`_scatter_flips` blanks such entries afterwards.
     """
-    return torch.where(target == source[:, None], (target + 1) % num_classes, target)
+    source = source[:, None]
+    return torch.where((target == source) | (target < 0), (source + 1) % num_classes, target)
 
 
 def _scatter_flips(
@@ -66,7 +67,7 @@ def _scatter_flips(
 ) -> FlipPoints:
     """Return the graded flip points of the rows `usable` among all rows.
 
-    The other rows are NaN with their `status`, and so are entries whose target is the source.
+    The other rows are NaN with their `status`, and so are entries whose target is the source or -1.
     """
     fields = unsolved_flips(z, source, target)
     names = fields.keys() - {"source", "target"}
@@ -74,8 +75,10 @@ def _scatter_flips(
     write_rows(fields, usable, solved, padding={"active": -1, "multipliers": 0})
     codes = status[:, None].expand_as(target)
     fields["status"] = torch.where(codes == Status.CONVERGED, fields["status"], codes)
-    blank = (target == source[:, None]) & (codes == Status.CONVERGED)
-    fields["status"][blank] = int(Status.TARGET_IS_SOURCE)
+    own, none = target == source[:, None], target < 0
+    blank = (own | none) & (codes == Status.CONVERGED)
+    fields["status"][blank & own] = int(Status.TARGET_IS_SOURCE)
+    fields["status"][blank & none] = int(Status.UNDECIDED)
     for name in ("points", "distance", "gap", "violation"):
         fields[name][blank] = torch.nan
     fields["lower_bound"][blank] = 0.0
@@ -272,7 +275,8 @@ def flip_points(
     targets : "nearest", "all" or integer Tensor (B,) or (B, T)
         "nearest": T = 1, the class whose boundary is nearest in the domain; the certificate
         then also covers the choice of the class. "all": T = K - 1, all classes except the source,
-        ascending. A tensor (B,) gives T = 1.
+        ascending. A tensor (B,) gives T = 1; an entry of -1, such as the predicted class of a NaN
+        row, has no target and is UNDECIDED.
     finder : str or BoundaryFinder
         Name of a plugin ("dual_newton", "closed_form", "cvxpy", ...) or an instance.
     tolerance : float, optional

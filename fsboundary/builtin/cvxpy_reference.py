@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fsboundary.builtin.hull_solvers.common import all_points, solve_rows
 from fsboundary.builtin.hull_solvers.min_norm_point import Array, simplex_weights
+from fsboundary.core.checks import check_integers, check_number
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.protocols import PointSet
@@ -31,6 +32,15 @@ def solve_options(solver: str, accuracy: float, max_steps: int) -> dict[str, Any
         return {"solver": solver}
     names = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
     return {"solver": solver, "max_iter": max_steps, **dict.fromkeys(names, accuracy)}
+
+
+def _check_solver(solver: object, accuracy: object) -> None:
+    """Raise ArgumentError unless cvxpy can use `solver`, and `accuracy` is between 0 and 1."""
+    installed = cp.installed_solvers()
+    if not isinstance(solver, str) or solver.upper() not in installed:
+        wanted, fix = f"one of {', '.join(installed)}", "choose one of these, or install the other"
+        raise ArgumentError("solver", repr(solver), wanted, fix)
+    check_number("accuracy", accuracy, 0, 1, fix="leave it out")
 
 
 @final
@@ -49,6 +59,10 @@ class CvxpyFinder(BoundaryFinder):
 
     solver: str = "CLARABEL"
     accuracy: float = 1e-10
+
+    def __post_init__(self) -> None:
+        """Raise ArgumentError unless cvxpy can use the solver, and for options out of range."""
+        _check_solver(self.solver, self.accuracy)
 
     def find(
         self,
@@ -169,15 +183,9 @@ class CvxpyHull(HullSolver):
     max_elements: int = 2**24
 
     def __post_init__(self) -> None:
-        """Raise ArgumentError unless cvxpy can use the solver."""
-        installed = cp.installed_solvers()
-        if self.solver.upper() not in installed:
-            raise ArgumentError(
-                "solver",
-                repr(self.solver),
-                f"one of {', '.join(installed)}",
-                "choose one of these, or install the other",
-            )
+        """Raise ArgumentError unless cvxpy can use the solver, and for options out of range."""
+        _check_solver(self.solver, self.accuracy)
+        check_integers(self, max_elements=self.max_elements)
 
     def prepare(self, points: PointSet) -> _HullProgram:
         """Return the program with all points."""

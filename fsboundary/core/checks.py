@@ -33,6 +33,18 @@ def describe(value: object) -> str:
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
+def distinct_texts(*values: float, digits: int = 6) -> list[str]:
+    """Return numbers as text, with as many digits as different ones need to look different.
+
+    A message "got pixels from 0 to 1; wanted pixels from 0 to 1" helps nobody.
+    """
+    for count in range(digits, 18):
+        texts = [f"{value:.{count}g}" for value in values]
+        if len(set(texts)) >= len(set(values)):
+            break
+    return texts
+
+
 def check_instance(
     name: str, value: object, kinds: type[_T] | tuple[type[_T], ...], wanted: str, fix: str
 ) -> _T:
@@ -76,6 +88,15 @@ def check_integer(
     return value
 
 
+def check_integers(owner: object, minimum: int = 1, **values: int) -> None:
+    """Raise ArgumentError unless each of the options `values` of `owner` is an integer.
+
+    The message names the class of `owner`.
+    """
+    for name, value in values.items():
+        check_integer(f"{type(owner).__name__}, {name}", value, minimum, fix="leave it out")
+
+
 def check_number(
     name: str,
     value: object,
@@ -97,9 +118,11 @@ def check_number(
     inside = low < number < high
     if not (inside or (number == low and closed == "low") or (number == high and closed == "high")):
         left, right = "[" if closed == "low" else "(", "]" if closed == "high" else ")"
-        wanted = f"a number in {left}{low:g}, {high:g}{right}"
+        # the value is printed with all its digits
+        least, most, _ = distinct_texts(low, high, number)
+        wanted = f"a number in {left}{least}, {most}{right}"
         if high == math.inf:
-            wanted = f"a finite number, {'at least' if closed == 'low' else 'above'} {low:g}"
+            wanted = f"a finite number, {'at least' if closed == 'low' else 'above'} {least}"
         raise ArgumentError(name, describe(value), wanted, fix)
     return number
 
@@ -360,7 +383,10 @@ def check_labels(
 def check_targets(
     targets: object, rows: int, num_classes: int, words: Collection[_Word], *shapes: Shape
 ) -> Tensor | _Word:
-    """Return one of `words`, or the target classes (rows,) or of other `shapes`, or raise."""
+    """Return one of `words`, or the target classes (rows,) or of other `shapes`, or raise.
+
+    A target of -1 is none, as the predicted class of a row that is not finite.
+    """
     for word in words:
         if isinstance(targets, str) and targets == word:
             return word
@@ -371,7 +397,8 @@ def check_targets(
         *shapes,
         fix="pass torch.full((B,), k) for one class",
         noun="classes",
-        within=range(num_classes),
+        within=range(-1, num_classes),
+        range_fix="count classes from 0; -1 leaves a row without a target",
         also=", ".join(f'"{word}"' for word in words),
     )
 

@@ -109,14 +109,16 @@ def hull_projection(
         Any float dtype; computed in float64. A batch must be of the bank's own head, extractor
         and layer, if the bank records them; a tensor needs only the same width.
     labels : Tensor (B,), optional
-        Class of the hull on which each row is projected; by default the hull of all generators.
+        Class of the hull on which each row is projected; by default the hull of all generators. A
+        row with -1, such as the predicted class of a NaN row, has no hull and is UNDECIDED.
     leave_out : Tensor (B,), optional
         A bank row that does not count as a generator for this row, together with all its exact
         copies; -1 for none.
     solver : str or HullSolver
     tolerance : float, optional
-        Relative tolerance of the distance, default 1e-6; 1e-9 of the bank's RMS norm about its
-        mean is always allowed.
+        Relative tolerance of the distance, default 1e-6. Always allowed is 1e-9 of the bank's RMS
+        norm about its mean, or of the support's mean distance from the row, by weight, where that
+        is less.
     max_steps : int, optional
         Passes over the bank, default 200.
     show_progress : bool
@@ -206,7 +208,7 @@ def _groups(
     check_labelled(bank)
     return [
         (*class_generators(bank, k), ((wanted == k) & finite).nonzero()[:, 0])
-        for k in wanted.unique().tolist()
+        for k in wanted[wanted != -1].unique().tolist()
     ]
 
 

@@ -63,7 +63,8 @@ def flip_images(
     images : Tensor (B, C, H, W)
         Floating-point images within `bounds`.
     targets : "nearest" or integer Tensor (B,)
-        Target class of each row; "nearest": whichever other class has the nearest boundary.
+        Target class of each row; "nearest": whichever other class has the nearest boundary. A row
+        with -1, such as the predicted class of a NaN image, has no target and is UNDECIDED.
     norm : {"l2", "linf"}
         Norm of the distance.
     finder : str or ImageBoundaryFinder
@@ -128,18 +129,21 @@ def flip_images(
                     max_steps=limit,
                 )
 
-        _solve_open_rows(fields, find, batch_size, show_progress)
+        open_rows = fields["status"] == Status.UNDECIDED
+        if isinstance(target, Tensor):
+            open_rows &= fields["target"] >= 0
+        _solve_rows(fields, open_rows.nonzero()[:, 0], find, batch_size, show_progress)
     return FlipImages(**fields)
 
 
-def _solve_open_rows(
+def _solve_rows(
     fields: dict[str, Tensor],
+    open_rows: Tensor,
     find: Callable[[Tensor], FlipImages],
     batch_size: int,
     show_progress: bool,
 ) -> None:
-    """Write the flip images that `find` returns for the UNDECIDED rows into `fields`."""
-    open_rows = (fields["status"] == Status.UNDECIDED).nonzero()[:, 0]
+    """Write the flip images that `find` returns for `open_rows` into `fields`."""
     with tqdm(total=len(open_rows), unit="image", disable=not show_progress) as bar:
         for rows in open_rows.split(batch_size) if len(open_rows) else ():
             graded = find(rows).to_dict()
@@ -166,7 +170,11 @@ def _initial_fields(
     tie = finite & (top[:, 0] == top[:, 1]) & distinct
     runner_up = torch.where(order[:, 0] == source, order[:, 1], order[:, 0])
     wanted = runner_up if not isinstance(targets, Tensor) else target
-    tie &= (target != source) & (logits.gather(1, wanted.clamp_min(0)[:, None])[:, 0] == top[:, 0])
+    tie &= (
+        (target != source)
+        & (wanted >= 0)
+        & (logits.gather(1, wanted.clamp_min(0)[:, None])[:, 0] == top[:, 0])
+    )
     status[tie] = int(Status.CONVERGED)
     zero = torch.where(tie, 0.0, torch.nan).to(torch.float64)
     return {

@@ -52,7 +52,7 @@ REJECTED: list[tuple[Callable[[], object], str]] = [
     (lambda: _project(labels=_whole(0)), r"labels: got shape \(1,\).*one class per row"),
     (lambda: _project(labels=[0, 1]), r"labels: got a list; wanted an integer tensor"),
     (lambda: _project(labels=_whole(0, 3)), r"labels: got \[3\], which no row has.*0, 1, 2"),
-    (lambda: _project(labels=_whole(-1, 0)), r"labels: got \[-1\], which no row has"),
+    (lambda: _project(labels=_whole(-2, 0)), r"labels: got \[-2\], which no row has"),
     (lambda: _project(leave_out=torch.ones(2)), "leave_out: got dtype torch.float32"),
     (lambda: _project(leave_out=_whole(0, 1)[:, None]), r"leave_out: got shape \(2, 1\)"),
     (

@@ -203,6 +203,8 @@ def _target_classes(target: object, batch: FeatureBatch) -> Tensor:
     classes = target_rows(target, rows, batch.logits.device)
     if classes is None:
         return batch.predicted.clamp_min(0)  # a row that is not finite is NaN for any class
+    # the predicted class of a row that is not finite is -1, and it is NaN for any class
+    classes = torch.where(batch.predicted < 0, classes.clamp_min(0), classes)
     fix = "pass a class, or one per image"
     return check_integer_tensor(
         "target", classes, (rows,), fix=fix, noun="classes", within=range(num_classes)

@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fsboundary.core.checks import check_integers
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.rows import cat_ragged
@@ -32,6 +33,10 @@ class DualNewton(BoundaryFinder):
     """
 
     max_programs: int = 2000
+
+    def __post_init__(self) -> None:
+        """Raise ArgumentError for options out of range."""
+        check_integers(self, 0, max_programs=self.max_programs)
 
     def find(
         self,

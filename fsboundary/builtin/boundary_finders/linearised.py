@@ -18,6 +18,7 @@ from fsboundary.builtin.boundary_finders.tie_search import (
     TieSearch,
     nearest_on_linearisation,
 )
+from fsboundary.core.checks import check_integers
 from fsboundary.core.heads import LinearHead, NonlinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.geometry.batching import MEMORY_BYTES, chunks
@@ -74,6 +75,11 @@ class Linearised(BoundaryFinder):
     directions: int = 32
     thirds: int = 8
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ArgumentError for options out of range."""
+        check_integers(self, directions=self.directions)
+        check_integers(self, 0, starts=self.starts, thirds=self.thirds, seed=self.seed)
 
     def find(
         self,
@@ -266,7 +272,8 @@ def ray_starts(search: TieSearch, count: int, directions: int, seed: int) -> lis
     half = torch.randn(shape, generator=generator, dtype=torch.float32).to(clean)
     half = half / torch.linalg.vector_norm(half, dim=1, keepdim=True)
     units = torch.cat([half, -half])
-    size: Tensor = torch.linalg.vector_norm(clean, dim=1).clamp_min(1.0)
+    size: Tensor = torch.linalg.vector_norm(clean, dim=1)
+    size = torch.where(size > 0, size, 1.0)
     size = torch.where(torch.isfinite(search.distance), search.distance, size)
     # every row with every direction
     rows = torch.arange(total, device=clean.device).repeat_interleave(len(units))

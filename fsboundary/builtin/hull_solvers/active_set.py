@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.builtin.hull_solvers.active_set_block import Block, Sample
+from fsboundary.core.checks import check_integers
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.core.rows import cat_ragged
@@ -62,6 +63,18 @@ class ActiveSet(HullSolver):
     scout_candidates: int = 64
     batch_size: int = 4096
     block_size: int = 512
+
+    def __post_init__(self) -> None:
+        """Raise ArgumentError for options out of range."""
+        check_integers(
+            self,
+            max_added=self.max_added,
+            candidates=self.candidates,
+            scout_stride=self.scout_stride,
+            scout_candidates=self.scout_candidates,
+            batch_size=self.batch_size,
+            block_size=self.block_size,
+        )
 
     def prepare(self, points: PointSet) -> Sample:
         """Return the state: statistics of the point set and a sample of it."""

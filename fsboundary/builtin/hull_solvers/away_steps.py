@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.builtin.hull_solvers.common import INSIDE_FACTOR, SAFETY_FACTOR
+from fsboundary.core.checks import check_integers
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.core.rows import write_rows
@@ -33,14 +34,18 @@ class AwaySteps(HullSolver):
 
     Parameters
     ----------
-    added : int
+    max_added : int
         Largest number of generators that join those of a row after a pass.
-    inner : int
+    inner_steps : int
         Largest number of steps among the current generators between two passes.
     """
 
     max_added: int = 4
     inner_steps: int = 100
+
+    def __post_init__(self) -> None:
+        """Raise ArgumentError for options out of range."""
+        check_integers(self, max_added=self.max_added, inner_steps=self.inner_steps)
 
     def prepare(self, points: PointSet) -> PointSet:
         """Return the points themselves: nothing is precomputed."""

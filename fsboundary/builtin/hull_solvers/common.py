@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fsboundary.builtin.hull_solvers.min_norm_point import Array
+from fsboundary.core.checks import distinct_texts
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
@@ -35,10 +36,11 @@ def all_points(points: PointSet, max_elements: int) -> Array:
     """
     n, d = len(points), points.num_features
     if n * d > max_elements:
+        count, limit = distinct_texts(n * d, max_elements, digits=3)
         raise ArgumentError(
             "bank",
-            f"{n} points of width {d}, {n * d:.3g} numbers",
-            f"at most {max_elements:.3g} numbers, as this solver holds all points in memory",
+            f"{n} points of width {d}, {count} numbers",
+            f"at most {limit} numbers, as this solver holds all points in memory",
             'use solver="active_set" or "away_steps", or an instance with a larger `max_elements`',
         )
     return points.take(torch.arange(n)).to(torch.float64).cpu().numpy()

@@ -25,6 +25,7 @@ from fsboundary.builtin.hull_solvers.common import (
     solve_rows,
 )
 from fsboundary.builtin.hull_solvers.min_norm_point import Array
+from fsboundary.core.checks import check_integers
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import DifferenceSet, PointSet
 from fsboundary.core.results import HullProjection
@@ -305,6 +306,10 @@ class InteriorPoint(HullSolver):
     """
 
     max_elements: int = 2**28
+
+    def __post_init__(self) -> None:
+        """Raise ArgumentError for options out of range."""
+        check_integers(self, max_elements=self.max_elements)
 
     def prepare(self, points: PointSet) -> tuple[tuple[int, ...], Tensor]:
         """Return the sizes of the hulls and all points (n,d), those of a second hull negative."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fsboundary.builtin.hull_solvers.common import all_points, solve_rows
 from fsboundary.builtin.hull_solvers.min_norm_point import Array, simplex_weights
+from fsboundary.core.checks import check_integers
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.plugins.interfaces import HullSolver
@@ -31,6 +32,10 @@ class Nnls(HullSolver):
     """
 
     max_elements: int = 2**28
+
+    def __post_init__(self) -> None:
+        """Raise ArgumentError for options out of range."""
+        check_integers(self, max_elements=self.max_elements)
 
     def prepare(self, points: PointSet) -> Array:
         """Return all points (n,d)."""

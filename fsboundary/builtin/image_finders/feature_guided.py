@@ -29,6 +29,7 @@ from fsboundary.builtin.image_finders.segments import (
     scan,
     segment_ends,
 )
+from fsboundary.core.checks import check_instance, check_integers, check_number
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages
@@ -81,6 +82,21 @@ class FeatureGuided(ImageBoundaryFinder):
     norm_increase: float = 0.05
     round_fractions: tuple[float, ...] = (0.6, 0.4)
     final_fraction: float = 0.15
+
+    def __post_init__(self) -> None:
+        """Raise ArgumentError for options out of range."""
+        check_integers(self, num_start_classes=self.num_start_classes)
+        fix = "leave it out"
+        check_number("step_size", self.step_size, 0, fix=fix)
+        check_number("norm_decrease", self.norm_decrease, 0, 1, fix=fix)
+        check_number("norm_increase", self.norm_increase, 0, fix=fix)
+        check_number("final_fraction", self.final_fraction, 0, 1, closed="low", fix=fix)
+        parts = check_instance(
+            "round_fractions", self.round_fractions, tuple, "a tuple of fractions", fix
+        )
+        for part in parts:
+            check_number("round_fractions", part, 0, 1, closed="high", fix=fix)
+        check_number("round_fractions, in all", sum(parts), 0, 1 + 1e-9, fix=fix)
 
     def find(
         self,

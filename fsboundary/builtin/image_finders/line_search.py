@@ -10,6 +10,7 @@ from torch import Tensor
 from fsboundary.builtin.boundary_finders.bracketing import bracket
 from fsboundary.builtin.image_finders.search_state import SearchState
 from fsboundary.builtin.image_finders.segments import scan, segment_ends
+from fsboundary.core.checks import check_float_tensor, check_integers
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import FlipImages
@@ -34,8 +35,10 @@ class LineSearch(ImageBoundaryFinder):
     points: int = 16
 
     def __post_init__(self) -> None:
-        if self.points < 1:
-            raise ArgumentError("points", repr(self.points), "at least 1", "leave it out")
+        check_integers(self, points=self.points)
+        if self.ends is not None:
+            fix = "pass images like those to flip"
+            check_float_tensor("ends", self.ends, ("E", "C", "H", "W"), fix=fix)
 
     def find(
         self,

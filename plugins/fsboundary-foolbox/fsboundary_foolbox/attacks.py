@@ -45,14 +45,14 @@ class _InputGradientOnly(torch.autograd.Function):
 
 
 class _Logits(nn.Module):
-    """A view of a model as a module, as Foolbox requires."""
+    """A view of a model as a module, as Foolbox requires, of inputs in units of the attack."""
 
-    def __init__(self, view: HasLogits) -> None:
+    def __init__(self, view: HasLogits, origin: float, unit: float) -> None:
         super().__init__()
-        self._view = view
+        self._view, self._origin, self._unit = view, origin, unit
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = _InputGradientOnly.apply(images, self._view)
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = _InputGradientOnly.apply(inputs * self._unit + self._origin, self._view)
         return logits
 
 
@@ -96,19 +96,30 @@ def run_attack(
     targets: Tensor | Literal["nearest"],
     *,
     bounds: tuple[float, float],
+    unit: float,
     norm: Literal["l2", "linf"],
     max_steps: int,
 ) -> Tensor:
-    """Return the attack's proposal for each of `images`; NaN rows count as not found."""
+    """Return the attack's proposal for each of `images`; NaN rows count as not found.
+
+    Foolbox's attacks step in fixed lengths, meant for pixels from 0 to 1. They are run on the
+    inputs minus the lower bound, divided by `unit`: steps are then relative to it.
+    """
     kind = getattr(foolbox.attacks, name or _DEFAULT_ATTACKS[norm])
     options = dict(overrides)
     if "steps" in inspect.signature(kind).parameters:
         options.setdefault("steps", max_steps)
-    model = foolbox.PyTorchModel(_Logits(view).eval(), bounds=bounds, device=images.device)
+    origin, top = bounds
+    model = foolbox.PyTorchModel(
+        _Logits(view, origin, unit).eval(),
+        bounds=(0.0, (top - origin) / unit),
+        device=images.device,
+    )
     if isinstance(targets, Tensor):
         criterion = foolbox.criteria.TargetedMisclassification(targets)
     else:
         criterion = foolbox.criteria.Misclassification(source)
     with torch.enable_grad():
-        _, proposed, _ = kind(**options)(model, images, criterion, epsilons=None)
-    return proposed.detach()
+        inputs = ((images - origin) / unit).clamp(0.0, (top - origin) / unit)
+        _, proposed, _ = kind(**options)(model, inputs, criterion, epsilons=None)
+    return (proposed.detach() * unit + origin).clamp(*bounds)

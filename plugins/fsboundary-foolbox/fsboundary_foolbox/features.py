@@ -18,6 +18,18 @@ _ROOM = 10.0
 """Attacks require bounds: this many spreads beyond the features, where the domain has none."""
 
 
+def _spread(features: Tensor) -> tuple[float, float]:
+    """Return the RMS and the largest difference of entries of `features` (B,d) from their means.
+
+    Those of the entries from 0 where all rows are equal; 1 where all are 0.
+    """
+    for about in (features - features.mean(dim=0), features):
+        if (largest := float(about.abs().max())) > 0:
+            # relative to the largest, whose square may overflow
+            return largest * float((about / largest).square().mean().sqrt()), largest
+    return 1.0, 1.0
+
+
 @dataclass(frozen=True)
 class FoolboxFeatures(attacks.AttackOptions, fsb.BoundaryFinder):
     """Run a minimisation attack on the features, then bisect the line to the row.
@@ -41,7 +53,8 @@ class FoolboxFeatures(attacks.AttackOptions, fsb.BoundaryFinder):
         z = features.repeat_interleave(targets.shape[1], dim=0)
         source = fields["source"].repeat_interleave(targets.shape[1])
         lower, upper = head.domain.limits(features)
-        room = _ROOM * max(1.0, float((features - features.mean(dim=0)).abs().max()))
+        unit, largest = _spread(features)
+        room = _ROOM * largest
         low = torch.maximum(lower, (features.amin() - room).expand_as(lower))
         high = torch.minimum(upper, (features.amax() + room).expand_as(upper))
         proposed = attacks.run_attack(
@@ -52,6 +65,7 @@ class FoolboxFeatures(attacks.AttackOptions, fsb.BoundaryFinder):
             source,
             targets.flatten(),
             bounds=(float(low.amin()), float(high.amax())),
+            unit=unit,
             norm="l2",
             max_steps=max_steps,
         )

@@ -43,6 +43,7 @@ class Foolbox(attacks.AttackOptions, fsb.ImageBoundaryFinder):
             source,
             targets,
             bounds=bounds,
+            unit=bounds[1] - bounds[0],
             norm=norm,
             max_steps=max_steps,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from fsboundary_foolbox import attacks
+from fsboundary_foolbox.features import FoolboxFeatures
 from fsboundary_foolbox.finder import Foolbox
 from torch import Tensor, nn
 
@@ -74,3 +75,55 @@ def test_attacks_that_do_not_minimise_are_rejected() -> None:
     for name in ("LinfPGD", "no_such"):
         with pytest.raises(fsb.ArgumentError, match=f"got '{name}'; wanted one of "):
             Foolbox(name)
+
+
+class Units(nn.Module):
+    """A linear map from other units to those of the model."""
+
+    def __init__(self, origin: float, width: float) -> None:
+        super().__init__()
+        self.origin, self.width = origin, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.origin) / self.width
+
+
+def flips_in_units(low: float, width: float) -> fsb.FlipImages:
+    model, images = subject()
+    return fsb.pixels.flip_images(
+        fsb.FeatureSpace(model, preprocess=Units(low, width)),
+        (images[:2] * width + low).clamp(low, low + width),
+        bounds=(low, low + width),
+        finder=Foolbox(),
+        max_steps=40,
+    )
+
+
+def test_images_times_a_power_of_two_give_flip_images_times_it() -> None:
+    plain, scaled = flips_in_units(0.0, 1.0), flips_in_units(0.0, 4096.0)
+    assert plain.ok.all()
+    assert torch.equal(plain.images * 4096, scaled.images)
+    assert torch.equal(plain.distance * 4096, scaled.distance)
+
+
+@pytest.mark.parametrize("limits", [(0.0, 255.0), (-1000.0, 3000.0), (0.0, 65535.0)])
+def test_every_range_of_pixels(limits: tuple[float, float]) -> None:
+    low, width = limits[0], limits[1] - limits[0]
+    plain, other = flips_in_units(0.0, 1.0), flips_in_units(low, width)
+    assert other.ok.all()
+    torch.testing.assert_close(other.distance / width, plain.distance, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("unit", [2.0**-20, 1024.0, 1000.0])
+def test_features_in_other_units(unit: float) -> None:
+    torch.manual_seed(0)
+    layers, z = (nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 4)), 2 * torch.randn(3, 10).double()
+    one, other = (
+        fsb.flip_points(
+            nn.Sequential(Units(0, u), *layers).double().eval(), z * u, finder=FoolboxFeatures()
+        )
+        for u in (1.0, unit)
+    )
+    assert one.ok.all()
+    assert other.ok.all()
+    torch.testing.assert_close(other.distance / unit, one.distance, rtol=0.05, atol=0)
