@@ -33,13 +33,13 @@ def describe(value: object) -> str:
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
-def distinct_texts(*values: float, digits: int = 6) -> list[str]:
+def distinct_texts(*values: float, digits: int = 6, kind: Literal["g", "e"] = "g") -> list[str]:
     """Return numbers as text, with as many digits as different ones need to look different.
 
     A message "got pixels from 0 to 1; wanted pixels from 0 to 1" helps nobody.
     """
     for count in range(digits, 18):
-        texts = [f"{value:.{count}g}" for value in values]
+        texts = [f"{value:.{count}{kind}}" for value in values]
         if len(set(texts)) >= len(set(values)):
             break
     return texts
@@ -390,17 +390,22 @@ def check_targets(
     for word in words:
         if isinstance(targets, str) and targets == word:
             return word
-    return check_integer_tensor(
+    none = None
+    if isinstance(targets, Tensor) and is_integer(targets):
+        none = targets == -1
+        targets = torch.where(none, 0, targets)
+    found = check_integer_tensor(
         "targets",
         targets,
         (rows,),
         *shapes,
         fix="pass torch.full((B,), k) for one class",
         noun="classes",
-        within=range(-1, num_classes),
+        within=range(num_classes),
         range_fix="count classes from 0; -1 leaves a row without a target",
         also=", ".join(f'"{word}"' for word in words),
     )
+    return found if none is None else torch.where(none, -1, found)
 
 
 def check_limits(

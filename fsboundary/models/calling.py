@@ -196,7 +196,14 @@ def extract_logits(output: Any, rows: int) -> Tensor:
     if logits.ndim > 2 and logits[0].numel() == logits.shape[1] and logits.shape[0] == rows:
         logits = logits.flatten(1)
     shape = tuple(logits.shape)
-    if logits.ndim == 1 or (logits.ndim == 2 and shape[1] == 1):
+    if logits.ndim == 1 and rows == 1 and shape[0] > 1:
+        raise HeadError(
+            f"the model returned shape {shape} for one image; wanted (1, K): it dropped the batch "
+            "dimension, as .squeeze() does with a batch of one, which is also the last batch of 7 "
+            "images in threes. Write .squeeze(1), .flatten(1) or .squeeze((-2, -1)) instead, so "
+            "that the first dimension stays"
+        )
+    if (logits.ndim == 1 and shape[0] == rows) or (logits.ndim == 2 and shape[1] == 1):
         raise HeadError(
             f"the model returned a single logit per image (shape {shape}): a binary head. Turn its "
             "last linear layer into a two-class head, with 0 and the old logit as logits: "

@@ -28,6 +28,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from fsboundary.core.checks import distinct_texts
 from fsboundary.core.errors import HeadMismatchError
 from fsboundary.modes import product_precision
 
@@ -213,9 +214,10 @@ def largest_residual(expected: Tensor, output: Tensor, tolerance: Tensor) -> Res
 
 def head_mismatch(layer: str, what: str, worst: Residual, dtype: torch.dtype) -> HeadMismatchError:
     """Return the error for a layer whose output differs from the model's."""
+    size, tolerance = distinct_texts(worst.size, worst.tolerance, digits=3, kind="e")
     return HeadMismatchError(
-        f"{layer}: {what} differs from the model's output by {worst.size:.3e} at row {worst.row}, "
-        f"class {worst.column}; the tolerance there is {worst.tolerance:.3e} ({dtype}). The "
+        f"{layer}: {what} differs from the model's output by {size} at row {worst.row}, "
+        f"class {worst.column}; the tolerance there is {tolerance} ({dtype}). The "
         "layer's class computes something else than W z + b, or the model's path depends on its "
         "input"
     )

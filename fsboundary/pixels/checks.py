@@ -8,11 +8,14 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from fsboundary.core.checks import Shape, check_float_tensor, check_labels
+from fsboundary.core.checks import Shape, check_float_tensor, check_labels, distinct_texts
 from fsboundary.core.errors import ArgumentError
 from fsboundary.models.images import check_images
 from fsboundary.modes import caller_level, in_standard_modes
 from fsboundary.space import FeatureSpace, space_of
+
+_ROUNDING = 1e-6
+"""Fraction of the range by which pixels may lie beyond it: a few units of float32."""
 
 
 def check_bounds(bounds: object) -> tuple[float, float]:
@@ -44,7 +47,9 @@ def check_pixels(
     images : object
         Value of the argument.
     bounds : (float, float) or None
-        Range of the finite pixels; None means any.
+        Range of the finite pixels; None means any. Pixels beyond by no more than rounding, 1e-6 of
+        the range or 4 units in the last place of 1 in their dtype, are clipped to it: undoing a
+        normalisation in float32 gives such pixels.
     name : str
         Name of the argument.
     like : Tensor (B, C, H, W), optional
@@ -62,17 +67,23 @@ def check_pixels(
     )
     if bounds is None:
         return pixels
-    finite = pixels[torch.isfinite(pixels)]
-    edges = torch.tensor(bounds, dtype=pixels.dtype, device=pixels.device)
-    if finite.numel() and bool(((finite < edges[0]) | (finite > edges[1])).any()):
+    finite = torch.isfinite(pixels)
+    low, high = torch.tensor(bounds, dtype=pixels.dtype, device=pixels.device)
+    beyond = finite & ((pixels < low) | (pixels > high))
+    if not bool(beyond.any()):
+        return pixels
+    lowest, highest = (float(t) for t in torch.aminmax(pixels[finite]))
+    slack = max(_ROUNDING, 4 * torch.finfo(pixels.dtype).eps) * (bounds[1] - bounds[0])
+    if lowest < float(low) - slack or highest > float(high) + slack:
+        texts = distinct_texts(lowest, highest, *bounds)
         raise ArgumentError(
             name,
-            f"pixels from {float(finite.min()):.6g} to {float(finite.max()):.6g}",
-            f"pixels from {bounds[0]:g} to {bounds[1]:g}",
+            f"pixels from {texts[0]} to {texts[1]}",
+            f"pixels from {texts[2]} to {texts[3]}",
             "pass bounds=, or scale the images and pass the model's own scaling as "
             "FeatureSpace(model, preprocess=...)",
         )
-    return pixels
+    return torch.where(beyond, pixels.clamp(low, high), pixels)
 
 
 _NEAR_CHANCE = 1 / 3

@@ -84,6 +84,7 @@ def draw_attributions(
             status = Status(int(stack.status[column, row]))
             values = stack.values[column, row].permute(1, 2, 0).cpu().numpy()
             text = status.name if status is not Status.CONVERGED else _placeholder(values, sign)
+            values = _scaled(values)
             if text:
                 axis.set_axis_off()
                 axis.text(0.5, 0.5, text, ha="center", va="center")
@@ -100,6 +101,17 @@ def draw_attributions(
     for axis, title in zip(grid[0], ("image", *stack.names), strict=True):
         axis.set_title(title)
     return figure
+
+
+def _scaled(values: Any) -> Any:
+    """Return an attribution (H,W,C) with a largest sum over the channels of 1, in float64.
+
+    Captum takes a largest value below 1e-5 for nothing; those of 16-bit images are that small.
+    """
+    values = values.astype("float64")
+    values = values / (abs(values).max() or 1.0)  # numbers near the smallest may be summed
+    size = abs(values.sum(axis=2)).max()
+    return values / (size if size > 0 else 1.0)
 
 
 def _placeholder(values: Any, sign: str) -> str:

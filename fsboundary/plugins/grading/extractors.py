@@ -15,6 +15,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from fsboundary.core.checks import distinct_texts
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import FsboundaryError, HeadError, HeadMismatchError, PluginError
 from fsboundary.core.heads import LinearHead
@@ -206,10 +207,11 @@ def verify_head(
     if worst is not None and worst.ratio > 1:
         if call is not None:
             raise head_mismatch(f"layer {call.layer!r}", "W z + b", worst, logits.dtype)
+        size, limit = distinct_texts(worst.size, worst.tolerance, digits=3, kind="e")
         raise HeadMismatchError(
-            f"extractor {extractor!r}: W z + b differs from the model's logits by {worst.size:.3e} "
+            f"extractor {extractor!r}: W z + b differs from the model's logits by {size} "
             f"at row {worst.row}, class {worst.column}; the tolerance there is "
-            f"{worst.tolerance:.3e} ({logits.dtype}). Its features are not the input of its head, "
+            f"{limit} ({logits.dtype}). Its features are not the input of its head, "
             "or it is a surrogate that does not declare itself one"
         )
     return exact, worst
