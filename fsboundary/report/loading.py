@@ -238,11 +238,11 @@ def _images(array: NDArray[Any], where: str) -> Tensor:
 
 def _labels(array: NDArray[Any], rows: int, where: str) -> Tensor:
     whole = array.shape == (rows,) and np.issubdtype(array.dtype, np.integer)
-    if not whole or array.min() < 0 or array.max() > np.iinfo(np.int64).max:  # of unsigned ones
+    if not whole or array.min() < -1 or array.max() > np.iinfo(np.int64).max:  # of unsigned ones
         lowest = f", the smallest {array.min()}" if array.size and array.dtype.kind in "if" else ""
         raise DataError(
             f"{where} have the shape {array.shape} and the type {array.dtype}{lowest}; wanted "
-            f"{rows} whole numbers from 0, one per image. Number the classes from 0"
+            f"{rows} whole numbers from 0, one per image, -1 for no label. Number classes from 0"
         )
     return torch.from_numpy(array.astype(np.int64))
 
@@ -298,7 +298,7 @@ def _read_folder(path: Path) -> ImageSet:
     with _damage_named(path, "cannot be listed", "Check its permissions"):
         top_level = _image_files(path, path)
         entries = (p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-        classes = sorted(entries)
+        classes, numbers = _class_numbers(sorted(entries))
         by_class = [_image_files(folder, path) for folder in classes]
     if top_level and any(by_class):
         raise DataError(
@@ -307,18 +307,28 @@ def _read_folder(path: Path) -> ImageSet:
         )
     files = top_level or [file for group in by_class for file in group]
     if not files:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise DataError(f"{path}: contains no image; wanted files that end in {kinds}. Add some")
+        wanted = f"wanted files that end in {', '.join(sorted(SUFFIXES))}. Add some"
+        raise DataError(f"{path}: contains no image; {wanted}")
     names = tuple(printable(str(file.relative_to(path))) for file in files)
     if top_level:
         return ImageSet(images=_read_pixels(files), file_names=names)
-    labels = [k for k, group in enumerate(by_class) for _ in group]
+    labels = [k for k, group in zip(numbers, by_class, strict=True) for _ in group]
+    complete = numbers == list(range(len(numbers)))
     return ImageSet(
         images=_read_pixels(files),
         labels=torch.tensor(labels),
-        class_names=tuple(printable(folder.name) for folder in classes),
+        class_names=tuple(printable(folder.name) for folder in classes) if complete else None,
         file_names=names,
     )
+
+
+def _class_numbers(folders: list[Path]) -> tuple[list[Path], list[int]]:
+    """Return the folders and their classes, ascending: numbers as names are the class numbers."""
+    numbers = [int(f.name) for f in folders if f.name.isascii() and f.name.isdecimal()]
+    if len(set(numbers)) < len(folders):
+        return folders, list(range(len(folders)))
+    order = sorted(range(len(folders)), key=numbers.__getitem__)
+    return [folders[k] for k in order], sorted(numbers)
 
 
 def _image_files(folder: Path, root: Path) -> list[Path]:
@@ -474,9 +484,9 @@ def load_images(path: Path) -> ImageSet:
     path : Path
         An ``.npz`` file with ``images`` (N,C,H,W) or (N,H,W), uint8 or floating point in [0, 1],
         and optionally ``labels``, ``class_names``, ``train_images`` and ``train_labels``; or a
-        folder of image files of one size, whose subfolders, if any, are the classes in sorted
-        order. The suffix of a file must be that of its format; its orientation (EXIF) is applied.
-        Hidden files and folders are left out.
+        folder of image files of one size, whose subfolders, if any, are the classes: that of their
+        number if all names are numbers, else in sorted order. The suffix of a file must be that of
+        its format; its orientation (EXIF) is applied. Hidden files and folders are left out.
 
     Raises
     ------

@@ -386,6 +386,43 @@ def test_weights_that_cannot_be_read(content: bytes | None, tmp_path: Path) -> N
         load_weights(tiny_model(), path)
 
 
+def write_folders(root: Path, names: list[str]) -> None:
+    """Write one image into each subfolder, as bright as the position of its name."""
+    for brightness, name in enumerate(names):
+        (root / name).mkdir()
+        Image.fromarray(np.full((4, 4), brightness, np.uint8)).save(root / name / "a.png")
+
+
+@pytest.mark.parametrize("names", [[str(k) for k in range(12)], [f"{k:03}" for k in range(12)]])
+def test_folders_named_by_numbers_are_these_classes(names: list[str], tmp_path: Path) -> None:
+    write_folders(tmp_path, names)
+    found = load_images(tmp_path)
+    assert found.labels.tolist() == list(range(12))
+    assert torch.equal((found.images[:, 0, 0, 0] * 255).round().long(), found.labels)
+    assert found.class_names == tuple(names)
+
+
+def test_missing_numbers_leave_the_other_classes_in_place(tmp_path: Path) -> None:
+    write_folders(tmp_path, ["2", "10"])
+    found = load_images(tmp_path)
+    assert found.labels.tolist() == [2, 10]
+    assert found.class_names is None
+
+
+@pytest.mark.parametrize("names", [["1", "01"], ["0", "1", "cat"]])
+def test_other_names_are_classes_in_sorted_order(names: list[str], tmp_path: Path) -> None:
+    write_folders(tmp_path, names)
+    found = load_images(tmp_path)
+    assert found.labels.tolist() == list(range(len(names)))
+    assert found.class_names == tuple(sorted(names))
+
+
+def test_labels_of_an_archive_may_be_missing_per_image(tmp_path: Path) -> None:
+    path = tmp_path / "images.npz"
+    np.savez(path, images=np.zeros((3, 4, 4), np.uint8), labels=np.array([0, -1, 2]))
+    assert load_images(path).labels.tolist() == [0, -1, 2]
+
+
 IMAGES = np.zeros((4, 1, 6, 6), dtype=np.float32)
 
 
@@ -402,7 +439,7 @@ IMAGES = np.zeros((4, 1, 6, 6), dtype=np.float32)
         ({"images": IMAGES + np.inf}, "to inf"),
         ({"images": IMAGES, "labels": np.zeros(3, int)}, "wanted 4 whole numbers from 0"),
         ({"images": IMAGES, "labels": np.zeros(4)}, "type float64"),
-        ({"images": IMAGES, "labels": np.full(4, -1)}, "the smallest -1"),
+        ({"images": IMAGES, "labels": np.full(4, -2)}, "the smallest -2"),
         ({"images": IMAGES, "labels": np.full(4, 5)}, "labels go up to 5, but the model has 5"),
         ({"images": IMAGES, "class_names": np.arange(5)}, "wanted a list of str"),
         ({"images": IMAGES, "class_names": np.array(["a", "b"])}, "2 class names"),
