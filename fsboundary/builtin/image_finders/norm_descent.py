@@ -83,14 +83,18 @@ def norm_bounded_descent(
     """
     change, rows = change.clone(), search.all_rows
     norm = search.distance.clamp_max(radius)
+    # in float32 whatever torch's default dtype is
+    factors = torch.tensor([1 - norm_decrease, 1 + norm_increase], dtype=torch.float32)
+    lower, raised = factors.to(norm)
     for step in range(steps):
         if len(rows) == 0:
             return
         here = _evaluate_step(search, rows, change)
         rows = here.rows
         _cut_back(search, here)
-        shorter, longer = norm[rows] * (1 - norm_decrease), norm[rows] * (1 + norm_increase)
-        norm[rows] = torch.minimum(torch.where(here.across, shorter, longer), search.distance[rows])
+        norm[rows] = torch.minimum(
+            norm[rows] * torch.where(here.across, lower, raised), search.distance[rows]
+        )
         length = step_size * _cosine_decay(step, steps) * norm[rows]
         change[rows] = _turn_change(search, here, length, norm[rows])
 
