@@ -3,7 +3,7 @@
 Random sequences of public calls on shared objects; between the calls, tensors that a user can reach
 are written to, objects are copied, pickled and reopened, hostile plugins run, the model is changed
 and changed back, and modes and threads change. Every answer must equal that of objects without a
-past, bit for bit. Exits with 1 if any does not.
+past, bit for bit, except for rounding where two threads computed it. Exits with 1 if any does not.
 """
 
 from __future__ import annotations

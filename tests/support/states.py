@@ -97,6 +97,12 @@ def _gradient(module: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
     return value.detach(), gradient
 
 
+def _notes(world: World) -> dict[str, str]:
+    """Return the notes except those that describe what was extracted so far."""
+    of_the_past = ("residual", "observed minimum")
+    return {name: text for name, text in world.space.notes().items() if name not in of_the_past}
+
+
 Call = Callable[[World, Inputs], Any]
 
 CALLS: dict[str, Call] = {
@@ -104,7 +110,7 @@ CALLS: dict[str, Call] = {
     "features": lambda w, i: w.space.features(i.images).detach(),
     "logits": lambda w, i: w.space.logits(i.images).detach(),
     "bank of a loader": lambda w, i: w.space.bank([(i.images, i.labels)]),
-    "fingerprints": lambda w, i: (w.space.fingerprint, w.head.fingerprint, w.space.notes()),
+    "fingerprints": lambda w, i: (w.space.fingerprint, w.head.fingerprint, _notes(w)),
     "head": lambda w, i: (w.head, w.head.logits(i.features), w.head.margins(i.features)),
     "domain": lambda w, i: (w.domain.limits(i.features), w.domain.violation(i.features)),
     "bank": lambda w, i: (w.bank, w.bank.range(), w.bank.moments(), w.bank.digests()),
@@ -186,7 +192,7 @@ CALLS: dict[str, Call] = {
         i.images[:2]
     ),
     "LayerBoundaryDirection": lambda w, i: fsb.attr.LayerBoundaryDirection(
-        w.space, w.model[0]
+        w.space, w.space.model[0]
     ).attribute(i.images),
     "inverse_images": lambda w, i: fsb.pixels.inverse_images(
         w.space, i.features, i.images, max_steps=3
