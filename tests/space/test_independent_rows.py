@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -263,6 +264,17 @@ def test_chance_that_begins_later_is_noticed_when_it_begins() -> None:
     active[0] = True
     with pytest.raises(HeadError, match=CHANCE):
         space.extract(X)
+
+
+def test_a_warning_of_the_model_is_shown_once() -> None:
+    def warn(z: Tensor) -> Tensor:
+        warnings.warn("narrow", stacklevel=1)
+        return z
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fsb.FeatureSpace(Net(features=warn)).extract(X)
+    assert [str(warning.message) for warning in caught] == ["narrow"]
 
 
 def test_inference_mode_and_gradients() -> None:

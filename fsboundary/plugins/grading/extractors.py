@@ -7,6 +7,7 @@ row from its image only: not from the other images of the batch, chance, or earl
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -283,8 +284,9 @@ class RowCheck:
         drawn = not checked.draws and has_drawn(before, chance_state(device))
         if drawn or not (checked.alone or (checked.repeated and len(images) == 1)):
             devices = [device] if device.type == "cuda" else []
-            # further passes leave the generators where one pass left them
-            with torch.no_grad(), torch.random.fork_rng(devices):
+            # further passes leave the generators where one pass left them, and repeat its warnings
+            with torch.no_grad(), torch.random.fork_rng(devices), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 self._check(images.detach(), additional, found, drawn)
         return found
 
