@@ -93,7 +93,7 @@ class Distance(nn.Module, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickling and copying: a copy checks its head anew."""
-        return self.__dict__ | {"_head": None}
+        return self.__dict__ | {"_checked": ()}
 
     @run_eagerly
     @in_standard_modes
