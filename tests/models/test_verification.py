@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import fsboundary as fsb
 from fsboundary.models import linear_maps
 from fsboundary.models.linear_maps import LayerCall, largest_residual
+from fsboundary.modes import product_precision
 from support.models.nets import CLASSES, WIDTH, Last, Net, images
 
 
@@ -170,18 +171,21 @@ class Settings:
 @pytest.mark.parametrize("allow", [True, False])
 def test_the_settings_of_older_torch_are_read(monkeypatch: pytest.MonkeyPatch, allow: bool) -> None:
     monkeypatch.setattr(torch.backends.cuda, "matmul", Settings(allow))
-    assert linear_maps._product_precision("cuda", False) == ("tf32" if allow else "")
+    assert product_precision("cuda") == ("tf32" if allow else "")
     monkeypatch.setattr(torch.backends, "mkldnn", Settings(allow))
     monkeypatch.setattr(
         torch, "get_float32_matmul_precision", lambda: "medium" if allow else "highest"
     )
-    assert linear_maps._product_precision("cpu", False) == ("bf16" if allow else "")
+    assert product_precision("cpu") == ("bf16" if allow else "")
 
 
 def test_cudnn_has_a_separate_precision_setting_for_convolutions() -> None:
-    assert linear_maps._product_precision("cuda", True) == torch.backends.cudnn.conv.fp32_precision
-    plain = torch.backends.cuda.matmul.fp32_precision
-    assert linear_maps._product_precision("cuda", False) == plain
+    for found, settings in (
+        (product_precision("cuda", convolution=True), torch.backends.cudnn.conv),
+        (product_precision("cuda"), torch.backends.cuda.matmul),
+    ):
+        setting = settings.fp32_precision
+        assert found == ("" if setting in ("none", "ieee") else setting)
 
 
 def test_finite_rows_are_verified_next_to_rows_that_are_not() -> None:
