@@ -493,7 +493,8 @@ def test_finders_draw_by_the_seed_and_no_other_generator_is_touched(
     w, finder = world(), Drawing()
     for seed, state in ((0, 1), (0, 2), (5, 3)):
         torch.default_generator.manual_seed(state)
-        with require_unchanged():
+        # the finder draws from Python and NumPy too, whose generators are put right with a warning
+        with require_unchanged(), pytest.warns(fsb.PluginWarning, match="NumPy's random generator"):
             pixels.flip_images(w.model, w.images, finder=finder, seed=seed)
     assert finder.drawn[0] == finder.drawn[1] != finder.drawn[2]
 
@@ -537,7 +538,7 @@ def test_no_module_seeds_a_global_generator() -> None:
     seeding = {"manual_seed", "manual_seed_all", "seed", "set_rng_state", "set_state", "setstate"}
     package = Path(fsb.__file__).parent
     for path in package.rglob("*.py"):
-        if path.name == "modes.py":
+        if path.name in ("modes.py", "calls.py"):  # calls.py restores what a plugin left changed
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -552,4 +553,6 @@ def test_threads_of_the_process_see_no_changed_precision_or_dtype() -> None:
     package = Path(fsb.__file__).parent
     changing = {"set_float32_matmul_precision", "set_default_dtype", "set_default_device"}
     for path in package.rglob("*.py"):
+        if path.name == "calls.py":  # restores what a plugin left changed, for all threads
+            continue
         assert not any(f"{name}(" in path.read_text("utf-8") for name in changing), path

@@ -57,7 +57,14 @@ def test_sets_that_are_slightly_too_large_are_found(kind: str) -> None:
     lost = rows[changed(head, points, boxes.source.numpy()[rows], strict=True)]
     assert set(lost.tolist()) == set(range(len(boxes.lower)))
     hulls = fsb.guaranteed_hulls(head, fsb.FeatureBank(z))
-    wider = replace(hulls, clearance=hulls.clearance * (1 + 1e-6))
+    wider = fsb.GuaranteedHulls(
+        head=head,
+        bank=hulls.bank,
+        clearance=hulls.clearance * (1 + 1e-6),
+        counts=hulls.counts,
+        status=hulls.status,
+        generators=hulls._generators,
+    )
     points, classes = hull_points(wider, 2, g)
     lost = classes[changed(head, points, classes, strict=True)]
     assert set(lost.tolist()) == {k for k in range(5) if hulls.counts[k]}
