@@ -15,19 +15,19 @@ from fsboundary_foolbox import attacks
 from fsboundary_foolbox.bisection import bisect_to_boundary
 
 _ROOM = 10.0
-"""Attacks require bounds: this many spreads beyond the features, where the domain has none."""
+"""Attacks require bounds: this many lengths of the row beyond 0, where the domain has none."""
 
 
-def _spread(features: Tensor) -> tuple[float, float]:
-    """Return the RMS and the largest difference of entries of `features` (B,d) from their means.
+def _units(rows: Tensor) -> Tensor:
+    """Return the power of two (B,) above the RMS of the entries of each row, 1 for a row of zeros.
 
-    Those of the entries from 0 where all rows are equal; 1 where all are 0.
+    It depends on the row only, so the answer for a row does not depend on the others.
     """
-    for about in (features - features.mean(dim=0), features):
-        if (largest := float(about.abs().max())) > 0:
-            # relative to the largest, whose square may overflow
-            return largest * float((about / largest).square().mean().sqrt()), largest
-    return 1.0, 1.0
+    largest = rows.abs().amax(dim=1, keepdim=True)
+    largest = torch.where(largest > 0, largest, 1.0)
+    # relative to the largest, whose square may overflow
+    size = largest[:, 0] * (rows / largest).square().mean(dim=1).sqrt()
+    return torch.where(size > 0, torch.ldexp(torch.ones_like(size), size.frexp().exponent), 1.0)
 
 
 @dataclass(frozen=True)
@@ -53,22 +53,24 @@ class FoolboxFeatures(attacks.AttackOptions, fsb.BoundaryFinder):
         z = features.repeat_interleave(targets.shape[1], dim=0)
         source = fields["source"].repeat_interleave(targets.shape[1])
         lower, upper = head.domain.limits(features)
-        unit, largest = _spread(features)
-        room = _ROOM * largest
-        low = torch.maximum(lower, (features.amin() - room).expand_as(lower))
-        high = torch.minimum(upper, (features.amax() + room).expand_as(upper))
-        proposed = attacks.run_attack(
-            self.attack,
-            dict(self.overrides),
-            head,
-            z,
-            source,
-            targets.flatten(),
-            bounds=(float(low.amin()), float(high.amax())),
-            unit=unit,
-            norm="l2",
-            max_steps=max_steps,
-        )
+        units, proposed = _units(z), torch.empty_like(z)
+        low, high = torch.empty_like(z), torch.empty_like(z)
+        for unit in units.unique().tolist():
+            rows = (units == unit).nonzero()[:, 0]
+            reach = _ROOM * z.shape[1] ** 0.5 * unit
+            low[rows], high[rows] = lower.clamp(min=-reach), upper.clamp(max=reach)
+            proposed[rows] = attacks.run_attack(
+                self.attack,
+                dict(self.overrides),
+                head,
+                z[rows],
+                source[rows],
+                targets.flatten()[rows],
+                bounds=(float(low[rows].amin()), float(high[rows].amax())),
+                unit=unit,
+                norm="l2",
+                max_steps=max_steps,
+            )
         with torch.no_grad():
             points, _ = bisect_to_boundary(
                 head, z, proposed.clamp(low, high), source, targets.flatten()
