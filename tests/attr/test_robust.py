@@ -104,7 +104,7 @@ def test_a_flat_body_cannot_be_pushed() -> None:
     [
         ({"amount": -0.1}, "amount: got -0.1"),
         ({"amount": float("nan")}, "amount: got nan"),
-        ({"target": 4}, "targets: got classes from 4 to 4"),
+        ({"target": 4}, "target: got classes from 4 to 4"),
         ({"target": [0, 1]}, "target: got shape"),
         ({"inputs": torch.zeros(5, dtype=torch.int64)}, "inputs: got dtype torch.int64"),
         ({"inputs": (torch.zeros(2, 3), torch.zeros(2, 3))}, "inputs: got 2 tensors"),

@@ -165,12 +165,16 @@ class Reader:
 
 def test_methods_are_not_options() -> None:
     assert plugins.identify(Reader(7)).options == {"head": 7, "shared": 1, "function": len}
+    checked = 0
     for info in plugins.describe():
-        if info.kind and info.state == "ready":
+        # other tests of this folder register samples that cannot be created
+        if info.kind and info.state == "ready" and info.distribution == "fsboundary":
             pixels = "pixels" if "pixels" in info.capabilities else None
             made = plugins.create(info.kind, info.name, capability=pixels)
             options = plugins.identify(made).options
             assert not any(inspect.ismethod(value) for value in options.values()), info.name
+            checked += 1
+    assert checked >= 10  # all built-in plugins
 
 
 def test_identify_a_built_in_plugin() -> None:
