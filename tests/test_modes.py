@@ -28,6 +28,7 @@ from fsboundary.core.results import FlipImages
 from fsboundary.modes import seeded
 from fsboundary.plugins.interfaces import ImageBoundaryFinder
 from fsboundary.testing.invariants import require_unchanged
+from support.modes import default_dtype, num_threads
 
 
 @functools.cache
@@ -250,26 +251,6 @@ def test_every_public_function_and_module_is_called() -> None:
     }
     assert functions - set(WITHOUT_MODES) - called == set()
     assert called <= public
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
-def num_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

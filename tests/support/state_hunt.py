@@ -15,7 +15,7 @@ import pickle
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from torch import Tensor
 import fsboundary as fsb
 from fsboundary.builtin.boundary_finders.dual_newton import DualNewton
 from fsboundary.builtin.hull_solvers.nnls import Nnls
+from support.modes import default_dtype, num_threads
 from support.states import (
     CALLS,
     HANDLES,
@@ -118,30 +119,11 @@ VANDALS: dict[str, tuple[str, Call]] = {
 """Calls of hostile plugins, with the names of the honest calls that they must equal."""
 
 
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _default_dtype() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
 MODES: dict[str, tuple[Callable[[], contextlib.AbstractContextManager[Any]], float]] = {
     "no_grad": (torch.no_grad, 0.0),
     "inference_mode": (torch.inference_mode, 0.0),
-    "default dtype float64": (_default_dtype, 0.0),
-    "two torch threads": (lambda: _threads(2), 1e-12),  # sums in another order
+    "default dtype float64": (lambda: default_dtype(torch.float64), 0.0),
+    "two torch threads": (lambda: num_threads(2), 1e-12),  # sums in another order
 }
 """Modes in which calls must answer as always, and by how much numbers may differ."""
 
@@ -182,7 +164,7 @@ class Sequence:
             self._change_model: 1, self._forget: 1,
         }  # fmt: skip
         # sums in another order differ in their last bits
-        with _threads(1):
+        with num_threads(1):
             for step in self.random.choices(list(kinds), list(kinds.values()), k=steps):
                 step()
             self._call()

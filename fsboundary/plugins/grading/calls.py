@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
-import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -22,8 +21,8 @@ from torch import Tensor, nn
 
 from fsboundary.core.errors import PluginError, PluginWarning
 from fsboundary.core.heads import LinearHead
+from fsboundary.modes import caller_level, flushes_subnormals
 
-_SMALLEST = 5e-324
 _AUTOCAST = ("cpu", "cuda") if hasattr(torch, "get_autocast_dtype") else ()  # torch 2.4 and later
 _kept: list[Any] = []
 
@@ -103,7 +102,7 @@ _STATES: tuple[_State, ...] = (
         torch.set_float32_matmul_precision,
     ),
     # torch cannot be asked, but arithmetic can
-    ("the flushing of denormals", lambda: _SMALLEST * 1.0 == 0.0, torch.set_flush_denormal),
+    ("the flushing of denormals", flushes_subnormals, torch.set_flush_denormal),
     ("NumPy's handling of errors", np.geterr, lambda state: np.seterr(**state)),
     _TORCH_RANDOM,
     ("Python's random generator", random.getstate, random.setstate),
@@ -275,13 +274,8 @@ class plugin_call:  # noqa: N801  # named as the verb it is in a with statement
 
 def warn(message: str) -> None:
     """Warn of what a plugin did, at the line that called this package."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith(_OWN):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(f"{message}. Report it to the plugin's author", PluginWarning, stacklevel=level)
-
-
-_OWN = ("fsboundary.", "contextlib")
+    report = f"{message}. Report it to the plugin's author"
+    warnings.warn(report, PluginWarning, stacklevel=caller_level())
 
 
 def warn_changed(label: str, names: list[str]) -> None:
