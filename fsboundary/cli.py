@@ -22,7 +22,7 @@ import typer
 
 from fsboundary._version import __version__
 from fsboundary.core.errors import FsboundaryError
-from fsboundary.core.locks import check_outputs, is_foreign, printable
+from fsboundary.core.files import check_outputs, is_foreign, printable
 
 if TYPE_CHECKING:
     from fsboundary.plugins import PluginInfo
@@ -269,7 +269,7 @@ def _may_replace(force: bool, out: Path, json_path: Path | None, *inputs: Path) 
     """Check the outputs, and return whether existing files may be replaced.
 
     On a terminal, the user decides about each file that fsboundary did not write; elsewhere,
-    :func:`~fsboundary.core.locks.check_outputs` refuses them.
+    :func:`~fsboundary.core.files.check_outputs` refuses them.
     """
     outputs = {"--out": out, "--json": json_path}
     check_outputs(outputs, inputs=inputs, force=True)  # nothing to ask if they cannot be written

@@ -20,7 +20,7 @@ import fsboundary.demo
 import fsboundary.report.user
 from fsboundary import cli, plugins
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.locks import GENERATOR
+from fsboundary.core.files import GENERATOR
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

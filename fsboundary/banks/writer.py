@@ -21,7 +21,7 @@ from fsboundary.banks.records import GROUP, JOURNAL, SEAL, Seal, first_line, sha
 from fsboundary.banks.store import Store
 from fsboundary.banks.zarr_store import FILL_VALUES, Layout
 from fsboundary.core.errors import ArgumentError, DataError
-from fsboundary.core.locks import hold_lock, lock_path
+from fsboundary.core.files import hold_lock, lock_path
 
 _PARTIAL = ".partial"
 """End of the name of a file that is not completely written."""

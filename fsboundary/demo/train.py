@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fsboundary.core.locks import check_outputs, write_files
+from fsboundary.core.files import check_outputs, write_files
 from fsboundary.demo.network import NUM_CLASSES, Normalize, SmallResNet
 from fsboundary.modes import seeded
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fsboundary.core.checks import check_float_tensor, check_integer
-from fsboundary.core.locks import check_outputs, write_file
+from fsboundary.core.files import check_outputs, write_file
 from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.checks import check_bounds
 

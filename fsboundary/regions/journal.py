@@ -21,7 +21,7 @@ from typing import Any, NoReturn, final
 import numpy as np
 
 from fsboundary.core.errors import ArgumentError, DataError
-from fsboundary.core.locks import hold_lock
+from fsboundary.core.files import hold_lock
 from fsboundary.core.status import Status
 from fsboundary.geometry.exact_arithmetic import Array
 from fsboundary.geometry.regions.arrangement import Arrangement

@@ -18,7 +18,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from torch import Tensor
 
-from fsboundary.core.locks import printable
+from fsboundary.core.files import printable
 
 Kind = Literal["count", "percent", "length", "times", "tiny", "seconds", "index"]
 

@@ -25,7 +25,7 @@ from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
 from fsboundary.core.errors import DataError
-from fsboundary.core.locks import printable
+from fsboundary.core.files import printable
 
 
 @final

@@ -11,7 +11,7 @@ from typing import Any, final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
-from fsboundary.core.locks import GENERATOR, check_outputs, printable, write_files
+from fsboundary.core.files import GENERATOR, check_outputs, printable, write_files
 from fsboundary.report.clock import Clock
 from fsboundary.report.figures import class_colour, picture_uri
 from fsboundary.report.formatting import cell_colour, number

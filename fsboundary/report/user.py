@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError
-from fsboundary.core.locks import check_outputs
+from fsboundary.core.files import check_outputs
 from fsboundary.report.loading import ImageSet, load_images, source_files
 from fsboundary.report.measurements import Subject
 from fsboundary.report.page import write_report

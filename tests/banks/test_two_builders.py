@@ -18,7 +18,7 @@ import torch
 
 from fsboundary.banks import FeatureBank, writer, zarr_store
 from fsboundary.core.errors import ArgumentError, DataError
-from fsboundary.core.locks import hold_lock, lock_path
+from fsboundary.core.files import hold_lock, lock_path
 from support.banks.small import CHUNK, ROWS, content, loader, space
 
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]

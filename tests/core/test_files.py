@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from fsboundary.core import locks
+from fsboundary.core import files
 from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError
-from fsboundary.core.locks import (
+from fsboundary.core.files import (
     GENERATOR,
     check_outputs,
     is_foreign,
@@ -304,7 +304,7 @@ def test_all_files_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         calls.append(descriptor)
         return _full() if len(calls) == 2 else real(descriptor)
 
-    monkeypatch.setattr(locks.os, "fsync", second_fails)
+    monkeypatch.setattr(files.os, "fsync", second_fails)
     with pytest.raises(DataError, match="b: cannot be written"):
         write_files({tmp_path / "a": b"1", tmp_path / "b": b"2"})
     assert list(tmp_path.iterdir()) == []

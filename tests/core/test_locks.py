@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from fsboundary.core import locks
+from fsboundary.core import files
 from fsboundary.core.errors import DataError
-from fsboundary.core.locks import hold_lock, lock_path
+from fsboundary.core.files import hold_lock, lock_path
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from fsboundary.core.locks import hold_lock
+from fsboundary.core.files import hold_lock
 with hold_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -32,7 +32,7 @@ COUNT = """
 import sys, time
 from pathlib import Path
 from fsboundary.core.errors import DataError
-from fsboundary.core.locks import hold_lock
+from fsboundary.core.files import hold_lock
 path, done = Path(sys.argv[1]), 0
 while done < 40:
     try:
@@ -53,7 +53,7 @@ def no_flock(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(file: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(locks, "_flock", missing)
+    monkeypatch.setattr(files, "_flock", missing)
 
 
 def start(script: str, path: Path) -> subprocess.Popen[str]:
@@ -183,7 +183,7 @@ def test_a_lock_that_another_machine_left_is_refused(
 ) -> None:
     path = tmp_path / "bank"
     monkeypatch.setattr(socket, "gethostname", lambda: "here")
-    monkeypatch.setattr(locks, "_boot", lambda: "this")
+    monkeypatch.setattr(files, "_boot", lambda: "this")
     record = {"pid": 7, "host": host, "boot": boot, "since": "2026-01-01"}
     lock_path(path).write_text(json.dumps(record))
     if allowed:
@@ -210,7 +210,7 @@ def test_a_lock_whose_holder_was_killed_while_it_wrote_its_name(
 FORK = """
 import os, sys, time
 from pathlib import Path
-from fsboundary.core.locks import hold_lock
+from fsboundary.core.files import hold_lock
 with hold_lock(Path(sys.argv[1])):
     child = os.fork()
     if child:

@@ -18,7 +18,7 @@ import torch
 import fsboundary as fsb
 from fsboundary import Domain, Status
 from fsboundary.core.errors import ArgumentError, DataError
-from fsboundary.core.locks import hold_lock
+from fsboundary.core.files import hold_lock
 from fsboundary.geometry import linear_programs
 from fsboundary.regions import journal
 from support.regions.enumeration import draw

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fsboundary.core import locks
+from fsboundary.core import files
 from fsboundary.core.errors import ArgumentError, DataError
-from fsboundary.core.locks import GENERATOR
+from fsboundary.core.files import GENERATOR
 from fsboundary.report import page as page_module
 from fsboundary.report.formatting import look_up, plain
 from fsboundary.report.page import Study, draw_figures, to_json, write_report
@@ -200,14 +200,14 @@ def test_a_report_is_replaced_as_a_whole(
     content += "second"
     study.numbers["second"] = True
     if failing:
-        real = locks._stage
+        real = files._stage
 
         def full(target: Path, new: bytes) -> Path:
             if new and target.name == failing:
                 raise OSError(28, "No space left on device")
             return real(target, new)
 
-        monkeypatch.setattr(locks, "_stage", full)
+        monkeypatch.setattr(files, "_stage", full)
         with pytest.raises(DataError, match=f"{failing}: cannot be written"):
             write_report(tiny_subject(), out, json_path=numbers)
         assert (out.read_bytes(), numbers.read_bytes()) == old
@@ -222,8 +222,8 @@ def test_reports_are_recognised(page: Page, tmp_path: Path) -> None:
     (tmp_path / "r.html").write_text(page.html)
     (tmp_path / "r.json").write_text(to_json(page.numbers))
     (tmp_path / "other.html").write_text(page.html.replace(GENERATOR, "another program"))
-    assert not locks.is_foreign(tmp_path / "r.html")
-    assert not locks.is_foreign(tmp_path / "r.json")
+    assert not files.is_foreign(tmp_path / "r.html")
+    assert not files.is_foreign(tmp_path / "r.json")
     subject = tiny_subject(images=torch.zeros(0))  # would fail at once if work started
     with pytest.raises(ArgumentError, match="was not written by fsboundary"):
         write_report(subject, tmp_path / "other.html")

@@ -17,7 +17,7 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.locks import write_file
+from fsboundary.core.files import write_file
 from fsboundary.core.results.base import Result
 from fsboundary.core.status import Status
 
