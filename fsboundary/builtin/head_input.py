@@ -24,6 +24,7 @@ from fsboundary.models.head_search import (
     find_head_call,
     trace_linear_layers,
 )
+from fsboundary.models.inputs import num_rows
 from fsboundary.models.linear_maps import LayerCall
 from fsboundary.models.nonnegativity import NonnegativityProver
 from fsboundary.plugins.interfaces import FeatureExtractor
@@ -188,8 +189,10 @@ class HeadInput(FeatureExtractor):
         """Start anew: the head is found again with the first batch."""
         HeadInput.__init__(self, state["_head"])
 
-    def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
-        """Return the features (B,d) and logits (B,K) of `images`, with the graph kept.
+    def features(
+        self, model: nn.Module, inputs: Any, /, *additional: Any, **keywords: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return the features (B,d) and logits (B,K) of `inputs`, with the graph kept.
 
         Raises
         ------
@@ -199,42 +202,49 @@ class HeadInput(FeatureExtractor):
         HeadMismatchError
             ``W z + b`` is not what the model computes, or the head's weights changed.
         """
-        features, logits, head_call = self.features_and_call(model, images, *additional)
+        features, logits, head_call = self.features_and_call(model, inputs, *additional, **keywords)
         self._known[unwrap(model)].verify(head_call, logits)
         return features, logits
 
     def features_and_call(
-        self, model: nn.Module, images: Tensor, *additional: Any
+        self, model: nn.Module, inputs: Any, /, *additional: Any, **keywords: Any
     ) -> tuple[Tensor, Tensor, LayerCall]:
         """Return features, logits and the call of the head, whose product the core verifies."""
         inner = unwrap(model)
         require_eval_mode(inner)
         known = self._unchanged_head(inner)
         if known is None:
-            return self._find_head(model, inner, images, additional)
+            return self._find_head(model, inner, inputs, additional, keywords)
+        rows = num_rows((inputs, additional, keywords))
         module = inner.get_submodule(known.layer)
-        with trace_linear_layers([(known.layer, module)], len(images)) as trace:
-            output = call(inner, images, additional)
+        with trace_linear_layers([(known.layer, module)], rows) as trace:
+            output = call(inner, inputs, additional, keywords)
         head_call = known.select_call(trace.calls)
-        output = extract_logits(output, len(images))
+        output = extract_logits(output, rows)
         return head_call.features, known.verify_link(head_call, output), head_call
 
     def _find_head(
-        self, model: nn.Module, inner: nn.Module, images: Tensor, additional: tuple[Any, ...]
+        self,
+        model: nn.Module,
+        inner: nn.Module,
+        inputs: Any,
+        additional: tuple[Any, ...],
+        keywords: dict[str, Any],
     ) -> tuple[Tensor, Tensor, LayerCall]:
         if isinstance(inner, torch.jit.ScriptModule):
             raise HeadError(
                 "the model is a TorchScript module, whose layers cannot be traced. Pass the "
                 "nn.Module that it was made from"
             )
-        if len(images) == 0:
-            raise HeadError("the head is not known yet: extract a batch with at least one image")
+        rows = num_rows((inputs, additional, keywords))
+        if rows == 0:
+            raise HeadError("the head is not known yet: extract a batch with at least one example")
         layer_name = None if self._head is None else _layer_name(self._head, model, inner)
         modules = dict(inner.named_modules())
         prover = NonnegativityProver()
-        with trace_linear_layers(modules.items(), len(images), prover) as trace, prover:
-            raw = call(inner, images, additional)
-        output = extract_logits(raw, len(images))
+        with trace_linear_layers(modules.items(), rows, prover) as trace, prover:
+            raw = call(inner, inputs, additional, keywords)
+        output = extract_logits(raw, rows)
         finite = torch.isfinite(output.detach()).all(dim=1)
         if not bool(finite.any()):
             raise _not_finite_error(finite)

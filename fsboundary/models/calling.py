@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fsboundary.core.errors import HeadError
@@ -70,22 +72,70 @@ def run_eagerly(function: _Function) -> _Function:
     return cast("_Function", run)
 
 
-def call(model: nn.Module, images: Tensor, additional: tuple[Any, ...]) -> Any:
-    """Call an unwrapped `model`; errors that a wrong dtype may have caused get a hint."""
+def call(
+    model: nn.Module,
+    inputs: Any,
+    additional: tuple[Any, ...] = (),
+    keywords: Mapping[str, Any] | None = None,
+) -> Any:
+    """Call an unwrapped `model`; errors that a wrong dtype may have caused get a hint.
+
+    A mapping given as `inputs` is passed as keyword arguments and a tuple as several positional
+    ones, unless the model's ``forward`` takes it as one argument only.
+    """
     run: Any = model
     if _set_stance() is None and getattr(model, "_compiled_call_impl", None) is not None:
         run = model._call_impl  # the eager part of __call__, because no stance can select it
+    args, named = call_arguments(model, inputs, additional, keywords or {})
     try:
         with _force_eager():
-            return run(images, *additional)
+            return run(*args, **named)
     except RuntimeError as error:
-        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), images.dtype)
-        if dtype != images.dtype:
+        floats = (x for x in pytree.tree_leaves((args, named)) if _is_float(x))
+        given = next((x.dtype for x in floats), None)
+        wanted = next((p.dtype for p in model.parameters() if p.is_floating_point()), given)
+        if given != wanted:
             error.add_note(
-                f"fsboundary: the images are {images.dtype} and the model's first weights are "
-                f"{dtype}; if that is the cause, pass images.to({dtype})"
+                f"fsboundary: the inputs are {given} and the model's first weights are "
+                f"{wanted}; if that is the cause, pass inputs.to({wanted})"
             )
         raise
+
+
+def call_arguments(
+    model: nn.Module, inputs: Any, additional: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and keyword arguments with which `model` is called; see :func:`call`.
+
+    The mapping or tuple is one argument where the signature of ``forward`` rejects the unpacked
+    call and accepts the other.
+    """
+    named = dict(keywords)
+    one = (inputs, *additional), named
+    if isinstance(inputs, Mapping):
+        several = additional, {**inputs, **named}
+    elif isinstance(inputs, tuple):
+        several = (*inputs, *additional), named
+    else:
+        return one
+    return one if not _accepts(model, *several) and _accepts(model, *one) else several
+
+
+def _accepts(model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
+    """Return whether the signature of the model's forward accepts the arguments, or is unknown."""
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):  # of a TorchScript module, for example
+        return True
+    try:
+        signature.bind(*args, **named)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def require_eval_mode(module: nn.Module, what: str = "the model") -> None:

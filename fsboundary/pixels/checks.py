@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fsboundary.core.checks import Shape, check_float_tensor, check_labels, distinct_texts
 from fsboundary.core.errors import ArgumentError
-from fsboundary.models.images import check_images
+from fsboundary.models.inputs import check_images
 from fsboundary.modes import caller_level, in_standard_modes
 from fsboundary.space import FeatureSpace, space_of
 

@@ -50,18 +50,29 @@ class FeatureExtractor(ABC):
     """Source of features. Hyper-parameters go to the constructor, data to the call."""
 
     @abstractmethod
-    def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
-        """Return features (B,d) and logits (B,K) of one batch, with the graph kept."""
+    def features(
+        self, model: nn.Module, inputs: Any, /, *additional: Any, **keywords: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return features (B,d) and logits (B,K) of one batch, with the graph kept.
+
+        Parameters
+        ----------
+        model : nn.Module
+        inputs : object
+            First argument of the model: a tensor (B, ...), or a mapping or tuple of tensors.
+        *additional, **keywords : object
+            Further arguments of the model.
+        """
 
     def features_and_call(
-        self, model: nn.Module, images: Tensor, *additional: Any
+        self, model: nn.Module, inputs: Any, /, *additional: Any, **keywords: Any
     ) -> tuple[Tensor, Tensor, LayerCall | None]:
         """Return features, logits, and the call of the layer that computed the logits, if known.
 
         The core verifies ``W z + b`` against the logits. The call tells it how the layer rounds:
         its dtypes, and over how many positions it pools. By default the call is None.
         """
-        return *self.features(model, images, *additional), None
+        return *self.features(model, inputs, *additional, **keywords), None
 
     @abstractmethod
     def head(self, model: nn.Module) -> LinearHead | None:

@@ -26,7 +26,7 @@ from fsboundary.banks.writer import ChunkWriter, building, create, is_empty, wri
 from fsboundary.banks.zarr_store import Contents, Layout, ZarrStore
 from fsboundary.core.checks import check_labels, describe
 from fsboundary.core.errors import ArgumentError, DataError
-from fsboundary.models.images import check_images
+from fsboundary.models.inputs import check_images
 
 _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 

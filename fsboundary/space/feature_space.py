@@ -20,7 +20,7 @@ from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.models.calling import require_deterministic, run_eagerly
-from fsboundary.models.images import check_images, device_of, slice_arguments
+from fsboundary.models.inputs import check_images, device_of, slice_arguments
 from fsboundary.models.linear_maps import Residual
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins.grading.extractors import (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.core.errors import ArgumentError, PluginError
-from fsboundary.models.images import check_images, slice_arguments
+from fsboundary.models.inputs import check_images, slice_arguments
 from fsboundary.plugins.grading.extractors import GuardedExtractor
 
 _HELD_OUT_EVERY = 5

@@ -194,7 +194,7 @@ def test_an_exception_in_the_model_leaves_no_hook_and_no_mode(error: BaseExcepti
 def test_an_error_that_a_wrong_dtype_causes_gets_a_hint() -> None:
     with pytest.raises(RuntimeError) as caught:
         fsb.FeatureSpace(Net()).extract(images().double())
-    assert "pass images.to(torch.float32)" in caught.value.__notes__[0]
+    assert "pass inputs.to(torch.float32)" in caught.value.__notes__[0]
 
 
 def test_the_head_is_not_known_before_the_first_batch() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import fsboundary as fsb
 from fsboundary.core.protocols import ModelView
-from fsboundary.models.images import device_of
+from fsboundary.models.inputs import device_of
 from support.models.nets import CLASSES, WIDTH, Last, Net, images
 from support.models.untouched import state_of
 

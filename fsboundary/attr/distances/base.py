@@ -27,7 +27,7 @@ from fsboundary.core.errors import HeadError
 from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.norms import lengths, pair_norms
 from fsboundary.models.calling import run_eagerly
-from fsboundary.models.images import check_images
+from fsboundary.models.inputs import check_images
 from fsboundary.modes import in_standard_modes
 from fsboundary.space import FeatureSpace, space_of
 

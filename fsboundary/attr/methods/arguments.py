@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from fsboundary.core.checks import check_integer, check_integer_tensor, check_shape
 from fsboundary.core.errors import ArgumentError
-from fsboundary.models.images import check_images, slice_arguments
+from fsboundary.models.inputs import check_images, slice_arguments
 
 Target = int | list[int] | Tensor | None
 Tensors = Tensor | tuple[Tensor, ...]

@@ -21,7 +21,7 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import FsboundaryError, HeadError, HeadMismatchError, PluginError
 from fsboundary.core.heads import LinearHead
 from fsboundary.models.calling import OperationNames, batch_statistics, chance_state, has_drawn
-from fsboundary.models.images import slice_arguments
+from fsboundary.models.inputs import slice_arguments
 from fsboundary.models.linear_maps import (
     LayerCall,
     Residual,

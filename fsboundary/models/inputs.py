@@ -1,13 +1,14 @@
-"""Checks, batching and device placement of images before they reach a model."""
+"""Checks, batching and device placement of inputs before they reach a model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from fsboundary.core.checks import check_float_tensor
 from fsboundary.core.errors import ArgumentError
@@ -20,6 +21,23 @@ def check_images(images: object, name: str = "images") -> None:
         raise ArgumentError(name, "dtype torch.uint8", "a float tensor (B, ...)", fix)
     fix = "pass torch.as_tensor(batch), scaled as in training; a single image needs [None]"
     check_float_tensor(name, images, ("B", ...), fix=fix)
+
+
+def num_rows(arguments: object) -> int:
+    """Return the first dimension B of the first tensor in `arguments`, 0 if there is none.
+
+    Parameters
+    ----------
+    arguments : object
+        A tensor, or a tuple, list or mapping of tensors and of such.
+    """
+    leaves = [arguments] if isinstance(arguments, Tensor) else pytree.tree_leaves(arguments)
+    for leaf in leaves:
+        if isinstance(leaf, Tensor) and leaf.ndim > 0:
+            return len(leaf)
+        if isinstance(leaf, Mapping) and leaf:
+            return num_rows(dict(leaf))
+    return 0
 
 
 def slice_arguments(additional: tuple[Any, ...], rows: int, part: slice | Tensor) -> Iterator[Any]:
