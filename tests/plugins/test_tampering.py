@@ -275,6 +275,9 @@ PROCESS: dict[str, tuple[Callable[[], Any], Callable[[], Any], Callable[[Any], o
     ),
 }
 
+SEEDED = {"torch's random generator", "Python's random generator", "NumPy's random generator"}
+"""What ``flip_images`` seeds for its finders, and restores itself."""
+
 
 def test_every_state_is_in_the_table() -> None:
     assert PROCESS.keys() == {name for name, _, _ in calls._STATES}
@@ -301,8 +304,9 @@ def test_a_process_left_changed_is_put_right_and_the_plugin_named(kind: Kind, na
         warnings.simplefilter("always")
         result = kind.call(given, kind.plugin(spoil=lambda **_: tamper()))
     require_honest(kind, result)
-    # flip_images seeds torch's generator for its finders, and restores it itself
-    if not (kind.plugin is ImageFinder and name == "torch's random generator"):
+    if kind.plugin is ImageFinder and name in SEEDED:
+        assert not caught
+    else:
         [warning] = caught
         assert warning.category is PluginWarning
         assert kind.label in str(warning.message)
@@ -323,8 +327,21 @@ def test_a_process_left_changed_is_put_right_after_an_error(kind: Kind, name: st
     error = caught.value.__cause__ or caught.value
     assert isinstance(error, ZeroDivisionError)
     assert kind.label in error.__notes__[-1]
-    if not (kind.plugin is ImageFinder and name == "torch's random generator"):
+    if not (kind.plugin is ImageFinder and name in SEEDED):
         assert name in error.__notes__[-1]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [lambda: torch.rand(3).tolist(), lambda: np.random.rand(3).tolist(), random.random],
+    ids=["torch", "numpy", "python"],
+)
+def test_image_finders_draw_from_generators_seeded_for_them(draw: Callable[[], Any]) -> None:
+    kind, drawn = KINDS["image finder"], []
+    for _ in range(2):
+        kind.call(Given(), kind.plugin(spoil=lambda **_: drawn.append(draw())))
+        draw()  # the caller's own draws change nothing
+    assert drawn[0] == drawn[1]
 
 
 class ForeignPanic(BaseException):

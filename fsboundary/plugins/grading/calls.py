@@ -77,10 +77,18 @@ _GRADIENTS: _State = (
     torch.is_grad_enabled,
     torch.set_grad_enabled,
 )
-_TORCH_RANDOM: _State = (
-    "torch's random generator",
-    lambda: [generator.get_state() for generator in _torch_generators()],
-    _set_torch_generators,
+_RANDOM: tuple[_State, ...] = (
+    (
+        "torch's random generator",
+        lambda: [generator.get_state() for generator in _torch_generators()],
+        _set_torch_generators,
+    ),
+    ("Python's random generator", random.getstate, random.setstate),
+    (
+        "NumPy's random generator",
+        lambda: np.random.get_state(legacy=False),
+        np.random.set_state,
+    ),
 )
 
 _STATES: tuple[_State, ...] = (
@@ -104,13 +112,7 @@ _STATES: tuple[_State, ...] = (
     # torch cannot be asked, but arithmetic can
     ("the flushing of denormals", flushes_subnormals, torch.set_flush_denormal),
     ("NumPy's handling of errors", np.geterr, lambda state: np.seterr(**state)),
-    _TORCH_RANDOM,
-    ("Python's random generator", random.getstate, random.setstate),
-    (
-        "NumPy's random generator",
-        lambda: np.random.get_state(legacy=False),
-        np.random.set_state,
-    ),
+    *_RANDOM,
 )
 """What a plugin may not leave changed: a name, and functions that read and write it."""
 
@@ -131,7 +133,7 @@ class _Process:
     """The modes and random generators of this process, as a plugin found them."""
 
     def __init__(self, *, draws: bool) -> None:
-        states = [state for state in _STATES if not (draws and state is _TORCH_RANDOM)]
+        states = [state for state in _STATES if not (draws and state in _RANDOM)]
         self._before = [(state, state[1]()) for state in states]
         self._gradients = torch.is_grad_enabled()
 
@@ -219,7 +221,7 @@ class plugin_call:  # noqa: N801  # named as the verb it is in a with statement
         Exceptions that are not the plugin's fault, or whose type callers rely on: raised
         unchanged, with a note that names the plugin.
     draws : bool
-        Whether torch's generator was seeded for the plugin, and is restored by the caller.
+        Whether the random generators were seeded for the plugin, and are restored by the caller.
     model : object
         The user's model that the plugin can reach; ignored unless it is a module.
 
