@@ -230,18 +230,19 @@ def _stdout_to_stderr() -> Iterator[Callable[[str], None]]:
     Yields a function that writes a line to the real standard output.
     """
     sys.stdout.flush()
-    saved = os.dup(1)
+    saved = open(os.dup(1), "w", encoding="utf-8", newline="\n")  # noqa: SIM115  # closed below
 
     def show(line: str) -> None:
-        os.write(saved, f"{printable(line)}\n".encode())
+        typer.echo(printable(line), file=saved)
 
     try:
         os.dup2(2, 1)
         yield show
     finally:
         sys.stdout.flush()
-        os.dup2(saved, 1)
-        os.close(saved)
+        os.dup2(saved.fileno(), 1)
+        with contextlib.suppress(OSError):  # of a line that could not be written, reported already
+            saved.close()
 
 
 def _table(infos: Sequence[PluginInfo]) -> str:
@@ -306,14 +307,48 @@ def _open_closed_streams() -> None:
             setattr(sys, name, stream)
 
 
+def _is_from_printing(error: OSError) -> bool:
+    """Return whether typer, which prints all output and help, raised `error` as it printed."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is typer.echo.__code__:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _discard_unprinted() -> None:
+    """Discard text that cannot be printed; Python would try again, and complain, at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+            stream.flush()
+
+
 def main() -> None:
-    """Run the command line; an FsboundaryError is shown as one line, with exit code 2."""
+    """Run the command line; an FsboundaryError is shown as one line, with exit code 2.
+
+    So is output that cannot be written because, for example, a disk is full.
+    """
     _open_closed_streams()
     try:
         app()
-    except FsboundaryError as error:
-        message = printable(" ".join(str(error).split()))
-        typer.echo(f"fsboundary: error: {message}", err=True)
+    except (FsboundaryError, OSError) as error:
+        message = str(error)
+        if isinstance(error, OSError):
+            if not _is_from_printing(error):
+                raise
+            message = (
+                f"output cannot be written ({error.strerror}). Free space, or redirect it to "
+                "another file"
+            )
+        with contextlib.suppress(OSError):  # then the exit code is all that can be seen
+            typer.echo(f"fsboundary: error: {printable(' '.join(message.split()))}", err=True)
+        _discard_unprinted()
         raise SystemExit(2) from error
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
 import webbrowser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, create_autospec
@@ -18,6 +20,7 @@ import pytest
 import fsboundary
 import fsboundary.demo
 import fsboundary.report.user
+import fsboundary.testing
 from fsboundary import cli, plugins
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.files import GENERATOR
@@ -305,6 +308,81 @@ def test_closed_streams(closed: str, tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr.replace("to stderr", "").strip()) == (0, "")
     assert (tmp_path / "later.txt").read_text() == ""
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """Write the standard output of this process to a device that is full, within this context."""
+    sys.stdout.flush()
+    saved, full = os.dup(1), os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, 1)
+    try:
+        with (
+            open(1, "w", encoding="utf-8", closefd=False) as stream,
+            contextlib.redirect_stdout(stream),
+        ):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(full)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.usefixtures("run_demo", "run_report")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--version"],
+        ["--help"],
+        ["report", "--help"],
+        ["demo"],
+        ["report"],
+        ["plugins"],
+        ["plugins", "--json"],
+        ["plugins", "check", "some"],
+        ["plugins", "check", "none"],
+        ["plugins", "new", "mine", "--kind", "hull-solver"],
+    ],
+    ids=" ".join,
+)
+def test_output_that_cannot_be_written_is_one_line(
+    arguments: list[str],
+    needed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    outcome = Mock(passed=True, check="answers", message="")
+    found = [(Mock(kind="hull_solver", distribution="x", version="1"), [outcome])]
+    monkeypatch.setattr(
+        fsboundary.testing, "check_plugin", lambda name, **_: found if name == "some" else []
+    )
+    with full_disk():
+        assert call(monkeypatch, *arguments, *(needed if arguments == ["report"] else [])) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("fsboundary: error: output cannot be written (No space left on device).")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize(
+    ("option", "redirection", "shown"),
+    [
+        ("--version", ">/dev/full", 1),
+        ("--nonsense", "2>/dev/full", 0),
+        ("--version", ">/dev/full 2>/dev/full", 0),
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_exit_code_if_output_cannot_be_written(
+    option: str, redirection: str, shown: int, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # what Python writes at exit, and its own exit code then, are seen from outside only
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    command = f'"$0" -m fsboundary.cli {option} {redirection}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", shown)
 
 
 @pytest.mark.parametrize(
