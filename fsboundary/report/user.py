@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -191,7 +192,8 @@ def build_model(spec: str, folder: Path | None = None) -> nn.Module:
     Raises
     ------
     ArgumentError
-        The module or the factory does not exist, raises or exits, or the result is not a module.
+        The module or the factory does not exist, raises or exits, or the result is not a module
+        or has parameters or buffers on the meta device.
     """
     module_name, colon, path = spec.partition(":")
     if not (module_name and colon and path):
@@ -215,6 +217,14 @@ def build_model(spec: str, folder: Path | None = None) -> nn.Module:
     if not isinstance(model, nn.Module):
         got = f"{spec}, which returned {_describe_type(model)}"
         raise ArgumentError("model", got, MODEL_FORMAT, "return a torch.nn.Module")
+    stored = itertools.chain(model.named_parameters(), model.named_buffers())
+    empty = [name for name, tensor in stored if tensor.device.type == "meta"]
+    if empty:  # weights would be loaded into them without an error, and without an effect
+        got = (
+            f"{spec}, whose model has {_join_keys(empty)} on the meta device, which stores nothing"
+        )
+        fix = 'make it outside torch.device("meta") and without init_empty_weights()'
+        raise ArgumentError("model", got, MODEL_FORMAT, fix)
     return model
 
 

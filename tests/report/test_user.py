@@ -26,6 +26,7 @@ from support.plugins.samples import install
 from support.report import NAMES, tiny_images, tiny_model
 
 MODULE = """
+import torch
 from torch import nn
 from support.report import tiny_model
 
@@ -57,6 +58,23 @@ def raises():
 
 def stops():
     raise SystemExit(3)
+
+
+def on_meta():
+    with torch.device("meta"):
+        return tiny_model()
+
+
+def head_on_meta():
+    model = tiny_model()
+    model[3].to("meta")
+    return model
+
+
+def buffer_on_meta():
+    model = tiny_model()
+    model.register_buffer("mean", torch.zeros(1, device="meta"), persistent=False)
+    return model
 
 
 def squashed():
@@ -250,6 +268,9 @@ def test_grey_folder_has_one_channel(tmp_path: Path) -> None:
         ("own_models:stops", "raised SystemExit: 3"),
         ("own_models:Holder.trap", "where 'trap' raised RuntimeError: trapped"),
         ("own_stops:factory", "import raised SystemExit: 4"),
+        ("own_models:on_meta", "has 1.bias, 1.weight, 3.bias and 1 more on the meta device"),
+        ("own_models:head_on_meta", "has 3.bias, 3.weight on the meta device"),
+        ("own_models:buffer_on_meta", "has mean on the meta device"),
         ("own_models:nowhere", r"own_models is .*own_models\.py"),
     ],
 )
