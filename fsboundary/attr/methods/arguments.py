@@ -67,13 +67,16 @@ def unpack_arguments(
     return parts, as_arguments(additional), target_rows(target, len(parts[0]), parts[0].device)
 
 
-def target_rows(target: object, rows: int, device: torch.device) -> Tensor | None:
+def target_rows(
+    target: object, rows: int, device: torch.device, num_classes: int | None = None
+) -> Tensor | None:
     """Return one target per row (B,), or None for the nearest class.
 
     Raises
     ------
     ArgumentError
-        `target` is not an int, a list or tensor of one int or of one per row, or None.
+        `target` is not an int, a list or tensor of one int or of one per row, or None; or it is
+        not a class, if their number is known.
     """
     if target is None:
         return None
@@ -84,6 +87,8 @@ def target_rows(target: object, rows: int, device: torch.device) -> Tensor | Non
         (1,),
         (rows,),
         fix="pass the class to reach, one per row, or None for the nearest class",
+        noun="classes",
+        within=None if num_classes is None else range(num_classes),
         convert=True,
     )
     return classes.to(device).reshape(-1).expand(rows)

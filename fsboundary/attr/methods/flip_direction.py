@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fsboundary.attr.distances.distance_function import describe_rows
+from fsboundary.attr.methods.arguments import target_rows
 from fsboundary.boundaries import flip_points
-from fsboundary.core.checks import check_integer_tensor
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.status import Status
@@ -67,15 +67,8 @@ def feature_flip_direction(
     """
     z = features.detach().double()
     head = head.to(z.device)
-    if target is not None:
-        check_integer_tensor(
-            "target",
-            target,
-            fix="pass the class to reach, one per row, or None for the nearest class",
-            noun="classes",
-            within=range(head.num_classes),
-        )
-    flips = flip_points(head, z, "nearest" if target is None else target.to(z.device))
+    target = target_rows(target, len(z), z.device, head.num_classes)
+    flips = flip_points(head, z, "nearest" if target is None else target)
     points, distance = flips.points[:, 0].clone(), flips.distance[:, 0].clone()
     across, status = flips.target[:, 0].clone(), flips.status[:, 0].clone()
     away = status == Status.TARGET_IS_SOURCE
