@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
-from fsboundary.banks.checks import check_classes, check_client, check_labelled
+from fsboundary.banks.checks import check_classes, check_labelled
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.banks.store import BankInfo, Store
 from fsboundary.core.checks import (
@@ -354,9 +354,13 @@ class FeatureBank:
         DataError
             There is no worker, or one cannot read its rows.
         """
-        check_client(client)
-        from fsboundary.banks.distributed import distribute  # here: other banks need no dask
-
+        try:
+            from fsboundary.banks.distributed import distribute  # here: other banks need no dask
+        except ImportError:
+            got = f"a {type(client).__name__}, and dask.distributed is not installed"
+            fix = "pip install 'fsboundary[distributed]', here and on the workers"
+            wanted = "a connected dask.distributed.Client"
+            raise ArgumentError("client", got, wanted, fix) from None
         return FeatureBank.of(distribute(self._store, client))
 
     def __repr__(self) -> str:

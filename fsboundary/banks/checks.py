@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fsboundary.core.checks import check_instance, check_integer_tensor
+from fsboundary.core.checks import check_integer_tensor
 from fsboundary.core.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -47,21 +47,3 @@ def check_classes(name: str, classes: object, labels: Tensor) -> Tensor:
         got, wanted = f"{missing.unique().tolist()}, which no row has", "classes of the bank"
         raise ArgumentError(name, got, wanted, f"choose among {present}")
     return found
-
-
-def check_client(client: object) -> None:
-    """Raise ArgumentError unless `client` is a connected, synchronous dask client."""
-    wanted = "a connected dask.distributed.Client"
-    try:
-        from distributed import Client  # here: an optional dependency
-    except ImportError:
-        got = f"a {type(client).__name__}, and dask.distributed is not installed"
-        fix = "pip install 'fsboundary[distributed]', here and on the workers"
-        raise ArgumentError("client", got, wanted, fix) from None
-    fix = "pass dask.distributed.Client(address)"
-    found = check_instance("client", client, Client, wanted, fix)
-    if found.asynchronous:
-        fix = "create it with asynchronous=False, and call this outside its event loop"
-        raise ArgumentError("client", "an asynchronous client", wanted, fix)
-    if found.status != "running":
-        raise ArgumentError("client", f"a client that is {found.status}", wanted, fix)

@@ -22,7 +22,8 @@ from fsboundary.banks import workers
 from fsboundary.banks.store import Store, join_moments, merge_smallest
 from fsboundary.banks.workers import Array
 from fsboundary.banks.zarr_store import ZarrStore
-from fsboundary.core.errors import DataError, FsboundaryError
+from fsboundary.core.checks import check_instance
+from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError
 from fsboundary.core.protocols import Moments
 
 _NUMBERS = 2**25
@@ -223,7 +224,20 @@ def _describe_failure(shard: Shard, error: Exception) -> FsboundaryError:
 
 
 def distribute(store: Store, client: Client) -> DistributedStore:
-    """Return `store` in shards on the workers, after they have loaded their rows."""
+    """Return `store` in shards on the workers, after they have loaded their rows.
+
+    Raises
+    ------
+    ArgumentError
+        `client` is not a client, not connected, or asynchronous.
+    """
+    wanted, fix = "a connected dask.distributed.Client", "pass dask.distributed.Client(address)"
+    check_instance("client", client, Client, wanted, fix)
+    if client.asynchronous:
+        fix = "create it with asynchronous=False, and call this outside its event loop"
+        raise ArgumentError("client", "an asynchronous client", wanted, fix)
+    if client.status != "running":
+        raise ArgumentError("client", f"a client that is {client.status}", wanted, fix)
     source = store.origin() if isinstance(store, DistributedStore) else store
     cluster = Cluster(client)
     shards = split_into_shards(source, sum(cluster.workers().values()))

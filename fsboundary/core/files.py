@@ -313,12 +313,11 @@ def check_outputs(
             raise ArgumentError(name, got, "another file for each output", "name another file")
         if state is not None:
             found[name] = state
-        _check_writable(name, path, target, state)
     _check_replaceable({name: (outputs[name], found[name]) for name in found}, inputs, force)
 
 
 def _locate(name: str, path: Path) -> tuple[Path, os.stat_result | None]:
-    """Return where `path` leads, and its state if it exists, or raise ArgumentError."""
+    """Return where `path` leads, and its state if it exists, or raise unless it can be written."""
     wanted = "a file in a folder that exists"
     state, reachable = None, True
     try:
@@ -334,10 +333,8 @@ def _locate(name: str, path: Path) -> tuple[Path, os.stat_result | None]:
         raise ArgumentError(name, f"{path}", wanted, f"create {target.parent} first")
     if state is not None and stat.S_ISDIR(state.st_mode):
         raise ArgumentError(name, f"the folder {path}", "a file", "name a file in this folder")
-    return target, state
-
-
-def _check_writable(name: str, path: Path, target: Path, state: os.stat_result | None) -> None:
+    if state is not None and not stat.S_ISREG(state.st_mode):
+        return target, state  # a pipe or a device
     wanted = "a file that can be written"
     if state is not None and not os.access(target, os.W_OK):
         got = f"{path}, which is write-protected"
@@ -347,6 +344,7 @@ def _check_writable(name: str, path: Path, target: Path, state: os.stat_result |
     except OSError as error:
         got = f"{path}, but no file can be created in {target.parent} ({error.strerror})"
         raise ArgumentError(name, got, wanted, "name a file in another folder") from error
+    return target, state
 
 
 def _check_replaceable(

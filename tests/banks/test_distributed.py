@@ -276,6 +276,7 @@ def test_a_missing_client_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ArgumentError, match=r"client: got 'tcp:.*'; wanted a connected dask"):
         bank.distribute("tcp://127.0.0.1:8786")  # type: ignore[arg-type] # the wrong type is the point
     monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "fsboundary.banks.distributed")  # as in a fresh process
     with pytest.raises(
         ArgumentError, match=r"not installed.*pip install 'fsboundary\[distributed\]'"
     ):

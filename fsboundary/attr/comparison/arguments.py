@@ -12,6 +12,7 @@ from fsboundary.attr.comparison.metrics import METRICS
 from fsboundary.core.checks import (
     check_choice,
     check_float_tensor,
+    check_instance,
     check_integer,
     check_number,
     check_shape,
@@ -83,13 +84,13 @@ def check_comparison_options(
     )
 
 
-def check_attributions(images: Tensor, attributions: object) -> AttributionStack:
-    """Return the attributions of `images`, or raise ArgumentError."""
-    if not isinstance(attributions, Mapping) or len(attributions) == 0:
-        got = "none" if isinstance(attributions, Mapping) else f"a {type(attributions).__name__}"
-        wanted = "a dict of tensors by name"
-        raise ArgumentError("attributions", got, wanted, "pass {'IG': ig.attribute(images), ...}")
-    for name, value in attributions.items():
+def stack_attributions(images: Tensor, attributions: object) -> AttributionStack:
+    """Return the attributions of `images` in one tensor, with their status, or raise."""
+    wanted, fix = "a dict of tensors by name", "pass {'IG': ig.attribute(images), ...}"
+    named = check_instance("attributions", attributions, Mapping, wanted, fix)
+    if not named:
+        raise ArgumentError("attributions", "none", wanted, fix)
+    for name, value in named.items():
         argument = f"attributions[{name!r}]"
         if not isinstance(name, str) or not name:
             raise ArgumentError(argument, f"the name {name!r}", "a string", "name it by its method")
@@ -98,13 +99,13 @@ def check_attributions(images: Tensor, attributions: object) -> AttributionStack
             "images' size with LayerAttribution.interpolate and expand its channels"
         )
         check_float_tensor(argument, value, tuple(images.shape), fix=fix)
-    values = [value.detach().to(images.device, torch.float64) for value in attributions.values()]
+    values = [value.detach().to(images.device, torch.float64) for value in named.values()]
     stacked = torch.stack(values)
     flat = stacked.flatten(2)
     equal = (flat == flat[:, :, :1]).all(dim=2)
     status = torch.where(equal, int(Status.DEGENERATE), int(Status.CONVERGED))
     status[~torch.isfinite(flat).all(dim=2)] = int(Status.NOT_FINITE)
-    return AttributionStack(tuple(attributions), stacked, status)
+    return AttributionStack(tuple(named), stacked, status)
 
 
 def _images_like(name: str, value: object, images: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from fsboundary.attr.comparison.arguments import (
     AttributionStack,
     ComparisonOptions,
-    check_attributions,
     check_comparison_options,
+    stack_attributions,
 )
 from fsboundary.attr.comparison.metrics import METRICS, all_pairs, bootstrap, metric
 from fsboundary.core.results import Comparison, FlipImages
@@ -273,7 +273,7 @@ def compare(
         or images outside `bounds` when flip images must be computed.
     """
     images = check_pixels(images, None, nonempty=True)
-    stack = check_attributions(images, attributions)
+    stack = stack_attributions(images, attributions)
     options = check_comparison_options(
         images,
         stack.names,

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fsboundary.attr.comparison.arguments import check_attributions
+from fsboundary.attr.comparison.arguments import stack_attributions
 from fsboundary.core.checks import check_choice, check_integer
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.status import Status
@@ -62,7 +62,7 @@ def draw_attributions(
         ``sign="all"`` with "masked_image" or "alpha_scaling".
     """
     images = check_pixels(images, None, nonempty=True)
-    stack = check_attributions(images, attributions)
+    stack = stack_attributions(images, attributions)
     drawn_rows = list(range(len(images)) if rows is None else rows)
     if not drawn_rows:
         raise ArgumentError("rows", "no rows", "at least one", "leave it out for all")

@@ -22,10 +22,7 @@ from fsboundary.attr.methods.arguments import (
 )
 from fsboundary.attr.methods.flip_baselines import (
     Finder,
-    check_finder,
-    check_flip_baselines,
-    resolve_finder,
-    resolve_flip_images,
+    FlipBaselines,
 )
 from fsboundary.attr.methods.flip_direction import (
     FlipDirection,
@@ -39,7 +36,6 @@ from fsboundary.core.checks import check_choice
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.batching import unsqueeze_like
 from fsboundary.modes import in_standard_modes
-from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace, space_of
 
 Kind = Literal["gradient", "times_input", "integrated"]
@@ -83,9 +79,8 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         bounds: tuple[float, float] = (0, 1),
     ) -> None:
         check_choice("kind", kind, ("gradient", "times_input", "integrated"))
-        check_finder(finder)
-        self.finder, self.bounds = finder, check_bounds(bounds)
         self.space = space_of(model)
+        self._flips = FlipBaselines(self.space, finder, bounds)
         super().__init__(self.space.logits)
         self.kind = kind
 
@@ -151,7 +146,7 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         parts, more, targets = unpack_arguments(inputs, additional_forward_args, target)
         ends: tuple[Tensor, ...] = ()
         if self.kind == "integrated":
-            ends = check_flip_baselines(parts, more, baselines, self.finder)
+            ends = self._flips.read(parts, more, baselines)
         elif baselines is not None:
             # a class passed by position, as for Saliency's target, would be taken for baselines
             wanted = f'none for kind="{self.kind}"'
@@ -160,7 +155,6 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         if return_convergence_delta and not self.has_convergence_delta():
             fix = 'use BoundaryDirection(model, kind="integrated")'
             raise ArgumentError("return_convergence_delta", "True", f"False for {self.kind}", fix)
-        find = resolve_finder(self.space, self.finder, self.bounds)
         done: list[tuple[Tensor, ...]] = []
         tuples = (parts, more, (targets,), ends)
         for batch, args, (batch_targets,), batch_ends in iterate_batches(
@@ -168,7 +162,7 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         ):
             if self.kind == "integrated":
                 direction = flip_direction(self.space, batch, args, batch_targets)
-                flips = resolve_flip_images(self.space, batch, args, direction, batch_ends, find)
+                flips = self._flips.resolve(batch, args, direction, batch_ends)
                 # Captum needs room for at least all rows of one step
                 size = internal_batch_size and max(internal_batch_size, len(batch[0]))
                 result = self._integrated(batch, args, direction, flips, (n_steps, method, size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from fsboundary.attr.methods.flip_direction import FlipDirection, differentiable
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.batching import unsqueeze_like
 from fsboundary.pixels import flip_images
+from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace
 
 Finder = Callable[[Tensor, Tensor], Tensor]
@@ -30,18 +31,81 @@ _ROUNDING_RTOL = 1e-6
 are clamped, because rounding of a normalisation causes them."""
 
 
-def check_finder(finder: object) -> None:
-    """Raise ArgumentError unless `finder` is callable or None."""
-    if not (finder is None or callable(finder)):
-        fix = "leave it out for fsboundary.pixels.flip_images"
-        raise ArgumentError("finder", repr(finder), "a function of images and targets", fix)
+@final
+class FlipBaselines:
+    """Flip images of a space: those of the caller, or else those that a search finds.
 
+    Parameters
+    ----------
+    space : FeatureSpace
+    finder : callable or None
+        The search; by default that of :func:`fsboundary.pixels.flip_images` within `bounds`.
+    bounds : (float, float)
 
-def resolve_finder(
-    space: FeatureSpace, finder: Finder | None, bounds: tuple[float, float]
-) -> Finder:
-    """Return `finder`, or the search for flip images within `bounds` if it is None."""
-    return finder or partial(_search_flip_images, space, bounds)
+    Raises
+    ------
+    ArgumentError
+        `finder` is not callable, or `bounds` are not two finite numbers, the lower first.
+    """
+
+    def __init__(self, space: FeatureSpace, finder: object, bounds: object) -> None:
+        limits = check_bounds(bounds)
+        if not (finder is None or callable(finder)):
+            fix = "leave it out for fsboundary.pixels.flip_images"
+            raise ArgumentError("finder", repr(finder), "a function of images and targets", fix)
+        self._space, self._finder = space, finder
+        self._find = partial(_search_flip_images, space, limits) if finder is None else finder
+
+    def read(
+        self, inputs: tuple[Tensor, ...], additional: tuple[Any, ...], baselines: object
+    ) -> tuple[Tensor, ...]:
+        """Return the flip images that the caller passed, () if they must be searched, or raise."""
+        if baselines is not None:
+            return as_tuple("baselines", baselines, like=inputs)
+        if len(inputs) > 1 or (additional and self._finder is None):
+            raise ArgumentError(
+                "baselines",
+                "none, for a model with several inputs or additional arguments",
+                "flip images of the same shapes as the inputs",
+                "compute them yourself and pass them as baselines",
+            )
+        return ()
+
+    def resolve(
+        self,
+        inputs: tuple[Tensor, ...],
+        additional: tuple[Any, ...],
+        direction: FlipDirection,
+        given: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:
+        """Return an image on the boundary for each row of `inputs`, as given or by search.
+
+        Rows without one are NaN, with a warning; or the image itself if the features do not react
+        to it, so that no search could find one.
+        """
+        ends = given
+        if not given:
+            images = inputs[0].detach()
+            found = self._find(images, direction.target.to(images.device))
+            ends = as_tuple("result of finder", found, like=inputs)
+        ends = tuple(e.detach().to(x) for e, x in zip(ends, inputs, strict=True))
+        missing = torch.stack([torch.isnan(e).flatten(1).any(dim=1) for e in ends]).any(dim=0)
+        if bool(missing.any()):
+            insensitive = _insensitive_rows(self._space, inputs, additional, direction.unit)
+            flat = missing & insensitive.to(missing.device)
+            if bool(flat.any()):
+                message = (
+                    "no flip image because the features do not react: the image itself is used"
+                )
+                warn(message, flat)
+            ends = tuple(
+                torch.where(unsqueeze_like(flat, e), x, e)
+                for e, x in zip(ends, inputs, strict=True)
+            )
+            missing = missing & ~flat
+        if bool(missing.any()):
+            warn("no flip image was found: the attribution is NaN", missing)
+        return tuple(e.masked_fill(unsqueeze_like(missing, e), torch.nan) for e in ends)
 
 
 def _search_flip_images(
@@ -67,60 +131,6 @@ def _search_flip_images(
         clamped = images[rows].clamp(*limits)
         result[rows] = flip_images(space, clamped, target[rows], bounds=limits).images
     return result
-
-
-def check_flip_baselines(
-    inputs: tuple[Tensor, ...],
-    additional: tuple[Any, ...],
-    baselines: object,
-    finder: Finder | None,
-) -> tuple[Tensor, ...]:
-    """Return the flip images that the caller passed, () if they must be searched, or raise."""
-    if baselines is not None:
-        return as_tuple("baselines", baselines, like=inputs)
-    if len(inputs) > 1 or (additional and finder is None):
-        raise ArgumentError(
-            "baselines",
-            "none, for a model with several inputs or additional arguments",
-            "flip images of the same shapes as the inputs",
-            "compute them yourself and pass them as baselines",
-        )
-    return ()
-
-
-def resolve_flip_images(
-    space: FeatureSpace,
-    inputs: tuple[Tensor, ...],
-    additional: tuple[Any, ...],
-    direction: FlipDirection,
-    given: tuple[Tensor, ...],
-    finder: Finder,
-) -> tuple[Tensor, ...]:
-    """Return an image on the boundary for each row of `inputs`, as given or by search.
-
-    Rows without one are NaN, with a warning; or the image itself if the features do not react to
-    it, so that no search could find one.
-    """
-    ends = given
-    if not given:
-        images = inputs[0].detach()
-        found = finder(images, direction.target.to(images.device))
-        ends = as_tuple("result of finder", found, like=inputs)
-    ends = tuple(e.detach().to(x) for e, x in zip(ends, inputs, strict=True))
-    missing = torch.stack([torch.isnan(e).flatten(1).any(dim=1) for e in ends]).any(dim=0)
-    if bool(missing.any()):
-        insensitive = _insensitive_rows(space, inputs, additional, direction.unit)
-        flat = missing & insensitive.to(missing.device)
-        if bool(flat.any()):
-            message = "no flip image because the features do not react: the image itself is used"
-            warn(message, flat)
-        ends = tuple(
-            torch.where(unsqueeze_like(flat, e), x, e) for e, x in zip(ends, inputs, strict=True)
-        )
-        missing = missing & ~flat
-    if bool(missing.any()):
-        warn("no flip image was found: the attribution is NaN", missing)
-    return tuple(e.masked_fill(unsqueeze_like(missing, e), torch.nan) for e in ends)
 
 
 def _insensitive_rows(

@@ -19,15 +19,11 @@ from fsboundary.attr.methods.arguments import (
 from fsboundary.attr.methods.flip_baselines import (
     BATCH,
     Finder,
-    check_finder,
-    check_flip_baselines,
-    resolve_finder,
-    resolve_flip_images,
+    FlipBaselines,
 )
 from fsboundary.attr.methods.flip_direction import flip_direction, warn_zero_attributions
 from fsboundary.geometry.batching import unsqueeze_like
 from fsboundary.modes import in_standard_modes
-from fsboundary.pixels.checks import check_bounds
 from fsboundary.space import FeatureSpace, space_of
 
 _SAME = "the image and its flip image are equal"
@@ -64,9 +60,8 @@ class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Ca
         finder: Finder | None = None,
         bounds: tuple[float, float] = (0, 1),
     ) -> None:
-        check_finder(finder)
-        self.finder, self.bounds = finder, check_bounds(bounds)
         self.space = space_of(model)
+        self._flips = FlipBaselines(self.space, finder, bounds)
         super().__init__(self.space.logits)
 
     @log_usage()  # type: ignore[untyped-decorator]  # Captum has no types
@@ -109,8 +104,7 @@ class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Ca
             Wrong types, shapes or classes.
         """
         parts, more, targets = unpack_arguments(inputs, additional_forward_args, target)
-        ends = check_flip_baselines(parts, more, baselines, self.finder)
-        find = resolve_finder(self.space, self.finder, self.bounds)
+        ends = self._flips.read(parts, more, baselines)
         done: list[tuple[Tensor, ...]] = []
         for batch, args, (batch_targets,), batch_ends in iterate_batches(
             len(parts[0]), perturbations_per_eval, show_progress, parts, more, (targets,), ends
@@ -118,7 +112,7 @@ class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Ca
             # flip images that were passed need no flip points
             quiet = bool(batch_ends)
             direction = flip_direction(self.space, batch, args, batch_targets, quiet=quiet)
-            flips = resolve_flip_images(self.space, batch, args, direction, batch_ends, find)
+            flips = self._flips.resolve(batch, args, direction, batch_ends)
             result = _squares_over_length(batch, flips)
             warn_zero_attributions(result, torch.ones(len(batch[0]), dtype=torch.bool), _SAME)
             done.append(result)

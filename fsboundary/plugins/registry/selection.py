@@ -78,7 +78,6 @@ def _make(entry: Entry, wanted: type[Any], options: dict[str, Any]) -> Any:
     changed: list[str] = []
     built_in = entry.distribution == BUILTIN.distribution
     with contextlib.nullcontext() if built_in else restored(changed):
-        _require_options(entry, options)
         made = _call_factory(entry, options)
     if not isinstance(made, wanted):
         raise PluginError(
@@ -92,27 +91,26 @@ def _make(entry: Entry, wanted: type[Any], options: dict[str, Any]) -> Any:
 
 
 def _call_factory(entry: Entry, options: dict[str, Any]) -> Any:
+    """Return what the factory makes, or raise; it is not called with options it does not take."""
+    factory, label = entry.registration.factory, f"plugin {entry.label}"
     try:
-        return entry.registration.factory(**options)
+        signature = inspect.signature(factory)
+    except ValueError:
+        signature = None  # of some compiled callables, which raise their own error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a lazy factory imports its module here
+        raise PluginError(
+            f"{label} could not be imported: {type(error).__name__}: {error}"
+        ) from error
+    if signature is not None:
+        check_options("options", options, signature, label)
+    try:
+        return factory(**options)
     except (FsboundaryError, KeyboardInterrupt):
         raise
     except BaseException as error:  # as in loading: foreign code may call sys.exit
         given = f" with options {options}" if options else ""
         raise PluginError(
-            f"plugin {entry.label} could not be created{given}: {type(error).__name__}: {error}"
+            f"{label} could not be created{given}: {type(error).__name__}: {error}"
         ) from error
-
-
-def _require_options(entry: Entry, options: dict[str, Any]) -> None:
-    """Raise for an option that the factory does not take, before it is called."""
-    try:
-        signature = inspect.signature(entry.registration.factory)
-    except ValueError:
-        return  # some compiled callables have no signature; they raise their own error
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a lazy factory imports its module here
-        raise PluginError(
-            f"plugin {entry.label} could not be imported: {type(error).__name__}: {error}"
-        ) from error
-    check_options("options", options, signature, f"plugin {entry.label}")
