@@ -237,8 +237,7 @@ def _images(array: NDArray[Any], where: str) -> Tensor:
 
 
 def _labels(array: NDArray[Any], rows: int, where: str) -> Tensor:
-    # durations are integers too, for NumPy's own hierarchy of types
-    whole = array.shape == (rows,) and array.dtype.kind in "iu"
+    whole = array.shape == (rows,) and array.dtype.kind in "iu"  # np.integer has durations too
     if not whole or array.min() < -1 or array.max() > np.iinfo(np.int64).max:  # of unsigned ones
         lowest = f", the smallest {array.min()}" if array.size and array.dtype.kind in "if" else ""
         raise DataError(
