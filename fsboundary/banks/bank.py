@@ -22,6 +22,7 @@ from fsboundary.core.checks import (
 )
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import Moments
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.modes import in_standard_modes
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ class FeatureBank:
 
     Parameters
     ----------
-    features : Tensor (n, d)
+    features : Tensor or array (n, d)
         Points, floating point and finite, with n and d at least 1, on any device. They are copied:
         float64 is kept, all other dtypes become float32.
-    labels : Tensor (n,) or sequence of int, optional
+    labels : Tensor, array or sequence of int (n,), optional
         Class of each row, used by :meth:`subset`.
 
     Raises
@@ -54,7 +55,9 @@ class FeatureBank:
     _store: Store
 
     @in_standard_modes
-    def __init__(self, features: Tensor, labels: Tensor | Sequence[int] | None = None) -> None:
+    def __init__(
+        self, features: TensorOrArray, labels: TensorOrArray | Sequence[int] | None = None
+    ) -> None:
         checked = check_float_tensor(
             "features",
             features,

@@ -9,7 +9,7 @@ from torch import Tensor
 from fsboundary.core.checks import check_features, check_head, check_shape, row_status
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import ClassPath
-from fsboundary.core.rows import cat_ragged
+from fsboundary.core.rows import TensorOrArray, cat_ragged
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import dot_error
 from fsboundary.geometry.batching import chunk_rows, chunks
@@ -20,7 +20,7 @@ from fsboundary.modes import in_standard_modes
 
 @in_standard_modes
 def class_path(
-    head: LinearHead, start: Float[Tensor, "B d"], end: Float[Tensor, "B d"]
+    head: LinearHead, start: Float[TensorOrArray, "B d"], end: Float[TensorOrArray, "B d"]
 ) -> ClassPath:
     """Return the classes met on the segments from `start` to `end`, and where they change.
 
@@ -38,7 +38,7 @@ def class_path(
     ----------
     head : LinearHead
         For example ``space.head``.
-    start, end : Tensor (B, d)
+    start, end : Tensor or array (B, d)
         Any float dtype; computed in float64. A single segment needs ``start[None]``.
 
     Returns

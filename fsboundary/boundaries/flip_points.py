@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fsboundary.core.checks import (
     check_features,
     check_float_tensor,
+    check_head,
     check_instance,
     check_limits,
     check_targets,
@@ -23,9 +24,9 @@ from fsboundary.core.checks import (
 )
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.heads import LinearHead, NonlinearHead
+from fsboundary.core.heads import LinearHead, MultiLabelHead, NonlinearHead
 from fsboundary.core.results import FlipPoints
-from fsboundary.core.rows import scatter_rows, write_rows
+from fsboundary.core.rows import TensorOrArray, from_array, scatter_rows, write_rows
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.nearest import nearest_classes
@@ -98,7 +99,7 @@ order."""
 def _nonlinear_flip_points(
     head: object,
     features: Tensor,
-    targets: Literal["nearest", "all"] | Tensor,
+    targets: object,
     *,
     domain: Domain,
     finder: str | BoundaryFinder,
@@ -147,6 +148,8 @@ def _default_tolerance(dtype: torch.dtype) -> float:
 
 def _check_nonlinear_head(head: object, features: Tensor, domain: Domain) -> NonlinearHead:
     """Return `head` in the form that finders take, or raise ArgumentError if it is no head."""
+    if isinstance(head, MultiLabelHead):
+        check_head(head)
     if not callable(head):
         raise ArgumentError(
             "head",
@@ -246,8 +249,8 @@ MAX_STEPS = 200
 @in_standard_modes
 def flip_points(
     head: LinearHead | Callable[[Tensor], Tensor],
-    features: Float[Tensor, "B d"],
-    targets: Literal["nearest", "all"] | Int[Tensor, "B ..."] = "nearest",
+    features: Float[TensorOrArray, "B d"],
+    targets: Literal["nearest", "all"] | Int[TensorOrArray, "B ..."] = "nearest",
     *,
     finder: str | BoundaryFinder = "dual_newton",
     tolerance: float | None = None,
@@ -270,9 +273,9 @@ def flip_points(
         For example ``space.head``. A callable maps features (B,d) to logits (B,K), differentiably
         and each row independently of the others; it is called in the dtype of its weights, or in
         that of `features` if it is no module.
-    features : Tensor (B, d)
+    features : Tensor or array (B, d)
         Any float dtype; computed in float64.
-    targets : "nearest", "all" or integer Tensor (B,) or (B, T)
+    targets : "nearest", "all" or integer Tensor or array (B,) or (B, T)
         "nearest": T = 1, the class whose boundary is nearest in the domain; the certificate
         then also covers the choice of the class. "all": T = K - 1, all classes except the source,
         ascending. A tensor (B,) gives T = 1; an entry of -1, such as the predicted class of a NaN
@@ -307,7 +310,7 @@ def flip_points(
     if not isinstance(head, LinearHead):
         return _nonlinear_flip_points(
             head,
-            features,
+            from_array(features),
             targets,
             domain=Domain.unbounded() if domain is None else domain,
             finder=finder,

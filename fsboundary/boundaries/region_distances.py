@@ -10,7 +10,7 @@ from fsboundary.boundaries.flip_points import MAX_STEPS
 from fsboundary.core.checks import check_features, check_head, check_limits, rows_and_sources
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import RegionDistances
-from fsboundary.core.rows import write_rows
+from fsboundary.core.rows import TensorOrArray, write_rows
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.certify import grade_own_region
@@ -22,7 +22,7 @@ from fsboundary.modes import in_standard_modes
 @in_standard_modes
 def region_distances(
     head: LinearHead,
-    features: Float[Tensor, "B d"],
+    features: Float[TensorOrArray, "B d"],
     *,
     tolerance: float | None = None,
     max_steps: int | None = None,
@@ -39,7 +39,7 @@ def region_distances(
     ----------
     head : LinearHead
         For example ``space.head``.
-    features : Tensor (B, d)
+    features : Tensor or array (B, d)
         Any float dtype; computed in float64.
     tolerance : float, optional
         Relative tolerance of gap and violation, default 1e-8; 1e-9 of the scale is always

@@ -26,7 +26,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import LargestTies, TiePoints
-from fsboundary.core.rows import scatter_rows, write_rows
+from fsboundary.core.rows import TensorOrArray, scatter_rows, write_rows
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.batching import chunk_rows, chunks
@@ -38,8 +38,8 @@ from fsboundary.modes import in_standard_modes
 @in_standard_modes
 def tie_points(
     head: LinearHead,
-    features: Float[Tensor, "B d"],
-    classes: Int[Tensor, "*B M"],
+    features: Float[TensorOrArray, "B d"],
+    classes: Int[TensorOrArray, "*B M"],
     *,
     tolerance: float | None = None,
     max_steps: int | None = None,
@@ -53,9 +53,9 @@ def tie_points(
     ----------
     head : LinearHead
         For example ``space.head``.
-    features : Tensor (B, d)
+    features : Tensor or array (B, d)
         Any float dtype; computed in float64.
-    classes : integer Tensor (M,) or (B, M)
+    classes : integer Tensor or array (M,) or (B, M)
         The same classes for all rows, or one row of classes per row of features, padded with -1.
         The order does not matter.
     tolerance : float, optional
@@ -117,7 +117,7 @@ _FILL_VALUES = {"lower_bound": 0, "multipliers": 0, "steps": 0, "anchor": -1, "a
 @in_standard_modes
 def largest_ties(
     head: LinearHead,
-    features: Float[Tensor, "B d"],
+    features: Float[TensorOrArray, "B d"],
     *,
     tolerance: float | None = None,
     max_steps: int | None = None,
@@ -131,7 +131,7 @@ def largest_ties(
     Parameters
     ----------
     head : LinearHead
-    features : Tensor (B, d)
+    features : Tensor or array (B, d)
         Any float dtype; computed in float64.
     tolerance, max_steps
         As for :func:`fsboundary.tie_points`.
@@ -205,9 +205,9 @@ _ROWS = 4096
 @in_standard_modes
 def ambiguity(
     head: LinearHead,
-    features: Float[Tensor, "B d"],
+    features: Float[TensorOrArray, "B d"],
     k: int = 3,
-    reference: Float[Tensor, "N d"] | PointSet | None = None,
+    reference: Float[TensorOrArray, "N d"] | PointSet | None = None,
 ) -> Tensor:
     """Return how ambiguous each row is, (B,), float64: the smaller, the more ambiguous.
 
@@ -218,11 +218,11 @@ def ambiguity(
     ----------
     head : LinearHead
         For example ``space.head``.
-    features : Tensor (B, d)
+    features : Tensor or array (B, d)
         Any float dtype; computed in float64.
     k : int
         Number of largest logits, 2 to K; where equal, the lowest index counts first.
-    reference : Tensor (N, d) or PointSet, optional
+    reference : Tensor or array (N, d) or PointSet, optional
         For example the bank of training features, which is read in pieces. By default the rows
         themselves: the values then only rank the rows, and depend on the batch.
 
@@ -266,7 +266,7 @@ def _tie_distances(head: LinearHead, z: Tensor, k: int) -> Tensor:
     return tie_points(head, z, top).distance
 
 
-def _read_reference(head: LinearHead, reference: Tensor | PointSet) -> Iterator[Tensor]:
+def _read_reference(head: LinearHead, reference: TensorOrArray | PointSet) -> Iterator[Tensor]:
     """Return the pieces of `reference`, float64; its width is checked before any is read."""
     width = head.num_features
     if not isinstance(reference, PointSet):

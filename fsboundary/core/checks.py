@@ -10,12 +10,13 @@ from inspect import Parameter, Signature
 from types import EllipsisType
 from typing import Literal, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.heads import LinearHead, NonlinearHead
-from fsboundary.core.rows import scatter_rows
+from fsboundary.core.heads import LinearHead, MultiLabelHead, NonlinearHead
+from fsboundary.core.rows import from_array, scatter_rows
 from fsboundary.core.status import Status
 
 _T = TypeVar("_T")
@@ -30,6 +31,8 @@ def describe(value: object) -> str:
     if value is None or isinstance(value, str | int | float):
         return repr(value)
     name = type(value).__name__
+    if isinstance(value, np.ndarray):
+        return f"an array of dtype {value.dtype}"
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
@@ -137,6 +140,8 @@ def check_shape(
 ) -> Tensor:
     """Return `value` detached, or raise ArgumentError unless it is a tensor of one of `shapes`.
 
+    A NumPy array is a tensor: here, and in all checks below, it becomes one.
+
     Parameters
     ----------
     name : str
@@ -156,6 +161,7 @@ def check_shape(
     -------
     Tensor
     """
+    value = from_array(value)
     wanted = (wanted or f"a tensor {_format(shapes)}") + (", not empty" if nonempty else "")
     if not isinstance(value, Tensor):
         raise ArgumentError(name, describe(value), wanted, fix)
@@ -186,6 +192,7 @@ def check_float_tensor(
     -------
     Tensor
     """
+    value = from_array(value)
     wanted = f"a float tensor {_format(shapes)}"
     if isinstance(value, Tensor) and not value.is_floating_point():
         raise ArgumentError(name, f"dtype {value.dtype}", wanted, "call .float() or .double()")
@@ -241,7 +248,7 @@ def check_integer_tensor(
     wanted += "an integer tensor or list" if convert else "an integer tensor"
     wanted += f" {_format([shape for shape in shapes if shape])}" if shapes else ""
     wanted += f" of {noun} {within.start} to {within.stop - 1}" if within is not None else ""
-    given = value
+    given = value = from_array(value)
     if convert and not isinstance(value, Tensor):
         with suppress(TypeError, ValueError, RuntimeError):
             value = torch.as_tensor(value)
@@ -323,8 +330,23 @@ def _list_rows(rows: Tensor) -> str:
 
 def check_head(head: object) -> None:
     """Raise ArgumentError unless `head` is a LinearHead."""
+    if isinstance(head, MultiLabelHead):
+        fix = (
+            "call fsboundary.label_flips or fsboundary.label_balls, "
+            "or pass head.label_head(k), the two classes of label k"
+        )
+        wanted = "a LinearHead, whose classes exclude each other"
+        raise ArgumentError("head", "a MultiLabelHead", wanted, fix)
     fix = "pass space.head, or LinearHead(weight, bias, domain)"
     check_instance("head", head, LinearHead, "a LinearHead", fix)
+
+
+def check_multi_label_head(head: object, of_classes: str) -> None:
+    """Raise ArgumentError unless `head` is a MultiLabelHead; `of_classes` is for a LinearHead."""
+    fix = "pass MultiLabelHead(weight, bias, domain)"
+    if isinstance(head, LinearHead):
+        fix = f"call fsboundary.{of_classes} for classes that exclude each other"
+    check_instance("head", head, MultiLabelHead, "a MultiLabelHead", fix)
 
 
 def check_features(width: int, features: object, name: str = "features") -> Tensor:
@@ -345,6 +367,20 @@ def check_width(name: str, found: int | None, width: int) -> None:
 
 NO_LABEL = -1
 """Label of a row whose class is not known. All other negative labels are refused."""
+
+
+def check_single_label(name: str, labels: object) -> object:
+    """Return `labels`, a tensor if they are an array, or raise if they have a column per label."""
+    labels = from_array(labels)
+    if isinstance(labels, Tensor) and labels.ndim == 2 and labels.shape[1] > 1:
+        rows = len(labels)
+        got = f"shape {tuple(labels.shape)}, one column per label (multi-label)"
+        fix = (
+            "labels.argmax(dim=1) gives the class if each row has exactly one; sets of labels "
+            "belong to a fsboundary.MultiLabelHead, and a bank is made without them"
+        )
+        raise ArgumentError(name, got, f"one class per row, shape ({rows},)", fix)
+    return labels
 
 
 def check_labels(
@@ -368,6 +404,7 @@ def check_labels(
     Tensor (rows,), int64
     """
     fix = "pass one class number per row, in the order of the rows"
+    labels = check_single_label(name, labels)
     found = check_integer_tensor(name, labels, (rows,), fix=fix, convert=True).clone()
     if not len(found):
         return found
@@ -390,8 +427,14 @@ def check_targets(
     for word in words:
         if isinstance(targets, str) and targets == word:
             return word
-    none = None
+    none, targets = None, from_array(targets)
     if isinstance(targets, Tensor) and is_integer(targets):
+        if targets.shape == (rows, num_classes) and num_classes > 2 and rows:
+            few = targets.unique()
+            if len(few) <= 2 and set(few.tolist()) <= {0, 1}:
+                got = f"shape {tuple(targets.shape)} of zeros and ones (multi-label)"
+                fix = "pass class numbers; sets of labels are targets of fsboundary.label_flips"
+                raise ArgumentError("targets", got, "target classes", fix)
         none = targets == -1
         targets = torch.where(none, 0, targets)
     found = check_integer_tensor(
@@ -418,7 +461,7 @@ def check_limits(
     return rtol, check_integer("max_steps", limit, fix="leave it out")
 
 
-def row_status(head: LinearHead | NonlinearHead, z: Tensor) -> Tensor:
+def row_status(head: LinearHead | MultiLabelHead | NonlinearHead, z: Tensor) -> Tensor:
     """Return CONVERGED for usable rows of `z` (B,d), else NOT_FINITE or OUTSIDE_DOMAIN."""
     finite = torch.isfinite(z).all(dim=1)
     inside = head.domain.contains(z)
@@ -431,3 +474,12 @@ def rows_and_sources(head: LinearHead | NonlinearHead, z: Tensor) -> tuple[Tenso
     status = row_status(head, z)
     finite = status != Status.NOT_FINITE
     return status, scatter_rows(head.predict(z[finite]), finite, len(z), -1)
+
+
+def rows_and_labels(head: MultiLabelHead, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the status (B,) of the rows, and their labels (B,L), none where not finite."""
+    status = row_status(head, z)
+    predicted = torch.zeros((len(z), head.num_labels), dtype=torch.bool, device=z.device)
+    finite = status != Status.NOT_FINITE
+    predicted[finite] = head.predict(z[finite])
+    return status, predicted

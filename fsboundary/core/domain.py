@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.errors import ArgumentError
+from fsboundary.core.rows import TensorOrArray, from_array
 
 Kind = Literal["unbounded", "nonnegative", "box"]
 
@@ -42,12 +43,12 @@ class Domain:
 
     @classmethod
     @torch.inference_mode(False)  # as for heads
-    def box(cls, lower: Tensor, upper: Tensor) -> Domain:
+    def box(cls, lower: TensorOrArray, upper: TensorOrArray) -> Domain:
         """Return the domain of coordinates between `lower` and `upper`, which may be infinite.
 
         Parameters
         ----------
-        lower, upper : Tensor (d,)
+        lower, upper : Tensor or array (d,)
             Bounds in feature units, ``lower <= upper``. Equal bounds fix a coordinate.
 
         Raises
@@ -55,8 +56,8 @@ class Domain:
         ArgumentError
             Shapes differ or are not 1-D, a bound is NaN, or a lower bound is above its upper.
         """
-        low = torch.as_tensor(lower).detach().to(torch.float64)
-        high = torch.as_tensor(upper).detach().to(torch.float64)
+        low = torch.as_tensor(from_array(lower)).detach().to(torch.float64)
+        high = torch.as_tensor(from_array(upper)).detach().to(torch.float64)
         if low.ndim != 1 or low.shape != high.shape:
             raise ArgumentError(
                 "lower, upper",

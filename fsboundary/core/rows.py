@@ -1,12 +1,35 @@
-"""Tables of rows: solved rows scattered among all rows, and rows of different lengths."""
+"""Tables of rows: NumPy arrays as tensors, solved rows among all rows, rows of several lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
+
+TensorOrArray: TypeAlias = Tensor | np.ndarray[Any, np.dtype[Any]]
+"""Arguments that are tables of numbers; results are tensors."""
+
+
+def from_array(value: Any) -> Any:
+    """Return a NumPy array of numbers as a tensor of its dtype, and anything else as it is.
+
+    The tensor shares the array's memory where torch can: a tensor that is an argument is not
+    copied either. Arrays of objects, texts or extended precision stay arrays.
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        native = value.astype(value.dtype.newbyteorder("="), copy=False)
+        # torch has no negative strides, and warns of memory that it must not write to
+        if not native.flags.writeable or any(step < 0 for step in native.strides):
+            native = native.copy()
+        with suppress(TypeError):  # no such dtype in torch
+            return torch.from_numpy(native)
+    return value
+
 
 _NONE: Mapping[str, float] = MappingProxyType({})
 

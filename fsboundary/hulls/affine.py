@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank, check_bank_features
 from fsboundary.core.checks import check_limits
 from fsboundary.core.results import AffineRank, AffineResiduals, FeatureBatch
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import ATOL_FRACTION, EPS
 from fsboundary.geometry.batching import chunk_rows
@@ -60,7 +60,7 @@ def affine_rank(bank: FeatureBank, *, tolerance: float | None = None) -> AffineR
 @in_standard_modes
 def affine_residuals(
     bank: FeatureBank,
-    features: Float[Tensor, "B d"] | FeatureBatch,
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
     *,
     tolerance: float | None = None,
 ) -> AffineResiduals:
@@ -69,7 +69,7 @@ def affine_residuals(
     Parameters
     ----------
     bank : FeatureBank
-    features : Tensor (B, d) or FeatureBatch
+    features : Tensor or array (B, d) or FeatureBatch
         As in :func:`hull_projection`.
     tolerance : float, optional
         As in :func:`affine_rank`.

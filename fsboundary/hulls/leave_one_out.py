@@ -18,7 +18,7 @@ from fsboundary.banks.checks import check_labelled
 from fsboundary.core.checks import check_instance, check_integer, check_integer_tensor, check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Extrapolation, HullProjection, LeaveOneOutDistances
-from fsboundary.core.rows import write_rows
+from fsboundary.core.rows import TensorOrArray, from_array, write_rows
 from fsboundary.core.status import Status
 from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, copies_of, hull_projection
 from fsboundary.modes import in_standard_modes
@@ -107,7 +107,7 @@ def row_blocks(rows: Tensor, count: Tensor) -> Iterator[Tensor]:
 @in_standard_modes
 def leave_one_out_distances(
     bank: FeatureBank,
-    sample: int | Int[Tensor, " B"] = 1000,
+    sample: int | Int[TensorOrArray, " B"] = 1000,
     *,
     own_class: bool = False,
     seed: int = 0,
@@ -121,7 +121,7 @@ def leave_one_out_distances(
     Parameters
     ----------
     bank : FeatureBank
-    sample : int or Tensor (B,)
+    sample : int or Tensor or array (B,)
         Number of rows to draw without replacement, all rows if the bank has no more; or the rows
         themselves.
     own_class : bool
@@ -209,6 +209,7 @@ def extrapolation(projection: HullProjection, reference: LeaveOneOutDistances) -
 def _sample_rows(sample: object, count: int, seed: int) -> Tensor:
     """Return the rows (B,) that `sample` selects among `count` rows, on the CPU."""
     fix = "pass a number of rows, or a tensor of the bank's rows"
+    sample = from_array(sample)
     if isinstance(sample, Tensor):
         rows = check_integer_tensor(
             "sample", sample, ("B",), fix=fix, noun="rows", within=range(count)

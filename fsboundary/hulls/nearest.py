@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank_features
 from fsboundary.core.results import FeatureBatch, NearestHulls
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import EPS
 from fsboundary.geometry.hulls.certify import INSIDE, distance_above
@@ -21,7 +21,7 @@ from fsboundary.plugins.interfaces import HullSolver
 @in_standard_modes
 def nearest_hulls(
     bank: FeatureBank,
-    features: Float[Tensor, "B d"] | FeatureBatch,
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
     *,
     solver: str | HullSolver = "active_set",
     tolerance: float | None = None,
@@ -34,7 +34,7 @@ def nearest_hulls(
     ----------
     bank : FeatureBank
         A bank with labels.
-    features : Tensor (B, d) or FeatureBatch
+    features : Tensor or array (B, d) or FeatureBatch
         As in :func:`hull_projection`.
     solver : str or HullSolver
     tolerance : float, optional

@@ -17,10 +17,10 @@ from tqdm import tqdm
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank_features
 from fsboundary.banks.checks import check_labelled, labelled_classes
-from fsboundary.core.checks import check_integer_tensor, check_limits
+from fsboundary.core.checks import check_integer_tensor, check_limits, check_single_label
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
-from fsboundary.core.rows import scatter_rows, write_rows
+from fsboundary.core.rows import TensorOrArray, scatter_rows, write_rows
 from fsboundary.core.status import Status
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
@@ -90,10 +90,10 @@ _class_generators: weakref.WeakKeyDictionary[FeatureBank, dict[int, tuple[Featur
 @in_standard_modes
 def hull_projection(
     bank: FeatureBank,
-    features: Float[Tensor, "B d"] | FeatureBatch,
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
     *,
-    labels: Int[Tensor, " B"] | None = None,
-    leave_out: Int[Tensor, " B"] | None = None,
+    labels: Int[TensorOrArray, " B"] | None = None,
+    leave_out: Int[TensorOrArray, " B"] | None = None,
     solver: str | HullSolver = "active_set",
     tolerance: float | None = None,
     max_steps: int | None = None,
@@ -105,13 +105,13 @@ def hull_projection(
     ----------
     bank : FeatureBank
         The generators.
-    features : Tensor (B, d) or FeatureBatch
+    features : Tensor or array (B, d) or FeatureBatch
         Any float dtype; computed in float64. A batch must be of the bank's own head, extractor
         and layer, if the bank records them; a tensor needs only the same width.
-    labels : Tensor (B,), optional
+    labels : Tensor or array (B,), optional
         Class of the hull on which each row is projected; by default the hull of all generators. A
         row with -1, such as the predicted class of a NaN row, has no hull and is UNDECIDED.
-    leave_out : Tensor (B,), optional
+    leave_out : Tensor or array (B,), optional
         A bank row that does not count as a generator for this row, together with all its exact
         copies; -1 for none.
     solver : str or HullSolver
@@ -166,7 +166,7 @@ def hull_projection(
 
 @in_standard_modes
 def class_hull_distances(
-    bank: FeatureBank, features: Float[Tensor, "B d"] | FeatureBatch
+    bank: FeatureBank, features: Float[TensorOrArray, "B d"] | FeatureBatch
 ) -> Tensor:
     """Return the distance to the hull of each class (B,K), feature units, float64.
 
@@ -185,7 +185,7 @@ def class_hull_distances(
 
 
 def project_by_class(
-    bank: FeatureBank, features: Float[Tensor, "B d"] | FeatureBatch, **options: Any
+    bank: FeatureBank, features: Float[TensorOrArray, "B d"] | FeatureBatch, **options: Any
 ) -> dict[int, HullProjection]:
     """Return the projections of all rows on the hull of each class, by ascending label."""
     z = check_bank_features(bank, features)
@@ -197,12 +197,13 @@ def project_by_class(
 
 
 def _groups(
-    bank: FeatureBank, labels: Tensor | None, finite: Tensor
+    bank: FeatureBank, labels: object | None, finite: Tensor
 ) -> list[tuple[FeatureBank, Tensor | None, Tensor]]:
     """Return (generators, their rows in `bank` or None for all, rows of features) per hull."""
     if labels is None:
         return [(bank, None, finite.nonzero()[:, 0])]
     fix = "pass one class per row of features"
+    labels = check_single_label("labels", labels)
     found = check_integer_tensor("labels", labels, (len(finite),), fix=fix, noun="classes")
     wanted = found.to(finite.device)
     check_labelled(bank)
@@ -220,7 +221,7 @@ def class_generators(bank: FeatureBank, k: int) -> tuple[FeatureBank, Tensor]:
     return cache[k]
 
 
-def _exclusions(bank: FeatureBank, leave_out: Tensor | None, rows: int) -> Tensor | None:
+def _exclusions(bank: FeatureBank, leave_out: object | None, rows: int) -> Tensor | None:
     """Return the bank rows that do not count for each row, copies included, (B,E)."""
     if leave_out is None:
         return None

@@ -12,7 +12,7 @@ from fsboundary.banks.arguments import check_bank
 from fsboundary.banks.checks import check_classes, check_labelled
 from fsboundary.core.checks import check_integer_tensor, check_limits, check_shape
 from fsboundary.core.results import HullSeparation
-from fsboundary.core.rows import stack_ragged
+from fsboundary.core.rows import TensorOrArray, stack_ragged
 from fsboundary.core.status import Status
 from fsboundary.geometry.hulls.certify import grade_separation
 from fsboundary.geometry.hulls.separation import Differences, Side, separate
@@ -26,8 +26,8 @@ from fsboundary.plugins.interfaces import HullSolver
 @in_standard_modes
 def hull_separation(
     bank: FeatureBank,
-    i: int | Int[Tensor, " P"],
-    j: int | Int[Tensor, " P"],
+    i: int | Int[TensorOrArray, " P"],
+    j: int | Int[TensorOrArray, " P"],
     *,
     solver: str | HullSolver = "active_set",
     tolerance: float | None = None,
@@ -44,7 +44,7 @@ def hull_separation(
     ----------
     bank : FeatureBank
         A bank with labels.
-    i, j : int or Tensor (P,)
+    i, j : int or Tensor or array (P,)
         Classes; two numbers are one pair, P = 1. For all pairs of K classes:
         ``i, j = torch.combinations(torch.arange(K)).T``.
     solver : str or HullSolver

@@ -12,6 +12,7 @@ from fsboundary.core.checks import NO_LABEL, check_head, check_instance, check_l
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import Coverage, CoverageFractions, FeatureBatch
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.regions.guaranteed_sets import containing_ball
@@ -24,8 +25,8 @@ from fsboundary.regions.guaranteed_hulls import GuaranteedHulls, guaranteed_hull
 def coverage(
     head: LinearHead,
     bank: FeatureBank,
-    features: Float[Tensor, "B d"] | FeatureBatch,
-    labels: Int[Tensor, " B"] | None = None,
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
+    labels: Int[TensorOrArray, " B"] | None = None,
     *,
     hulls: GuaranteedHulls | None = None,
 ) -> Coverage:
@@ -44,9 +45,9 @@ def coverage(
     head : LinearHead
     bank : FeatureBank
         Features of training images.
-    features : Tensor (B, d) or FeatureBatch
+    features : Tensor or array (B, d) or FeatureBatch
         Features of images that are not in the bank. Any float dtype; computed in float64.
-    labels : Tensor (B,), optional
+    labels : Tensor or array (B,), optional
         True classes; -1 for no label, which is the default for all.
     hulls : GuaranteedHulls, optional
         Hulls to use instead of ``guaranteed_hulls(head, bank)``, such as inflated ones.

@@ -11,6 +11,7 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import RegionFractions
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.modes import in_standard_modes
@@ -65,13 +66,13 @@ def region_fractions(
 
 
 @in_standard_modes
-def feature_fractions(head: LinearHead, features: Float[Tensor, "B d"]) -> RegionFractions:
+def feature_fractions(head: LinearHead, features: Float[TensorOrArray, "B d"]) -> RegionFractions:
     """Return the fraction of `features`, such as training features, in each region.
 
     Parameters
     ----------
     head : LinearHead
-    features : Tensor (B, d)
+    features : Tensor or array (B, d)
         Rows that are not finite or outside the domain do not count.
 
     Returns

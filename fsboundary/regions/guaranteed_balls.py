@@ -17,7 +17,7 @@ from fsboundary.core.checks import (
 )
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import GuaranteedBalls, GuaranteedBoxes
-from fsboundary.core.rows import scatter_rows
+from fsboundary.core.rows import TensorOrArray, scatter_rows
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.nearest import linf_radii, nearest_classes
@@ -27,7 +27,7 @@ from fsboundary.modes import in_standard_modes
 
 @in_standard_modes
 def guaranteed_balls(
-    head: LinearHead, features: Float[Tensor, "B d"], norm: Literal["l2", "linf"] = "l2"
+    head: LinearHead, features: Float[TensorOrArray, "B d"], norm: Literal["l2", "linf"] = "l2"
 ) -> GuaranteedBalls:
     """Return the open ball around each feature, within the domain, that keeps its class.
 
@@ -38,7 +38,7 @@ def guaranteed_balls(
     Parameters
     ----------
     head : LinearHead
-    features : Tensor (B, d)
+    features : Tensor or array (B, d)
         Any float dtype; computed in float64.
     norm : "l2" or "linf"
 
@@ -78,7 +78,7 @@ def guaranteed_balls(
 
 
 @in_standard_modes
-def guaranteed_boxes(head: LinearHead, features: Float[Tensor, "B d"]) -> GuaranteedBoxes:
+def guaranteed_boxes(head: LinearHead, features: Float[TensorOrArray, "B d"]) -> GuaranteedBoxes:
     """Return the largest axis-aligned box around each feature, within the domain, of one class.
 
     All features may move at once, each between its own two limits. The largest box is the one
@@ -95,7 +95,7 @@ def guaranteed_boxes(head: LinearHead, features: Float[Tensor, "B d"]) -> Guaran
     Parameters
     ----------
     head : LinearHead
-    features : Tensor (B, d)
+    features : Tensor or array (B, d)
         Any float dtype; computed in float64.
 
     Returns

@@ -21,6 +21,7 @@ from fsboundary.banks.arguments import check_bank, check_bank_features
 from fsboundary.core.checks import check_head, check_number, rows_and_sources
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import CertifiedClasses, FeatureBatch
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.norms import pair_norms
@@ -150,7 +151,7 @@ class GuaranteedHulls:
         return self._generators
 
     @in_standard_modes
-    def certify(self, features: Float[Tensor, "B d"] | FeatureBatch) -> Tensor:
+    def certify(self, features: Float[TensorOrArray, "B d"] | FeatureBatch) -> Tensor:
         """Return the class (B,) of each row that a guaranteed hull contains, -1 for the others.
 
         A certified class is always the head's own prediction: this is a theorem about the head,
@@ -166,7 +167,7 @@ class GuaranteedHulls:
         return self.check(features).certified
 
     @in_standard_modes
-    def check(self, features: Float[Tensor, "B d"] | FeatureBatch) -> CertifiedClasses:
+    def check(self, features: Float[TensorOrArray, "B d"] | FeatureBatch) -> CertifiedClasses:
         """Return the classes of :meth:`certify`, with distances and statuses.
 
         Raises

@@ -23,6 +23,7 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results.partition import Partition
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.geometry.norms import pair_norms
 from fsboundary.geometry.regions.arrangement import Arrangement
@@ -71,7 +72,7 @@ def partition(
     head: LinearHead,
     within: Domain | None = None,
     *,
-    pairs: Literal["auto"] | Int[Tensor, "P 2"] = "auto",
+    pairs: Literal["auto"] | Int[TensorOrArray, "P 2"] = "auto",
     n_jobs: int = 1,
     resume: str | os.PathLike[str] | None = None,
     seed: int = 0,
@@ -90,7 +91,7 @@ def partition(
     within : Domain, optional
         Limits in addition to those of the head's domain: ``Domain.box(*bank.range())`` is the
         observed box, in which every radius is finite.
-    pairs : "auto" or integer Tensor (P, 2)
+    pairs : "auto" or integer Tensor or array (P, 2)
         Pairs of classes whose linear program is run. "auto": all, up to 200 classes. With more
         classes, or with a tensor, points on ties (witnesses) prove facets of all the other pairs
         where they can, and pairs without one stay UNDECIDED; "auto" then runs the programs of at

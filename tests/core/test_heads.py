@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fsboundary import ArgumentError, LinearHead
+from fsboundary import ArgumentError, Domain, LinearHead, MultiLabelHead
 
 
 def test_logits_margins_and_prediction() -> None:
@@ -47,3 +47,53 @@ def test_fingerprint_tells_heads_apart() -> None:
 def test_malformed_heads(weight: torch.Tensor, bias: torch.Tensor | None, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         LinearHead(weight, bias)
+
+
+def test_heads_of_labels() -> None:
+    weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    head = MultiLabelHead(weight, torch.tensor([0.0, 0.0, -3.0]), Domain.nonnegative())
+    weight += 1
+    z = torch.tensor([[2.0, 1.0], [0.0, 4.0]])
+    assert head.logits(z).tolist() == [[2.0, 1.0, 0.0], [0.0, 4.0, 1.0]]
+    # a logit of 0, a sigmoid of one half, does not assign the label
+    assert head.predict(z).tolist() == [[True, True, False], [False, True, True]]
+    assert (head.num_labels, head.num_features, head.device.type) == (3, 2, "cpu")
+    assert head.to(torch.device("cpu")) is head
+    assert repr(head) == "MultiLabelHead(L=3, d=2, domain=Domain.nonnegative())"
+    assert head.domain == Domain.nonnegative()
+    for k in range(3):
+        two = head.label_head(k)
+        assert two.domain == head.domain
+        assert torch.equal(two.predict(z).bool(), head.predict(z)[:, k])
+    head.weight.zero_()
+    head.bias.zero_()
+    assert head.logits(z)[0].tolist() == [2.0, 1.0, 0.0]
+    same = MultiLabelHead(head.weight, head.bias)
+    assert same.fingerprint == head.fingerprint != LinearHead(head.weight, head.bias).fingerprint
+    assert MultiLabelHead(torch.ones(1, 2), None).bias.tolist() == [0.0]
+    for name in ("weight", "bias", "domain"):
+        with pytest.raises(AttributeError):
+            setattr(head, name, None)
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "message"),
+    [
+        (torch.zeros(3), None, r"shape \(3,\).*one row per label"),
+        (torch.zeros(0, 3), None, "no rows; wanted at least one label"),
+        (torch.zeros(1, 0), None, "d >= 1"),
+        (torch.zeros(2, 3), torch.zeros(3), "one number per label"),
+        (torch.tensor([[0.0], [torch.nan]]), None, r"label rows \[1\]"),
+    ],
+)
+def test_malformed_heads_of_labels(
+    weight: torch.Tensor, bias: torch.Tensor | None, message: str
+) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        MultiLabelHead(weight, bias)
+
+
+@pytest.mark.parametrize("k", [-1, 2, True, 0.0])
+def test_labels_that_a_head_does_not_have(k: int) -> None:
+    with pytest.raises(ArgumentError, match="an integer from 0 to 1"):
+        MultiLabelHead(torch.eye(2), None).label_head(k)

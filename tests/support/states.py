@@ -56,6 +56,7 @@ class World:
         self._features = self.batch.features.to(torch.float64, copy=True)
         self.bank = fsb.FeatureBank(self.space.extract(self.train).features, self.labels)
         self.head = self.space.head
+        self.labels_head = fsb.MultiLabelHead(self.head.weight, self.head.bias, self.head.domain)
         self.hulls = fsb.guaranteed_hulls(self.head, self.bank)
         self.boundary = fsb.attr.BoundaryDistance(self.space)
         self.hull = fsb.attr.HullDistance(self.space, self.bank)
@@ -128,6 +129,11 @@ CALLS: dict[str, Call] = {
         w.model[-1], i.features[:2].to(w.images.dtype), finder="linearised"
     ),
     "tie_points": lambda w, i: fsb.tie_points(w.head, i.features, i.pair),
+    "label_flips": lambda w, i: fsb.label_flips(w.labels_head, i.features),
+    "label_flips set": lambda w, i: fsb.label_flips(
+        w.labels_head, i.features, i.features[:, :CLASSES] > 0.3
+    ),
+    "label_balls": lambda w, i: fsb.label_balls(w.labels_head, i.features),
     "largest_ties": lambda w, i: fsb.largest_ties(w.head, i.features),
     "ambiguity": lambda w, i: fsb.ambiguity(w.head, i.features, reference=w.bank),
     "region_distances": lambda w, i: fsb.region_distances(w.head, i.features),
@@ -211,6 +217,9 @@ HANDLES: dict[str, Handle] = {
     "head.weight": lambda w: w.head.weight,
     "head.bias": lambda w: w.head.bias,
     "space.head.weight": lambda w: w.space.head.weight,
+    "labels_head.weight": lambda w: w.labels_head.weight,
+    "labels_head.bias": lambda w: w.labels_head.bias,
+    "label_head.weight": lambda w: w.labels_head.label_head(1).weight,
     "head.to": lambda w: w.head.to(torch.device("cpu")).weight,
     "head.logits": lambda w: w.head.logits(w.batch.features),
     "domain.limits": lambda w: w.domain.limits(w.low)[0],

@@ -6,6 +6,7 @@ from fsboundary.core.results.base import Result
 from fsboundary.core.results.boundaries import (
     ClassPath,
     FlipPoints,
+    LabelFlips,
     LargestTies,
     RegionDistances,
     TiePoints,
@@ -61,6 +62,7 @@ __all__ = [
     "HullSeparation",
     "HullVertices",
     "InverseImages",
+    "LabelFlips",
     "LargestTies",
     "LeaveOneOutDistances",
     "Morph",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from fsboundary.core.results.base import Result
@@ -58,6 +58,57 @@ class FlipPoints(Result):
     violation: Float64[Tensor, "B T"]
     source: Int[Tensor, " B"]
     target: Int[Tensor, "B T"]
+    active: Int[Tensor, "B T S"]
+    multipliers: Float64[Tensor, "B T S"]
+    status: Int[Tensor, "B T"]
+    steps: Int[Tensor, "B T"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabelFlips(Result):
+    """The closest points where the labels of B rows change, for T targets each.
+
+    Every number can be re-checked from ``points``, ``active`` and ``multipliers``: with λ the
+    multipliers by label, ``½|p - z|² - Σ λ_k (w_k.p + b_k)`` at ``p = clip(z + Σ λ_k w_k)`` is at
+    most half the squared distance. Entries that are not ``ok`` are NaN, except ``lower_bound``,
+    which always holds.
+
+    Attributes
+    ----------
+    points : Tensor (B, T, d), float64
+        Closest point z'; NaN where there is none.
+    distance : Tensor (B, T), float64
+        Distance ``|z' - z|`` in feature units; +inf where the target is unreachable.
+    lower_bound : Tensor (B, T), float64
+        Lower bound of the distance to such a point, valid at any status. Feature units.
+    gap : Tensor (B, T), float64
+        Difference distance - lower_bound; 0 where both are +inf.
+    violation : Tensor (B, T), float64
+        Largest distance of z' from the constraints it must satisfy, plus the rounding error of this
+        evaluation. Feature units.
+    predicted : Tensor (B, L), bool
+        Labels of the row; none where it is not finite.
+    label : Tensor (B, T)
+        Label that changes; -1 where the target is a set of labels, or there is none.
+    active : Tensor (B, T, S)
+        Labels whose constraint has a multiplier, -1 as padding.
+    multipliers : Tensor (B, T, S), float64
+        Multipliers of the logits of ``active``: free for a label that changes; for a set, at least
+        0 for labels of the set and at most 0 for others; 0 as padding.
+    status : Tensor (B, T)
+        :class:`fsboundary.Status` codes.
+    steps : Tensor (B, T)
+        Number of Newton steps.
+    """
+
+    points: Float64[Tensor, "B T d"]
+    distance: Float64[Tensor, "B T"]
+    lower_bound: Float64[Tensor, "B T"]
+    gap: Float64[Tensor, "B T"]
+    violation: Float64[Tensor, "B T"]
+    predicted: Bool[Tensor, "B L"]
+    label: Int[Tensor, "B T"]
     active: Int[Tensor, "B T S"]
     multipliers: Float64[Tensor, "B T S"]
     status: Int[Tensor, "B T"]
