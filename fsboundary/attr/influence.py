@@ -1,4 +1,4 @@
-"""Influence of training images, measured by their weights in a hull projection."""
+"""Influence of training examples, measured by their weights in a hull projection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from captum.influence import DataInfluence
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fsboundary.attr.methods.arguments import as_arguments, as_tuple
+from fsboundary.attr.methods.arguments import as_arguments
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank
 from fsboundary.core.checks import check_integer
@@ -22,7 +22,7 @@ from fsboundary.space import FeatureSpace, space_of
 
 
 class Supports(NamedTuple):
-    """Training images and their weights, most influential first.
+    """Training examples and their weights, most influential first.
 
     Attributes
     ----------
@@ -39,13 +39,13 @@ class Supports(NamedTuple):
 
 @final
 class HullInfluence(DataInfluence):  # type: ignore[misc]  # Captum ships no types
-    """The training images whose weighted mean is the point of their hull nearest to an image.
+    """The training examples whose weighted mean is the point of their hull nearest to an example.
 
     Parameters
     ----------
     space : FeatureSpace or nn.Module
     bank : FeatureBank
-        Features of the training images; row n belongs to training image n.
+        Features of the training examples; row n belongs to training example n.
 
     Raises
     ------
@@ -66,21 +66,21 @@ class HullInfluence(DataInfluence):  # type: ignore[misc]  # Captum ships no typ
         leave_out: Int[Tensor, " B"] | None = None,
         additional_forward_args: Any = None,
     ) -> Supports:
-        """Return the `k` training images with the largest weights, for each image.
+        """Return the `k` training examples with the largest weights, for each example.
 
         Parameters
         ----------
-        inputs : Tensor (B, ...) or tuple of such
-            Images, and further inputs of the model.
+        inputs : Tensor (B, ...), tuple of such, mapping or list
+            Inputs of the model, as for :meth:`fsboundary.FeatureSpace.extract`.
         k : int, optional
-            Number of training images per row. Default: the largest support of any row.
+            Number of training examples per row. Default: the largest support of any row.
         labels : Tensor (B,), optional
-            Classes; each image is projected on the hull of its class only.
+            Classes; each example is projected on the hull of its class only.
         leave_out : Tensor (B,), optional
-            Bank row to exclude for each image, -1 for none: the image itself, if the images are
-            training images.
+            Bank row to exclude for each example, -1 for none: the example itself, if these are
+            training examples.
         additional_forward_args : object, optional
-            One argument of the model after the images, or a tuple of them.
+            One argument of the model after the inputs, or a tuple of them.
 
         Raises
         ------
@@ -92,8 +92,7 @@ class HullInfluence(DataInfluence):  # type: ignore[misc]  # Captum ships no typ
         """
         if k is not None:
             self._check(k)
-        parts = as_tuple("inputs", inputs)
-        batch = self._space.extract(*parts, *as_arguments(additional_forward_args))
+        batch = self._space.extract(inputs, *as_arguments(additional_forward_args))
         projection = hull_projection(self._bank, batch, labels=labels, leave_out=leave_out)
         sizes = (projection.weights > 0).sum(dim=1)
         largest = int(sizes.max()) if len(sizes) else 0
@@ -108,7 +107,7 @@ class HullInfluence(DataInfluence):  # type: ignore[misc]  # Captum ships no typ
         ----------
         inputs : Tensor (B, ...) or tuple of such
         top_k : int
-            Number of training images per row.
+            Number of training examples per row.
         **options : object
             As for :meth:`influence`.
 

@@ -83,11 +83,11 @@ class DifferenceSet(PointSet, Protocol):
 class ModelView(Protocol):
     """A classifier as passed to image finders: the graph is kept and nothing is batched."""
 
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor, /) -> Tensor:
         """Return the logits (B,K) of images (B,C,H,W); differentiable."""
         ...
 
-    def features(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor, /) -> Tensor:
         """Return the features (B,d) of images (B,C,H,W); differentiable."""
         ...
 

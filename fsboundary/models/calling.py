@@ -91,10 +91,13 @@ def call(
         with _force_eager():
             return run(*args, **named)
     except RuntimeError as error:
-        floats = (x for x in pytree.tree_leaves((args, named)) if _is_float(x))
-        given = next((x.dtype for x in floats), None)
+        leaves = pytree.tree_leaves((args, named))
+        dtypes = [x.dtype for x in leaves if isinstance(x, Tensor)]
+        given = next((d for d in dtypes if d.is_floating_point), next(iter(dtypes), None))
         wanted = next((p.dtype for p in model.parameters() if p.is_floating_point()), given)
-        if given != wanted:
+        # token ids are integers rightly, so that only an error about types points to them
+        suspect = given is not None and (given.is_floating_point or "type" in str(error))
+        if given != wanted and suspect:
             error.add_note(
                 f"fsboundary: the inputs are {given} and the model's first weights are "
                 f"{wanted}; if that is the cause, pass inputs.to({wanted})"
@@ -118,10 +121,10 @@ def call_arguments(
         several = (*inputs, *additional), named
     else:
         return one
-    return one if not _accepts(model, *several) and _accepts(model, *one) else several
+    return one if not accepts(model, *several) and accepts(model, *one) else several
 
 
-def _accepts(model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
+def accepts(model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
     """Return whether the signature of the model's forward accepts the arguments, or is unknown."""
     try:
         signature = inspect.signature(model.forward)
@@ -132,10 +135,6 @@ def _accepts(model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> 
     except TypeError:
         return False
     return True
-
-
-def _is_float(value: object) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def require_eval_mode(module: nn.Module, what: str = "the model") -> None:

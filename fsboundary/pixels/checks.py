@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fsboundary.core.checks import Shape, check_float_tensor, check_labels, distinct_texts
 from fsboundary.core.errors import ArgumentError
-from fsboundary.models.inputs import check_images
+from fsboundary.models.inputs import check_floats
 from fsboundary.modes import caller_level, in_standard_modes
 from fsboundary.space import FeatureSpace, space_of
 
@@ -29,6 +29,14 @@ def check_bounds(bounds: object) -> tuple[float, float]:
     if not -torch.inf < low < high < torch.inf:
         raise ArgumentError("bounds", repr(bounds), wanted, fix)
     return low, high
+
+
+_NO_PIXELS = (
+    "only images have pixels to change; images of integers need .float(), scaled as in training. "
+    "For token ids and other inputs, use FeatureSpace.extract(inputs) with flip_points, "
+    "region_distances, hull_projection and guaranteed_balls, and for attribution BoundaryDistance "
+    "or LayerBoundaryDirection at a layer"
+)
 
 
 def check_pixels(
@@ -59,7 +67,8 @@ def check_pixels(
     finite_fix : str, optional
         Instruction about NaN and infinite pixels, which are accepted without it.
     """
-    check_images(images, name)
+    one = "pass torch.as_tensor(batch), scaled as in training; a single image needs [None]"
+    check_floats(name, images, ("B", ...), fix=one, otherwise=_NO_PIXELS)
     shape: Shape = ("B", "C", "H", "W") if like is None else tuple(like.shape)
     fix = "a single image needs [None]" if like is None else "pass one image for each image"
     pixels = check_float_tensor(

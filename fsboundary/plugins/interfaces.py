@@ -15,6 +15,7 @@ from fsboundary.core.heads import LinearHead
 from fsboundary.core.protocols import ModelView, PointSet
 from fsboundary.core.results import FlipImages, FlipPoints, HullProjection
 from fsboundary.core.status import Status
+from fsboundary.models.calling import call
 from fsboundary.models.linear_maps import LayerCall
 
 API_VERSION = 1
@@ -74,6 +75,16 @@ class FeatureExtractor(ABC):
         """
         return *self.features(model, inputs, *additional, **keywords), None
 
+    def call_model(
+        self, model: nn.Module, inputs: Any, /, *additional: Any, **keywords: Any
+    ) -> Any:
+        """Return the output of `model`, for use in :meth:`features`.
+
+        A mapping given as `inputs` becomes keyword arguments and a tuple positional ones, as
+        :meth:`fsboundary.FeatureSpace.extract` says.
+        """
+        return call(model, inputs, additional, keywords)
+
     @abstractmethod
     def head(self, model: nn.Module) -> LinearHead | None:
         """Return the linear map from the features to the logits; None until it is known."""
@@ -82,7 +93,7 @@ class FeatureExtractor(ABC):
     def surrogate(self) -> bool:
         """Whether the head is fitted and replaces the model (capability "surrogate").
 
-        The core then reports how often it agrees with the model on held-out images; for other
+        The core then reports how often it agrees with the model on held-out examples; for other
         extractors it requires that ``W z + b`` is what the model computes. By default False; a
         class attribute ``surrogate = True`` is enough.
         """

@@ -7,7 +7,7 @@ appended after the chunk was written.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from os import PathLike
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 from tqdm import tqdm
 
@@ -26,7 +26,8 @@ from fsboundary.banks.writer import ChunkWriter, building, create, is_empty, wri
 from fsboundary.banks.zarr_store import Contents, Layout, ZarrStore
 from fsboundary.core.checks import check_labels, describe
 from fsboundary.core.errors import ArgumentError, DataError
-from fsboundary.models.inputs import check_images
+from fsboundary.models.inputs import model_arguments
+from fsboundary.models.structures import leaves_of, map_leaves
 
 _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
@@ -40,58 +41,74 @@ class LoaderBatch:
     ----------
     start : int
         Number of rows before the batch.
-    images : Tensor (m, ...)
-        Images, at least one.
+    inputs : object
+        Inputs of the model, as for :meth:`fsboundary.FeatureSpace.extract`.
+    rows : int
+        Number of examples m, at least one.
     labels : Tensor (m,) or None
-        Class of each image, int64.
+        Class of each example, int64.
     """
 
     start: int
-    images: Tensor
+    inputs: Any
+    rows: int
     labels: Tensor | None
 
     @property
     def stop(self) -> int:
         """Index after the last row."""
-        return self.start + len(self.images)
+        return self.start + self.rows
 
     def digest(self) -> str:
-        """Return the SHA-256 of images and labels, with their shapes and dtypes."""
+        """Return the SHA-256 of inputs and labels, with their structure, shapes and dtypes."""
         digest = hashlib.sha256()
-        for value in (self.images, self.labels):
-            if value is not None:
-                digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
-                raw = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        if not isinstance(self.inputs, Tensor):
+            digest.update(f"{map_leaves(_describe_leaf, self.inputs)} ".encode())
+        tensors = [leaf for leaf in leaves_of(self.inputs) if isinstance(leaf, Tensor)]
+        for value in (*tensors, self.labels):
+            if value is None:
+                continue
+            for part in value.unbind() if value.is_nested else (value,):
+                digest.update(f"{part.dtype} {tuple(part.shape)} ".encode())
+                raw = part.detach().cpu().contiguous().view(-1).view(torch.uint8)
                 digest.update(raw.numpy().data)
         return digest.hexdigest()
 
 
-def loader_batches(loader: Iterable[Any], show_progress: bool) -> Iterator[LoaderBatch]:
+def _describe_leaf(leaf: object) -> object:
+    """Return a leaf that says the same in every process: no address, and no numbers of tensors."""
+    plain = leaf is None or isinstance(leaf, str | int | float | torch.dtype | torch.device)
+    return leaf if plain else type(leaf).__name__
+
+
+def loader_batches(
+    model: nn.Module, loader: Iterable[Any], show_progress: bool
+) -> Iterator[LoaderBatch]:
     """Yield the validated batches of the loader; empty batches are skipped.
 
     Raises
     ------
     ArgumentError
-        No batch at all, or one that is neither images nor (images, labels), or a change between the
+        No batch at all, or one that is neither inputs nor (inputs, labels), or a change between the
         two.
     """
     start, labelled = 0, False
     for batch in tqdm(loader, unit="batch", disable=not show_progress):
-        images, labels = _split_batch(batch)
-        check_images(images)
-        if len(images) == 0:
+        inputs, labels = split_batch(batch)
+        rows = model_arguments(model, inputs).rows
+        if rows == 0:
             continue
-        classes = None if labels is None else check_labels(labels, len(images)).cpu()
+        classes = None if labels is None else check_labels(labels, rows).cpu()
         if start and labelled != (classes is not None):
             wanted = "labels with every batch, or with none"
-            fix = "let the loader yield (images, labels) throughout"
+            fix = "let the loader yield (inputs, labels) throughout"
             raise ArgumentError("loader", f"a change at row {start}", wanted, fix)
         labelled = classes is not None
-        yield LoaderBatch(start, images, classes)
-        start += len(images)
+        yield LoaderBatch(start, inputs, rows, classes)
+        start += rows
     if start == 0:
         fix = "pass a DataLoader or a list; an iterator yields its batches only once"
-        raise ArgumentError("loader", "no images", "at least one batch", fix)
+        raise ArgumentError("loader", "no examples", "at least one batch", fix)
 
 
 def reject_shuffling(loader: object) -> None:
@@ -106,17 +123,45 @@ def reject_shuffling(loader: object) -> None:
             raise ArgumentError("loader", got, wanted, fix)
 
 
-def _split_batch(batch: object) -> tuple[Any, Any]:
-    """Return images and labels (or None) of one batch."""
+_LABELS = ("labels", "label")
+"""Keys of the labels in batches of the collators of transformers and datasets."""
+
+
+def split_batch(batch: object) -> tuple[Any, Any]:
+    """Return inputs and labels (or None) of one batch."""
     if isinstance(batch, Tensor):
         return batch, None
+    if isinstance(batch, Mapping):
+        labels = next((batch[key] for key in _LABELS if key in batch), None)
+        return {key: part for key, part in batch.items() if key not in _LABELS}, labels
     if isinstance(batch, list | tuple) and len(batch) in (1, 2):
-        return batch[0], batch[1] if len(batch) == 2 else None
+        inputs, labels = batch[0], batch[1] if len(batch) == 2 else None
+        if isinstance(labels, Tensor) and labels.ndim > 1:
+            raise ArgumentError(
+                "loader",
+                f"a pair whose second part has shape {tuple(labels.shape)}",
+                "(inputs, labels) with one class number per example",
+                "for a second input of the model, let the loader yield ((first, second), labels), "
+                "or ((first, second),) without labels",
+            )
+        # a DataLoader collates pairs of inputs to a list, which is no list of examples
+        if isinstance(inputs, list) and labels is not None and _all_have_rows(inputs, labels):
+            inputs = tuple(inputs)
+        return inputs, labels
     got = f"a batch that is a {type(batch).__name__}"
     if isinstance(batch, list | tuple):
         got += f" of {len(batch)}"
-    fix = "wrap the loader in a generator function, or a class with __iter__, that yields these"
-    raise ArgumentError("loader", got, "images, or (images, labels)", fix)
+    fix = "wrap the loader in a generator function, or a class with __iter__, that yields these; "
+    fix += "several inputs are a tuple, as in ((first, second), labels)"
+    wanted = 'inputs, (inputs, labels), or a mapping with inputs and "labels"'
+    raise ArgumentError("loader", got, wanted, fix)
+
+
+def _all_have_rows(inputs: list[Any], labels: Any) -> bool:
+    """Return whether all of `inputs` have a row per label, and are not as many as these."""
+    leaves, rows = leaves_of(inputs), len(labels)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim > 0]
+    return len(inputs) != rows and all(t.size(0) == rows for t in tensors)
 
 
 @final
@@ -126,16 +171,19 @@ class FeatureSource:
 
     Attributes
     ----------
+    model : nn.Module
+        The model, whose signature says how inputs are passed.
     extract : callable
-        Function from images (m, ...) to features (m,d), in one batch, because the same images give
-        the same bits only within the same batch.
+        Function from inputs and their number m to features (m,d), in one batch, because the same
+        inputs give the same bits only within the same batch.
     info : callable
         Function that returns the space's BankInfo, once some features were extracted.
     num_classes : callable
         Function that returns the number of classes, once some features were extracted.
     """
 
-    extract: Callable[[Tensor], Tensor]
+    model: nn.Module
+    extract: Callable[[Any, int], Tensor]
     info: Callable[[], BankInfo]
     num_classes: Callable[[], int]
 
@@ -149,15 +197,15 @@ class FeatureSource:
         DataError
             Features are NaN or infinite; the message lists the rows.
         """
-        features = self.extract(batch.images)
+        features = self.extract(batch.inputs, batch.rows)
         if batch.labels is not None:
             check_labels(batch.labels, len(features), num_classes=self.num_classes())
         bad = (~torch.isfinite(features).all(dim=1)).nonzero()[:, 0] + batch.start
         if len(bad):
             shown = ", ".join(map(str, bad[:20].tolist())) + (", .." if len(bad) > 20 else "")
             raise DataError(
-                f"loader: NaN or infinite features of {len(bad)} images, at rows {shown} (counted "
-                "from 0). Leave these images out or fix them, and call again: on disk, whole "
+                f"loader: NaN or infinite features of {len(bad)} examples, at rows {shown} "
+                "(counted from 0). Leave these out or fix them, and call again: on disk, whole "
                 "chunks before them are kept"
             )
         return features if features.dtype == torch.float64 else features.to(torch.float32)
@@ -170,13 +218,13 @@ def build_bank(
     show_progress: bool,
 ) -> FeatureBank:
     """Return the bank of a loader; see :meth:`fsboundary.FeatureSpace.bank`."""
-    fix = "pass a DataLoader, or a list of batches; pass a tensor to extract(images)"
+    fix = "pass a DataLoader, or a list of batches; pass a tensor to extract(inputs)"
     if not isinstance(loader, Iterable) or isinstance(loader, Tensor):
         raise ArgumentError("loader", describe(loader), "an iterable of batches", fix)
     if path is None:
-        return _build_in_memory(source, loader_batches(loader, show_progress))
+        return _build_in_memory(source, loader_batches(source.model, loader, show_progress))
     reject_shuffling(loader)
-    stream_to_disk(source, loader_batches(loader, show_progress), Path(path))
+    stream_to_disk(source, loader_batches(source.model, loader, show_progress), Path(path))
     return FeatureBank.open(path)
 
 
@@ -193,7 +241,7 @@ def _build_in_memory(source: FeatureSource, batches: Iterator[LoaderBatch]) -> F
 
 
 _SAME_ORDER = (
-    "The images or their order changed: a shuffling sampler, a random transform, another batch "
+    "The examples or their order changed: a shuffling sampler, a random transform, another batch "
     "size, or other data. Use the loader as before (shuffle=False, no random transforms), or "
     "choose another path"
 )
@@ -209,14 +257,14 @@ def stream_to_disk(source: FeatureSource, batches: Iterator[LoaderBatch], path: 
     Raises
     ------
     DataError
-        The bank belongs to another head, to other images or another order, or to a body that
+        The bank belongs to another head, to other examples or another order, or to a body that
         computes something else; or features are not finite.
     """
     with building(path) as verify_lock:
         bank = None if is_empty(path) else _PartialBank(path, verify_lock)
         number = -1
         for number, batch in enumerate(batches):
-            record = BatchRecord(len(batch.images), batch.digest())
+            record = BatchRecord(batch.rows, batch.digest())
             if bank is not None and number < len(bank.known):
                 bank.verify_stored(source, number, batch, record)
                 continue

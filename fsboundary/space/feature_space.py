@@ -1,4 +1,4 @@
-"""Feature space of a torch model: features and logits of images, and the head."""
+"""Feature space of a torch model: features and logits of examples, and the head."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.models.calling import require_deterministic, run_eagerly
-from fsboundary.models.inputs import check_images, device_of, slice_arguments
+from fsboundary.models.inputs import ModelArguments, first_device, model_arguments
 from fsboundary.models.linear_maps import Residual
+from fsboundary.models.structures import device_of, to_device
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins.grading.extractors import (
     CheckedPasses,
@@ -42,8 +43,8 @@ class FeatureSpace:
     Parameters
     ----------
     model : nn.Module
-        Classifier in eval mode, from images (B,...) to logits (B,K). It is called unchanged and
-        never moved or modified.
+        Classifier in eval mode, from inputs of B examples to logits (B,K). It is called unchanged
+        and never moved or modified.
     head : nn.Module or str, optional
         Last linear layer or its dotted name; found automatically by default.
     domain : "auto", "unbounded", "nonnegative" or Domain
@@ -55,13 +56,23 @@ class FeatureSpace:
         of a surrogate must first be fitted with :meth:`fit`; for other extractors, ``W z + b`` is
         checked.
     preprocess : nn.Module or callable, optional
-        Differentiable transform applied to every batch before the model, so that all images are
-        those before preprocessing.
+        Differentiable transform of the first argument, applied to every batch before the model, so
+        that all inputs are those before preprocessing.
+    example : object, optional
+        Inputs of some examples, as for :meth:`extract`. They run where the head is needed before
+        any other inputs, and are verified like these. Default: the head is found in the first
+        batch.
 
     Raises
     ------
     ArgumentError
         An argument of another type, or options for an extractor that does not take them.
+
+    Examples
+    --------
+    >>> space = FeatureSpace(model, example=images[:1])
+    >>> space.head.num_classes
+    10
     """
 
     def __init__(
@@ -71,7 +82,8 @@ class FeatureSpace:
         *,
         domain: Literal["auto", "unbounded", "nonnegative"] | Domain = "auto",
         extractor: str | FeatureExtractor = "head_input",
-        preprocess: nn.Module | Callable[[Tensor], Tensor] | None = None,
+        preprocess: nn.Module | Callable[[Any], object] | None = None,
+        example: Any = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise _wrong("model", model, "a torch nn.Module", "pass the model itself, in eval mode")
@@ -79,10 +91,13 @@ class FeatureSpace:
             raise _wrong("head", head, "a layer or its dotted name", "leave it out: it is found")
         if not (preprocess is None or callable(preprocess)):
             fix = "pass a differentiable nn.Module"
-            raise _wrong("preprocess", preprocess, "a module or a function of images", fix)
+            raise _wrong("preprocess", preprocess, "a module or a function of inputs", fix)
         self._model = model
         self._domain = _domain(domain)
         self._preprocess = preprocess
+        if example is not None:
+            model_arguments(model, example)
+        self._example = example
         options = None if head is None else {"head": head}
         self._calls = GuardedExtractor(
             plugins.create("feature_extractor", extractor, options=options)
@@ -110,51 +125,67 @@ class FeatureSpace:
     @run_eagerly
     @in_standard_modes
     def extract(
-        self, images: Tensor, *additional: Any, batch_size: int = 256, show_progress: bool = False
+        self,
+        inputs: Any = None,
+        /,
+        *additional: Any,
+        batch_size: int = 256,
+        show_progress: bool = False,
+        **keywords: Any,
     ) -> FeatureBatch:
-        """Return features, logits and classes of `images`.
+        """Return features, logits and classes of B examples.
 
         Parameters
         ----------
-        images : Tensor (B, ...)
-            Images, floating point, on any device; each batch is moved to the model's device.
-        *additional : object
-            Arguments passed to the model after the images; tensors whose first dimension is B are
-            batched with them.
+        inputs : Tensor (B, ...), mapping, tuple or list
+            Inputs of the model, on any device; each batch is moved to the model's device. Numbers
+            are floating point, or integers such as token ids. The tensors of a mapping become
+            keyword arguments, as in ``model(**inputs)``, those of a tuple positional ones; if
+            ``forward`` takes only one argument, it gets the mapping or tuple itself, and it always
+            gets `value` for a tuple ``(value,)``. All have a common first dimension B. A list has
+            B examples, which need no common shape, without that dimension; so has a nested
+            tensor. Examples of one shape in succession run together, others one at a time.
+        *additional, **keywords : object
+            Further arguments of the model. Their tensors whose first dimension is B are batched
+            with the inputs; everything else is passed whole. Without `inputs`, the keywords are
+            all inputs: ``space.extract(**batch)``.
         batch_size : int
-            Number of images per batch.
+            Largest number of examples per batch.
         show_progress : bool
             Whether to show a progress bar on standard error.
 
         Returns
         -------
         FeatureBatch
-            Detached result on the images' device. Rows with NaN or infinite features or logits
+            Detached result on the inputs' device. Rows with NaN or infinite features or logits
             have status NOT_FINITE and class -1.
 
         Raises
         ------
         ArgumentError
-            The images are not a floating-point tensor with a batch dimension.
+            Inputs without tensors, of different first dimensions, or of bytes.
         HeadError
             No linear head; the model is in training mode; features leave the domain proved by
-            "auto"; or there are no images and the head is not known yet.
+            "auto"; or there are no examples and the head is not known yet.
         HeadMismatchError
             ``W z + b`` is not what the model computes.
+
+        Examples
+        --------
+        >>> space.extract(images, batch_size=64).features
+        >>> space.extract(tokenizer(texts, padding=True, return_tensors="pt"))
+        >>> space.extract(token_ids, attention_mask=mask)
         """
-        check_images(images)
+        arguments = model_arguments(self.model, inputs, additional, keywords)
         check_integer("batch_size", batch_size)
-        rows = len(images)
+        rows, device = arguments.rows, arguments.device
         if rows == 0:
-            return self._empty(images.device)
+            return self._empty(device)
         parts = []
-        with torch.no_grad(), tqdm(total=rows, unit="image", disable=not show_progress) as bar:
-            for start in range(0, rows, batch_size):
-                part = slice(start, start + batch_size)
-                batch = images[part]
-                outputs = self._run(batch, tuple(slice_arguments(additional, rows, part)))
-                parts.append(self._batch_fields(*outputs, images.device))
-                bar.update(len(batch))
+        with torch.no_grad(), tqdm(total=rows, unit="example", disable=not show_progress) as bar:
+            for batch in arguments.batches(batch_size):
+                parts.append(self._batch_fields(*self._run(batch), device))
+                bar.update(batch.rows)
         fields = [torch.cat(values) for values in zip(*parts, strict=True)]
         return self._batch(*fields)
 
@@ -165,15 +196,16 @@ class FeatureSpace:
         path: str | PathLike[str] | None = None,
         show_progress: bool = False,
     ) -> FeatureBank:
-        """Return the bank of the features of all images in `loader`, in its order.
+        """Return the bank of the features of all examples in `loader`, in its order.
 
         Parameters
         ----------
         loader : iterable
-            Batches of images, or of (images, labels); each is one batch for the model.
+            Batches: inputs as for :meth:`extract`, pairs (inputs, labels), or mappings with the
+            labels under "labels" or "label". Each is one batch for the model.
         path : str or PathLike, optional
             Folder on disk for the bank, so that only a chunk is kept in memory. Resumable: after an
-            interruption at any moment, repeat the call. Images already in the bank are loaded
+            interruption at any moment, repeat the call. Examples already in the bank are loaded
             again and recognised by digest, the model runs on the others, and the bank is bit for
             bit that of an uninterrupted call. A second process that builds it meanwhile is
             rejected.
@@ -187,14 +219,14 @@ class FeatureSpace:
             stands for no label), or a shuffling sampler with `path`.
         DataError
             Features are NaN or infinite (the message lists the rows); or `path` contains a bank of
-            another head, of other images or order, or something else; or another process writes to
-            it; or the disk is full, in which case the chunks written so far are kept.
+            another head, of other examples or order, or something else; or another process writes
+            to it; or the disk is full, in which case the chunks written so far are kept.
         HeadError, HeadMismatchError
             As in :meth:`extract`.
         """
 
-        def extract(images: Tensor) -> Tensor:
-            return self.extract(images, batch_size=len(images)).features
+        def extract(inputs: Any, rows: int) -> Tensor:
+            return self.extract(inputs, batch_size=rows).features
 
         def info() -> BankInfo:
             kind = type(self.extractor)
@@ -202,31 +234,35 @@ class FeatureSpace:
             return BankInfo(self.fingerprint, name, layer, self.domain.kind)
 
         return build_bank(
-            FeatureSource(extract, info, lambda: self.head.num_classes), loader, path, show_progress
+            FeatureSource(self.model, extract, info, lambda: self.head.num_classes),
+            loader,
+            path,
+            show_progress,
         )
 
     @run_eagerly
     @in_standard_modes
-    def logits(self, images: Tensor, *additional: Any) -> Tensor:
-        """Return the logits (B,K) of `images`, in one batch and with the graph kept."""
-        check_images(images)
-        return self._run(images, additional)[1]
+    def logits(self, inputs: Any = None, /, *additional: Any, **keywords: Any) -> Tensor:
+        """Return the logits (B,K) of the examples, in one batch and with the graph kept.
+
+        Arguments are those of :meth:`extract`; only examples of different shapes need more passes.
+        """
+        return self._join(inputs, additional, keywords)[1]
 
     @run_eagerly
     @in_standard_modes
-    def features(self, images: Tensor, *additional: Any) -> Tensor:
-        """Return the features (B,d) of `images`, in one batch and with the graph kept."""
-        check_images(images)
-        return self._run(images, additional)[0]
+    def features(self, inputs: Any = None, /, *additional: Any, **keywords: Any) -> Tensor:
+        """Return the features (B,d) of the examples; see :meth:`logits`."""
+        return self._join(inputs, additional, keywords)[0]
 
     @in_standard_modes
     def fit(self, loader: Iterable[Any]) -> FeatureSpace:
-        """Fit an extractor that must be fitted, on batches of images; return self.
+        """Fit an extractor that must be fitted, on batches as for :meth:`bank`; return self.
 
-        One image in five is held out to measure the :attr:`fidelity` of the fitted head.
+        One example in five is held out to measure the :attr:`fidelity` of the fitted head.
         """
         if self.surrogate:
-            self._fidelity = fit_surrogate(self._calls, self.model, loader, self._preprocess_images)
+            self._fidelity = fit_surrogate(self._calls, self.model, loader, self._prepare)
         else:
             self._calls.fit(self.model, loader)
         return self
@@ -248,7 +284,7 @@ class FeatureSpace:
 
     @property
     def fidelity(self) -> float | None:
-        """Fraction of held-out images on which a fitted head has the model's class; else None."""
+        """Fraction of held-out examples on which a fitted head has the model's class; else None."""
         return None if self._fidelity is None else self._fidelity.fraction
 
     @property
@@ -258,17 +294,24 @@ class FeatureSpace:
         Raises
         ------
         HeadError
-            No features were extracted yet.
+            No features were extracted yet, and the space was made without an example.
         HeadMismatchError
             The model's head changed since it was found.
         """
+        unknown = self._calls.head(self.model) is None and not self.surrogate
+        if unknown and self._example is not None:
+            self.extract(self._example)
+        return self._current_head()
+
+    def _current_head(self) -> LinearHead:
+        """Return the head if it is known."""
         head = self._calls.head(self.model)
         if head is None and self.surrogate:
-            raise HeadError("the head is not fitted yet. Call fit(loader) on images first")
+            raise HeadError("the head is not fitted yet. Call fit(loader) on examples first")
         if head is None:
             raise HeadError(
                 "the head is not known yet: it is found by tracing the first forward pass. Call "
-                "extract(images) first"
+                "extract(inputs) first, or pass some as FeatureSpace(model, example=inputs)"
             )
         if self._head is None or self._head[0] is not head:
             domain = self._domain or self._calls.domain(self.model)
@@ -285,9 +328,9 @@ class FeatureSpace:
     @property
     def fingerprint(self) -> str:
         """Digest of the head, the extractor and the layer; raises like :attr:`head`."""
-        kind, options = type(self.extractor), self._calls.options
+        kind, options, head = type(self.extractor), self._calls.options, self.head
         layer = self._calls.notes(self.model).get("layer", "")
-        parts = (self.head.fingerprint, f"{kind.__module__}.{kind.__qualname__}", options, layer)
+        parts = (head.fingerprint, f"{kind.__module__}.{kind.__qualname__}", options, layer)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def notes(self) -> dict[str, str]:
@@ -299,8 +342,8 @@ class FeatureSpace:
             Notes of the extractor (``layer``, ``link``, ``residual``, ...), ``domain`` and how it
             was determined, and ``observed minimum``, the smallest feature extracted so far.
         """
-        notes = self._calls.notes(self.model)
         head = self.head
+        notes = self._calls.notes(self.model)
         proof = notes.pop("proof", "")
         if self._residual is not None:
             worst = self._residual
@@ -320,25 +363,35 @@ class FeatureSpace:
             notes["observed minimum"] = f"{low:.6g} ({seen})"
         return notes
 
-    def _run(self, images: Tensor, additional: tuple[Any, ...]) -> Pass:
-        """Return one pass, after the check that its rows depend on nothing else where it is due."""
-        check = RowCheck(self._checked, self.model, self._pass, self._preprocess_images)
-        return check.run(images, additional, device_of(self.model, images.device))
+    def _join(
+        self, inputs: Any, additional: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Return features and logits of all examples, with the graph kept."""
+        arguments = model_arguments(self.model, inputs, additional, keywords)
+        found = [self._run(batch)[:2] for batch in arguments.batches(max(arguments.rows, 1))]
+        if len(found) == 1:
+            return found[0]
+        features, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return features, logits
 
-    def _pass(self, images: Tensor, additional: tuple[Any, ...]) -> Pass:
+    def _run(self, batch: ModelArguments) -> Pass:
+        """Return one pass, after the check that its rows depend on nothing else where it is due."""
+        check = RowCheck(self._checked, self.model, self._pass, self._prepare)
+        return check.run(batch, device_of(self.model, batch.device))
+
+    def _pass(self, batch: ModelArguments) -> Pass:
         """Return features and logits of one batch, and ``W z + b`` in float64 if it is known."""
-        images = self._preprocess_images(images)
-        device = images.device
-        moved = (a.to(device) if isinstance(a, Tensor) else a for a in additional)
-        features, logits, head_call = self._calls.run(self.model, images, *moved)
+        inputs = self._prepare(batch.inputs)
+        more = to_device((batch.additional, batch.keywords), device_of(self.model, batch.device))
+        features, logits, head_call = self._calls.run(self.model, inputs, *more[0], **more[1])
         exact: Tensor | None = None
-        head = self.head
+        head = self._current_head()
         if not self.surrogate:
             verified = verify_head(self.extractor, head, features, logits, head_call)
             if verified is not None:
                 exact = verified[0]
                 self._keep_worst(verified[1])
-        self._check(head, features, logits, len(images))
+        self._check(head, features, logits, batch.rows)
         return features, logits, exact
 
     def _keep_worst(self, residual: Residual | None) -> None:
@@ -347,17 +400,17 @@ class FeatureSpace:
         ):
             self._residual = residual
 
-    def _preprocess_images(self, images: Tensor) -> Tensor:
-        """Return the preprocessed images, on the model's device."""
-        device = device_of(self.model, images.device)
+    def _prepare(self, inputs: Any) -> Any:
+        """Return the preprocessed inputs, on the model's device."""
+        device = device_of(self.model, first_device(inputs))
         if self._preprocess is None:
-            return images.to(device)
+            return to_device(inputs, device)
         if isinstance(self._preprocess, nn.Module):
             require_deterministic(self._preprocess, "preprocess")
-            images = images.to(device_of(self._preprocess, device))
+            inputs = to_device(inputs, device_of(self._preprocess, device))
         else:
-            images = images.to(device)
-        return self._preprocess(images).to(device)
+            inputs = to_device(inputs, device)
+        return to_device(self._preprocess(inputs), device)
 
     def _check(self, head: LinearHead, features: Tensor, logits: Tensor, rows: int) -> None:
         wanted = (rows, head.num_features), (rows, head.num_classes)

@@ -118,7 +118,7 @@ def test_a_batch_without_images_is_empty_or_says_why() -> None:
     assert found.shape == none.shape
     assert delta.shape == (0,)
     assert FlipImageAttribution(space).attribute(none, baselines=none).shape == none.shape
-    with pytest.raises(fsb.ArgumentError, match="inputs: got no images"):
+    with pytest.raises(fsb.ArgumentError, match="inputs: got no examples"):
         LayerBoundaryDirection(space, model[2]).attribute(none)
 
 

@@ -200,6 +200,6 @@ def test_an_error_that_a_wrong_dtype_causes_gets_a_hint() -> None:
 def test_the_head_is_not_known_before_the_first_batch() -> None:
     space = fsb.FeatureSpace(Net())
     for read in (lambda: space.head, lambda: space.domain, lambda: space.fingerprint, space.notes):
-        with pytest.raises(fsb.HeadError, match=r"Call extract\(images\) first"):
+        with pytest.raises(fsb.HeadError, match=r"Call extract\(inputs\) first.*example=inputs"):
             read()
     assert fsb.FeatureSpace(Net(), domain="nonnegative").domain == fsb.Domain.nonnegative()

@@ -309,7 +309,7 @@ def test_features_that_are_not_finite_are_rejected_by_row(
     batches = loader()
     spoilt = [(part.clone(), classes) for part, classes in batches]
     spoilt[6][0][1] = spoilt[6][0][3] = bad
-    with pytest.raises(DataError, match=r"of 2 images, at rows 25, 27 \(counted from 0\)"):
+    with pytest.raises(DataError, match=r"of 2 examples, at rows 25, 27 \(counted from 0\)"):
         space().bank(spoilt, path if on_disk else None)
     if on_disk:  # the fixed loader continues after the chunks that were written
         again = model()
@@ -319,13 +319,13 @@ def test_features_that_are_not_finite_are_rejected_by_row(
 
 
 BAD: list[tuple[Callable[[], Any], str]] = [
-    (list, "loader: got no images; wanted at least one batch"),
-    (lambda: iter([]), "loader: got no images.*only once"),
+    (list, "loader: got no examples; wanted at least one batch"),
+    (lambda: iter([]), "loader: got no examples.*only once"),
     (images, "loader: got a Tensor.*extract"),
     (lambda: 3, "loader: got 3; wanted an iterable"),
-    (lambda: [{"image": images()}], "loader: got a batch that is a dict; wanted images, or"),
+    (lambda: [{"image": "cat.png"}], "inputs: got no tensors; wanted a tensor .*return_tensors"),
     (lambda: [(images(), labels(), 1)], "loader: got a batch that is a tuple of 3"),
-    (lambda: [images().byte()], "images: got dtype torch.uint8"),
+    (lambda: [images().byte()], "inputs: got dtype torch.uint8"),
     (lambda: [(images(), labels()[:5])], r"labels: got shape \(5,\); wanted.*\(47,\)"),
     (lambda: [(images(), labels().float())], "labels: got dtype torch.float32"),
     (lambda: [(images(), labels()), images()], "loader: got a change at row 47; wanted labels"),

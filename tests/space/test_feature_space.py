@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import fsboundary as fsb
 from fsboundary.core.protocols import ModelView
-from fsboundary.models.inputs import device_of
+from fsboundary.models.structures import device_of
 from support.models.nets import CLASSES, WIDTH, Last, Net, images
 from support.models.untouched import state_of
 
@@ -117,7 +117,6 @@ def test_no_images() -> None:
 
 WRONG_IMAGES = {
     "uint8": (torch.zeros(2, 3, 2, 2, dtype=torch.uint8), "divide by 255"),
-    "int": (torch.zeros(2, 3, 2, 2, dtype=torch.int64), r"call \.float\(\) or"),
     "complex": (torch.zeros(2, 3, dtype=torch.complex64), "dtype torch.complex64"),
     "one image": (torch.zeros(3), r"needs \[None\]"),
     "array": (torch.zeros(2, 3).numpy(), "a ndarray.*torch.as_tensor"),
@@ -130,6 +129,13 @@ def test_images_that_are_rejected(x: Any, message: str) -> None:
     for method in (space.extract, space.features, space.logits):
         with pytest.raises(fsb.ArgumentError, match=message):
             method(x)
+
+
+def test_integers_are_passed_on_and_a_model_of_pixels_says_what_it_wants() -> None:
+    with pytest.raises(RuntimeError, match="dtype") as caught:
+        fsb.FeatureSpace(Net()).extract(torch.zeros(2, 3, 2, 2, dtype=torch.int64))
+    assert "inputs are torch.int64" in caught.value.__notes__[0]
+    assert "pass inputs.to(torch.float32)" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, True, None])

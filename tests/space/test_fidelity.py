@@ -56,7 +56,7 @@ def test_held_out_images_are_never_shown_and_are_counted() -> None:
     fidelity = (batch.logits.argmax(dim=1) == batch.predicted).float().mean()
     assert space.fidelity == pytest.approx(float(fidelity), abs=1e-6)
     assert torch.equal(batch.disagrees, batch.logits.argmax(dim=1) != batch.predicted)
-    assert f"fraction of {len(held_out)} held-out images" in space.notes()["fidelity"]
+    assert f"fraction of {len(held_out)} held-out examples" in space.notes()["fidelity"]
 
 
 def test_order_and_repetition_do_not_move_an_image_across() -> None:
@@ -96,7 +96,7 @@ def test_preprocessing_comes_before_fitting() -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_images_are_rejected(count: int) -> None:
     space = fsb.FeatureSpace(Net(), extractor=Pixels())
-    with pytest.raises(fsb.ArgumentError, match="loader: got too few images"):
+    with pytest.raises(fsb.ArgumentError, match="loader: got too few examples"):
         space.fit([images(3)[:count]])
 
 

@@ -78,7 +78,7 @@ def own_chance(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
     return lambda z: z * (1 + torch.rand((), generator=generator))
 
 
-BATCH = "depend on the other images of its batch"
+BATCH = "depend on the other examples of its batch"
 CHANCE = "differ from pass to pass.*random numbers are drawn in eval mode"
 STATE = "differ from pass to pass.*a state is kept from call to call"
 
@@ -151,9 +151,9 @@ def test_layers_without_running_statistics_are_named() -> None:
 @pytest.mark.parametrize(
     ("preprocess", "words"),
     [
-        (coin, "The cause: preprocess= gives other images for the same images"),
-        (lambda x: x + 0.1 * torch.randn_like(x), "preprocess= gives other images"),
-        (lambda x: (x - x.mean()) / x.std(), "The cause: preprocess= uses the other images"),
+        (coin, "The cause: preprocess= gives another result for the same inputs"),
+        (lambda x: x + 0.1 * torch.randn_like(x), "preprocess= gives another result"),
+        (lambda x: (x - x.mean()) / x.std(), "The cause: preprocess= uses the other examples"),
     ],
 )
 def test_preprocessing_that_depends_on_chance_or_on_the_batch(

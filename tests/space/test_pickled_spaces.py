@@ -95,7 +95,7 @@ def test_a_pickle_does_not_vouch_for_a_model_that_changed() -> None:
     # or compute rows together
     changed = pickle.loads(pickle.dumps(space))
     changed.model[2] = nn.BatchNorm1d(12, track_running_stats=False).eval()
-    with pytest.raises(HeadError, match="depend on the other images"):
+    with pytest.raises(HeadError, match="depend on the other examples"):
         changed.extract(X)
     # while a space in use notices a change of the head
     with torch.no_grad():

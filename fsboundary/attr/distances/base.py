@@ -27,7 +27,6 @@ from fsboundary.core.errors import HeadError
 from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.norms import lengths, pair_norms
 from fsboundary.models.calling import run_eagerly
-from fsboundary.models.inputs import check_images
 from fsboundary.modes import in_standard_modes
 from fsboundary.space import FeatureSpace, space_of
 
@@ -76,7 +75,7 @@ def project_on_span(rows: Tensor, vectors: Tensor) -> Tensor:
 
 
 class Distance(nn.Module, ABC):
-    """Module from images (B,...) to distances in feature space (B,K), for attribution methods.
+    """Module from inputs of B examples to distances (B,K), for attribution methods.
 
     The model of the space is the submodule ``model``, so that its layers can be explained and
     hooked; it is called unchanged.
@@ -97,19 +96,18 @@ class Distance(nn.Module, ABC):
 
     @run_eagerly
     @in_standard_modes
-    def forward(self, images: Tensor, *additional: Any) -> Tensor:
-        """Return the distances of `images`, in the dtype of the features.
+    def forward(self, inputs: Any = None, /, *additional: Any, **keywords: Any) -> Tensor:
+        """Return the distances of B examples, in the dtype of the features.
 
         Parameters
         ----------
-        images : Tensor (B, ...)
-            Inputs of the space, on any device.
-        *additional : object
-            Arguments of the model after the images.
+        inputs, *additional, **keywords : object
+            As for :meth:`fsboundary.FeatureSpace.extract`.
         """
-        check_images(images)
         record = GradientRecord()
-        features = self.space.features(watch_gradient(images, record), *additional)
+        if isinstance(inputs, Tensor) and inputs.is_floating_point() and not inputs.is_nested:
+            inputs = watch_gradient(inputs, record)
+        features = self.space.features(inputs, *additional, **keywords)
         head = self._checked_head().to(features.device)
         result = self._compute(head, features.detach().double())
         out = attach_gradient(features, result, record)

@@ -32,7 +32,7 @@ _FAILED = "no certified distance: value and gradient are NaN; see fsboundary.reg
 
 @final
 class BoundaryDistance(Distance):
-    """Signed distances from the features of images to the decision regions, (B,K).
+    """Signed distances from the features of examples to the decision regions, (B,K).
 
     Column k is the distance to region k in the domain, in feature units: positive inside, negative
     outside, continuous where the class changes. The predicted class is the non-negative column.
@@ -40,7 +40,7 @@ class BoundaryDistance(Distance):
     body.
 
     With `source` = i, column j is instead the distance, at least 0, to the nearest point where
-    logits i and j tie and no other is larger. If the image is of one of the two classes, this is
+    logits i and j tie and no other is larger. If the example is of one of the two classes, this is
     the flip point of i and j. Column i is NaN and cannot be a target.
 
     Values are computed and certified in float64 and returned in the dtype of the features. The

@@ -64,9 +64,9 @@ class GradientRecord:
     nonzero: Tensor | None = field(default=None)
 
 
-def watch_gradient(images: Tensor, record: GradientRecord) -> Tensor:
-    """Return `images` unchanged, but warn in the backward pass if the body does not react."""
-    out: Tensor = _WatchGradient.apply(images, record)  # type: ignore[no-untyped-call]  # torch's
+def watch_gradient(inputs: Tensor, record: GradientRecord) -> Tensor:
+    """Return `inputs` unchanged, but warn in the backward pass if the body does not react."""
+    out: Tensor = _WatchGradient.apply(inputs, record)  # type: ignore[no-untyped-call]  # torch's
     return out
 
 
@@ -174,9 +174,9 @@ class _NoThirdDerivative(Function):
 
 class _WatchGradient(Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, record: GradientRecord) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, record: GradientRecord) -> Tensor:
         ctx.record = record
-        return images.view_as(images)
+        return inputs.view_as(inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -186,7 +186,7 @@ class _WatchGradient(Function):
             flat = nonzero.to(grad.device) & ~(grad.detach() != 0).flatten(1).any(dim=1)
             if bool(flat.any()):
                 warnings.warn(
-                    "the features do not react to these images: the gradient of the distance "
+                    "the features do not react to these inputs: the gradient of the distance "
                     f"with respect to them is zero ({describe_rows(flat[:, None])})",
                     stacklevel=2,
                 )

@@ -98,7 +98,7 @@ class _HullDistances(Distance, ABC):
 
 @final
 class HullDistance(_HullDistances):
-    """Distance from the features of images to the hull of a bank, (B,1).
+    """Distance from the features of examples to the hull of a bank, (B,1).
 
     The distance is at least 0, in feature units, certified in float64 and returned in the dtype of
     the features. Inside the hull, distance and gradient are 0. Outside, the gradient is the unit
@@ -145,7 +145,7 @@ class HullDistance(_HullDistances):
 
 @final
 class ClassHullDistance(_HullDistances):
-    """Distances from the features of images to the hull of each class, (B,K).
+    """Distances from the features of examples to the hull of each class, (B,K).
 
     Column k is the distance to the hull of the bank's rows with label k; values, gradients and
     kinks are those of :class:`HullDistance`.

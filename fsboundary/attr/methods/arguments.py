@@ -11,30 +11,45 @@ from tqdm import tqdm
 
 from fsboundary.core.checks import check_integer, check_integer_tensor, check_shape
 from fsboundary.core.errors import ArgumentError
-from fsboundary.models.inputs import check_images, slice_arguments
+from fsboundary.models.inputs import check_floats, slice_rows
 
 Target = int | list[int] | Tensor | None
 Tensors = Tensor | tuple[Tensor, ...]
 
 
+_OTHERWISE = (
+    "token ids and other integers have no gradient: explain the layer after them, such as an "
+    "embedding, with LayerBoundaryDirection, or with Captum's layer methods on BoundaryDistance; "
+    "pass several inputs as a tuple, in the order of forward"
+)
+
+
 def as_tuple(
-    name: str, value: object, like: tuple[Tensor, ...] | None = None
+    name: str,
+    value: object,
+    like: tuple[Tensor, ...] | None = None,
+    *,
+    ids: bool = False,
 ) -> tuple[Tensor, ...]:
     """Return argument `name`, a tensor or a tuple of tensors with as many rows, as a tuple.
 
-    With `like`, there must be as many tensors, of the same shapes.
+    With `like`, there must be as many tensors, of the same shapes. With `ids`, integers are
+    accepted too.
     """
     parts = value if isinstance(value, tuple) else (value,)
     if not parts:
-        raise ArgumentError(name, "an empty tuple", "a tensor or tensors", "pass the images")
+        raise ArgumentError(name, "an empty tuple", "a tensor or tensors", "pass the inputs")
+    fix = "pass torch.as_tensor(batch), scaled as in training; a single image needs [None]"
     for part in parts:
-        check_images(part, name)
+        whole = isinstance(part, Tensor) and not part.is_floating_point()
+        if not (ids and whole and part.dtype != torch.uint8 and part.ndim > 0):
+            check_floats(name, part, ("B", ...), fix=fix, otherwise=_OTHERWISE)
     if like is not None:
         if len(parts) != len(like):
             fix = "pass one tensor for each input"
             raise ArgumentError(name, f"{len(parts)} tensors", f"{len(like)} tensors", fix)
         for part, other in zip(parts, like, strict=True):
-            check_shape(name, part, tuple(other.shape), fix="pass one image for each image")
+            check_shape(name, part, tuple(other.shape), fix="pass one row for each row")
     rows = {len(part) for part in parts}
     if len(rows) > 1:
         raise ArgumentError(name, f"{sorted(rows)} rows", "as many rows in each", "align them")
@@ -54,7 +69,7 @@ def as_arguments(additional: object) -> tuple[Any, ...]:
 
 
 def unpack_arguments(
-    inputs: object, additional: object, target: object
+    inputs: object, additional: object, target: object, *, ids: bool = False
 ) -> tuple[tuple[Tensor, ...], tuple[Any, ...], Tensor | None]:
     """Return the inputs and additional arguments as tuples, and one target per row or None.
 
@@ -63,7 +78,7 @@ def unpack_arguments(
     ArgumentError
         As for :func:`as_tuple` of ``inputs`` and :func:`target_rows`.
     """
-    parts = as_tuple("inputs", inputs)
+    parts = as_tuple("inputs", inputs, ids=ids)
     return parts, as_arguments(additional), target_rows(target, len(parts[0]), parts[0].device)
 
 
@@ -100,8 +115,8 @@ def iterate_batches(
     """Yield batches of `size` rows of `tuples`, slicing their tensors of B = `rows` rows."""
     fix = "leave it out for all rows at once"
     step = max(rows, 1) if size is None else check_integer("internal_batch_size", size, fix=fix)
-    with tqdm(total=rows, unit="image", disable=not show_progress) as bar:
+    with tqdm(total=rows, unit="example", disable=not show_progress) as bar:
         for start in range(0, max(rows, 1), step):
             part = slice(start, start + step)
-            yield tuple(tuple(slice_arguments(values, rows, part)) for values in tuples)
+            yield tuple(slice_rows(values, rows, part) for values in tuples)
             bar.update(min(step, rows - start))

@@ -71,7 +71,7 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
         Parameters
         ----------
         inputs : Tensor (B, ...) or tuple of such
-            Images, and further inputs of the model.
+            Inputs of the model; token ids and other integers too.
         target : int, list of int, Tensor or None
             Class to reach; None for the nearest. If it is the image's own class, the direction is
             straight away from the nearest flip point.
@@ -95,11 +95,11 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
         ArgumentError
             Wrong types, shapes or classes, or a layer that the features do not depend on.
         """
-        parts, more, targets = unpack_arguments(inputs, additional_forward_args, target)
+        parts, more, targets = unpack_arguments(inputs, additional_forward_args, target, ids=True)
         rows = len(parts[0])
         if rows == 0:
-            fix = "pass some: without images the shape of the layer is unknown"
-            raise ArgumentError("inputs", "no images", "at least one", fix)
+            fix = "pass some: without examples the shape of the layer is unknown"
+            raise ArgumentError("inputs", "no examples", "at least one", fix)
         done: list[tuple[Tensor, ...]] = []
         several = False
         for batch, args, (batch_targets,) in iterate_batches(
@@ -122,7 +122,7 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
             features = self.space.features(*values)
             return (features * unit.to(features)).sum(dim=1)
 
-        leaves = tuple(x.detach().clone().requires_grad_() for x in inputs)
+        leaves = tuple(x.detach().clone().requires_grad_(x.is_floating_point()) for x in inputs)
         method = LayerGradientXActivation(along, self.layer, multiply_by_inputs=False)
         try:
             gradient: Tensors = method.attribute(

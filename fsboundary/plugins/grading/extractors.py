@@ -21,7 +21,7 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import FsboundaryError, HeadError, HeadMismatchError, PluginError
 from fsboundary.core.heads import LinearHead
 from fsboundary.models.calling import OperationNames, batch_statistics, chance_state, has_drawn
-from fsboundary.models.inputs import slice_arguments
+from fsboundary.models.inputs import ModelArguments
 from fsboundary.models.linear_maps import (
     LayerCall,
     Residual,
@@ -29,6 +29,7 @@ from fsboundary.models.linear_maps import (
     largest_residual,
     logit_tolerance,
 )
+from fsboundary.models.structures import leaves_of, map_tensors
 from fsboundary.plugins.grading.calls import is_built_in, label_of, plain_tensor, plugin_call
 from fsboundary.plugins.interfaces import FeatureExtractor
 
@@ -53,17 +54,17 @@ class GuardedExtractor:
         return type(self), (self.extractor,)
 
     def run(
-        self, model: nn.Module, images: Tensor, *additional: Any
+        self, model: nn.Module, inputs: Any, /, *additional: Any, **keywords: Any
     ) -> tuple[Tensor, Tensor, LayerCall | None]:
         """Return features, logits and the call of the head, if known; see the interface."""
         extractor = self.extractor
         plain = type(extractor).features_and_call is FeatureExtractor.features_and_call
         method: Callable[..., Any] = extractor.features if plain else extractor.features_and_call
-        given = (images, *additional)
+        arguments = (inputs, *additional), keywords
         if not self._own:  # the user's own tensors
-            given = tuple(x.clone() if isinstance(x, Tensor) else x for x in given)
+            arguments = map_tensors(Tensor.clone, arguments)
         with self._running(model):
-            answer = method(model, *given)
+            answer = method(model, *arguments[0], **arguments[1])
         wanted = "(features, logits)" if plain else "(features, logits, call)"
         if not isinstance(answer, tuple) or len(answer) != (2 if plain else 3):
             got = (
@@ -241,14 +242,14 @@ class CheckedPasses:
 
 @final
 class RowCheck:
-    """Check that a model computes each row from its image only.
+    """Check that a model computes each row from its example only.
 
-    The first batch is compared with two passes of one of its rows alone, which cost two images.
+    The first batch is compared with two passes of one of its rows alone, which cost two examples.
     Only if they differ by more than rounding, which a large model can amplify, whole batches are
-    run again: the same images, which shows chance and state, and that row in place of all others,
+    run again: the same batch, which shows chance and state, and that row in place of all others,
     in the same shape and so by the same kernels, which shows what the others contribute. With a
-    batch of one image only chance and state are checked, and the rest with the first larger one. A
-    later batch is checked again if it is the first that draws random numbers.
+    batch of one example only chance and state are checked, and the rest with the first larger one.
+    A later batch is checked again if it is the first that draws random numbers.
 
     Parameters
     ----------
@@ -257,21 +258,21 @@ class RowCheck:
     model : nn.Module
         For messages.
     run : callable
-        One pass from images and further arguments, preprocessing included.
+        One pass, preprocessing included.
     preprocess : callable
-        The preprocessing, for messages.
+        The preprocessing of the inputs, for messages.
     """
 
     def __init__(
         self,
         checked: CheckedPasses,
         model: nn.Module,
-        run: Callable[[Tensor, tuple[Any, ...]], Pass],
-        preprocess: Callable[[Tensor], Tensor],
+        run: Callable[[ModelArguments], Pass],
+        preprocess: Callable[[Any], Any],
     ) -> None:
         self._checked, self._model, self._run, self._preprocess = checked, model, run, preprocess
 
-    def run(self, images: Tensor, additional: tuple[Any, ...], device: torch.device) -> Pass:
+    def run(self, batch: ModelArguments, device: torch.device) -> Pass:
         """Return one pass of a model on `device`, checked where that is due.
 
         Raises
@@ -280,17 +281,17 @@ class RowCheck:
             A row depends on other rows, on chance or on earlier calls; the message says on which.
         """
         checked, before = self._checked, chance_state(device)
-        found = self._run(images, additional)
+        found = self._run(batch)
         drawn = not checked.draws and has_drawn(before, chance_state(device))
-        if drawn or not (checked.alone or (checked.repeated and len(images) == 1)):
+        if drawn or not (checked.alone or (checked.repeated and batch.rows == 1)):
             devices = [device] if device.type == "cuda" else []
             # further passes leave the generators where one pass left them, and repeat its warnings
             with torch.no_grad(), torch.random.fork_rng(devices), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._check(images.detach(), additional, found, drawn)
+                self._check(batch, found, drawn)
         return found
 
-    def _check(self, images: Tensor, additional: tuple[Any, ...], found: Pass, drawn: bool) -> None:
+    def _check(self, batch: ModelArguments, found: Pass, drawn: bool) -> None:
         finite = torch.isfinite(found[0]).all(dim=1) & torch.isfinite(found[1]).all(dim=1)
         if not bool(finite.any()):
             return
@@ -299,45 +300,45 @@ class RowCheck:
         tight = _TIGHT * _roundoff(first)
         # without chance, only the order of sums on some devices differs between equal calls
         loose = tight if drawn else _roundoff(first) ** 0.5
-        part = slice(r, r + 1)
-        one = images[part], tuple(slice_arguments(additional, len(images), part))
-        alone = self._try(*one, 0)
+        one = batch.take(slice(r, r + 1))
+        alone = self._try(one, 0)
         for _ in range(_REPEATS if drawn else 1):
-            size = 0.0 if alone is None else _difference(alone, self._try(*one, 0))
+            size = 0.0 if alone is None else _difference(alone, self._try(one, 0))
             if size > loose:
-                raise self._not_repeatable(*one, size, drawn)
+                raise self._not_repeatable(one, size, drawn)
         if _difference(first, alone) > tight:
-            noise = _difference(first, _row(self._run(images, additional), r))
+            noise = _difference(first, _row(self._run(batch), r))
             if noise > loose:
-                raise self._not_repeatable(images, additional, noise, drawn)
-            # in the layout of the batch, so that the same kernels run
-            copies = torch.empty_like(images).copy_(images[r])
-            rows = torch.full((len(images),), r, device=images.device)
-            same = tuple(slice_arguments(additional, len(images), rows))
-            size = _difference(first, self._try(copies, same, r))
+                raise self._not_repeatable(batch, noise, drawn)
+            copies = batch.copies(r)
+            size = _difference(first, self._try(copies, r))
             if size > max(tight, 8 * noise):
-                raise self._not_independent(images, copies, same, r, size)
+                raise self._not_independent(batch, copies, r, size)
         self._checked.repeated = True
-        self._checked.alone |= len(images) > 1
+        self._checked.alone |= batch.rows > 1
         self._checked.draws |= drawn
 
-    def _try(
-        self, images: Tensor, additional: tuple[Any, ...], r: int
-    ) -> tuple[Tensor, Tensor] | None:
+    def _try(self, batch: ModelArguments, r: int) -> tuple[Tensor, Tensor] | None:
         """Return row `r` of a pass, or None if the model takes no such batch."""
         try:
-            return _row(self._run(images, additional), r)
+            return _row(self._run(batch), r)
         except Exception:  # a model may raise anything for a batch of another size
             return None
 
-    def _not_repeatable(
-        self, images: Tensor, additional: tuple[Any, ...], size: float, drawn: bool
-    ) -> HeadError:
-        """Return the error for a model whose second pass of the same images differs."""
+    def _preprocessed(self, batch: ModelArguments) -> list[Tensor]:
+        """Return the tensors of the preprocessed inputs."""
+        leaves = leaves_of(self._preprocess(batch.inputs))
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+    def _not_repeatable(self, batch: ModelArguments, size: float, drawn: bool) -> HeadError:
+        """Return the error for a model whose second pass of the same inputs differs."""
         with OperationNames() as seen:
-            self._try(images, additional, 0)
-        if any(not torch.equal(*map(self._preprocess, (images, images))) for _ in range(_REPEATS)):
-            why = "preprocess= gives other images for the same images: leave augmentation out"
+            self._try(batch, 0)
+        if any(
+            not all(map(torch.equal, self._preprocessed(batch), self._preprocessed(batch)))
+            for _ in range(_REPEATS)
+        ):
+            why = "preprocess= gives another result for the same inputs: leave augmentation out"
         elif drawn or seen.random:
             names = ", ".join(seen.random) or "an operation that was not recognised"
             why = (
@@ -350,38 +351,43 @@ class RowCheck:
                 "from call to call (a counter, a cache, a running statistic): remove it"
             )
         return HeadError(
-            "the features of the same images differ from pass to pass (largest difference "
+            "the features of the same inputs differ from pass to pass (largest difference "
             f"{size:.3g}, relative to the largest number of the row), so no distance from them "
             f"would hold. The cause: {why}"
         )
 
     def _not_independent(
-        self,
-        images: Tensor,
-        copies: Tensor,
-        additional: tuple[Any, ...],
-        r: int,
-        size: float,
+        self, batch: ModelArguments, copies: ModelArguments, r: int, size: float
     ) -> HeadError:
         """Return the error for a model whose rows depend on the other rows of the batch."""
         with OperationNames() as seen:
-            self._try(copies, additional, r)
-        first, second = self._preprocess(images)[r], self._preprocess(copies)[r]
-        if first.shape != second.shape or not torch.allclose(first, second, equal_nan=True):
-            why = "preprocess= uses the other images: compute it per image, or from constants"
+            self._try(copies, r)
+        if not self._same_row(batch, copies, r):
+            why = "preprocess= uses the other examples: compute it per example, or from constants"
         else:
             names = batch_statistics(self._model) or [f"{name} (training=True)" for name in
                                                       seen.batch_norms]  # fmt: skip
             used = f"statistics of the batch are used by {', '.join(names)}: " if names else ""
             why = (
                 f"{used}use running statistics or GroupNorm instead, or wrap the model in a module "
-                "that calls it on one image at a time"
+                "that calls it on one example at a time"
             )
         return HeadError(
-            f"the features of an image depend on the other images of its batch (row {r} changes by "
-            f"{size:.3g}, relative to its largest number, when the others are replaced), so no "
-            f"distance from them would hold for the image. The cause: {why}"
+            f"the features of an example depend on the other examples of its batch (row {r} "
+            f"changes by {size:.3g}, relative to its largest number, when the others are "
+            f"replaced), so no distance from them would hold for it. The cause: {why}"
         )
+
+    def _same_row(self, batch: ModelArguments, copies: ModelArguments, r: int) -> bool:
+        """Return whether the preprocessed row `r` is the same in both batches."""
+        for first, second in zip(*map(self._preprocessed, (batch, copies)), strict=True):
+            if first.shape != second.shape:
+                return False
+            if first.ndim > 0 and len(first) == batch.rows:
+                first, second = first[r], second[r]
+            if not torch.allclose(first, second, equal_nan=True):
+                return False
+        return True
 
 
 def _row(found: Pass, r: int) -> tuple[Tensor, Tensor]:

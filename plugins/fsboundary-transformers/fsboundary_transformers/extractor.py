@@ -89,7 +89,9 @@ class HuggingFace(fsb.FeatureExtractor):
         self._fitted[model] = fsb.logistic_head(torch.cat(rows), torch.cat(classes), count)
         return self
 
-    def _states(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
+    def _states(
+        self, model: nn.Module, images: Tensor, *additional: Any, **keywords: Any
+    ) -> tuple[Tensor, Tensor]:
         # output_hidden_states=True would leave the library's hooks on the model
         outputs: list[Tensor] = []
 
@@ -99,17 +101,19 @@ class HuggingFace(fsb.FeatureExtractor):
         handle = model.get_submodule(self.layer or "").register_forward_hook(keep)
         try:
             pixels = process_images(images, self.size, self.mean, self.std)
-            logits = model(pixels, *additional).logits
+            logits = model(pixels, *additional, **keywords).logits
         finally:
             handle.remove()
         return pool_tokens(outputs[-1], self.pooling), logits
 
-    def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
+    def features(
+        self, model: nn.Module, images: Tensor, /, *additional: Any, **keywords: Any
+    ) -> tuple[Tensor, Tensor]:
         """Return features (B,d) and the model's logits (B,K), with the graph kept."""
         if self.layer is not None:
-            return self._states(model, images, *additional)
+            return self._states(model, images, *additional, **keywords)
         pixels = process_images(images, self.size, self.mean, self.std)
-        return self._head_input.features(model, pixels, *additional)
+        return self._head_input.features(model, pixels, *additional, **keywords)
 
     def head(self, model: nn.Module) -> fsb.LinearHead | None:
         """Return the model's own head, or the fitted one; None until it is known."""

@@ -55,7 +55,7 @@ def test_an_earlier_layer_has_a_fitted_head() -> None:
     assert space.fidelity > 0.5
     notes = space.notes()
     assert notes["layer"] == "vit.layernorm, tokens pooled: mean"
-    assert "held-out images" in notes["fidelity"]
+    assert "held-out examples" in notes["fidelity"]
 
 
 def test_pooling_of_tokens() -> None:

@@ -77,13 +77,15 @@ class Wavelets(fsb.FeatureExtractor):
         self._fitted_heads[model] = _Fitted(chosen, head)
         return self
 
-    def features(self, model: nn.Module, images: Tensor, *additional: Any) -> tuple[Tensor, Tensor]:
+    def features(
+        self, model: nn.Module, images: Tensor, /, *additional: Any, **keywords: Any
+    ) -> tuple[Tensor, Tensor]:
         """Return the chosen coefficients (B,d) and the model's own logits (B,K)."""
         fitted = self._fitted_heads.get(model)
         if fitted is None:
             raise fsb.HeadError("the wavelet head is not fitted yet: call fit(loader) first")
         values = coefficients(images, self.wavelet, self.level)
-        return values[:, fitted.chosen], model(images, *additional)
+        return values[:, fitted.chosen], model(images, *additional, **keywords)
 
     def head(self, model: nn.Module) -> fsb.LinearHead | None:
         """Return the fitted head; None before it is fitted."""

@@ -77,5 +77,5 @@ def test_not_fitted_and_unknown_are_reported() -> None:
         space.extract(images(2, 0))
     with pytest.raises(fsb.ArgumentError, match="got 'no_such'"):
         Wavelets("no_such")
-    with pytest.raises(fsb.ArgumentError, match="too few images"):
+    with pytest.raises(fsb.ArgumentError, match="too few examples"):
         space.fit([images(1, 0)])

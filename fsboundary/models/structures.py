@@ -1,0 +1,56 @@
+"""Structures of tensors: mappings, tuples, lists and other pytrees, their leaves and devices."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, MutableMapping
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+
+def map_leaves(function: Callable[[Any], Any], value: object) -> Any:
+    """Return `value` with the function applied to everything that is not a container.
+
+    Containers are mappings of any kind, and the pytrees of torch: tuples, lists and what else is
+    registered. The order of the leaves is always the same.
+    """
+
+    def apply(leaf: Any) -> Any:
+        if not isinstance(leaf, Mapping):
+            return function(leaf)
+        # torch takes a mapping of another kind, such as a UserDict of transformers, for a leaf
+        changed = {key: map_leaves(function, part) for key, part in leaf.items()}
+        if not isinstance(leaf, MutableMapping):
+            return changed
+        same_kind = copy.copy(leaf)
+        same_kind.update(changed)
+        return same_kind
+
+    return apply(value) if isinstance(value, Tensor) else pytree.tree_map(apply, value)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], value: object) -> Any:
+    """Return `value` with the function applied to its tensors; see :func:`map_leaves`."""
+    return map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, value)
+
+
+def to_device(value: object, device: torch.device) -> Any:
+    """Return `value` with its tensors on `device`."""
+    return map_tensors(lambda tensor: tensor.to(device), value)
+
+
+def leaves_of(value: object) -> list[Any]:
+    """Return the leaves of `value` in the order of :func:`map_leaves`."""
+    leaves: list[Any] = []
+    map_leaves(leaves.append, value)
+    return leaves
+
+
+def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
+    """Return the device of the first parameter or buffer of `module`, or `otherwise`."""
+    tensors = chain(module.parameters(), module.buffers())
+    return next((t.device for t in tensors), otherwise)
