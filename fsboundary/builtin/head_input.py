@@ -25,8 +25,8 @@ from fsboundary.models.head_search import (
     trace_linear_layers,
 )
 from fsboundary.models.inputs import num_rows
+from fsboundary.models.intervals import IntervalProver
 from fsboundary.models.linear_maps import LayerCall
-from fsboundary.models.nonnegativity import NonnegativityProver
 from fsboundary.plugins.interfaces import FeatureExtractor
 
 
@@ -241,7 +241,7 @@ class HeadInput(FeatureExtractor):
             raise HeadError("the head is not known yet: extract a batch with at least one example")
         layer_name = None if self._head is None else _layer_name(self._head, model, inner)
         modules = dict(inner.named_modules())
-        prover = NonnegativityProver()
+        prover = IntervalProver()
         with trace_linear_layers(modules.items(), rows, prover) as trace, prover:
             raw = call(inner, inputs, additional, keywords)
         output = extract_logits(raw, rows)

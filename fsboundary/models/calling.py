@@ -198,7 +198,7 @@ class OperationNames(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # as for NonnegativityProver: torch would import its compiler
+        return False  # as for IntervalProver: torch would import its compiler
 
     def __torch_dispatch__(
         self,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fsboundary.core.errors import HeadError, HeadMismatchError
 from fsboundary.core.heads import LinearHead
+from fsboundary.models.intervals import IntervalProver
 from fsboundary.models.linear_maps import (
     LayerCall,
     first_input,
@@ -30,7 +31,6 @@ from fsboundary.models.linear_maps import (
     read_call,
     weight_and_bias,
 )
-from fsboundary.models.nonnegativity import NonnegativityProver
 
 _LAYERS_SHOWN = 5
 
@@ -71,7 +71,7 @@ class ForwardTrace:
 
 @contextlib.contextmanager
 def trace_linear_layers(
-    modules: Iterable[tuple[str, nn.Module]], rows: int, prover: NonnegativityProver | None = None
+    modules: Iterable[tuple[str, nn.Module]], rows: int, prover: IntervalProver | None = None
 ) -> Iterator[ForwardTrace]:
     """Record the calls of `modules` (dotted name, module) in the block, for B = `rows` images."""
     trace = ForwardTrace()
@@ -87,7 +87,7 @@ def _record(
     trace: ForwardTrace,
     layer: str,
     rows: int,
-    prover: NonnegativityProver | None,
+    prover: IntervalProver | None,
     module: nn.Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],

@@ -29,6 +29,7 @@ from fsboundary.plugins.grading.extractors import (
     GuardedExtractor,
     Pass,
     RowCheck,
+    verify_domain,
     verify_head,
 )
 from fsboundary.plugins.interfaces import FeatureExtractor
@@ -422,13 +423,11 @@ class FeatureSpace:
         if rows == 0:
             return
         z = features.detach()
-        low = torch.where(_finite_rows(z), z.amin(dim=1), torch.inf).amin()
+        finite = _finite_rows(z)
+        low = torch.where(finite, z.amin(dim=1), torch.inf).amin()
         self._minimum = low if self._minimum is None else torch.minimum(self._minimum.to(low), low)
-        if self._domain is None and head.domain.kind == "nonnegative" and bool(low < 0):
-            raise HeadError(
-                f"a feature is {float(low):.6g}, but the first pass proved all nonnegative: "
-                "the model's path depends on its input. Pass domain='unbounded'"
-            )
+        if self._domain is None and (head.domain.kind == "box" or bool(low < 0)):
+            verify_domain(head.domain, z, finite)
 
     def _batch_fields(
         self, features: Tensor, logits: Tensor, exact: Tensor | None, device: torch.device

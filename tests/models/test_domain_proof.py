@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fsboundary as fsb
-from fsboundary.models.nonnegativity import NonnegativityProver
+from fsboundary.models.intervals import IntervalProver
 
 
 class Net(nn.Module):
@@ -151,7 +151,7 @@ def test_a_nonnegative_structure_is_proved(body: Callable[[Tensor], Tensor]) -> 
 def test_no_other_structure_is_proved(
     body: Callable[[Tensor], Tensor], mode: Callable[[], torch.inference_mode]
 ) -> None:
-    prover = NonnegativityProver()
+    prover = IntervalProver()
     with mode(), prover:
         x = torch.randn(4, 6, 4, 4, generator=torch.Generator().manual_seed(0))
         assert not prover.proof(body(x))
@@ -162,7 +162,7 @@ def test_the_proof_is_the_same_in_inference_mode_and_with_gradients(
     body: Callable[[Tensor], Tensor],
 ) -> None:
     for mode in (torch.inference_mode, torch.enable_grad):
-        prover = NonnegativityProver()
+        prover = IntervalProver()
         with mode(), prover:
             x = torch.randn(4, 6, 4, 4, generator=torch.Generator().manual_seed(0))
             assert prover.proof(body(x))
@@ -186,7 +186,7 @@ def test_modules_after_relu_end_the_proof(layers: list[nn.Module]) -> None:
 
 
 def test_observed_nonnegativity_is_reported_and_not_assumed() -> None:
-    space = space_of(lambda x: F.gelu(x) + 1)
+    space = space_of(lambda x: F.layer_norm(x, (4,)) + 9)
     batch = space.extract(images())
     assert (batch.features >= 0).all()
     assert space.domain == fsb.Domain.unbounded()
@@ -205,7 +205,7 @@ def test_the_observed_minimum_covers_all_batches() -> None:
 
 
 def test_a_storage_that_is_freed_and_reused_loses_its_proof() -> None:
-    prover = NonnegativityProver()
+    prover = IntervalProver()
     with prover:
         for _ in range(50):
             y = F.relu(torch.ones(1000))

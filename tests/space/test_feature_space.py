@@ -324,6 +324,43 @@ def test_a_user_defined_extractor() -> None:
         fsb.FeatureSpace(Net(), extractor=Body(cut=1)).extract(images())
 
 
+class Boxed(Body):
+    """An extractor that claims a box: features between 0 and `upper`."""
+
+    def __init__(self, upper: Tensor) -> None:
+        super().__init__()
+        self.upper = upper
+
+    def domain(self, model: nn.Module) -> fsb.Domain:
+        return fsb.Domain.box(torch.zeros_like(self.upper), self.upper)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_feature_outside_of_a_proved_box_raises(dtype: torch.dtype) -> None:
+    net, x = Net().to(dtype), images().to(dtype)
+    z = net.body(x).detach()
+    assert (z >= 0).all()
+    upper = z.amax(dim=0).double() + 0.5
+    row, m = divmod(int(z.argmax()), z.shape[1])
+    space = fsb.FeatureSpace(net, extractor=Boxed(upper))
+    batch = space.extract(x)
+    assert space.domain.kind == "box"
+    assert space.domain.contains(batch.features).all()
+    upper[m] = z[row, m].double() * (1 - 1e-15)  # closer than float32 can tell
+    space = fsb.FeatureSpace(net, extractor=Boxed(upper))
+    kept = torch.arange(len(z)) != row
+    space.extract(x[kept])
+    words = rf"feature {m} of row {row} is .* proved that it lies in \[0\.0, .*domain='unbounded'"
+    with pytest.raises(fsb.HeadError, match=words):
+        space.extract(x)
+    with pytest.raises(fsb.HeadError, match=rf"feature {m} of row 0 is"):
+        space.extract(x[row : row + 1])
+    bad = x[row : row + 1] * float("nan")  # such a row has a status of its own
+    assert not space.extract(torch.cat([x[kept][:1], bad])).ok[1]
+    free = fsb.FeatureSpace(net, extractor=Boxed(upper), domain="unbounded")
+    assert free.extract(x).ok.all()
+
+
 def test_progress_is_shown_only_when_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
     space = fsb.FeatureSpace(Net())
     space.extract(images())

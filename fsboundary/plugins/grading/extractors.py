@@ -230,6 +230,32 @@ _REPEATS = 16
 a probability of 2**-16."""
 
 
+def verify_domain(domain: Domain, features: Tensor, finite: Tensor) -> None:
+    """Raise HeadError if a row of `features` (B,d) leaves the domain that the first pass proved.
+
+    Parameters
+    ----------
+    domain : Domain
+        Domain of the extractor, not one that the user chose.
+    features : Tensor (B, d)
+        Features of one batch.
+    finite : Tensor (B,), bool
+        Mask of the rows without NaN or infinite numbers; only these are compared.
+    """
+    lower, upper = domain.limits(features)
+    outside = ((features < lower) | (features > upper)) & finite[:, None]
+    if not bool(outside.any()):
+        return
+    row, m = outside.nonzero()[0].tolist()
+    limits = "all nonnegative"
+    if domain.kind == "box":
+        limits = f"that it lies in [{float(lower[m])!r}, {float(upper[m])!r}]"
+    raise HeadError(
+        f"feature {m} of row {row} is {float(features[row, m])!r}, but the first pass proved "
+        f"{limits}: the model's path depends on its input. Pass domain='unbounded'"
+    )
+
+
 @final
 @dataclass(slots=True)
 class CheckedPasses:

@@ -1,17 +1,19 @@
-"""Random programs of operations, views and in-place writes never get a wrong proof."""
+"""Random programs of operations, views and in-place writes never get a false interval."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fsboundary.models.nonnegativity import NonnegativityProver
+from fsboundary.models.intervals import IntervalProver
+from support.models.interval_programs import Outside, attack, check
 
 UNARY: list[Callable[[Tensor], Tensor]] = [
     F.relu,
@@ -95,11 +97,11 @@ STEPS = st.tuples(
 
 @settings(max_examples=150)
 @given(program=st.lists(STEPS, min_size=2, max_size=25), inference=st.booleans())
-def test_no_random_program_gets_a_wrong_proof(
+def test_no_random_program_gets_a_false_interval(
     program: list[tuple[tuple[int, Callable[..., Tensor]], int, int]], inference: bool
 ) -> None:
     start = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    prover = NonnegativityProver()
+    prover = IntervalProver()
     with torch.inference_mode() if inference else torch.no_grad():
         values = [start[0].clone(), start[1].clone()]
         for (arity, operation), first, second in program:
@@ -110,19 +112,40 @@ def test_no_random_program_gets_a_wrong_proof(
                 if arity < 3:
                     values.append(result)
             for value in values:
-                assert not prover.proof(value) or not (value < 0).any()
+                check(value, prover.interval(value), "a program")
 
 
 def test_the_programs_reach_proofs_and_lose_them() -> None:
     """The property above would also hold for a prover that proves nothing."""
-    prover = NonnegativityProver()
+    prover = IntervalProver()
     with torch.no_grad(), prover:
         x = torch.randn(3, 4, 4)
+        assert sum(bool(prover.interval(f(x))) for f in UNARY) == 10
         assert sum(bool(prover.proof(f(x))) for f in UNARY) == 8
-        assert sum(bool(prover.proof(f(x.abs()))) for f in UNARY) == 23
-        num_proved = 0
+        assert sum(bool(prover.interval(f(x.abs()))) for f in UNARY) == 30
+        assert sum(bool(prover.proof(f(x.abs()))) for f in UNARY) == 26
+        num_proved = num_nonnegative = 0
         for change in IN_PLACE:
             positive = x.abs()
             change(positive, x)
-            num_proved += bool(prover.proof(positive))
-        assert num_proved == 7
+            num_proved += bool(prover.interval(positive))
+            num_nonnegative += bool(prover.proof(positive))
+        assert num_nonnegative == 7
+        assert num_proved == 13
+
+
+def test_no_long_program_gets_a_false_interval_for_any_input() -> None:
+    """tests/benchmarks/hunt_intervals.py runs more of these."""
+    assert sum(map(attack, range(40))) > 70
+
+
+def test_a_false_interval_is_found() -> None:
+    """The search reports numbers beyond either limit, and no NaN."""
+    prover = IntervalProver()
+    with prover:
+        x = torch.randn(3).clamp(-1, 2)
+    found = prover.interval(x)
+    check(torch.tensor([-1.0, float("nan"), 2.0]), found, "")
+    for number in (-1.001, 2.001, float("inf"), -float("inf")):
+        with pytest.raises(Outside, match="outside"):
+            check(torch.tensor([0.0, number]), found, "")
