@@ -179,8 +179,8 @@ def _batch_norm(c: Call) -> Bounds:
     scale = weight * (variance + c["eps"]).rsqrt()
     ends = []
     for below, above in ((low, high), (high, low)):
-        end = torch.where(scale > 0, below, above)
-        ends.append(torch.where(scale == 0, 0.0, scale * end))
+        end = torch.where(scale > 0, scale * below, scale * above)
+        ends.append(torch.where(scale == 0, 0.0, end))
     shift = mean * scale
     sizes = [e.abs() + shift.abs() + abs(bias) for e in ends]
     return _worst(c, [end - shift + bias for end in ends], sizes, 16)

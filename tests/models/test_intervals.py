@@ -355,6 +355,30 @@ def test_batch_norm_and_elementwise_constants() -> None:
     assert_close_outside(residual, -0.2784645, INF, 1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("layer", ["linear", "plain", "point", "norm", "scale", "shift"])
+def test_constants_with_an_input_that_is_known_exactly(layer: str, dtype: torch.dtype) -> None:
+    """The interval is a few roundings wide, so that an error of any other dtype would show."""
+    model = Affine().to(dtype)
+    module = getattr(model, layer)
+    for value in (-0.1, 0.3, 1 / 3):
+
+        def run(x: Tensor, value: float = value) -> Tensor:
+            z = torch.full_like(x, value)
+            if layer == "scale":
+                return z[:, None] * module
+            return z - module if layer == "shift" else module(z)
+
+        x = torch.zeros(2, 4, 8, 8, dtype=dtype)
+        found = prove(run, x, model)
+        y = run(x).detach().double()
+        assert found is not None
+        assert found.lower <= y.min()
+        assert y.max() <= found.upper
+        room = 200 * torch.finfo(dtype).eps
+        assert max(y.min() - found.lower, found.upper - y.max()) <= room
+
+
 CHANGES: dict[str, Callable[[Affine], object]] = {
     "in place": lambda m: m.linear.weight.mul_(2),
     "behind autograd": lambda m: m.linear.weight.data.mul_(2),
