@@ -172,15 +172,20 @@ def model_arguments(
             inputs = tuple(inputs)
         else:
             inputs = _join_examples(inputs)
-    inputs, additional, named = map_leaves(_split_nested, (inputs, additional, named))
+    inputs, additional, named = map_leaves(_ordinary, (inputs, additional, named))
     rows, device = _check_inputs(inputs)
     leaves = leaves_of((inputs, additional, named))
     batched = tuple(_has_rows(leaf) and leaf.size(0) == rows for leaf in leaves)
     return ModelArguments(inputs, additional, named, rows, batched, device)
 
 
-def _split_nested(leaf: Any) -> Any:
-    if not (isinstance(leaf, Tensor) and leaf.is_nested):
+def _ordinary(leaf: Any) -> Any:
+    """Return a leaf without nesting and without inference mode, to be cut and differentiated."""
+    if not isinstance(leaf, Tensor):
+        return leaf
+    if leaf.is_inference():
+        leaf = leaf.clone()
+    if not leaf.is_nested:
         return leaf
     if leaf.size(0) == 0:
         fix = "leave it out, or pass at least one row"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fsboundary.core.checks import Shape, check_float_tensor, check_labels, distinct_texts
 from fsboundary.core.errors import ArgumentError
-from fsboundary.models.inputs import check_floats
+from fsboundary.models.inputs import check_floats, model_arguments
 from fsboundary.modes import caller_level, in_standard_modes
 from fsboundary.space import FeatureSpace, space_of
 
@@ -101,9 +102,9 @@ _NEAR_CHANCE = 1 / 3
 
 @in_standard_modes
 def check_accuracy(
-    model: nn.Module | FeatureSpace, images: Tensor, labels: Tensor, *, batch_size: int = 256
+    model: nn.Module | FeatureSpace, inputs: Any, labels: Tensor, *, batch_size: int = 256
 ) -> float:
-    """Return the fraction of `images` that the model assigns to the class of their label.
+    """Return the fraction of examples that the model assigns to the class of their label.
 
     A model without its preprocessing still predicts classes, but with an accuracy near chance; a
     UserWarning reports such an accuracy.
@@ -111,28 +112,30 @@ def check_accuracy(
     Parameters
     ----------
     model : nn.Module or FeatureSpace
-    images : Tensor (B, C, H, W)
+    inputs : Tensor (B, ...) or other structure
+        Inputs of the model, as for :meth:`fsboundary.FeatureSpace.extract`.
     labels : Tensor (B,)
         Class numbers; -1 for no label.
     batch_size : int
-        Number of images per batch.
+        Number of examples per batch.
 
     Returns
     -------
     float
-        Accuracy in [0, 1]; NaN without labelled images. Images that are not finite and images
+        Accuracy in [0, 1]; NaN without labelled examples. Those that are not finite and those
         without a label do not count.
 
     Raises
     ------
     ArgumentError
-        Not one label for each image, or a label that is no class of the model.
+        Not one label for each example, or a label that is no class of the model.
     """
     space = space_of(model)
-    classes = check_labels(labels, len(images))
-    if len(images) == 0:
+    rows = model_arguments(space.model, inputs).rows
+    classes = check_labels(labels, rows)
+    if rows == 0:
         return math.nan
-    predicted = space.extract(images, batch_size=batch_size).predicted
+    predicted = space.extract(inputs, batch_size=batch_size).predicted
     return measure_accuracy(predicted, classes, space.head.num_classes)
 
 

@@ -300,6 +300,17 @@ def test_preprocessing_of_structures() -> None:
         fsb.FeatureSpace(Record(), preprocess=noisy).extract(inputs)
 
 
+def test_tensors_of_inference_mode_in_structures_carry_gradients_later() -> None:
+    space = fsb.FeatureSpace(Tokens())
+    with torch.inference_mode():
+        inputs = {"input_ids": IDS.clone(), "attention_mask": MASK.clone().float()}
+        want = space.extract(inputs).features
+    z = space.features(inputs)
+    torch.testing.assert_close(z, want.clone())
+    (slope,) = torch.autograd.grad(z.sum(), space.model.embed.weight)
+    assert bool(slope.abs().sum() > 0)
+
+
 def test_no_examples_of_any_structure() -> None:
     space = fsb.FeatureSpace(Tokens())
     with pytest.raises(HeadError, match="head is not known yet"):
