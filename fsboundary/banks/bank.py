@@ -200,12 +200,12 @@ class FeatureBank:
         return self._store.digests()
 
     @in_standard_modes
-    def subset(self, *, labels: int | Sequence[int] | Tensor) -> FeatureBank:
+    def subset(self, *, labels: int | Sequence[int] | TensorOrArray) -> FeatureBank:
         """Return the rows of the classes `labels`, in their order.
 
         Parameters
         ----------
-        labels : int, sequence of int, or Tensor
+        labels : int, sequence of int, Tensor or array
             Classes to select.
 
         Returns
