@@ -64,7 +64,7 @@ class FeatureBank:
             ("n", "d"),
             fix="pass one row per point, at least one, as in images.flatten(1)",
             nonempty=True,
-            finite_fix="drop these rows or fix their images",
+            finite_fix="drop these rows or fix their examples",
         )
         dtype = checked.dtype if checked.dtype == torch.float64 else torch.float32
         points = checked.to(dtype, copy=True).contiguous()

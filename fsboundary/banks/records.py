@@ -129,7 +129,7 @@ def read_seal(folder: Path) -> Seal | None:
 @final
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """Journal record of a batch: its number of rows and the digest of its images and labels."""
+    """Journal record of a batch: its number of rows and the digest of its inputs and labels."""
 
     rows: int
     digest: str

@@ -73,11 +73,11 @@ _ADVICE = {
         "the target is the row's own class. Choose another target; the source is the predicted "
         "class, also for misclassified rows"
     ),
-    Status.NOT_FINITE: "the row contains NaN or infinite values. Drop it or fix its image",
+    Status.NOT_FINITE: "the row contains NaN or infinite values. Drop it or fix its example",
     Status.UNDECIDED: "the bracket does not decide the question. Tighten tolerance",
     Status.DEGENERATE: (
         "nothing can be measured: all entries of an attribution are equal, so they have no order, "
-        "or the image already lies on the boundary. Leave the row out"
+        "or the example already lies on the boundary. Leave the row out"
     ),
     Status.ON_BOUNDARY: (
         "certified to lie on the boundary of a non-linear head; not certified to be the nearest "

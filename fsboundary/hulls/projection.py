@@ -270,6 +270,6 @@ def _local_exclusions(
             "leave_out",
             f"all {count} generators of the hull of row {int(rows[none[0]])}",
             "at least one generator left",
-            "drop such rows: a single image has no other to be compared with",
+            "drop such rows: a single example has no other to be compared with",
         )
     return skip

@@ -1,4 +1,4 @@
-"""Feature spaces: features and logits of images, and the head that maps one to the other."""
+"""Feature spaces: features and logits of examples, and the head that maps one to the other."""
 
 from fsboundary.space.feature_space import FeatureSpace, space_of
 

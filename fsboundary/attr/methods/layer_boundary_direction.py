@@ -73,7 +73,7 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
         inputs : Tensor (B, ...) or tuple of such
             Inputs of the model; token ids and other integers too.
         target : int, list of int, Tensor or None
-            Class to reach; None for the nearest. If it is the image's own class, the direction is
+            Class to reach; None for the nearest. If it is the example's own class, the direction is
             straight away from the nearest flip point.
         additional_forward_args : object, optional
             Arguments of the model after the inputs; tensors of B rows are split with the rows.
@@ -87,7 +87,7 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
         -------
         Tensor (B, ...) or tuple of such
             Attributions shaped like the layer's output or input. Zeros with a warning where the
-            image is on the boundary or the layer has no effect; NaN with a warning where there is
+            example is on the boundary or the layer has no effect; NaN with a warning where there is
             no flip point.
 
         Raises

@@ -1,4 +1,4 @@
-"""Features of a batch of images."""
+"""Features of a batch of examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fsboundary.core.results.base import Result
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FeatureBatch(Result):
-    """Features, logits and predicted classes of B images.
+    """Features, logits and predicted classes of B examples.
 
     Attributes
     ----------
