@@ -7,11 +7,11 @@ contain it are excluded elsewhere.
 
 Proofs are stored per storage, not per tensor: all views of a storage share one, so an in-place
 operation through any view affects all. A proof states that **every** number in the storage, read in
-the dtype in which it was written, lies in the interval, for every input of the model that takes the
-same path. Python numbers that the model read from a tensor differ between inputs: after such a read
-no Python number is used in a proof. Reads and writes that bypass torch's dispatcher (``tolist()``,
-a hand-launched kernel, a shared NumPy array) are not seen; `FeatureSpace` still raises if a feature
-leaves a proved domain.
+the dtype in which it was written, lies in the interval, for every input of the model that has the
+same shape per row and takes the same path. Python numbers that the model read from a tensor differ
+between inputs: after such a read no Python number is used in a proof. Reads and writes that bypass
+torch's dispatcher (``tolist()``, a hand-launched kernel, a shared NumPy array) are not seen;
+`FeatureSpace` still raises if a feature leaves a proved domain.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from fsboundary.models.interval_rules import (
     limits_of,
     union,
 )
-from fsboundary.modes import product_precision
 
 _LARGEST_CONSTANT = 1_000_000
 """Numbers in the largest parameter or buffer that is read; larger ones would take too long."""
@@ -123,6 +122,10 @@ def _linear(c: Call) -> Bounds:
     return _affine(c, c.of(x), factor, bias, convolution=False)
 
 
+_REDUCED_PRODUCTS = 2.0**-8 + 2.0**-16
+"""Error, relative to the sum of the absolute terms, of float32 products with factors rounded to
+TF32 or bfloat16: torch's settings and the model's device may change after the first pass."""
+
 _FAST_CONVOLUTION = 4096.0
 """Unit roundoffs, relative to the sum of the absolute terms, that are granted to convolutions by
 Winograd's or Fourier's method; these are not monotone, and may turn a zero negative."""
@@ -154,7 +157,7 @@ def _affine(c: Call, x: Bounds, factor: Tensor, bias: Any, *, convolution: bool)
         q = torch.where(negative == 0, 0.0, negative * end[1])
         ends.append(p + q + offset)
         sizes.append(p.abs() + q.abs() + abs(offset))
-    extra = 2.0**-6 if product_precision(factor.device.type, convolution=convolution) else 0.0
+    extra = _REDUCED_PRODUCTS if c.eps == torch.finfo(torch.float32).eps else 0.0
     if convolution and math.prod(factor.shape[2:]) > 1:
         largest = torch.maximum(sizes[0], sizes[1])
         if c.eps > 1e-6 or not bool((largest <= c.largest).all()):
