@@ -2,7 +2,8 @@
 
 The families and the checker are those of ``tests/support``: extended precision, exact rational
 arithmetic where it decides, and nothing from ``fsboundary.geometry``. The guaranteed balls of every
-case are checked and attacked too; with ``--ties`` random classes tie instead. Exits with 1 if any
+case are checked and attacked too; with ``--ties`` random classes tie instead, and with
+``--labels`` the classes are labels that are decided separately. Exits with 1 if any
 certificate is false.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from support.flips.label_checker import examine_labels
 from support.flips.run_family import FAMILIES, draw, examine
 from support.flips.tie_checker import examine_ties
 
@@ -28,8 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=100_000)
     parser.add_argument("--ties", action="store_true", help="tie points instead of flip points")
+    parser.add_argument("--labels", action="store_true", help="label flips instead of flip points")
     args = parser.parse_args()
-    look = examine_ties if args.ties else examine
+    look = examine_ties if args.ties else examine_labels if args.labels else examine
     start, share = time.perf_counter(), args.problems / len(FAMILIES)
     total: Counter[str] = Counter()
     false = 0
@@ -55,8 +58,9 @@ def main() -> None:
         total += counts
         false += found
     minutes = (time.perf_counter() - start) / 60
+    kind = "tie" if args.ties else "label" if args.labels else "flip"
     print(
-        f"{_problems(total)} {'tie' if args.ties else 'flip'} problems and "
+        f"{_problems(total)} {kind} problems and "
         f"{total['balls']} balls in {minutes:.1f} minutes: "
         f"{total['CONVERGED']} converged, {total['INFEASIBLE']} infeasible, "
         f"{total['MAX_STEPS'] + total['INACCURATE']} undecided, {false} false certificates"

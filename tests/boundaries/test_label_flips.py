@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -13,6 +15,11 @@ from torch import Tensor
 
 import fsboundary as fsb
 from fsboundary import ArgumentError, Domain, LabelFlips, MultiLabelHead, Status
+from support.flips.label_checker import examine_labels
+from support.flips.run_family import FAMILIES, draw
+
+# the package's name of the module is that of its function
+label_flips_module = importlib.import_module("fsboundary.boundaries.label_flips")
 
 D, L, B = 4, 3, 12
 DOMAINS: dict[str, Callable[[], Domain]] = {
@@ -307,3 +314,38 @@ def test_heads_of_the_other_kind() -> None:
         fsb.label_balls(head.label_head(0), z)  # type: ignore[arg-type]  # that
     with pytest.raises(ArgumentError, match="one of 'l2', 'linf'"):
         fsb.label_balls(head, z, "l3")  # type: ignore[arg-type]  # that
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_certificate_of_labels_is_false(name: str) -> None:
+    for seed in range(2):
+        # the script tests/benchmarks/hunt_flips.py --labels continues from here
+        counts, faults = examine_labels(draw(name, seed), seed)
+        assert not faults, (seed, faults)
+        assert counts["CONVERGED"] + counts["INFEASIBLE"] + counts["INACCURATE"] > 0
+
+
+def test_the_choice_of_the_nearest_label_is_certified_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, z = make_head("nonnegative", 4), make_rows(4)
+    right = fsb.label_flips(head, z)
+    solve = label_flips_module._solve_label
+
+    def fail_label_0(head: MultiLabelHead, k: int, *args: Any) -> dict[str, Tensor]:
+        found = solve(head, k, *args)
+        if k == 0:  # as if no step were left
+            found["status"] = torch.full_like(found["status"], int(Status.MAX_STEPS))
+            found["lower_bound"] = torch.zeros_like(found["lower_bound"])
+            for name in ("points", "distance", "gap", "violation"):
+                found[name] = torch.full_like(found[name], torch.nan)
+        return found
+
+    def no_bounds(head: MultiLabelHead, z: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(z[:, :L]), torch.zeros_like(z[:, :L])
+
+    monkeypatch.setattr(label_flips_module, "_solve_label", fail_label_0)
+    monkeypatch.setattr(label_flips_module, "_closed_form_bounds", no_bounds)
+    flips = fsb.label_flips(head, z)
+    assert (flips.status == Status.MAX_STEPS).all()
+    assert flips.distance.isnan().all()
+    assert flips.points.isnan().all()
+    assert (flips.lower_bound <= right.distance).all()

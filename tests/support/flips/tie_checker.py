@@ -104,7 +104,7 @@ def check_ties(case: Case, answer: dict[str, Array]) -> list[Fault]:
             faults.append(Fault("status", row, 0, str(status)))
         if status not in LEGAL:
             continue
-        for check in (_layout, _bound, _recheckable, _converged, _far):
+        for check in (_layout, *ROW_CHECKS):
             if check(read(case, answer, row, False)) and check(read(case, answer, row, True)):
                 said = {n: answer[n][row] for n in ("status", "anchor", "distance", "lower_bound")}
                 faults.append(Fault(check.__name__[1:], row, 0, f"{said}"))
@@ -198,3 +198,7 @@ def _far(r: Row) -> bool:
     planes = r.offset**2 / np.where(norms > 0, norms, norms * 0 + 1) * (norms > 0)
     value = lift(np.array([bound]), r.exact)[0]
     return bool(value * value < max((r.z**2).sum(), planes.max()) * TOO_FAR**2)
+
+
+ROW_CHECKS = (_bound, _recheckable, _converged, _far)
+"""Checks of one row's constraints and answer; each returns whether a statement is false."""
