@@ -299,6 +299,14 @@ class IntervalProver(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if any(isinstance(t, Tensor) and t.is_nested for t in tree_leaves((args, kwargs))):
+            result = func(*args, **kwargs)
+            # its numbers lie in the memory of other tensors, unseen by this mode
+            self._proofs.clear()
+            for _, names in self._constants.values():
+                self._written.update(names)
+            self._constants.clear()
+            return result
         if not isinstance(func, torch._ops.OpOverload):
             result = func(*args, **kwargs)
             self._forget(tree_leaves((args, kwargs, result)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -242,3 +243,45 @@ def test_a_given_domain_is_used_and_its_width_checked() -> None:
     narrow = fsb.Domain.box(torch.zeros(3), torch.ones(3))
     with pytest.raises(fsb.ArgumentError, match="box of width 3 for features of width 96"):
         fsb.FeatureSpace(net, domain=narrow).extract(images())
+
+
+class Jagged(nn.Module):
+    """Pixels as a jagged tensor inside; may write to the features through one, unseen."""
+
+    def __init__(self, activation: nn.Module, write: bool) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.body, self.fc = nn.Linear(3, 8), nn.Linear(8, 4)
+        self.activation, self.write = activation, write
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns that nested tensors are new
+            pixels = torch.nested.nested_tensor([i.flatten(1).T for i in x], layout=torch.jagged)
+            z = self.activation(torch.stack([t.mean(0) for t in self.body(pixels).unbind()]))
+            if self.write:
+                offsets = torch.arange(len(z) + 1)
+                torch.nested.nested_tensor_from_jagged(z, offsets).sub_(1)
+        return self.fc(z)
+
+
+@pytest.mark.parametrize(
+    ("activation", "write", "kind"),
+    [
+        (nn.ReLU(), False, "nonnegative"),
+        (nn.Identity(), False, "unbounded"),
+        (nn.ReLU(), True, "unbounded"),
+    ],
+)
+def test_nothing_is_known_of_what_nested_tensors_hide(
+    activation: nn.Module, write: bool, kind: str
+) -> None:
+    x = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    model = Jagged(activation, write)
+    space = fsb.FeatureSpace(model)
+    batch = space.extract(x)
+    torch.testing.assert_close(batch.logits, model(x).detach())
+    assert space.domain.kind == kind
+    assert bool((batch.features < 0).any()) == (kind == "unbounded")
