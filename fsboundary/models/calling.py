@@ -141,6 +141,8 @@ def require_eval_mode(module: nn.Module, what: str = "the model") -> None:
     """Raise HeadError if `module` or a submodule is in training mode, naming the first."""
     if not any(m.training for m in module.modules()):
         return
+    if "eval" in vars(module):  # of torch.export: its graph is that of one mode, whatever it says
+        return
     name, first = next((n, m) for n, m in module.named_modules() if m.training)
     where = f"its submodule {name!r} ({type(first).__name__})" if name else type(first).__name__
     raise HeadError(
@@ -225,65 +227,3 @@ def batch_statistics(model: nn.Module) -> list[str]:
         for name, m in model.named_modules()
         if isinstance(m, kind) and m.running_mean is None
     ]
-
-
-def extract_logits(output: Any, rows: int) -> Tensor:
-    """Return the logits (B,K) in the output of a model for B = `rows` images.
-
-    Raises
-    ------
-    HeadError
-        No tensor of logits, or one of another shape; the message says what to return instead.
-    """
-    logits = _find_logits(output)
-    if logits is None:
-        raise HeadError(
-            f"the model returned {_describe(output)}; wanted logits (B,K): a tensor, a tuple with "
-            "a 2-D tensor, a mapping with 'logits' or an object with .logits. Wrap the model in a "
-            "module that returns its logits"
-        )
-    if logits.ndim > 2 and logits[0].numel() == logits.shape[1] and logits.shape[0] == rows:
-        logits = logits.flatten(1)
-    shape = tuple(logits.shape)
-    if logits.ndim == 1 and rows == 1 and shape[0] > 1:
-        raise HeadError(
-            f"the model returned shape {shape} for one image; wanted (1, K): it dropped the batch "
-            "dimension, as .squeeze() does with a batch of one, which is also the last batch of 7 "
-            "images in threes. Write .squeeze(1), .flatten(1) or .squeeze((-2, -1)) instead, so "
-            "that the first dimension stays"
-        )
-    if (logits.ndim == 1 and shape[0] == rows) or (logits.ndim == 2 and shape[1] == 1):
-        raise HeadError(
-            f"the model returned a single logit per image (shape {shape}): a binary head. Turn its "
-            "last linear layer into a two-class head, with 0 and the old logit as logits: "
-            "model.fc = fsboundary.two_class_head(model.fc), with the layer's name in place of fc, "
-            "and remove any squeeze or sigmoid after it"
-        )
-    if logits.ndim != 2 or shape[0] != rows:
-        raise HeadError(
-            f"the model returned shape {shape} for {rows} images; wanted ({rows}, K), one row of "
-            "logits per image. For outputs per token, position or crop, wrap the model in a module "
-            "that pools them before its last linear layer"
-        )
-    return logits
-
-
-def _find_logits(output: Any) -> Tensor | None:
-    if isinstance(output, Tensor):
-        return output if output.ndim else None
-    logits = output.get("logits") if isinstance(output, Mapping) else None
-    logits = getattr(output, "logits", None) if logits is None else logits
-    if isinstance(logits, Tensor):
-        return logits
-    if isinstance(output, tuple | list):
-        tensors = [t for t in output if isinstance(t, Tensor) and t.is_floating_point()]
-        return next((t for t in tensors if t.ndim == 2), next(iter(tensors), None))
-    return None
-
-
-def _describe(output: Any) -> str:
-    if isinstance(output, Mapping):
-        return f"a {type(output).__name__} with keys {sorted(map(str, output))}"
-    if isinstance(output, tuple | list):
-        return f"a {type(output).__name__} of {[type(part).__name__ for part in output]}"
-    return f"a {type(output).__name__}"

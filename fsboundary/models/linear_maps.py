@@ -1,4 +1,4 @@
-"""Linear maps: their recognition, their calls, and the tolerance of ``W z + b`` against logits.
+"""The tolerance of ``W z + b`` against logits.
 
 The tolerance of one logit is relative to ``size . |w_k| + |b_k|``, where ``size`` is ``|z|`` (its
 mean over space if features are pooled). With ``n = d + positions`` rounded sums and ``u`` the unit
@@ -22,41 +22,72 @@ dtype are added.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, final
+from dataclasses import astuple, dataclass
+from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fsboundary.core.checks import distinct_texts
 from fsboundary.core.errors import HeadMismatchError
+from fsboundary.core.heads import LinearHead
 from fsboundary.modes import product_precision
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """How a model rounds between features and logits, on the path that rounds most.
+
+    Attributes
+    ----------
+    terms : int
+        Rounded terms of all sums on the path.
+    steps : int
+        Operations that round.
+    products, convolutions : int
+        Products, for which torch has settings of precision.
+    eps : float
+        Machine epsilon of the coarsest dtype of a result.
+    """
+
+    terms: int = 0
+    steps: int = 0
+    products: int = 0
+    convolutions: int = 0
+    eps: float = 0.0
+
+    def worst(self, other: Rounding) -> Rounding:
+        """Return the larger of each number."""
+        return Rounding(*map(max, astuple(self), astuple(other)))
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LayerCall:
-    """One call of a linear map, pooled over space if it is a 1x1 convolution.
+    """Features and logits of one pass, and how the logits were computed.
 
     Attributes
     ----------
     layer : str
         Dotted name of the layer.
     features : Tensor (B, d)
-        Copy of the input, so that later in-place operations do not change it; the graph is kept.
-        For a convolution, the mean over space, because pooling and a linear map commute.
+        Features, with the graph kept.
     outputs : Tensor (B, K)
-        Copy of the output, pooled in the same way.
+        Logits.
     size : Tensor (B, d) or None
-        Mean over space of the absolute values of the input; None if nothing was pooled.
+        Mean of the absolute values of which the features are means; None if they are no means.
     positions : int
-        Number of pooled positions in space; 1 if nothing was pooled.
+        Number of averaged positions in space; 1 if nothing was averaged.
     convolution : bool
         Whether the layer is a convolution, for which torch has separate rounding settings.
-    proof : str
-        Operation that proves the features nonnegative; empty if none does.
+    rounding : Rounding or None
+        How the logits were rounded; None for one product and one average.
+    magnitude : (Tensor (K, d), Tensor (K,)) or None
+        Sums of absolute values of which weight and bias are sums; None for their own.
+    scale : Tensor (B,) or None
+        Positive factor of each row, if the model normalises its features: the logits are
+        ``scale * W z + b``, with one number b for all classes. None for 1.
     """
 
     layer: str
@@ -65,88 +96,17 @@ class LayerCall:
     size: Tensor | None
     positions: int
     convolution: bool
-    proof: str = ""
+    rounding: Rounding | None = None
+    magnitude: tuple[Tensor, Tensor] | None = None
+    scale: Tensor | None = None
 
 
-def is_linear_map(module: nn.Module) -> bool:
-    """Return whether `module` is a Linear or a dense 1x1 convolution of any dimension."""
-    if isinstance(module, nn.Linear):
-        return True
-    if not isinstance(module, _CONVOLUTIONS) or module.groups != 1:
-        return False
-    # a string means "same" or "valid", which are equal for a kernel of size one
-    padding = () if isinstance(module.padding, str) else module.padding
-    ones = (*module.kernel_size, *module.stride)
-    return all(n == 1 for n in ones) and all(n == 0 for n in padding)
-
-
-def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return the input of a call, passed by position or by keyword."""
-    return args[0] if args else kwargs.get("input")
-
-
-def read_call(
-    layer: str, module: nn.Module, source: Any, output: Any, rows: int
-) -> LayerCall | None:
-    """Return the call; None if its input is not one flat vector for each of B = `rows` images.
-
-    Parameters
-    ----------
-    layer : str
-        Dotted name of the layer.
-    module : nn.Module
-        Layer, a linear map.
-    source, output : object
-        Input and output of the call. The input of a readable call is a tensor (B,d), (B,1,..,d) or
-        (B,d,*space).
-    rows : int
-        Number of images B.
-    """
-    if not isinstance(source, Tensor) or not isinstance(output, Tensor):
-        return None
-    if source.ndim < 2 or source.shape[0] != rows or output.ndim != source.ndim:
-        return None
-    if isinstance(module, nn.Linear):
-        if math.prod(source.shape[1:-1]) != 1:
-            return None
-        flat, out = source.reshape(rows, source.shape[-1]), output.reshape(rows, output.shape[-1])
-        return LayerCall(
-            layer=layer,
-            features=flat.clone(),
-            outputs=out.clone(),
-            size=None,
-            positions=1,
-            convolution=False,
-        )
-    positions = math.prod(source.shape[2:])
-    if source.ndim == 2 or positions == 0 or output.shape[2:] != source.shape[2:]:
-        return None
-    pooled = positions > 1
-    return LayerCall(
-        layer=layer,
-        features=_pool(source),
-        outputs=_pool(output),
-        size=_pool(source.detach().abs()) if pooled else None,
-        positions=positions,
-        convolution=True,
-    )
-
-
-def _pool(x: Tensor) -> Tensor:
-    if math.prod(x.shape[2:]) == 1:
-        return x.reshape(x.shape[:2]).clone()
-    return x.mean(dim=tuple(range(2, x.ndim)))
-
-
-def weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
-    """Return detached weight (K,d) and bias (K,); None if the attributes are something else."""
-    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-    if not isinstance(weight, Tensor) or weight.ndim < 2 or weight[0].numel() != weight.shape[1]:
-        return None
-    if bias is not None and not (isinstance(bias, Tensor) and bias.shape == weight.shape[:1]):
-        return None
-    with torch.no_grad():
-        return weight.detach().reshape(weight.shape[:2]), None if bias is None else bias.detach()
+def exact_logits(call: LayerCall, head: LinearHead, features: Tensor) -> Tensor:
+    """Return the logits (B,K) that `head` gives `features`, in float64."""
+    z = head.logits(features)
+    if call.scale is None:
+        return z
+    return call.scale[:, None] * (z - head._bias) + head._bias
 
 
 _PRODUCT_EPS = {"tf32": 2.0**-10, "bf16": 2.0**-7}
@@ -168,6 +128,10 @@ def logit_tolerance(call: LayerCall, weight: Tensor, bias: Tensor | None, logits
     """
     size = call.features.detach().abs() if call.size is None else call.size
     dtype = torch.float64 if size.dtype == torch.float64 else torch.float32
+    if call.magnitude is not None:
+        weight, bias = call.magnitude
+    if call.scale is not None:
+        size = size * call.scale[:, None].to(size)
     magnitude = size.to(dtype) @ weight.to(dtype).abs().T
     if bias is not None:
         magnitude += bias.to(dtype).abs()
@@ -226,16 +190,25 @@ def head_mismatch(layer: str, what: str, worst: Residual, dtype: torch.dtype) ->
 def relative_tolerance(call: LayerCall, *dtypes: torch.dtype) -> float:
     """Return the tolerance relative to the magnitude of the sum; see the module docstring."""
     features = call.features
+    known = call.rounding or Rounding(
+        terms=features.shape[1] + call.positions,
+        steps=1,
+        products=not call.convolution,
+        convolutions=call.convolution,
+    )
     coarsest = max(torch.finfo(t).eps for t in (features.dtype, call.outputs.dtype, *dtypes))
+    coarsest = max(coarsest, known.eps)
     single = torch.finfo(torch.float32).eps
-    terms = features.shape[1] + call.positions
-    total = _sum_tolerance(min(coarsest, single), terms)
-    total += _sum_tolerance(torch.finfo(torch.float64).eps, terms)
+    total = _sum_tolerance(min(coarsest, single), known.terms)
+    total += _sum_tolerance(torch.finfo(torch.float64).eps, known.terms)
     if coarsest > single:
-        total += 3 * coarsest
+        total += 3 * coarsest * known.steps
     if torch.float32 in (features.dtype, call.outputs.dtype):
-        precision = product_precision(features.device.type, convolution=call.convolution)
-        total += 2 * _PRODUCT_EPS.get(precision, 0.0)
+        device = features.device.type
+        for count, convolution in ((known.products, False), (known.convolutions, True)):
+            if count:
+                precision = product_precision(device, convolution=convolution)
+                total += 2 * count * _PRODUCT_EPS.get(precision, 0.0)
     return total
 
 

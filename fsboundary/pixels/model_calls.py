@@ -23,8 +23,16 @@ def first_logits(space: FeatureSpace, images: Tensor, batch_size: int) -> Tensor
     Raises
     ------
     ArgumentError
-        The model does not take images of this shape.
+        The model does not take images of this shape, or its outputs are separate labels.
     """
+    if space.multi_label:
+        raise ArgumentError(
+            "model",
+            'a FeatureSpace with head="multi_label"',
+            "classes that exclude each other",
+            "call fsboundary.label_flips and label_balls on the features; pixels of labels are "
+            "not supported",
+        )
     finite = torch.isfinite(images).flatten(1).all(dim=1)
     parts = []
     with torch.no_grad():

@@ -15,8 +15,8 @@ from fsboundary import plugins
 from fsboundary.banks import BankInfo, FeatureBank
 from fsboundary.core.checks import check_integer
 from fsboundary.core.domain import Domain
-from fsboundary.core.errors import ArgumentError, HeadError, PluginError
-from fsboundary.core.heads import LinearHead
+from fsboundary.core.errors import HeadError, PluginError
+from fsboundary.core.heads import LinearHead, MultiLabelHead
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.status import Status
 from fsboundary.models.calling import require_deterministic, run_eagerly
@@ -33,8 +33,11 @@ from fsboundary.plugins.grading.extractors import (
     verify_head,
 )
 from fsboundary.plugins.interfaces import FeatureExtractor
+from fsboundary.space.arguments import check_arguments, chosen_domain, extractor_options, wrong
 from fsboundary.space.bank_builder import FeatureSource, build_bank
 from fsboundary.space.fidelity import Fidelity, fit_surrogate
+from fsboundary.space.notes import space_notes
+from fsboundary.space.zero_shot import ZeroShotClassifier
 
 
 @final
@@ -47,7 +50,12 @@ class FeatureSpace:
         Classifier in eval mode, from inputs of B examples to logits (B,K). It is called unchanged
         and never moved or modified.
     head : nn.Module or str, optional
-        Last linear layer or its dotted name; found automatically by default.
+        Last linear layer or its dotted name; found automatically by default. "multi_label" if the
+        outputs are separate labels, each with a sigmoid, instead of classes that exclude each
+        other: :attr:`head` is then a :class:`fsboundary.MultiLabelHead`.
+    output : str or int, optional
+        Which part of the model's output is the logits: a key, an attribute or a position, joined
+        by dots where nested. By default the only part that is linear in features.
     domain : "auto", "unbounded", "nonnegative" or Domain
         Set of features that the body can produce. "auto" is nonnegative only if the operations
         before the head prove it, else unbounded. :meth:`notes` reports the smallest feature seen;
@@ -81,27 +89,22 @@ class FeatureSpace:
         model: nn.Module,
         head: nn.Module | str | None = None,
         *,
+        output: str | int | None = None,
         domain: Literal["auto", "unbounded", "nonnegative"] | Domain = "auto",
         extractor: str | FeatureExtractor = "head_input",
         preprocess: nn.Module | Callable[[Any], object] | None = None,
         example: Any = None,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise _wrong("model", model, "a torch nn.Module", "pass the model itself, in eval mode")
-        if not isinstance(head, nn.Module | str | None):
-            raise _wrong("head", head, "a layer or its dotted name", "leave it out: it is found")
-        if not (preprocess is None or callable(preprocess)):
-            fix = "pass a differentiable nn.Module"
-            raise _wrong("preprocess", preprocess, "a module or a function of inputs", fix)
+        check_arguments(model, head, output, preprocess)
         self._model = model
-        self._domain = _domain(domain)
+        self._domain = chosen_domain(domain)
         self._preprocess = preprocess
         if example is not None:
             model_arguments(model, example)
         self._example = example
-        options = None if head is None else {"head": head}
+        self._multi_label = isinstance(head, str) and head == "multi_label"
         self._calls = GuardedExtractor(
-            plugins.create("feature_extractor", extractor, options=options)
+            plugins.create("feature_extractor", extractor, options=extractor_options(head, output))
         )
         self._head: tuple[LinearHead, LinearHead] | None
         self._minimum: Tensor | None
@@ -235,7 +238,7 @@ class FeatureSpace:
             return BankInfo(self.fingerprint, name, layer, self.domain.kind)
 
         return build_bank(
-            FeatureSource(self.model, extract, info, lambda: self.head.num_classes),
+            FeatureSource(self.model, extract, info, lambda: self._linear_head().num_classes),
             loader,
             path,
             show_progress,
@@ -278,6 +281,23 @@ class FeatureSpace:
         """Feature extractor of the space."""
         return self._calls.extractor
 
+    @classmethod
+    def zero_shot(
+        cls,
+        image_encoder: nn.Module | Callable[[Tensor], Tensor],
+        text_embeddings: Tensor,
+        *,
+        scale: float = 1.0,
+        **options: Any,
+    ) -> FeatureSpace:
+        """Return the space of a :class:`fsboundary.space.ZeroShotClassifier` (CLIP, SigLIP)."""
+        return cls(ZeroShotClassifier(image_encoder, text_embeddings, scale), **options)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether the outputs are separate labels instead of classes that exclude each other."""
+        return self._multi_label
+
     @property
     def surrogate(self) -> bool:
         """Whether the head is fitted to the model's predictions instead of part of the model."""
@@ -292,6 +312,9 @@ class FeatureSpace:
     def head(self) -> LinearHead:
         """The last linear map in float64, with the domain of its features.
 
+        With ``head="multi_label"`` it is a :class:`fsboundary.MultiLabelHead`, which functions of
+        classes refuse, naming those of labels.
+
         Raises
         ------
         HeadError
@@ -299,6 +322,14 @@ class FeatureSpace:
         HeadMismatchError
             The model's head changed since it was found.
         """
+        head = self._linear_head()
+        if not self._multi_label:
+            return head
+        labels: Any = MultiLabelHead(head._weight, head._bias, head.domain)
+        return labels  # type: ignore[no-any-return]  # as users of classes read the annotation
+
+    def _linear_head(self) -> LinearHead:
+        """Return the head, after a pass of the example if it is not known yet."""
         unknown = self._calls.head(self.model) is None and not self.surrogate
         if unknown and self._example is not None:
             self.extract(self._example)
@@ -324,12 +355,12 @@ class FeatureSpace:
     @property
     def domain(self) -> Domain:
         """Set of features that the body can produce; raises like :attr:`head` if still unknown."""
-        return self.head.domain if self._domain is None else self._domain
+        return self._linear_head().domain if self._domain is None else self._domain
 
     @property
     def fingerprint(self) -> str:
         """Digest of the head, the extractor and the layer; raises like :attr:`head`."""
-        kind, options, head = type(self.extractor), self._calls.options, self.head
+        kind, options, head = type(self.extractor), self._calls.options, self._linear_head()
         layer = self._calls.notes(self.model).get("layer", "")
         parts = (head.fingerprint, f"{kind.__module__}.{kind.__qualname__}", options, layer)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -343,26 +374,16 @@ class FeatureSpace:
             Notes of the extractor (``layer``, ``link``, ``residual``, ...), ``domain`` and how it
             was determined, and ``observed minimum``, the smallest feature extracted so far.
         """
-        head = self.head
+        head = self._linear_head()
         notes = self._calls.notes(self.model)
-        proof = notes.pop("proof", "")
-        if self._residual is not None:
-            worst = self._residual
-            notes["residual"] = f"{worst.size:.3g} (tolerance {worst.tolerance:.3g})"
-        if self._domain is not None:
-            how = "given by the user"
-        elif head.domain.kind == "unbounded":
-            how = "nothing in the model's structure proves more"
-        else:
-            how = f"proved by the model's structure: {proof}" if proof else "by the extractor"
-        notes["domain"] = f"{head.domain.kind} ({how})"
-        if self._fidelity is not None:
-            notes["fidelity"] = str(self._fidelity)
-        if self._minimum is not None:
-            low = float(self._minimum)
-            seen = "no negative feature was seen" if low >= 0 else "negative features were seen"
-            notes["observed minimum"] = f"{low:.6g} ({seen})"
-        return notes
+        return space_notes(
+            notes,
+            domain=head.domain.kind,
+            given=self._domain is not None,
+            residual=self._residual,
+            fidelity=self._fidelity,
+            minimum=self._minimum,
+        )
 
     def _join(
         self, inputs: Any, additional: tuple[Any, ...], keywords: dict[str, Any]
@@ -434,14 +455,14 @@ class FeatureSpace:
     ) -> tuple[Tensor, ...]:
         """Return the fields of a FeatureBatch, on `device`."""
         finite = _finite_rows(features) & _finite_rows(logits)
-        predicted = (self.head.logits(features) if exact is None else exact).argmax(dim=1)
+        predicted = (self._linear_head().logits(features) if exact is None else exact).argmax(dim=1)
         disagrees = finite & (logits.argmax(dim=1) != predicted)
         predicted = torch.where(finite, predicted, -1)
         status = torch.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE))
         return tuple(t.to(device) for t in (features, logits, predicted, disagrees, status))
 
     def _empty(self, device: torch.device) -> FeatureBatch:
-        head = self.head
+        head = self._linear_head()
         none = torch.zeros(0, dtype=torch.int64, device=device)
         dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
         features = torch.zeros(0, head.num_features, dtype=dtype, device=device)
@@ -465,27 +486,11 @@ def space_of(model: object) -> FeatureSpace:
     """Return `model` if it is a FeatureSpace, else a FeatureSpace of it with default options."""
     if not isinstance(model, nn.Module | FeatureSpace):
         wanted = "a torch nn.Module or a FeatureSpace"
-        raise _wrong("model", model, wanted, "pass the model itself, in eval mode")
+        raise wrong("model", model, wanted, "pass the model itself, in eval mode")
     return model if isinstance(model, FeatureSpace) else FeatureSpace(model)
-
-
-def _domain(domain: object) -> Domain | None:
-    """Return the domain that the user chose; None for "auto"."""
-    if isinstance(domain, Domain):
-        return domain
-    if not isinstance(domain, str) or domain not in ("auto", "unbounded", "nonnegative"):
-        fix = "pass one of these, or a box: Domain.box(lower, upper)"
-        got = repr(domain) if isinstance(domain, str) else f"a {type(domain).__name__}"
-        raise ArgumentError("domain", got, "'auto', 'unbounded', 'nonnegative' or a Domain", fix)
-    named = {"unbounded": Domain.unbounded, "nonnegative": Domain.nonnegative}
-    return named[domain]() if domain in named else None
 
 
 def _finite_rows(x: Tensor) -> Tensor:
     """Return whether each row of `x` (B,n) is finite, (B,); aminmax propagates NaN."""
     low, high = torch.aminmax(x, dim=1)
     return torch.isfinite(low) & torch.isfinite(high)
-
-
-def _wrong(name: str, got: object, wanted: str, fix: str) -> ArgumentError:
-    return ArgumentError(name, f"a {type(got).__name__}", wanted, fix)

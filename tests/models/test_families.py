@@ -41,7 +41,7 @@ def test_features_and_head_of(family: Family) -> None:
     model = randomize_weights(family.build())
     images = torch.randn(5, *family.shape, generator=torch.Generator().manual_seed(1))
     before = state_of(model)
-    space = fsb.FeatureSpace(model)
+    space = fsb.FeatureSpace(model, output=family.output)
 
     batch = space.extract(images)
 
@@ -49,7 +49,8 @@ def test_features_and_head_of(family: Family) -> None:
     notes = space.notes()
     assert notes["layer"] == family.layer
     assert notes["features"].startswith("mean over space") == family.pooled
-    assert space.domain.kind == ("nonnegative" if family.nonnegative else "unbounded")
+    low, _ = space.domain.limits(space.head.weight)
+    assert bool((low >= 0).all()) == family.nonnegative
     assert space.domain.contains(batch.features).all()
     features, logits = expected_features(model, family.layer, images)
     assert batch.features.std(dim=0).mean() > 2e-4  # constant features would pass any test
@@ -81,10 +82,18 @@ AVERAGED = transformers_models.AVERAGED
 
 
 @pytest.mark.parametrize("family", AVERAGED.values(), ids=AVERAGED.keys())
-def test_an_average_of_two_heads_is_rejected(family: Family) -> None:
+def test_an_average_of_two_heads_has_the_features_of_both(family: Family) -> None:
     model = randomize_weights(family.build())
     images = torch.randn(3, *family.shape, generator=torch.Generator().manual_seed(1))
     before = state_of(model)
-    with pytest.raises(fsb.HeadError, match=r"average with another head.*last layers seen"):
-        fsb.FeatureSpace(model).extract(images)
+    space = fsb.FeatureSpace(model)
+    batch = space.extract(images)
     assert state_of(model) == before
+    assert space.notes()["layer"] == family.layer
+    with torch.no_grad():
+        logits = first_tensor(model(images))
+    torch.testing.assert_close(space.head.logits(batch.features).float(), logits)
+    torch.testing.assert_close(batch.logits, logits)
+    layers = [model.get_submodule(layer) for layer in family.layer.split(", ")]
+    widths = {layer.in_features for layer in layers}
+    assert batch.features.shape[1] in (*widths, 2 * max(widths))  # one input for both, or two

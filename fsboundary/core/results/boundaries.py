@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
+from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results.base import Result
 
 
@@ -62,6 +64,60 @@ class FlipPoints(Result):
     multipliers: Float64[Tensor, "B T S"]
     status: Int[Tensor, "B T"]
     steps: Int[Tensor, "B T"]
+
+    def angles(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the angles between rows and flip points, and lower bounds of the smallest angle.
+
+        Only for heads of normalised features (cosine heads, CLIP): their decision regions are
+        cones, so the ray to each boundary point lies in the boundary, at a distance of
+        ``|z| sin(angle)`` from the row, and the nearest point is also that of the smallest angle.
+
+        Parameters
+        ----------
+        features : Tensor (B, d)
+            The rows that the flip points belong to, of any length.
+
+        Returns
+        -------
+        angle, lower_bound : Tensor (B, T), float64
+            Radians, and a bound that always holds. The angle is NaN where there is no flip point,
+            and where it is the apex of the cones: no boundary is then within 90 degrees.
+
+        Raises
+        ------
+        ArgumentError
+            Features of another shape.
+
+        Examples
+        --------
+        >>> import math, torch
+        >>> import fsboundary as fsb
+        >>> head = fsb.LinearHead(torch.eye(2), None)
+        >>> z = torch.tensor([[3.0, 0.0]])
+        >>> angle, bound = fsb.flip_points(head, z).angles(z)
+        >>> round(math.degrees(angle)), round(math.degrees(bound))
+        (45, 45)
+        """
+        shape = (self.points.shape[0], self.points.shape[2])
+        if tuple(features.shape) != shape:
+            fix = "pass the features that the flip points were computed for"
+            raise ArgumentError("features", f"shape {tuple(features.shape)}", f"{shape}", fix)
+        z = features.detach().to(self.points)
+        size = z.norm(dim=1)[:, None]
+        # the angle by half-chords of unit vectors, accurate for small angles too
+        one = z[:, None] / size[:, :, None]
+        other = self.points / self.points.norm(dim=2, keepdim=True)
+        angle = 2 * torch.atan2((one - other).norm(dim=2), (one + other).norm(dim=2))
+        apex = self.points.norm(dim=2) <= 1e-9 * size  # its direction is rounding
+        angle = torch.where(apex, torch.nan, angle)
+        # the norm, the quotient and the arcsine are rounded by fewer than d + 16 roundoffs
+        slack = 1 - (shape[1] + 16) * torch.finfo(torch.float64).eps
+        bound = (self.lower_bound / size * slack).clamp(0, 1).arcsin() * slack
+        # an infinite bound: nothing can be reached, at any angle
+        unreachable = torch.isinf(self.lower_bound)
+        return torch.where(unreachable, torch.inf, angle), torch.where(
+            unreachable, torch.inf, bound
+        )
 
 
 @final

@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -25,6 +25,7 @@ from fsboundary.models.inputs import ModelArguments
 from fsboundary.models.linear_maps import (
     LayerCall,
     Residual,
+    exact_logits,
     head_mismatch,
     largest_residual,
     logit_tolerance,
@@ -156,7 +157,15 @@ class GuardedExtractor:
                 f"{self._label}: call has positions {call.positions!r} and a size of shape "
                 f"{shape}; wanted 1 and None, or more and {tuple(features.shape)}"
             )
-        return replace(call, features=features, outputs=outputs, size=size)
+        # what widens a tolerance or rescales logits is believed of the built-in extractor only
+        return LayerCall(
+            layer=call.layer,
+            features=features,
+            outputs=outputs,
+            size=size,
+            positions=count,
+            convolution=call.convolution,
+        )
 
 
 @torch.no_grad()
@@ -195,7 +204,6 @@ def verify_head(
     rows = features.shape[:1]
     if (features.shape, logits.shape) != ((*rows, head.num_features), (*rows, head.num_classes)):
         return None
-    exact = head.logits(features)
     known = call or LayerCall(
         layer="",
         features=features,
@@ -204,6 +212,7 @@ def verify_head(
         positions=head.num_features,
         convolution=True,
     )
+    exact = exact_logits(known, head, features)
     tolerance = logit_tolerance(known, head._weight, head._bias, logits)
     worst = largest_residual(exact, logits, tolerance)
     if worst is not None and worst.ratio > 1:

@@ -15,7 +15,8 @@ class Family(NamedTuple):
     """One architecture and the expected properties of its head.
 
     ``layer`` is the head's dotted name, ``nonnegative`` whether the structure proves nonnegative
-    features, ``shape`` that of one image, ``pooled`` whether features are means over space.
+    features, ``shape`` that of one image, ``pooled`` whether features are means over space,
+    ``output`` which part of the output is the logits if several have a linear head.
     """
 
     build: Callable[[], nn.Module]
@@ -23,6 +24,7 @@ class Family(NamedTuple):
     nonnegative: bool
     shape: tuple[int, ...] = (3, 32, 32)
     pooled: bool = False
+    output: int | None = None
 
 
 def randomize_weights(model: nn.Module) -> nn.Module:

@@ -255,7 +255,7 @@ FAMILIES = {
     "MLP": Family(mlp, "3", False),
     "VGG": Family(vgg, "8", True),
     "DenseNet": Family(DenseNet, "classifier", True),
-    "Inception": Family(Inception, "fc", True),
+    "Inception": Family(Inception, "fc", True, output=0),
     "ShuffleNet": Family(ShuffleNet, "fc", True),
     "SE-ResNet": Family(SqueezeExcite, "fc", True),
     "MLP-Mixer": Family(MlpMixer, "head", False),

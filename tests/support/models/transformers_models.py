@@ -196,15 +196,17 @@ FAMILIES = {
 """Families by name, each with a different architecture."""
 
 AVERAGED = {
-    "SwiftFormer": Family(builder("SwiftFormer", **SWIFTFORMER), "", False),
+    "SwiftFormer": Family(builder("SwiftFormer", **SWIFTFORMER), "head, dist_head", False),
     "DeiT with teacher": Family(
-        builder("DeiTForImageClassificationWithTeacher", "DeiT", **_VIT), "", False
+        builder("DeiTForImageClassificationWithTeacher", "DeiT", **_VIT),
+        "cls_classifier, distillation_classifier",
+        False,
     ),
     "LeViT with teacher": Family(
         builder("LevitForImageClassificationWithTeacher", "Levit", **_LEVIT),
-        "",
+        "classifier.linear, classifier_distill.linear",
         False,
         (3, 64, 64),
     ),
 }
-"""Families whose logits are the average of two heads, so that no single layer gives them."""
+"""Families whose logits are the average of two heads: features are the inputs of both."""

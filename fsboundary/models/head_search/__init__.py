@@ -1,0 +1,1 @@
+"""The head of a model, from traced passes: affine end, composition, verification."""

@@ -1,0 +1,131 @@
+"""Later passes of a model: features and logits, read where the known head begins."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fsboundary.core.errors import HeadError, HeadMismatchError
+from fsboundary.models.head_search.affine_tail import NotAffineError, Tail
+from fsboundary.models.head_search.find import RECENT, Traced, chosen
+from fsboundary.models.head_search.search import HeadSearch, compose, positions_of, read_features
+from fsboundary.models.head_search.verified_head import Plan, VerifiedHead
+from fsboundary.models.linear_maps import LayerCall
+from fsboundary.models.outputs import as_logits, find_outputs
+
+
+def read_pass(
+    known: VerifiedHead, search: HeadSearch, rows: int, traced: Traced | None = None
+) -> tuple[Tensor, Tensor, LayerCall]:
+    """Return features, logits and their rounding, from a traced pass."""
+    output, tail = traced or _trace(known, search, rows)
+    logits, plan = as_logits(output), _plan(known, search, tail, rows, output)
+    features, size, positions = read_features(search.trace, tail.sources, plan.selections, rows)
+    scale = None
+    if known.sphere == "cones":
+        if tail.direction is None:
+            raise _another_head(known)
+        before = read_features(search.trace, [tail.direction], plan.selections, rows)[0]
+        scale = _scale(known, before, features)
+        features = before
+    if features.shape[1] != known.head.num_features:
+        raise _another_head(known)
+    if tail.link != "identity":
+        before = search.trace.kept[tail.root].reshape(rows, -1)
+        known.verify_link(before, logits)
+        logits = before
+    head_call = LayerCall(
+        layer=known.layer,
+        features=features,
+        outputs=logits,
+        size=size,
+        positions=positions,
+        convolution=plan.rounding.convolutions > 0,
+        rounding=plan.rounding,
+        magnitude=known.magnitude,
+        scale=scale,
+    )
+    return features, logits, head_call
+
+
+@torch.no_grad()
+def _scale(known: VerifiedHead, z: Tensor, normalised: Tensor) -> Tensor:
+    """Return the factors (B,) by which `z` (B,d) is multiplied; they must be positive."""
+    z, s = z.double(), normalised.double()
+    scale = (z * s).sum(dim=1) / z.square().sum(dim=1)
+    # features and norm are rounded to their dtype, sums of squares once per feature
+    error = (s - scale[:, None] * z).norm(dim=1) / s.norm(dim=1)
+    limit = 16 * torch.finfo(normalised.dtype).eps
+    if bool((scale <= 0).any()) or bool(
+        (error > limit).any()
+    ):  # False for rows that are not finite
+        raise HeadMismatchError(
+            f"the head, {known.where}, takes features that are not normalised in this pass: the "
+            "model's path depends on its input"
+        )
+    return scale
+
+
+def _trace(known: VerifiedHead, search: HeadSearch, rows: int) -> Traced:
+    """Return the logits of a pass and their affine end, with the operands of that kept."""
+    grad = torch.is_grad_enabled()
+    keep, copy = known.keep.get(grad, (frozenset(), frozenset()))
+    while True:
+        raw = search.run(keep, copy, recent=0 if keep else RECENT)
+        output = chosen(find_outputs(raw, rows), known.output)[known.output]
+        try:
+            tail = search.tail(output, known.stop_at)
+        except NotAffineError as reason:
+            raise HeadMismatchError(
+                f"the head, {known.where}, is not the last linear map of this pass: {reason}. The "
+                "model's path depends on its input; wrap the one path that you study in a module"
+            ) from None
+        if search.has_kept(tail):
+            known.keep[grad] = tail.keep, copy
+            break
+        changed = search.trace.overwritten() & frozenset(tail.sources)
+        if tail.keep <= keep and changed <= copy:
+            raise HeadError(
+                "two passes of the same batch run different operations: the model's path depends "
+                "on chance or on earlier calls, so its features do too"
+            )
+        keep, copy = tail.keep, copy | changed
+    if copy and output.requires_grad:
+        raise HeadError(
+            "the model overwrites its features in place after its head used them, so no gradient "
+            "leads through them. Remove that in-place operation, or use extract(), which needs "
+            "no gradient"
+        )
+    return output, tail
+
+
+def _plan(known: VerifiedHead, search: HeadSearch, tail: Tail, rows: int, output: Tensor) -> Plan:
+    """Return how this pass computes the logits; if it is new, after a comparison of its head."""
+    plan = known.plan_of(search.trace, tail)
+    if plan is not None and all(s.index is None for s in plan.selections):
+        return plan
+    try:
+        if plan is not None:
+            return Plan(positions_of(search, tail, rows, as_logits(output).shape[1]), plan.rounding)
+        found, composed = compose(search, tail, rows, as_logits(output).shape[1])
+    except NotAffineError as reason:
+        raise HeadMismatchError(
+            f"the head, {known.where}, is not linear in this pass: {reason}"
+        ) from None
+    head = known.head
+    if not (_close(composed.weight, head._weight) and _close(composed.bias, head._bias)):
+        raise _another_head(known)
+    known.add_plan(search.trace, tail, found)
+    return found
+
+
+def _another_head(known: VerifiedHead) -> HeadMismatchError:
+    return HeadMismatchError(
+        f"the head, {known.where}, is another in this pass: the model's path depends on its "
+        "input. Wrap the one path that you study in a module"
+    )
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    same = one.shape == other.shape
+    return same and bool(((one - other).abs() <= 1e-12 * other.abs().max()).all())

@@ -1,0 +1,269 @@
+"""Trace of the operations of one forward pass, as a graph.
+
+The graph contains no tensors, so that a pass needs no more memory than without it; only those
+operands are kept that the caller asks for by the number of their operation, which he knows from an
+earlier pass.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fsboundary.models.head_search.graph import Operation, Ref
+from fsboundary.models.head_search.operations import CONSTANT, INDICES, affine_kind
+
+
+@final
+class ForwardTrace(TorchDispatchMode):
+    """Dispatch mode that records a pass.
+
+    Parameters
+    ----------
+    inputs : iterable of Tensor
+        Inputs of the model. Tensors that are neither inputs nor results are constants.
+    keep : frozenset of int
+        Numbers of the operations whose operands are kept, in :attr:`kept`.
+    recent : int
+        Bytes of operands of the last operations that are kept besides, so that often one pass is
+        enough.
+    copy : frozenset of Ref
+        Operands that are kept as copies, because the model overwrites them later.
+    observe : callable, optional
+        Called with each operand that is kept, at that moment of the pass.
+    """
+
+    supports_higher_order_operators = True  # they run as usual, and their results are non-affine
+
+    def __init__(
+        self,
+        inputs: Iterable[Tensor],
+        keep: frozenset[int] = frozenset(),
+        recent: int = 0,
+        copy: frozenset[Ref] = frozenset(),
+        observe: Callable[[Ref, Tensor], None] | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.operations: list[Operation] = []
+        self.kept: dict[Ref, Tensor] = {}
+        self._kept_storages: list[tuple[Ref, int, int]] = []
+        # weak references prevent the address of a storage from being used by another one
+        self._storages: dict[int, StorageWeakRef] = {}
+        self._writes: dict[int, int] = {}
+        self._keep, self._copy, self._observe = keep, copy, observe
+        self._recent: deque[tuple[int, list[tuple[Ref, Tensor]]]] = deque()
+        self._room = recent
+        self._known: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}
+        for tensor in inputs:
+            self._record(Operation("input", data=True), [tensor])
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # otherwise torch spends a second or two on importing its compiler, only to disable it for
+        # this class; nothing compiles here, because models are run eagerly
+        return False
+
+    def ref(self, tensor: Tensor) -> Ref | None:
+        """Return the reference of a tensor that the pass made, read or was given."""
+        known = self._known.get(id(tensor))
+        return known[1] if known is not None and known[0]() is tensor else None
+
+    def overwritten(self) -> frozenset[Ref]:
+        """Return the kept operands that were written to after they were kept."""
+        return frozenset(
+            ref for ref, storage, number in self._kept_storages
+            if self._writes.get(storage, -1) > number
+        )  # fmt: skip
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):
+            result = func(*args, **kwargs)
+            self._record_opaque(str(func), (args, kwargs), result)
+            return result
+        if torch.is_inference_mode_enabled():
+            with self:  # in inference mode composite operations arrive undecomposed
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        operation = self._read(func, args, kwargs)
+        result = func(*args, **kwargs)
+        self._write(func, operation, args, kwargs, result)
+        return result
+
+    def _read(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation:
+        name = func._schema.name.removeprefix("aten::").removesuffix("_")
+        index = INDICES.get(name)
+        operation = Operation(name, func)
+        positions: list[int] = []
+        operands: list[tuple[Ref, Tensor]] = []
+        template = []
+        for position, argument in enumerate(args):
+            refs: list[Ref] = []
+            template.append(self._replace(argument, refs, operands))
+            data = [ref for ref in refs if self.operations[ref.operation].data]
+            operation.data |= bool(data)
+            if data and position == index and not _floating(argument):
+                operation.others += refs
+            elif data:
+                positions.append(position)
+                operation.parents += data
+                operation.others += [ref for ref in refs if ref not in data]
+            else:
+                operation.others += refs
+        refs = []
+        operation.kwargs = {k: self._replace(v, refs, operands) for k, v in kwargs.items()}
+        operation.others += refs
+        keywords = any(self.operations[ref.operation].data for ref in refs)
+        operation.data |= keywords
+        operation.args = tuple(template)
+        if operation.data:
+            self._keep_operands(operands)
+        if name in CONSTANT:
+            operation.data = False
+        elif torch.Tag.nondeterministic_seeded in func.tags:
+            operation.data = True  # not a constant: another pass gives other numbers
+        elif operation.data:
+            operation.kind = affine_kind(name, args, kwargs, positions, keywords)
+        return operation
+
+    def _replace(self, value: Any, refs: list[Ref], operands: list[tuple[Ref, Tensor]]) -> Any:
+        if isinstance(value, Tensor):
+            ref = self._reference(value)
+            refs.append(ref)
+            operands.append((ref, value))
+            return ref
+        if isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value):
+            return [self._replace(v, refs, operands) for v in value]
+        return value
+
+    def _keep_operands(self, operands: list[tuple[Ref, Tensor]]) -> None:
+        always = len(self.operations) in self._keep
+        if not (always or self._room):
+            return
+        held = [(ref, t.clone() if ref in self._copy else t) for ref, t in operands]
+        for ref, tensor in operands:
+            storage = _storage(tensor)
+            if storage is not None and ref not in self._copy:
+                self._storages[storage.cdata] = storage
+                self._kept_storages.append((ref, storage.cdata, len(self.operations)))
+            if self._observe is not None:
+                self._observe(ref, tensor)
+        if always:
+            self.kept.update(held)
+            return
+        size = sum(_bytes(t) for ref, t in held if self.operations[ref.operation].data)
+        self._recent.append((size, held))
+        self._room -= size
+        while self._room <= 0 and self._recent:
+            self._room += self._recent.popleft()[0]
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        for _, held in self._recent:
+            self.kept.update(held)
+        self._recent.clear()
+
+    def _reference(self, tensor: Tensor) -> Ref:
+        ref = self.ref(tensor)
+        if ref is None:
+            storage = _storage(tensor)
+            if storage is not None and storage.cdata in self._storages:
+                # another alias of a tensor of this pass, made without an operation (such as .data)
+                return self._record(Operation("overwritten", data=True), [tensor])
+            return self._record(Operation("constant", tensor), [tensor])
+        if self._writes and (storage := _storage(tensor)) is not None:
+            written = self._writes.get(storage.cdata, -1)
+            if written > ref.operation:
+                return self._record(Operation("overwritten", data=True), [tensor])
+        return ref
+
+    def _write(
+        self, func: Any, operation: Operation, args: Any, kwargs: dict[str, Any], result: Any
+    ) -> None:
+        outputs = [result] if isinstance(result, Tensor) else tree_leaves(result)
+        if not func._schema.is_mutable:
+            self._record(operation, outputs)
+            return
+        written = _written_tensors(func, args, kwargs)
+        if not (len(written) == 1 and outputs and outputs[0] is written[0]
+                and func._schema.name.endswith("_")):  # fmt: skip
+            operation.kind = None
+            operation.parents = []
+        others = [t for t in written if all(t is not o for o in outputs)]
+        ref = self._record(operation, [*outputs, *others])
+        for tensor in written:
+            storage = _storage(tensor)
+            if storage is not None:
+                self._storages[storage.cdata] = storage
+                self._writes[storage.cdata] = ref.operation
+
+    def _record_opaque(self, name: str, arguments: Any, result: Any) -> None:
+        operation = Operation(name, data=True)
+        for leaf in tree_leaves(arguments):
+            if isinstance(leaf, Tensor):
+                operation.others.append(self._reference(leaf))
+        self._record(operation, tree_leaves(result))
+
+    def _record(self, operation: Operation, outputs: list[Any]) -> Ref:
+        number = len(self.operations)
+        self.operations.append(operation)
+        for position, tensor in enumerate(outputs):
+            if not isinstance(tensor, Tensor):
+                operation.shapes.append(())
+                operation.dtypes.append(torch.bool)
+                continue
+            operation.shapes.append(_shape(tensor))
+            operation.dtypes.append(tensor.dtype)
+            self._known[id(tensor)] = weakref.ref(tensor), Ref(number, position)
+            if operation.data and (storage := _storage(tensor)) is not None:
+                self._storages[storage.cdata] = storage
+        return Ref(number, 0)
+
+
+def _floating(argument: Any) -> bool:
+    leaves = argument if isinstance(argument, list | tuple) else [argument]
+    return any(isinstance(t, Tensor) and t.is_floating_point() for t in leaves)
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    try:
+        return tuple(tensor.shape)
+    except RuntimeError:  # of nested tensors and of parameters that are not initialised yet
+        return ()
+
+
+def _bytes(tensor: Tensor) -> int:
+    return 0 if tensor.is_nested else tensor.numel() * tensor.element_size()
+
+
+def _storage(tensor: Tensor) -> StorageWeakRef | None:
+    try:
+        return StorageWeakRef(tensor.untyped_storage())
+    except (NotImplementedError, RuntimeError):  # sparse and opaque layouts
+        return None
+
+
+def _written_tensors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """Return the tensors that an operation writes to, according to its schema."""
+    tensors: list[Any] = []
+    for position, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        value = args[position] if position < len(args) else kwargs.get(argument.name)
+        tensors += tree_leaves(value)
+    return [t for t in tensors if isinstance(t, Tensor)]
