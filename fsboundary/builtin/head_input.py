@@ -56,7 +56,7 @@ class HeadInput(FeatureExtractor):
         output: str | int | None = None,
         multi_label: bool = False,
     ) -> None:
-        self._multi_label = multi_label
+        self._separate = multi_label
         self._head, self._output = head, None if output is None else str(output)
         self._known: weakref.WeakKeyDictionary[nn.Module, VerifiedHead] = (
             weakref.WeakKeyDictionary()
@@ -64,7 +64,7 @@ class HeadInput(FeatureExtractor):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickling and copying: verified heads stay with this object."""
-        return {n: getattr(self, n) for n in ("_head", "_output", "_multi_label")}
+        return {n: getattr(self, n) for n in ("_head", "_output", "_separate")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Start anew: the head is found again with the first batch."""
@@ -101,7 +101,7 @@ class HeadInput(FeatureExtractor):
             lambda: call(inner, inputs, additional, keywords),
             _tensors(given),
             rows,
-            self._multi_label,
+            self._separate,
         )
         if known is not None:
             return read_pass(known, search, rows)

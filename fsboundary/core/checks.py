@@ -429,12 +429,12 @@ def check_targets(
             return word
     none, targets = None, from_array(targets)
     if isinstance(targets, Tensor) and is_integer(targets):
-        if targets.shape == (rows, num_classes) and num_classes > 2 and rows:
-            few = targets.unique()
-            if len(few) <= 2 and set(few.tolist()) <= {0, 1}:
-                got = f"shape {tuple(targets.shape)} of zeros and ones (multi-label)"
-                fix = "pass class numbers; sets of labels are targets of fsboundary.label_flips"
-                raise ArgumentError("targets", got, "target classes", fix)
+        # one row, or zeros only, may well be classes that are repeated
+        columns = targets.shape == (rows, num_classes) and num_classes > 2 and rows > 1
+        if columns and targets.unique().tolist() == [0, 1]:
+            got = f"shape {tuple(targets.shape)} of zeros and ones (multi-label)"
+            fix = "pass class numbers; sets of labels are targets of fsboundary.label_flips"
+            raise ArgumentError("targets", got, "target classes", fix)
         none = targets == -1
         targets = torch.where(none, 0, targets)
     found = check_integer_tensor(

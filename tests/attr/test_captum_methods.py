@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[Callable[[Distance, Tensor], Any], type[Exception], str
     "LayerIntegratedGradients of the head": (
         lambda m, x: ca.LayerIntegratedGradients(m, m.model.head).attribute(x, target=TARGET),
         fsb.HeadMismatchError,
-        "W z \\+ b differs",
+        "'head' \\(Linear\\), is not the last linear map of this pass",
     ),
 }
 # what explains no images, or is no method by itself

@@ -50,7 +50,33 @@ def squeeze_net() -> nn.Module:
 
 AFTER = "non-affine operation '{}' follows its last linear map, layer '{}'"
 
+
+def written(function: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
+    """Return a function that changes its argument in place and returns it."""
+
+    def change(y: Tensor) -> Tensor:
+        function(y)
+        return y
+
+    return change
+
+
 NO_HEAD = {
+    "an inactive clamp of a view": (
+        Net(written(lambda y: y[:, :1].clamp_(-900, 900))),
+        "written to in place, through another view",
+    ),
+    "a column that is set": (Net(written(lambda y: y.__setitem__((0, 0), 5.0))), "in place"),
+    "changed behind autograd": (Net(written(lambda y: y.data.clamp_(-900, 900))), "in place"),
+    "changed through detach": (Net(written(lambda y: y.detach().clamp_(-900, 900))), "in place"),
+    "changed, then used": (
+        Net(lambda y: written(lambda v: v[:, :1].clamp_(-900, 900))(y) + 0.0),
+        "'overwritten' follows its last linear map|encoder without",
+    ),
+    "an inactive clamp in place": (
+        Net(written(lambda y: y.clamp_(-900, 900))),
+        AFTER.format("clamp", "fc"),
+    ),
     "no layer": (Last(nn.Flatten(), nn.ReLU()), "encoder without a classifier"),
     "pooled features": (Last(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), "num_classes=0"),
     "activation": (Net(torch.tanh), AFTER.format("tanh", "fc")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ _TOLERANCE = 1e-6
 _MAX_STEPS = 32
 
 
+@runtime_checkable
 class BoundaryFunction(Protocol):
     """Clean rows (B,n), and logits, gaps and the range of the logits at other points."""
 

@@ -31,7 +31,7 @@ def read_pass(
     if features.shape[1] != known.head.num_features:
         raise _another_head(known)
     if tail.link != "identity":
-        before = search.trace.kept[tail.root].reshape(rows, -1)
+        before = search.trace.kept[tail.root].reshape(rows, -1).clone()
         known.verify_link(before, logits)
         logits = before
     head_call = LayerCall(
@@ -71,7 +71,7 @@ def _trace(known: VerifiedHead, search: HeadSearch, rows: int) -> Traced:
     grad = torch.is_grad_enabled()
     keep, copy = known.keep.get(grad, (frozenset(), frozenset()))
     while True:
-        raw = search.run(keep, copy, recent=0 if keep else RECENT)
+        raw = search.run(keep, copy, recent=0 if keep else RECENT, constants=known.constants)
         output = chosen(find_outputs(raw, rows), known.output)[known.output]
         try:
             tail = search.tail(output, known.stop_at)

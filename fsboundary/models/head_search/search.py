@@ -60,9 +60,19 @@ class HeadSearch:
         copy: frozenset[Ref] = frozenset(),
         observe: Callable[[Ref, Tensor], None] | None = None,
         recent: int = 0,
+        constants: Sequence[Constant] | None = None,
     ) -> Any:
-        """Return the model's output of a traced pass; see :class:`ForwardTrace`."""
-        self.trace = ForwardTrace(self._inputs, keep, recent, copy, observe)
+        """Return the model's output of a traced pass; see :class:`ForwardTrace`.
+
+        With the `constants` of a known head, nothing else but parameters and buffers is constant.
+        """
+
+        def is_constant(tensor: Tensor) -> bool:
+            if constants is None or id(tensor) in self._names:
+                return True
+            return any(not c.name and c.equals(tensor) for c in constants)
+
+        self.trace = ForwardTrace(self._inputs, keep, recent, copy, observe, is_constant)
         with self.trace:
             return self._run()
 
@@ -71,6 +81,8 @@ class HeadSearch:
         ref = self.trace.ref(output)
         if ref is None:
             raise NotAffineError("its output is not made by operations of torch")
+        if not self.trace.is_current(output):
+            raise NotAffineError("its output is written to in place, through another view of it")
         stop_at = None
         if layer_name is not None:
             stop_at = self.products_of(layer_name)
@@ -222,7 +234,8 @@ def read_features(
         features = taken.mean(dim=selection.pooled) if selection.pooled else taken
         size = taken.detach().abs()
         size = size.mean(dim=selection.pooled) if selection.pooled else size
-        parts.append(features.flatten(1))
+        # a copy, because a source may be an input, or be written to when the model runs again
+        parts.append(features.flatten(1) if selection.pooled else features.flatten(1).clone())
         sizes.append(size.flatten(1))
     features = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     if positions == 1:

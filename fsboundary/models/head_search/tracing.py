@@ -39,6 +39,9 @@ class ForwardTrace(TorchDispatchMode):
         Operands that are kept as copies, because the model overwrites them later.
     observe : callable, optional
         Called with each operand that is kept, at that moment of the pass.
+    is_constant : callable
+        Whether a tensor that is neither an input nor a result is a constant; others are inputs too,
+        such as the values that a hook puts in place of those of a layer.
     """
 
     supports_higher_order_operators = True  # they run as usual, and their results are non-affine
@@ -50,6 +53,7 @@ class ForwardTrace(TorchDispatchMode):
         recent: int = 0,
         copy: frozenset[Ref] = frozenset(),
         observe: Callable[[Ref, Tensor], None] | None = None,
+        is_constant: Callable[[Tensor], bool] = lambda tensor: True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.operations: list[Operation] = []
@@ -59,6 +63,7 @@ class ForwardTrace(TorchDispatchMode):
         self._storages: dict[int, StorageWeakRef] = {}
         self._writes: dict[int, int] = {}
         self._keep, self._copy, self._observe = keep, copy, observe
+        self._is_constant = is_constant
         self._recent: deque[tuple[int, list[tuple[Ref, Tensor]]]] = deque()
         self._room = recent
         self._known: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}
@@ -75,6 +80,13 @@ class ForwardTrace(TorchDispatchMode):
         """Return the reference of a tensor that the pass made, read or was given."""
         known = self._known.get(id(tensor))
         return known[1] if known is not None and known[0]() is tensor else None
+
+    def is_current(self, tensor: Tensor) -> bool:
+        """Return whether no other alias of `tensor` was written to after it was made."""
+        ref, storage = self.ref(tensor), _storage(tensor)
+        if ref is None or storage is None:
+            return False
+        return self._writes.get(storage.cdata, -1) <= ref.operation
 
     def overwritten(self) -> frozenset[Ref]:
         """Return the kept operands that were written to after they were kept."""
@@ -185,6 +197,8 @@ class ForwardTrace(TorchDispatchMode):
             if storage is not None and storage.cdata in self._storages:
                 # another alias of a tensor of this pass, made without an operation (such as .data)
                 return self._record(Operation("overwritten", data=True), [tensor])
+            if not self._is_constant(tensor):
+                return self._record(Operation("input", data=True), [tensor])
             return self._record(Operation("constant", tensor), [tensor])
         if self._writes and (storage := _storage(tensor)) is not None:
             written = self._writes.get(storage.cdata, -1)

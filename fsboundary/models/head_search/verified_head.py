@@ -46,6 +46,12 @@ class Constant:
     tensor: Tensor | None
     copy: Tensor
 
+    def equals(self, tensor: Tensor) -> bool:
+        """Return whether `tensor` has the values of this one."""
+        one, other = self.copy, tensor.detach()
+        same = (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
+        return same and torch.equal(one, other)
+
 
 @final
 @dataclass(slots=True)
@@ -132,16 +138,6 @@ class VerifiedHead:
         If limits of the features were proved, the modules must be the same too: another activation
         in the place of a ReLU, for example, would leave nothing of the proof.
         """
-        if any(self.proofs) and modules_of(model) != self.modules:
-            raise HeadMismatchError(
-                "the modules of the model changed since limits of its features were proved "
-                f"(by {self.reason}). Make a new FeatureSpace for the changed model"
-            )
-        if not all(p.holds(model) for p in self.proofs if p is not None):
-            raise HeadMismatchError(
-                "parameters or buffers of the model changed since they proved limits of its "
-                f"features (by {self.reason}). Make a new FeatureSpace for the changed model"
-            )
         for index, constant in enumerate(self.constants):
             now = constant.tensor if constant.tensor is not None else _tensor(model, constant.name)
             if now is None and not _has_module(model, constant.name):
@@ -164,6 +160,16 @@ class VerifiedHead:
                     "new FeatureSpace for the changed model; features and flip points of the two "
                     "must not be mixed"
                 )
+        if any(self.proofs) and modules_of(model) != self.modules:
+            raise HeadMismatchError(
+                "the modules of the model changed since limits of its features were proved "
+                f"(by {self.reason}). Make a new FeatureSpace for the changed model"
+            )
+        if not all(p.holds(model) for p in self.proofs if p is not None):
+            raise HeadMismatchError(
+                "parameters or buffers of the model changed since they proved limits of its "
+                f"features (by {self.reason}). Make a new FeatureSpace for the changed model"
+            )
 
     def domain(self) -> Domain:
         """Return the domain of the features that was proved."""
