@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
 from fsboundary.core.checks import (
     check_float_tensor,
-    check_instance,
     check_integer,
     check_integer_tensor,
 )
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.modes import in_standard_modes
+
+_Layer = TypeVar("_Layer", nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 _CONSTANT_FRACTION = 1e-12
 """Fraction of the largest deviation below which a feature counts as constant up to rounding."""
@@ -97,7 +101,7 @@ def logistic_head(
 
 
 @in_standard_modes
-def two_class_head(linear: nn.Linear) -> nn.Linear:
+def two_class_head(linear: _Layer) -> _Layer:
     """Return a two-class head equivalent to a binary head with one logit.
 
     Its logits are 0 and the old logit, so class 1 is predicted where the old logit is positive,
@@ -108,31 +112,36 @@ def two_class_head(linear: nn.Linear) -> nn.Linear:
 
     Parameters
     ----------
-    linear : nn.Linear
+    linear : nn.Linear or nn.Conv1d, nn.Conv2d, nn.Conv3d
         Layer with one output and any number of inputs; it is not modified.
 
     Returns
     -------
-    nn.Linear
-        Layer with two outputs: weight rows 0 and w, biases 0 and b, with the same device, dtype and
-        mode.
+    nn.Module
+        Layer of the same kind with two outputs: weight rows 0 and w, biases 0 and b, with the same
+        device, dtype and mode.
 
     Raises
     ------
     ArgumentError
-        The layer is not an nn.Linear with one output.
+        The layer is neither an nn.Linear nor a convolution with one output.
     """
-    wanted = "an nn.Linear with one output"
-    check_instance("linear", linear, nn.Linear, wanted, "pass the last layer")
-    if linear.out_features != 1:
-        got = f"a Linear with {linear.out_features} outputs"
+    wanted = "an nn.Linear or a convolution with one output"
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    if type(linear) not in kinds:
+        got = f"a {type(linear).__name__}"
+        raise ArgumentError("linear", got, wanted, "pass the last layer")
+    if len(linear.weight) != 1:
+        got = f"a {type(linear).__name__} with {len(linear.weight)} outputs"
         raise ArgumentError("linear", got, "one output", "use the layer as it is")
     weight = linear.weight.detach()
     with torch.no_grad():
-        # on the meta device first, so that no random numbers are drawn for weights to be replaced
-        head = nn.Linear(linear.in_features, 2, linear.bias is not None, "meta", weight.dtype)
-        head = head.to_empty(device=weight.device).train(linear.training)
-        head.weight.copy_(torch.cat([torch.zeros_like(weight), weight]))
+        # a copy, which has all other settings of the layer
+        head = copy.deepcopy(linear)
+        size = "out_features" if isinstance(linear, nn.Linear) else "out_channels"
+        setattr(head, size, 2)
+        head.weight = nn.Parameter(torch.cat([torch.zeros_like(weight), weight]))
         if linear.bias is not None:
-            head.bias.copy_(torch.cat([torch.zeros_like(linear.bias), linear.bias]))
+            bias = linear.bias.detach()
+            head.bias = nn.Parameter(torch.cat([torch.zeros_like(bias), bias]))
     return head.requires_grad_(linear.weight.requires_grad)

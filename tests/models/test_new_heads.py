@@ -48,5 +48,22 @@ def test_a_model_with_it_has_a_feature_space() -> None:
 def test_other_layers_are_rejected() -> None:
     with pytest.raises(fsb.ArgumentError, match="a Linear with 3 outputs; wanted one output"):
         fsb.two_class_head(nn.Linear(2, 3))
-    with pytest.raises(fsb.ArgumentError, match="linear: got a Conv2d"):
-        fsb.two_class_head(nn.Conv2d(2, 1, 1))
+    with pytest.raises(fsb.ArgumentError, match="a Conv2d with 2 outputs; wanted one output"):
+        fsb.two_class_head(nn.Conv2d(2, 2, 1))
+    with pytest.raises(fsb.ArgumentError, match="linear: got a ReLU"):
+        fsb.two_class_head(nn.ReLU())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_before_or_after_an_average(bias: bool) -> None:
+    x = images(6)
+    for build in (
+        lambda conv: nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), conv, nn.Flatten()),
+        lambda conv: nn.Sequential(nn.ReLU(), conv, nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    ):
+        conv = nn.Conv2d(3, 1, 1, bias=bias)
+        old = build(conv).eval()(x)[:, 0]
+        model = build(fsb.two_class_head(conv)).eval()
+        torch.testing.assert_close(model(x)[:, 1], old)
+        assert torch.equal(model(x)[:, 0], torch.zeros(6))
+        assert torch.equal(fsb.FeatureSpace(model).extract(x).predicted, (old > 0).long())
