@@ -66,9 +66,10 @@ class HeadSearch:
 
         With the `constants` of a known head, nothing else but parameters and buffers is constant.
         """
+        names = self._names  # not this object, which would be in a cycle and keep its model alive
 
         def is_constant(tensor: Tensor) -> bool:
-            if constants is None or id(tensor) in self._names:
+            if constants is None or id(tensor) in names:
                 return True
             return any(not c.name and c.equals(tensor) for c in constants)
 
