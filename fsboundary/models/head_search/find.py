@@ -42,7 +42,8 @@ def find_head(
 
     if any(map(nn.parameter.is_lazy, model.parameters())):
         search.run()  # their values come from the first pass, and are constants of the next
-    outputs = chosen(find_outputs(run(), rows), output)
+    raw = run()
+    outputs = chosen(find_outputs(raw, rows), output)
     tails: dict[str, Tail] = {}
     reasons: dict[str, NotAffineError] = {}
     for name, tensor in outputs.items():
@@ -68,7 +69,8 @@ def find_head(
     if not heads:
         raise _no_head_error(search, reasons, layer_name)
     if len(heads) > 1:
-        raise _several_error({name: heads[name][0] for name in outputs if name in heads})
+        found = {name: heads[name][0] for name in outputs if name in heads}
+        raise _several_error(found, type(raw).__name__)
     return next(iter(heads.values()))
 
 
@@ -205,15 +207,15 @@ def _require_finite(outputs: dict[str, Tensor]) -> None:
     )
 
 
-def _several_error(heads: dict[str, VerifiedHead]) -> HeadError:
+def _several_error(heads: dict[str, VerifiedHead], kind: str) -> HeadError:
     """Return the error for a model of which several outputs have a linear head."""
     listed = "; ".join(
         f"{name!r}: {h.head.num_classes} outputs of {h.where}" for name, h in heads.items()
     )
     first = next(iter(heads))
     return HeadError(
-        f"several outputs of the model are linear in features, and any of them may be the logits: "
-        f"{listed}. Choose one: FeatureSpace(model, output={first!r})"
+        f"the model returns a {kind} of which several parts are linear in features, and any of "
+        f"them may be the logits: {listed}. Choose one: FeatureSpace(model, output={first!r})"
     )
 
 
