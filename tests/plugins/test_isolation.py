@@ -8,9 +8,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+import fsboundary as fsb
 from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError, PluginError
 from fsboundary.plugins.registry import loading
@@ -211,3 +215,23 @@ def test_slow_plugin_gets_a_remark_and_is_imported_only_on_request(slow: None) -
     with pytest.raises(PluginError, match="returned a dict"):
         plugins.create("hull_solver", "slow")
     assert "fsb_test_slower" in sys.modules
+
+
+def test_a_solver_at_the_address_of_a_freed_one_is_prepared_itself() -> None:
+    """The default repr contains the address, which tells living solvers apart only."""
+    points = fsb.FeatureBank(torch.eye(3, dtype=torch.float64))
+    query = torch.full((1, 3), 2.0, dtype=torch.float64)
+    prepared: list[int] = []
+
+    class Counting(fsb.HullSolver):
+        def prepare(self, points: object) -> object:
+            prepared.append(id(self))
+            return points
+
+        def project(self, state: Any, queries: Tensor, **options: Any) -> Any:
+            return None
+
+    for _ in range(20):
+        with pytest.raises(fsb.PluginError):
+            fsb.hull_projection(points, query, solver=Counting())
+    assert len(prepared) == len(set(prepared)) == 20

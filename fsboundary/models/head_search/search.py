@@ -228,16 +228,18 @@ def read_features(
 ) -> tuple[Tensor, Tensor | None, int]:
     """Return features (B,d), the mean sizes of which they are means, and the averaged positions."""
     parts, sizes, positions = [], [], 1
+    averaged = any(selection.pooled for selection in selections)
     for ref, selection in zip(sources, selections, strict=True):
         source = trace.kept[ref]
         taken = selection.take(source, rows)
         positions = max(positions, _prod(taken.shape[a] for a in selection.pooled))
         features = taken.mean(dim=selection.pooled) if selection.pooled else taken
-        size = taken.detach().abs()
-        size = size.mean(dim=selection.pooled) if selection.pooled else size
         # a copy, because a source may be an input, or be written to when the model runs again
         parts.append(features.flatten(1) if selection.pooled else features.flatten(1).clone())
-        sizes.append(size.flatten(1))
+        if averaged:
+            size = taken.detach().abs()
+            size = size.mean(dim=selection.pooled) if selection.pooled else size
+            sizes.append(size.flatten(1))
     features = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     if positions == 1:
         return features, None, 1

@@ -74,9 +74,10 @@ def _propose(
     with plugin_call(label, trusted=own, passes=(DataError,)):
         key = f"{type(solver).__module__}.{solver!r}"
         if key not in states:
-            states[key] = solver.prepare(view_of(points))
+            # with the solver, so that no other gets its address, which the default repr contains
+            states[key] = solver, solver.prepare(view_of(points))
         answer = solver.project(
-            states[key],
+            states[key][1],
             queries.clone(),
             exclude=None if exclude is None else exclude.clone(),
             tolerance=tolerance,
