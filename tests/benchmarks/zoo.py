@@ -1,6 +1,8 @@
 """Heads of the models of timm and torchvision: found and right, refused, or silently wrong.
 
 Run ``tox run -e zoo``, or ``python tests/benchmarks/zoo.py [--library timm] [--only NAME ...]``.
+The smallest variants are searched, which takes minutes, unless ``--list`` was written to
+``zoo_timm.txt`` beside this file.
 For timm, the smallest variant of every module is built, for torchvision every classifier, with
 random weights and no download. Each is extracted on two images, and then
 
@@ -36,7 +38,8 @@ def timm_models() -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
     """Yield name, builder and image size of the smallest variant of each module of timm."""
     import timm
 
-    for name in NAMES.read_text("utf-8").split():
+    names = NAMES.read_text("utf-8").split() if NAMES.is_file() else smallest_of_timm()
+    for name in names:
         size = timm.models.get_pretrained_cfg(name)
         side = 224 if size is None else size.input_size[-1]
         yield name, lambda name=name: timm.create_model(name, num_classes=CLASSES), side
