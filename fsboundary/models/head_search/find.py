@@ -260,9 +260,9 @@ def _source_reason(search: HeadSearch, tail: Tail) -> str:
         )
     if before:
         return (
-            f"the non-affine operation {name!r} follows its last linear map, {before} (if its outputs "
-            "are features of an encoder, as with num_classes=0, it has no classifier: add a trained "
-            "linear head)"
+            f"the non-affine operation {name!r} follows its last linear map, {before} (if its "
+            "outputs are features of an encoder, as with num_classes=0, it has no classifier: add "
+            "a trained linear head)"
         )
     return (
         f"no product with weights gives its output: the last operation that is not affine, "
