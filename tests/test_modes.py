@@ -28,7 +28,7 @@ from fsboundary.core.results import FlipImages
 from fsboundary.modes import seeded
 from fsboundary.plugins.interfaces import ImageBoundaryFinder
 from fsboundary.testing.invariants import require_unchanged
-from support.modes import default_dtype, num_threads
+from support.modes import default_dtype, matmul_precision, num_threads
 
 
 @functools.cache
@@ -280,16 +280,6 @@ def anomaly() -> Iterator[None]:
 
 
 @contextmanager
-def precision(name: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(name)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
 def flushed() -> Iterator[None]:
     assert torch.set_flush_denormal(True), "this processor cannot flush"
     try:
@@ -316,8 +306,8 @@ MODES: dict[str, Callable[[], Any]] = {
     "two threads": lambda: num_threads(2),
     "deterministic algorithms": deterministic,
     "anomaly detection": anomaly,
-    "products in TF32": lambda: precision("high"),
-    "products in bfloat16": lambda: precision("medium"),
+    "products in TF32": lambda: matmul_precision("high"),
+    "products in bfloat16": lambda: matmul_precision("medium"),
     "flushed subnormal numbers": flushed,
 }
 

@@ -12,9 +12,9 @@ from typing import Any, TypeVar, cast, final
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fsboundary.core.errors import HeadError
+from fsboundary.models.dispatch import OperationMode
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -184,7 +184,7 @@ def has_drawn(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> bool:
 
 
 @final
-class OperationNames(TorchDispatchMode):
+class OperationNames(OperationMode):
     """Dispatch mode that collects operations that use chance, or statistics of the batch.
 
     Attributes
@@ -194,13 +194,9 @@ class OperationNames(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super().__init__()
         self.random: dict[str, None] = {}
         self.batch_norms: dict[str, None] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # as for IntervalProver: torch would import its compiler
 
     def __torch_dispatch__(
         self,

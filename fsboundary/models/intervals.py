@@ -23,9 +23,10 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from fsboundary.models.dispatch import OperationMode, storage_of
 from fsboundary.models.interval_rules import (
     FLOATS,
     KEEPS,
@@ -42,7 +43,6 @@ _LARGEST_CONSTANT = 1_000_000
 """Numbers in the largest parameter or buffer that is read; larger ones would take too long."""
 
 _NAMES_SHOWN = 6
-_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 @final
@@ -238,7 +238,7 @@ class _Proof(NamedTuple):
 
 
 @final
-class IntervalProver(TorchDispatchMode):
+class IntervalProver(OperationMode):
     """Dispatch mode that records proofs while active; :meth:`interval` returns that of a tensor.
 
     Parameters
@@ -247,10 +247,8 @@ class IntervalProver(TorchDispatchMode):
         Model whose parameters and buffers are constants. Without it no tensor is one.
     """
 
-    supports_higher_order_operators = True  # they run as usual and prove nothing
-
     def __init__(self, model: nn.Module | None = None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super().__init__()
         self._proofs: dict[int, _Proof] = {}
         self._trusted = True
         self._named: dict[str, Tensor] = {}
@@ -258,16 +256,10 @@ class IntervalProver(TorchDispatchMode):
         self._written: set[str] = set()
         for named in () if model is None else (model.named_parameters, model.named_buffers):
             for name, tensor in named(remove_duplicate=False):
-                key = None if nn.parameter.is_lazy(tensor) else _storage(tensor)
+                key = None if nn.parameter.is_lazy(tensor) else storage_of(tensor)
                 if key is not None:
                     self._named[name] = tensor.detach()
                     self._constants.setdefault(key.cdata, (key, []))[1].append(name)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # otherwise torch spends a second or two on importing its compiler, only to disable it for
-        # this class; nothing compiles here, because models are run eagerly
-        return False
 
     def interval(self, value: Any) -> Interval | None:
         """Return the proved interval of `value`; None if nothing is proved."""
@@ -311,11 +303,9 @@ class IntervalProver(TorchDispatchMode):
             result = func(*args, **kwargs)
             self._forget(tree_leaves((args, kwargs, result)))
             return result
-        # in inference mode composite operations arrive undecomposed. `func.decompose` would prefer
-        # code in Python where there is some, which rounds otherwise than passes without this mode
-        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE):
-            with self:
-                return func._op_dk(_COMPOSITE, *args, **kwargs)
+        result = self.decompose(func, args, kwargs)
+        if result is not NotImplemented:
+            return result
         name, parameters = _schema(func)
         given = dict(zip((p.name for p in parameters), args, strict=False)) | kwargs
         arguments = {p.name: given.get(p.name, p.default) for p in parameters}
@@ -385,7 +375,7 @@ class IntervalProver(TorchDispatchMode):
 
     def _find(self, tensor: Any, *, constants: bool = True) -> _Found | None:
         """Return what is proved of a tensor now; of constants only if asked."""
-        key = _storage(tensor)
+        key = storage_of(tensor)
         if key is None or tensor.is_neg():
             return None
         proof = self._proofs.get(key.cdata)
@@ -402,7 +392,7 @@ class IntervalProver(TorchDispatchMode):
 
     def _read_constant(self, tensor: Tensor) -> tuple[Tensor, frozenset[str]] | None:
         """Return a constant tensor and the names of those in its storage; None for others."""
-        key = _storage(tensor)
+        key = storage_of(tensor)
         named = None if key is None else self._constants.get(key.cdata)
         if named is None or not _can_be_proved(tensor):
             return None
@@ -413,9 +403,9 @@ class IntervalProver(TorchDispatchMode):
         return tensor.detach(), frozenset(named[1])
 
     def _produce(self, name: str, values: list[Any], result: Any, found: _Found | None) -> None:
-        inputs = {key.cdata for t in tree_leaves(values) if (key := _storage(t))}
+        inputs = {key.cdata for t in tree_leaves(values) if (key := storage_of(t))}
         for number, tensor in enumerate(tree_leaves(result)):
-            key = _storage(tensor)
+            key = storage_of(tensor)
             if key is None:
                 continue
             if key.cdata in inputs:
@@ -428,7 +418,7 @@ class IntervalProver(TorchDispatchMode):
 
     def _overwrite(self, written: list[Tensor], found: _Found | None) -> None:
         for tensor in written:
-            key = _storage(tensor)
+            key = storage_of(tensor)
             if key is None:
                 continue
             old = self._proofs.get(key.cdata)
@@ -443,12 +433,12 @@ class IntervalProver(TorchDispatchMode):
                 self._proofs[key.cdata] = _Proof(key, tensor.dtype, found)
 
     def _forget(self, values: list[Any]) -> None:
-        for key in filter(None, map(_storage, values)):
+        for key in filter(None, map(storage_of, values)):
             self._proofs.pop(key.cdata, None)
         self._drop_constants(values)
 
     def _drop_constants(self, values: list[Any]) -> None:
-        for key in filter(None, map(_storage, values)):
+        for key in filter(None, map(storage_of, values)):
             self._written.update(self._constants.pop(key.cdata, (key, []))[1])
 
 
@@ -470,16 +460,6 @@ def _schema(func: Any) -> tuple[str, tuple[_Parameter, ...]]:
         )
         for argument in schema.arguments
     )
-
-
-def _storage(value: Any) -> StorageWeakRef | None:
-    """Return a weak reference to the storage of a tensor; None if it has none."""
-    if not isinstance(value, Tensor):
-        return None
-    try:
-        return StorageWeakRef(value.untyped_storage())
-    except (NotImplementedError, RuntimeError):  # sparse and opaque layouts
-        return None
 
 
 def _can_be_proved(tensor: Tensor) -> bool:

@@ -1,8 +1,8 @@
 """Trace of the operations of one forward pass, as a graph.
 
 The graph contains no tensors, so that a pass needs no more memory than without it; only those
-operands are kept that the caller asks for by the number of their operation, which he knows from an
-earlier pass.
+operands are kept that the caller asks for by the number of their operation, known from an earlier
+pass.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, final
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fsboundary.models.dispatch import OperationMode, storage_of
 from fsboundary.models.head_search.graph import Operation, Ref
 from fsboundary.models.head_search.operations import CONSTANT, INDICES, affine_kind
 
 
 @final
-class ForwardTrace(TorchDispatchMode):
+class ForwardTrace(OperationMode):
     """Dispatch mode that records a pass.
 
     Parameters
@@ -44,8 +44,6 @@ class ForwardTrace(TorchDispatchMode):
         such as the values that a hook puts in place of those of a layer.
     """
 
-    supports_higher_order_operators = True  # they run as usual, and their results are non-affine
-
     def __init__(
         self,
         inputs: Iterable[Tensor],
@@ -55,7 +53,7 @@ class ForwardTrace(TorchDispatchMode):
         observe: Callable[[Ref, Tensor], None] | None = None,
         is_constant: Callable[[Tensor], bool] = lambda tensor: True,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super().__init__()
         self.operations: list[Operation] = []
         self.kept: dict[Ref, Tensor] = {}
         self._kept_storages: list[tuple[Ref, int, int]] = []
@@ -70,12 +68,6 @@ class ForwardTrace(TorchDispatchMode):
         for tensor in inputs:
             self._record(Operation("input", data=True), [tensor])
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # otherwise torch spends a second or two on importing its compiler, only to disable it for
-        # this class; nothing compiles here, because models are run eagerly
-        return False
-
     def ref(self, tensor: Tensor) -> Ref | None:
         """Return the reference of a tensor that the pass made, read or was given."""
         known = self._known.get(id(tensor))
@@ -83,7 +75,7 @@ class ForwardTrace(TorchDispatchMode):
 
     def is_current(self, tensor: Tensor) -> bool:
         """Return whether no other alias of `tensor` was written to after it was made."""
-        ref, storage = self.ref(tensor), _storage(tensor)
+        ref, storage = self.ref(tensor), storage_of(tensor)
         if ref is None or storage is None:
             return False
         return self._writes.get(storage.cdata, -1) <= ref.operation
@@ -108,8 +100,7 @@ class ForwardTrace(TorchDispatchMode):
             self._record_opaque(str(func), (args, kwargs), result)
             return result
         if torch.is_inference_mode_enabled():
-            with self:  # in inference mode composite operations arrive undecomposed
-                result = func.decompose(*args, **kwargs)
+            result = self.decompose(func, args, kwargs)
             if result is not NotImplemented:
                 return result
         operation = self._read(func, args, kwargs)
@@ -169,7 +160,7 @@ class ForwardTrace(TorchDispatchMode):
             return
         held = [(ref, t.clone() if ref in self._copy else t) for ref, t in operands]
         for ref, tensor in operands:
-            storage = _storage(tensor)
+            storage = storage_of(tensor)
             if storage is not None and ref not in self._copy:
                 self._storages[storage.cdata] = storage
                 self._kept_storages.append((ref, storage.cdata, len(self.operations)))
@@ -193,14 +184,14 @@ class ForwardTrace(TorchDispatchMode):
     def _reference(self, tensor: Tensor) -> Ref:
         ref = self.ref(tensor)
         if ref is None:
-            storage = _storage(tensor)
+            storage = storage_of(tensor)
             if storage is not None and storage.cdata in self._storages:
                 # another alias of a tensor of this pass, made without an operation (such as .data)
                 return self._record(Operation("overwritten", data=True), [tensor])
             if not self._is_constant(tensor):
                 return self._record(Operation("input", data=True), [tensor])
             return self._record(Operation("constant", tensor), [tensor])
-        if self._writes and (storage := _storage(tensor)) is not None:
+        if self._writes and (storage := storage_of(tensor)) is not None:
             written = self._writes.get(storage.cdata, -1)
             if written > ref.operation:
                 return self._record(Operation("overwritten", data=True), [tensor])
@@ -221,7 +212,7 @@ class ForwardTrace(TorchDispatchMode):
         others = [t for t in written if all(t is not o for o in outputs)]
         ref = self._record(operation, [*outputs, *others])
         for tensor in written:
-            storage = _storage(tensor)
+            storage = storage_of(tensor)
             if storage is not None:
                 self._storages[storage.cdata] = storage
                 self._writes[storage.cdata] = ref.operation
@@ -244,7 +235,7 @@ class ForwardTrace(TorchDispatchMode):
             operation.shapes.append(_shape(tensor))
             operation.dtypes.append(tensor.dtype)
             self._known[id(tensor)] = weakref.ref(tensor), Ref(number, position)
-            if operation.data and (storage := _storage(tensor)) is not None:
+            if operation.data and (storage := storage_of(tensor)) is not None:
                 self._storages[storage.cdata] = storage
         return Ref(number, 0)
 
@@ -263,13 +254,6 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
 
 def _bytes(tensor: Tensor) -> int:
     return 0 if tensor.is_nested else tensor.numel() * tensor.element_size()
-
-
-def _storage(tensor: Tensor) -> StorageWeakRef | None:
-    try:
-        return StorageWeakRef(tensor.untyped_storage())
-    except (NotImplementedError, RuntimeError):  # sparse and opaque layouts
-        return None
 
 
 def _written_tensors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
