@@ -23,14 +23,14 @@ def check_arguments(model: object, head: object, output: object, preprocess: obj
         raise wrong("output", output, "a key, an attribute or a position", "leave it out")
 
 
-def extractor_options(head: Any, output: str | int | None) -> dict[str, Any] | None:
-    """Return the options of the extractor that follow from `head` and `output`; None if none do."""
-    multi_label = isinstance(head, str) and head == "multi_label"
-    options = {"output": output, "head": None if multi_label else head}
-    options = {name: value for name, value in options.items() if value is not None}
-    if multi_label:
+def extractor_options(head: object, output: str | int | None) -> dict[str, Any]:
+    """Return the options of the extractor that follow from `head` and `output`."""
+    options: dict[str, Any] = {} if output is None else {"output": output}
+    if isinstance(head, str) and head == "multi_label":
         options["multi_label"] = True
-    return options or None
+    elif head is not None:
+        options["head"] = head
+    return options
 
 
 def chosen_domain(domain: object) -> Domain | None:

@@ -102,9 +102,10 @@ class FeatureSpace:
         if example is not None:
             model_arguments(model, example)
         self._example = example
-        self._multi_label = isinstance(head, str) and head == "multi_label"
+        options = extractor_options(head, output)
+        self._multi_label = "multi_label" in options
         self._calls = GuardedExtractor(
-            plugins.create("feature_extractor", extractor, options=extractor_options(head, output))
+            plugins.create("feature_extractor", extractor, options=options or None)
         )
         self._head: tuple[LinearHead, LinearHead] | None
         self._minimum: Tensor | None

@@ -412,3 +412,36 @@ def test_any_affine_chain_is_composed(names: list[str], rows: int) -> None:
     torch.testing.assert_close(
         space.head.logits(batch.features), batch.logits.double(), rtol=1e-4, atol=1e-4
     )
+
+
+def test_of_two_outputs_the_one_that_needs_another_pass_leaves_the_other_usable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Candidates are composed from different passes; features are read from a pass that fits."""
+
+    class Both(Net):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            first = self.fc(self.body(x))
+            z = self.body(x * 2)
+            other = z.relu().mean(1, keepdim=True) * torch.ones(2) * z[:, :1]
+            return first, other
+
+    for room in (2**27, 1, 400, 1000):
+        monkeypatch.setattr("fsboundary.models.head_search.find.RECENT", room)
+        batch = fsb.FeatureSpace(Both()).extract(images())
+        assert torch.equal(batch.logits, Both()(images())[0])
+
+
+def test_a_scaled_activation_of_the_head_that_is_added_to_it_is_seen() -> None:
+    class Gate(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Linear(CLASSES, CLASSES)
+            nn.init.zeros_(self.mix.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.fc(self.body(x))
+            return y + self.mix(2 * y.tanh())
+
+    with pytest.raises(fsb.HeadError, match="'tanh' is applied to the output of its last linear"):
+        fsb.FeatureSpace(Gate().eval()).extract(images())

@@ -161,3 +161,44 @@ def test_zero_shot() -> None:
         fsb.FeatureSpace.zero_shot(clip.encode_image, W, scale=0.0)
     with pytest.raises(fsb.ArgumentError, match="image_encoder"):
         fsb.FeatureSpace.zero_shot("clip", W)
+
+
+@pytest.mark.parametrize("shift", [0.0, -0.3])
+def test_labels_of_normalised_features_are_cones_only_without_a_bias(shift: float) -> None:
+    """One bias for all classes moves no boundary between classes, but the boundary of a label."""
+    model = Cosine(lambda z, w: F.linear(F.normalize(z), F.normalize(w)) + shift)
+    x = images(40)
+    space = fsb.FeatureSpace(model, head="multi_label")
+    batch = space.extract(x)
+    with torch.no_grad():
+        assert torch.equal(space.head.predict(batch.features), model(x) > 0)
+    assert ("regions are cones" in space.notes()["features"]) == (shift == 0)
+    balls = fsb.label_balls(space.head, batch.features)
+    lengths = batch.features.norm(dim=1)
+    assert bool((lengths - 1).abs().max() < 1e-5) == (shift != 0)
+    # no length of a feature changes what the head says of the model's labels
+    ok = balls.ok & torch.isfinite(balls.radius) & (balls.radius > 1e-6)
+    assert ok.any()
+    step = 0.99 * balls.radius[ok][:, None] * F.normalize(torch.ones(1, WIDTH)).double()
+    near = batch.features[ok].double() + step
+    assert torch.equal(space.head.predict(near), space.head.predict(batch.features[ok]))
+
+
+def test_positions_that_are_normalised_one_by_one_stay_features() -> None:
+    """The mean of normalised vectors is no multiple of the mean of the vectors."""
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(
+                torch.randn(CLASSES, 4, generator=torch.Generator().manual_seed(0))
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(F.normalize(x.flatten(2) + 0.1, dim=2), self.w).mean(1)
+
+    space = fsb.FeatureSpace(Tokens().eval())
+    batch = space.extract(images(20))
+    assert batch.ok.all()
+    assert "cones" not in space.notes()["features"]
+    torch.testing.assert_close(space.head.logits(batch.features).float(), batch.logits)

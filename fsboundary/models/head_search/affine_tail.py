@@ -44,8 +44,6 @@ class Tail:
         Those that are products.
     keep : frozenset of int
         Numbers of the operations whose operands must be kept.
-    positions_from_data : bool
-        Whether positions are chosen by integers that the inputs determine.
     direction : Ref or None
         The tensor z, if the only source is z divided by its norm.
     """
@@ -56,7 +54,6 @@ class Tail:
     operations: list[int] = field(default_factory=list)
     products: list[int] = field(default_factory=list)
     keep: frozenset[int] = frozenset()
-    positions_from_data: bool = False
     direction: Ref | None = None
 
     def names(self, trace: ForwardTrace) -> tuple[str, ...]:
@@ -104,7 +101,7 @@ def find_tail(
     tail.operations = sorted(walk.between(tail.sources))
     tail.products = [n for n in tail.operations if trace.operations[n].kind == "product"]
     walk.check_sources(tail)
-    tail.positions_from_data = walk.positions_from_data(tail)
+    walk.check_positions(tail)
     if tail.direction is not None:
         through.append(tail.sources[0].operation)
     tail.keep = frozenset([*tail.operations, *through])
@@ -300,14 +297,12 @@ class _Walk:
 
     def check_sources(self, tail: Tail) -> None:
         """Raise NotAffineError if a non-affine operation follows a product of the tail."""
-        first = min(tail.products, default=None)
+        if not tail.products:
+            return
         for ref in tail.sources:
-            operation = self._operation(ref)
-            if operation.kind is not None:
-                continue
-            if operation.name == "input":
-                continue
-            if first is not None and self._descends(ref, set(tail.products), first):
+            if self._descends(ref, set(tail.products), min(tail.products)):
+                while (operation := self._operation(ref)).kind is not None:
+                    ref = operation.parents[0]
                 raise NotAffineError(
                     f"the non-affine operation {operation.name!r} is applied to the output of its "
                     "last linear map and added to it, even if it changes nothing on this batch"
@@ -326,15 +321,10 @@ class _Walk:
             stack += [*operation.parents, *operation.others]
         return False
 
-    def positions_from_data(self, tail: Tail) -> bool:
-        """Return whether positions come from the inputs; they may not come from the features."""
-        found = False
+    def check_positions(self, tail: Tail) -> None:
+        """Raise NotAffineError if positions come from features; they may come from the inputs."""
         ends = {ref.operation for ref in tail.sources} | set(tail.operations)
         for number in tail.operations:
             for ref in self._trace.operations[number].others:
-                if not self._operation(ref).data:
-                    continue
-                found = True
-                if self._descends(ref, ends, min(ends)):
+                if self._operation(ref).data and self._descends(ref, ends, min(ends)):
                     raise NotAffineError("positions are chosen by the values of features or logits")
-        return found

@@ -95,7 +95,7 @@ class Selection:
     axes: list[Tensor | None] = field(default_factory=list)
     pooled: tuple[int, ...] = ()
 
-    def take(self, source: Tensor, rows: int) -> Tensor:
+    def take(self, source: Tensor) -> Tensor:
         """Return the selected numbers before averages, (B, ...)."""
         if self.index is not None:
             return source.flatten()[self.index.to(source.device)]
@@ -103,11 +103,6 @@ class Selection:
             if positions is not None:
                 source = source.index_select(axis, positions.to(source.device))
         return source
-
-    def features(self, source: Tensor, rows: int) -> Tensor:
-        """Return the features (B, n) in `source`."""
-        taken = self.take(source, rows)
-        return (taken.mean(dim=self.pooled) if self.pooled else taken).reshape(rows, -1)
 
     def embed(self, z: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return a source of that shape with features `z` (B, n), and zeros elsewhere."""
@@ -124,11 +119,6 @@ class Selection:
                 zeros = torch.zeros(full, dtype=z.dtype, device=z.device)
                 value = zeros.index_copy(axis, positions.to(z.device), value)
         return value
-
-    @property
-    def positions(self) -> int:
-        """Whether features are averages: the number of averaged axes."""
-        return len(self.pooled)
 
 
 _KEEP_WEIGHTS = SHAPE | {"mean", "sum", "select", "slice", "index", "_adaptive_avg_pool2d",
@@ -262,7 +252,7 @@ class Composition:
         for k, selection in enumerate(selections):
             if selection.index is not None:
                 continue
-            taken = [selection.take(g[k], self._rows)[:1] for g in grads]
+            taken = [selection.take(g[k])[:1] for g in grads]
             wide = [a for a in range(1, taken[0].ndim) if taken[0].shape[a] > 1]
             equal = [a for a in wide if all(_is_constant(t, a) for t in taken)]
             if len(equal) < len(wide):

@@ -14,8 +14,13 @@ from fsboundary.core.heads import LinearHead
 from fsboundary.models.head_search.affine_tail import NotAffineError, Tail
 from fsboundary.models.head_search.composition import Selection
 from fsboundary.models.head_search.graph import Ref
-from fsboundary.models.head_search.search import HeadSearch, compose
-from fsboundary.models.head_search.verified_head import VerifiedHead, modules_of
+from fsboundary.models.head_search.search import (
+    HeadSearch,
+    compose,
+    read_features,
+    row_scales,
+)
+from fsboundary.models.head_search.verified_head import Plan, VerifiedHead, modules_of
 from fsboundary.models.intervals import Interval, IntervalProver
 from fsboundary.models.outputs import as_logits, find_outputs
 
@@ -28,8 +33,8 @@ Traced = tuple[Tensor, Tail]
 
 def find_head(
     model: nn.Module, search: HeadSearch, rows: int, layer_name: str | None, output: str | None
-) -> tuple[VerifiedHead, Traced]:
-    """Return the head that the first passes of a model show."""
+) -> tuple[VerifiedHead, Traced | None]:
+    """Return the head that the first passes of a model show, and the last if it can be read."""
     prover = IntervalProver(model)
     proofs: dict[Ref, Interval | None] = {}
 
@@ -54,24 +59,25 @@ def find_head(
         except NotAffineError as reason:
             reasons[name] = reason
     _require_finite(outputs)
-    heads: dict[str, tuple[VerifiedHead, Traced]] = {}
-    for name in outputs.keys() - reasons.keys():
+    heads: dict[str, VerifiedHead] = {}
+    traced: Traced | None = None
+    for name in [name for name in outputs if name not in reasons]:
         try:
             tail, copy = tails[name], frozenset[Ref]()
             if not search.has_kept(tail):
+                traced = None  # what was read in the pass before is gone
                 outputs, copy = _keep_operands(run, search, tail, name, rows, layer_name)
             known = _compose(model, search, tail, outputs[name], rows, proofs)
             known.output, known.stop_at = name, layer_name
             known.keep[torch.is_grad_enabled()] = tail.keep, copy
-            heads[name] = known, (outputs[name], tail)
+            heads[name], traced = known, (outputs[name], tail)
         except NotAffineError as reason:
             reasons[name] = reason
     if not heads:
         raise _no_head_error(search, reasons, layer_name)
     if len(heads) > 1:
-        found = {name: heads[name][0] for name in outputs if name in heads}
-        raise _several_error(found, type(raw).__name__)
-    return next(iter(heads.values()))
+        raise _several_error(heads, type(raw).__name__)
+    return next(iter(heads.values())), traced
 
 
 def _multiplies(search: HeadSearch, tail: Tail) -> bool:
@@ -130,12 +136,11 @@ def _compose(
     plan, composed = compose(search, tail, rows, as_logits(output).shape[1])
     if not tail.products and _mixes_nothing(composed.weight):
         raise NotAffineError(_source_reason(search, tail))
-    layers, sources = search.layers(tail), tail.sources
-    sphere: Literal["", "cones", "bound"] = ""
-    if tail.direction is not None:
-        uniform = bool((composed.bias == composed.bias[0]).all())
-        sphere = "cones" if uniform else "bound"
-        sources = [tail.direction] if uniform else sources
+    layers = search.layers_of(tail.products)
+    sphere = _sphere(search, tail, plan, composed.bias)
+    sources = tail.sources
+    if sphere == "cones" and tail.direction is not None:
+        sources = [tail.direction]
     known = VerifiedHead(
         layer=", ".join(layer or _MODEL for layer in layers) or "(no module)",
         kind=", ".join(_kinds(model, layers)),
@@ -154,6 +159,23 @@ def _compose(
     )
     known.add_plan(search.trace, tail, plan)
     return known
+
+
+def _sphere(
+    search: HeadSearch, tail: Tail, plan: Plan, bias: Tensor
+) -> Literal["", "cones", "bound"]:
+    """Return whether regions are cones, because the features are normalised and b moves none."""
+    if tail.direction is None:
+        return ""
+    z, s = (
+        read_features(search.trace, [ref], plan.selections)[0]
+        for ref in (tail.direction, tail.sources[0])
+    )
+    if row_scales(z, s) is None:  # normalised position by position, for example
+        return ""
+    # classes are compared with each other, but a label with 0
+    moves_none = bias == (0 if search.multi_label else bias[0])
+    return "cones" if bool(moves_none.all()) else "bound"
 
 
 def _of_means(interval: Interval | None, source: Tensor, selection: Selection) -> Interval | None:

@@ -8,7 +8,13 @@ from torch import Tensor
 from fsboundary.core.errors import HeadError, HeadMismatchError
 from fsboundary.models.head_search.affine_tail import NotAffineError, Tail
 from fsboundary.models.head_search.find import RECENT, Traced, chosen
-from fsboundary.models.head_search.search import HeadSearch, compose, positions_of, read_features
+from fsboundary.models.head_search.search import (
+    HeadSearch,
+    compose,
+    positions_of,
+    read_features,
+    row_scales,
+)
 from fsboundary.models.head_search.verified_head import Plan, VerifiedHead
 from fsboundary.models.linear_maps import LayerCall
 from fsboundary.models.outputs import as_logits, find_outputs
@@ -20,13 +26,18 @@ def read_pass(
     """Return features, logits and their rounding, from a traced pass."""
     output, tail = traced or _trace(known, search, rows)
     logits, plan = as_logits(output), _plan(known, search, tail, rows, output)
-    features, size, positions = read_features(search.trace, tail.sources, plan.selections, rows)
+    features, size, positions = read_features(search.trace, tail.sources, plan.selections)
     scale = None
     if known.sphere == "cones":
         if tail.direction is None:
             raise _another_head(known)
-        before = read_features(search.trace, [tail.direction], plan.selections, rows)[0]
-        scale = _scale(known, before, features)
+        before = read_features(search.trace, [tail.direction], plan.selections)[0]
+        scale = row_scales(before, features)
+        if scale is None:
+            raise HeadMismatchError(
+                f"the head, {known.where}, takes features that are not normalised in this pass: "
+                "the model's path depends on its input"
+            )
         features = before
     if features.shape[1] != known.head.num_features:
         raise _another_head(known)
@@ -46,24 +57,6 @@ def read_pass(
         scale=scale,
     )
     return features, logits, head_call
-
-
-@torch.no_grad()
-def _scale(known: VerifiedHead, z: Tensor, normalised: Tensor) -> Tensor:
-    """Return the factors (B,) by which `z` (B,d) is multiplied; they must be positive."""
-    z, s = z.double(), normalised.double()
-    scale = (z * s).sum(dim=1) / z.square().sum(dim=1)
-    # features and norm are rounded to their dtype, sums of squares once per feature
-    error = (s - scale[:, None] * z).norm(dim=1) / s.norm(dim=1)
-    limit = 16 * torch.finfo(normalised.dtype).eps
-    if bool((scale <= 0).any()) or bool(
-        (error > limit).any()
-    ):  # False for rows that are not finite
-        raise HeadMismatchError(
-            f"the head, {known.where}, takes features that are not normalised in this pass: the "
-            "model's path depends on its input"
-        )
-    return scale
 
 
 def _trace(known: VerifiedHead, search: HeadSearch, rows: int) -> Traced:

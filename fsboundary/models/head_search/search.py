@@ -7,6 +7,7 @@ are read where the operations that lead to the logits begin.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -49,8 +50,8 @@ class HeadSearch:
         rows: int,
         multi_label: bool = False,
     ) -> None:
-        self._model, self._run, self._inputs, self._rows = model, run, inputs, rows
-        self._multi_label = multi_label
+        self._run, self._inputs, self._rows = run, inputs, rows
+        self.multi_label = multi_label
         self._names = {id(t): name for name, t in _tensors(model)}
         self.trace = ForwardTrace(inputs)
 
@@ -87,7 +88,7 @@ class HeadSearch:
         stop_at = None
         if layer_name is not None:
             stop_at = self.products_of(layer_name)
-        tail = find_tail(self.trace, ref, self._rows, stop_at, self._multi_label)
+        tail = find_tail(self.trace, ref, self._rows, stop_at, self.multi_label)
         if stop_at is not None and not stop_at & set(tail.products):
             raise NotAffineError("no affine operations lead from that layer to the output")
         return tail
@@ -142,10 +143,6 @@ class HeadSearch:
                 for name, tensor in self._roots(tail.operations)
             ]
 
-    def layers(self, tail: Tail) -> list[str]:
-        """Return the names of the modules whose weights the products of `tail` use."""
-        return self.layers_of(tail.products)
-
     def layers_of(self, numbers: Sequence[int]) -> list[str]:
         """Return the names of the modules whose weights operations use."""
         names: dict[str, None] = {}
@@ -163,7 +160,7 @@ class HeadSearch:
     def layer_before(self, ref: Ref) -> str:
         """Return the layer whose product, of one number per output, a non-affine one follows."""
         stack, seen = [ref], set()
-        size = _prod(self.trace.operations[ref.operation].shapes[ref.position])
+        size = math.prod(self.trace.operations[ref.operation].shapes[ref.position])
         while stack:
             number = stack.pop().operation
             operation = self.trace.operations[number]
@@ -171,7 +168,7 @@ class HeadSearch:
                 continue
             seen.add(number)
             if operation.kind == "product":
-                if _prod(operation.shapes[0]) < size:
+                if math.prod(operation.shapes[0]) < size:
                     continue
                 layer = self.layers_of([number])
                 return f"layer {layer[0]!r}" if layer else f"a product ({operation.name})"
@@ -191,11 +188,9 @@ class HeadSearch:
             shown.append(f"{operation.name}{where} -> {operation.shapes[0]}")
             if len(shown) == _SHOWN:
                 break
-        return (
-            f"The last operations were {'; '.join(reversed(shown))}"
-            if shown
-            else ("No operation on the inputs was seen")
-        )
+        if not shown:
+            return "No operation on the inputs was seen"
+        return f"The last operations were {'; '.join(reversed(shown))}"
 
 
 _NEAR, _SHOWN = 12, 6
@@ -224,15 +219,15 @@ def positions_of(search: HeadSearch, tail: Tail, rows: int, classes: int) -> lis
 
 
 def read_features(
-    trace: ForwardTrace, sources: Sequence[Ref], selections: Sequence[Selection], rows: int
+    trace: ForwardTrace, sources: Sequence[Ref], selections: Sequence[Selection]
 ) -> tuple[Tensor, Tensor | None, int]:
     """Return features (B,d), the mean sizes of which they are means, and the averaged positions."""
     parts, sizes, positions = [], [], 1
     averaged = any(selection.pooled for selection in selections)
     for ref, selection in zip(sources, selections, strict=True):
         source = trace.kept[ref]
-        taken = selection.take(source, rows)
-        positions = max(positions, _prod(taken.shape[a] for a in selection.pooled))
+        taken = selection.take(source)
+        positions = max(positions, math.prod(taken.shape[a] for a in selection.pooled))
         features = taken.mean(dim=selection.pooled) if selection.pooled else taken
         # a copy, because a source may be an input, or be written to when the model runs again
         parts.append(features.flatten(1) if selection.pooled else features.flatten(1).clone())
@@ -246,20 +241,21 @@ def read_features(
     return features, sizes[0] if len(sizes) == 1 else torch.cat(sizes, dim=1), positions
 
 
-def _prod(numbers: Any) -> int:
-    product = 1
-    for n in numbers:
-        product *= int(n)
-    return product
+@torch.no_grad()
+def row_scales(z: Tensor, s: Tensor) -> Tensor | None:
+    """Return the positive factors (B,) of `z` (B,d) that give `s`; None if it is no multiple."""
+    rounding = 16 * torch.finfo(s.dtype).eps  # of features and norm, once each
+    z, s = z.double(), s.double()
+    scales = (z * s).sum(dim=1) / z.square().sum(dim=1)
+    error = (s - scales[:, None] * z).norm(dim=1) / s.norm(dim=1)
+    # a row that is not finite fails neither comparison
+    return None if bool(((scales <= 0) | (error > rounding)).any()) else scales
 
 
 def _owner(name: str) -> str:
     """Return the module of a parameter, without the modules that parametrise it."""
-    return (
-        name.partition(".parametrizations.")[0].rpartition(".")[0]
-        if (".parametrizations." not in name)
-        else name.partition(".parametrizations.")[0]
-    )
+    module, parametrised, _ = name.partition(".parametrizations.")
+    return module if parametrised else name.rpartition(".")[0]
 
 
 def _common(names: Sequence[str]) -> str:
