@@ -7,6 +7,7 @@ pass.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -109,7 +110,7 @@ class ForwardTrace(OperationMode):
         return result
 
     def _read(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation:
-        name = func._schema.name.removeprefix("aten::").removesuffix("_")
+        name, random, _, _ = _facts(func)
         index = INDICES.get(name)
         operation = Operation(name, func)
         positions: list[int] = []
@@ -138,7 +139,7 @@ class ForwardTrace(OperationMode):
             self._keep_operands(operands)
         if name in CONSTANT:
             operation.data = False
-        elif torch.Tag.nondeterministic_seeded in func.tags:
+        elif random:
             operation.data = True  # not a constant: another pass gives other numbers
         elif operation.data:
             operation.kind = affine_kind(name, args, kwargs, positions, keywords)
@@ -201,12 +202,12 @@ class ForwardTrace(OperationMode):
         self, func: Any, operation: Operation, args: Any, kwargs: dict[str, Any], result: Any
     ) -> None:
         outputs = [result] if isinstance(result, Tensor) else tree_leaves(result)
-        if not func._schema.is_mutable:
+        _, _, mutable, in_place = _facts(func)
+        if not mutable:
             self._record(operation, outputs)
             return
         written = _written_tensors(func, args, kwargs)
-        if not (len(written) == 1 and outputs and outputs[0] is written[0]
-                and func._schema.name.endswith("_")):  # fmt: skip
+        if not (in_place and len(written) == 1 and outputs and outputs[0] is written[0]):
             operation.kind = None
             operation.parents = []
         others = [t for t in written if all(t is not o for o in outputs)]
@@ -238,6 +239,17 @@ class ForwardTrace(OperationMode):
             if operation.data and (storage := storage_of(tensor)) is not None:
                 self._storages[storage.cdata] = storage
         return Ref(number, 0)
+
+
+@functools.cache
+def _facts(func: Any) -> tuple[str, bool, bool, bool]:
+    """Return name, and whether an operation is random, writes to operands, and is in place.
+
+    They are kept, because reading a schema takes longer than many an operation.
+    """
+    name = func._schema.name.removeprefix("aten::")
+    random = torch.Tag.nondeterministic_seeded in func.tags
+    return name.removesuffix("_"), random, func._schema.is_mutable, name.endswith("_")
 
 
 def _floating(argument: Any) -> bool:
