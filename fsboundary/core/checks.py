@@ -352,7 +352,7 @@ def check_multi_label_head(head: object, of_classes: str) -> None:
 def check_features(width: int, features: object, name: str = "features") -> Tensor:
     """Return `features` (B, width) detached, as float64, or raise ArgumentError about `name`."""
     fix = (
-        "pass space.extract(images).features, of the same layer as the head or bank; "
+        "pass space.extract(inputs).features, of the same layer as the head or bank; "
         "a single row needs [None]"
     )
     return check_float_tensor(name, features, ("B", width), fix=fix).to(torch.float64)

@@ -70,7 +70,7 @@ def logistic_head(
     tensor([0, 0, 1, 1])
     """
     check_integer("num_classes", num_classes, 2)
-    fix = "pass space.extract(images).features"
+    fix = "pass space.extract(inputs).features"
     z = check_float_tensor("features", features, ("n", "d"), fix=fix).double()
     if len(z) == 0:
         raise ArgumentError("features", "no rows", "at least one row", "pass some features")

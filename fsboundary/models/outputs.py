@@ -80,22 +80,22 @@ def _no_logits(output: Any, tensors: list[Tensor], rows: int) -> HeadError:
     shape = tuple(logits.shape)
     if logits.ndim == 1 and rows == 1 and shape[0] > 1:
         return HeadError(
-            f"the model returned shape {shape} for one image; wanted (1, K): it dropped the batch "
-            "dimension, as .squeeze() does with a batch of one, which is also the last batch of 7 "
-            "images in threes. Write .squeeze(1), .flatten(1) or .squeeze((-2, -1)) instead, so "
-            "that the first dimension stays"
+            f"the model returned shape {shape} for one example; wanted (1, K): it dropped the "
+            "batch dimension, as .squeeze() does with a batch of one, which is also the last batch "
+            "of 7 examples in threes. Write .squeeze(1), .flatten(1) or .squeeze((-2, -1)) "
+            "instead, so that the first dimension stays"
         )
     if logits.ndim >= 1 and shape[0] == rows and logits[0].numel() == 1:
         return HeadError(
-            f"the model returned a single logit per image (shape {shape}): a binary head. Turn its "
-            "last layer into a two-class head, with 0 and the old logit as logits: "
+            f"the model returned a single logit per example (shape {shape}): a binary head. Turn "
+            "its last layer into a two-class head, with 0 and the old logit as logits: "
             "model.fc = fsboundary.two_class_head(model.fc), with the layer's name in place of fc, "
             "and remove any squeeze or sigmoid after it"
         )
     return HeadError(
-        f"the model returned shape {shape} for {rows} images; wanted ({rows}, K), one row of "
-        "logits per image. For outputs per token, position or crop, wrap the model in a module "
-        "that pools them before its last linear layer"
+        f"the model returned shape {shape} for {rows} examples; wanted ({rows}, K), one row "
+        "of logits per example. For outputs per token, position or crop, wrap the model in a "
+        "module that pools them before its last linear layer"
     )
 
 

@@ -44,9 +44,9 @@ def coverage(
     ----------
     head : LinearHead
     bank : FeatureBank
-        Features of training images.
+        Features of training examples.
     features : Tensor or array (B, d) or FeatureBatch
-        Features of images that are not in the bank. Any float dtype; computed in float64.
+        Features of examples that are not in the bank. Any float dtype; computed in float64.
     labels : Tensor or array (B,), optional
         True classes; -1 for no label, which is the default for all.
     hulls : GuaranteedHulls, optional

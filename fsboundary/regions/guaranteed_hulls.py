@@ -257,7 +257,7 @@ def guaranteed_hulls(head: LinearHead, bank: FeatureBank) -> GuaranteedHulls:
     ----------
     head : LinearHead
     bank : FeatureBank
-        Features of training images; no other images should shape the hulls. Rows outside the
+        Features of training examples; no others should shape the hulls. Rows outside the
         domain do not count.
 
     Returns

@@ -42,7 +42,7 @@ LAST_BATCH_OF_ONE: list[Callable[[], object]] = [
 
 @pytest.mark.parametrize("use", LAST_BATCH_OF_ONE)
 def test_the_lost_dimension_is_named(use: Callable[[], object]) -> None:
-    with pytest.raises(HeadError, match=r"shape \(5,\) for one image.*batch dimension") as error:
+    with pytest.raises(HeadError, match=r"shape \(5,\) for one example.*batch dimension") as error:
         use()
     assert "binary" not in str(error.value)
     assert ".squeeze()" in str(error.value)

@@ -124,7 +124,7 @@ def test_one_probability_per_label() -> None:
 def test_a_single_logit_points_to_the_two_class_head() -> None:
     binary = Last(Net().body, nn.Linear(WIDTH, 1))
     advice = r"two_class_head\(model\.fc\)"
-    check_rejected(binary, r"single logit per image \(shape \(5, 1\)\)", advice)
+    check_rejected(binary, r"single logit per example \(shape \(5, 1\)\)", advice)
     check_rejected(
         Last(Net().body, nn.Linear(WIDTH, 1), lambda y: y.squeeze(1)), "single logit", advice
     )
@@ -133,12 +133,12 @@ def test_a_single_logit_points_to_the_two_class_head() -> None:
 def test_outputs_per_token() -> None:
     tokens = nn.Sequential(nn.Flatten(2), nn.Linear(4, WIDTH))
     head = nn.Linear(WIDTH, CLASSES)
-    check_rejected(Last(tokens, head), r"returned shape \(5, 3, 4\) for 5 images", "pools them")
+    check_rejected(Last(tokens, head), r"returned shape \(5, 3, 4\) for 5 examples", "pools them")
 
 
 SHAPES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "a map": (lambda y: y[:, :, None, None].expand(-1, -1, 2, 2), r"returned shape \(5, 4, 2, 2\)"),
-    "crops": (lambda y: y.repeat(2, 1), r"returned shape \(10, 4\) for 5 images"),
+    "crops": (lambda y: y.repeat(2, 1), r"returned shape \(10, 4\) for 5 examples"),
     "a number": (lambda y: y.sum(), "the model returned a Tensor"),
     "nothing": (lambda y: None, "the model returned a NoneType"),
     "a mapping of words": (lambda y: {"scores": "a"}, r"a dict with keys \['scores'\]"),

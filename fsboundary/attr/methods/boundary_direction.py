@@ -39,23 +39,24 @@ from fsboundary.modes import in_standard_modes
 from fsboundary.space import FeatureSpace, space_of
 
 Kind = Literal["gradient", "times_input", "integrated"]
-_FLAT = "the features do not react to these images along the direction to the flip point"
+_FLAT = "the features do not react to these inputs along the direction to the flip point"
 
 
 @final
 class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum has no types
-    """Attribution of each pixel by its effect along the unit direction to the flip point.
+    """Attribution of inputs, such as pixels, by their effect along the direction to the flip point.
 
-    With u that direction at the image, held fixed, and f the features, the attribution is the
-    gradient of ``u . f`` with respect to the image, in feature units per pixel unit. Positive
-    values mean that increasing the pixel moves the image towards the target.
+    With u the unit vector of that direction, held fixed, and f the features, the attribution is the
+    gradient of ``u . f`` with respect to the input, in feature units per unit of the input, such as
+    a pixel unit. Positive values mean that increasing the input moves the example towards the
+    target.
 
     Parameters
     ----------
     model : nn.Module or FeatureSpace
         A classifier in eval mode.
     kind : "gradient", "times_input" or "integrated"
-        The gradient; the gradient times the image; or the mean gradient on the straight path from
+        The gradient; the gradient times the input; or the mean gradient on the straight path from
         the image to its flip image, times their difference. The last sums to the displacement of
         the features along u between the two, in feature units, up to the convergence delta.
     finder : callable, optional
@@ -86,7 +87,7 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """Whether the attribution is multiplied by the image or its difference to the flip image.
+        """Whether the attribution is multiplied by the input or its difference to the flip image.
 
         False for the gradient only.
         """
@@ -115,12 +116,12 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         Parameters
         ----------
         inputs : Tensor (B, ...) or tuple of such
-            Images, and further inputs of the model.
+            First inputs of the model, such as images; all floating, so that they have gradients.
         baselines : Tensor (B, ...) or tuple of such, optional
             Flip images, only for "integrated"; computed by `finder` if left out.
         target : int, list of int, Tensor or None
-            Class to reach; None for the nearest. If it is the image's own class, the direction is
-            straight away from the nearest flip point, and the flip image is the nearest one.
+            Class to reach; None for the nearest. If it is the example's own class, the direction
+            is straight away from the nearest flip point, and the flip image is the nearest one.
         additional_forward_args : object, optional
             Arguments of the model after the inputs; tensors of B rows are split with the rows.
         n_steps, method
@@ -134,8 +135,9 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
         Returns
         -------
         Tensor or tuple of Tensor, or a pair of these and the deltas (B,)
-            Attributions; zeros with a warning where the image is on the boundary or the features
-            do not react; else NaN with a warning where no flip point or flip image was found.
+            Attributions; zeros with a warning where the example is on the boundary or the
+            features do not react; else NaN with a warning where no flip point or flip image was
+            found.
 
         Raises
         ------

@@ -39,7 +39,7 @@ class GuaranteedBoxes(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Coverage(Result):
-    """Membership of rows, such as test images, in guaranteed sets of training features.
+    """Membership of rows, such as test examples, in guaranteed sets of training features.
 
     Attributes
     ----------
