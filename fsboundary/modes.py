@@ -123,11 +123,7 @@ _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
 
 def _autocast_devices() -> list[str]:
     """Return the types of the devices on which autocast is on in this thread."""
-    try:
-        return [kind for kind in _AUTOCAST_DEVICES if torch.is_autocast_enabled(kind)]
-    except TypeError:  # torch before 2.4 has one function per device
-        enabled = {"cpu": torch.is_autocast_cpu_enabled(), "cuda": torch.is_autocast_enabled()}
-        return [kind for kind, on in enabled.items() if on]
+    return [kind for kind in _AUTOCAST_DEVICES if torch.is_autocast_enabled(kind)]
 
 
 _thread = threading.local()

@@ -37,22 +37,13 @@ def _is_compiled(model: nn.Module) -> bool:
     return dynamo is not None and isinstance(model, dynamo.OptimizedModule)
 
 
-def _set_stance() -> Any:
-    return getattr(torch.compiler, "set_stance", None)  # torch 2.6 and later
-
-
 @contextlib.contextmanager
 def _force_eager() -> Iterator[None]:
-    """Run compiled functions as plain Python, because compiled code may skip forward hooks.
-
-    Before torch 2.6 this covers only a model compiled as a whole; a head inside a compiled part of
-    a model may then be missed, which raises an error and never gives a wrong result.
-    """
-    stance = _set_stance()
-    if stance is None or "torch._dynamo" not in sys.modules:
+    """Run compiled functions as plain Python, because compiled code may skip forward hooks."""
+    if "torch._dynamo" not in sys.modules:
         yield
         return
-    with stance("force_eager"):
+    with torch.compiler.set_stance("force_eager"):
         yield
 
 
@@ -83,13 +74,10 @@ def call(
     A mapping given as `inputs` is passed as keyword arguments and a tuple as several positional
     ones, unless the model's ``forward`` takes it as one argument only.
     """
-    run: Any = model
-    if _set_stance() is None and getattr(model, "_compiled_call_impl", None) is not None:
-        run = model._call_impl  # the eager part of __call__, because no stance can select it
     args, named = call_arguments(model, inputs, additional, keywords or {})
     try:
         with _force_eager():
-            return run(*args, **named)
+            return model(*args, **named)
     except RuntimeError as error:
         leaves = pytree.tree_leaves((args, named))
         dtypes = [x.dtype for x in leaves if isinstance(x, Tensor)]

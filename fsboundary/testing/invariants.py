@@ -48,9 +48,7 @@ def check_repr(plugin: Any) -> None:
 
 _PROCESS: dict[str, Callable[[], Any]] = {
     "torch's default dtype": torch.get_default_dtype,
-    "torch's default device": lambda: (
-        str(torch.get_default_device()) if hasattr(torch, "get_default_device") else "cpu"
-    ),
+    "torch's default device": lambda: str(torch.get_default_device()),
     "torch's random generator": lambda: torch.get_rng_state().numpy().tobytes(),
     "NumPy's random generator": lambda: repr(np.random.get_state(legacy=False)),
     "Python's random generator": random.getstate,

@@ -180,11 +180,15 @@ def test_the_settings_of_older_torch_are_read(monkeypatch: pytest.MonkeyPatch, a
 
 
 def test_cudnn_has_a_separate_precision_setting_for_convolutions() -> None:
+    cudnn = torch.backends.cudnn
     for found, settings in (
-        (product_precision("cuda", convolution=True), torch.backends.cudnn.conv),
+        (product_precision("cuda", convolution=True), getattr(cudnn, "conv", cudnn)),
         (product_precision("cuda"), torch.backends.cuda.matmul),
     ):
-        setting = settings.fp32_precision
+        if hasattr(cudnn, "conv"):
+            setting = settings.fp32_precision
+        else:  # torch before 2.9
+            setting = "tf32" if settings.allow_tf32 else "ieee"
         assert found == ("" if setting in ("none", "ieee") else setting)
 
 

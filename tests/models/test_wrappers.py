@@ -42,15 +42,6 @@ def test_a_model_compiled_in_place() -> None:
     assert model._compiled_call_impl is compiled
 
 
-def test_a_model_compiled_in_place_without_stances(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch before 2.6 has no ``set_stance``."""
-    monkeypatch.delattr(torch.compiler, "set_stance", raising=False)
-    model = Net()
-    model.compile(backend="eager")
-    model(images())
-    check_same_as_plain(model)
-
-
 def test_a_compiled_part_that_holds_the_head() -> None:
     inner = torch.compile(Net(), backend="eager")
     model = Last(nn.Identity(), inner)

@@ -75,7 +75,6 @@ __all__ = [
     "TiePoints",
 ]
 
-if hasattr(torch.serialization, "add_safe_globals"):  # torch 2.4 and later
-    # named data only, so ``torch.load(..., weights_only=True)`` may create them
-    _names = (name for name in __all__ if name != "Result")
-    torch.serialization.add_safe_globals([Status, *(globals()[name] for name in _names)])
+# named data only, so ``torch.load(..., weights_only=True)`` may create them
+_names = (name for name in __all__ if name != "Result")
+torch.serialization.add_safe_globals([Status, *(globals()[name] for name in _names)])

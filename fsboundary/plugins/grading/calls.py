@@ -23,7 +23,7 @@ from fsboundary.core.errors import PluginError, PluginWarning
 from fsboundary.core.heads import LinearHead
 from fsboundary.modes import caller_level, flushes_subnormals
 
-_AUTOCAST = ("cpu", "cuda") if hasattr(torch, "get_autocast_dtype") else ()  # torch 2.4 and later
+_AUTOCAST = ("cpu", "cuda")
 _kept: list[Any] = []
 
 
@@ -35,8 +35,7 @@ def _set_inference_mode(on: bool) -> None:
 
 
 def _default_device() -> str:
-    read = getattr(torch, "get_default_device", None)  # torch 2.4 and later
-    return "cpu" if read is None else str(read())
+    return str(torch.get_default_device())
 
 
 def _set_default_device(device: str) -> None:
