@@ -114,14 +114,17 @@ class _FlipProgram:
         others = np.setdiff1d(np.arange(len(self.bias)), [i, j])
         x = cp.Variable(len(z))
         tie = (self.weight[i] - self.weight[j]) @ x + (self.bias[i] - self.bias[j]) == 0
-        slack = (self.weight[j] - self.weight[others]) @ x + (self.bias[j] - self.bias[others]) >= 0
-        limits = []
+        constraints = [tie]
         below, above = np.isfinite(self.low), np.isfinite(self.high)
+        # cvxpy before 1.9 rejects matrices without rows
+        if len(others):
+            weight, bias = self.weight[j] - self.weight[others], self.bias[j] - self.bias[others]
+            slack = weight @ x + bias >= 0
+            constraints.append(slack)
         if below.any():
-            limits.append(x[below] >= self.low[below])
+            constraints.append(x[below] >= self.low[below])
         if above.any():
-            limits.append(x[above] <= self.high[above])
-        constraints = [tie, *([slack] if len(others) else []), *limits]
+            constraints.append(x[above] <= self.high[above])
         distance = cp.sum_squares(x - z)  # type: ignore[attr-defined]  # cvxpy does not declare it
         problem = cp.Problem(cp.Minimize(0.5 * distance), constraints)
         lam = np.zeros(len(self.bias))
