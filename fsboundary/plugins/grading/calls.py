@@ -35,7 +35,8 @@ def _set_inference_mode(on: bool) -> None:
 
 
 def _default_device() -> str:
-    return str(torch.get_default_device())
+    # torch.get_default_device() of torch 2.6 raises after torch.set_default_device(None)
+    return str(torch.empty(0).device)
 
 
 def _set_default_device(device: str) -> None:
