@@ -39,6 +39,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
+def warning_options(pytestconfig: pytest.Config) -> list[str]:
+    """Return the options of a new Python process, in which warnings are errors if they are here."""
+    return ["-Werror"] if "error" in pytestconfig.getini("filterwarnings") else []
+
+
+@pytest.fixture(scope="session")
 def root() -> Path:
     """Return the top folder of the repository."""
     return Path(__file__).parent.parent

@@ -60,14 +60,14 @@ def loaded() -> set[str]:
 
 
 @pytest.fixture
-def run(site: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run(site: Path, warning_options: list[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return a function that runs Python in a new process with the sample plugins."""
 
     def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
         home = str(Path(fsboundary.__file__).parent.parent)
         environment = {k: v for k, v in os.environ.items() if k != "FSBOUNDARY_PLUGINS"}
         environment["PYTHONPATH"] = os.pathsep.join([str(site), home])
-        command = [sys.executable, "-W", "error", *arguments]
+        command = [sys.executable, *warning_options, *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
     return run_python
