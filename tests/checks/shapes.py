@@ -1,7 +1,8 @@
 """The run-time type checker of the shape test.
 
-All calls are checked, except those by a test whose arguments are malformed: what the function
-itself says of them is then the subject of the test.
+A function may be called with malformed arguments if it refuses them itself, as public functions do.
+So arguments are checked when it returns, together with what it returns. If it returns all the same,
+only a test may have passed them: how the function treats them is then the subject of the test.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from beartype import BeartypeConf, beartype
-from beartype.roar import BeartypeCallHintViolation, BeartypeDecorHintPep673Exception
+from beartype.roar import BeartypeCallHintParamViolation, BeartypeDecorHintPep673Exception
 
 CONFIG = BeartypeConf(is_pep484_tower=True)  # an int is a float, as for mypy
 
@@ -24,26 +25,36 @@ _DECORATORS = ("fsboundary.modes", "fsboundary.models.calling")
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Check `function` at run time, unless it returns Self, which carries no shape.
+    """Check a signature at run time.
 
-    beartype understands Self only where it decorates the class, and jaxtyping's import hook
-    decorates functions.
+    jaxtyping passes two copies of the signature of each function, without its body. It calls the
+    first with the arguments before the function runs; and the second, which has one more argument,
+    with the arguments and the result afterwards.
     """
+    before = not any(name.startswith("ret") for name in _keyword_only(function))
     try:
         checked = beartype(conf=CONFIG)(function)
     except BeartypeDecorHintPep673Exception:
-        return function
+        # Self is understood only where beartype decorates the class, and it carries no shape
+        function.__annotations__["return"] = Any
+        checked = beartype(conf=CONFIG)(function)
 
     @functools.wraps(checked)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return checked(*args, **kwargs)
-        except BeartypeCallHintViolation:
-            if not _called_by_a_test():
+        except BeartypeCallHintParamViolation:
+            if not (before or _called_by_a_test()):
                 raise
-            return None  # jaxtyping checks copies of the signature, and ignores what they return
+            return None  # jaxtyping ignores what these copies return
 
     return call
+
+
+def _keyword_only(function: Callable[..., Any]) -> tuple[str, ...]:
+    code = function.__code__
+    first = code.co_argcount
+    return code.co_varnames[first : first + code.co_kwonlyargcount]
 
 
 def _called_by_a_test() -> bool:
