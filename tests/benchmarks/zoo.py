@@ -1,79 +1,61 @@
-"""Heads of the models of timm and torchvision: found and right, refused, or silently wrong.
+"""Heads of the models of common libraries: found and right, refused, or silently wrong.
 
 Run ``tox run -e zoo``, or ``python tests/benchmarks/zoo.py [--library timm] [--only NAME ...]``.
-The smallest variants are searched, which takes minutes, unless ``--list`` was written to
-``zoo_timm.txt`` beside this file.
-For timm, the smallest variant of every module is built, for torchvision every classifier, with
-random weights and no download. Each is extracted on two images, and then
+The smallest variant of every module of timm (``zoo_timm.txt``), every classifier of torchvision,
+every image, sequence, audio and video classifier of transformers (small configurations), zero-shot
+classifiers of open_clip and unmerged adapters of peft, all with random weights and no download.
+Each model runs in its own process. It is extracted on two examples, and then
 
-- its logits on four other images must be those of the model, and ``W z + b`` within the tolerance
-  (the package checks that), and their derivative along a random change of the images must be ``W``
-  times that of the features, which it does not check;
-- if its classifier is one linear layer or a 1x1 convolution, the head must have its weights.
+- its logits on two other batches must be those of the model, and ``W z + b`` within the tolerance
+  (the package checks that), and their change between the two must be ``W`` times that of the
+  features, which it does not check;
+- the layer whose outputs are the classes, if there is one only and it is linear or a 1x1
+  convolution, must be the head: it has the head's weights, and its inputs are the features.
 
-The last line has the counts as JSON. Exit code 1 if a head is wrong or under 98 % are found.
+``zoo_exceptions.txt`` lists models that cannot be built or have no linear head, with the reason;
+the share of right heads is that of all other models. The last line has the counts as JSON, and
+``--table`` writes the results as a page. Exit code 1 if a head is wrong, or under 98 % are found.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import resource
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from zoo_samples import (
+    CLASSES,
+    Sample,
+    open_clip_models,
+    peft_models,
+    smallest_of_timm,
+    timm_models,
+    torchvision_models,
+)
+from zoo_transformers import transformers_models
 
 import fsboundary as fsb
 
 SHARE = 0.98
-CLASSES = 10
-NAMES = Path(__file__).with_name("zoo_timm.txt")
-
-
-def timm_models() -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
-    """Yield name, builder and image size of the smallest variant of each module of timm."""
-    import timm
-
-    names = NAMES.read_text("utf-8").split() if NAMES.is_file() else smallest_of_timm()
-    for name in names:
-        size = timm.models.get_pretrained_cfg(name)
-        side = 224 if size is None else size.input_size[-1]
-        yield name, lambda name=name: timm.create_model(name, num_classes=CLASSES), side
-
-
-def torchvision_models() -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
-    """Yield name, builder and image size of each classifier of torchvision."""
-    import torchvision
-
-    for name in torchvision.models.list_models(module=torchvision.models):
-        options = {"num_classes": CLASSES}
-        if name in ("googlenet", "inception_v3"):
-            options |= {"init_weights": False, "aux_logits": True}
-        side = 299 if name == "inception_v3" else 224
-        yield name, lambda n=name, o=options: torchvision.models.get_model(n, **o), side
-
-
-def smallest_of_timm() -> list[str]:
-    """Return the name of the smallest variant of each module of timm, for the list of names."""
-    import timm
-    from timm.models import _registry
-
-    smallest = []
-    for names in _registry._module_to_models.values():
-        sizes = {}
-        for name in sorted(names):
-            try:
-                with torch.device("meta"):
-                    sizes[name] = sum(p.numel() for p in timm.create_model(name).parameters())
-            except Exception:  # some cannot be built without memory, or at all
-                continue
-        if sizes:
-            smallest.append(min(sizes, key=sizes.__getitem__))
-    return sorted(smallest)
+SECONDS, BYTES = 180, 7 * 2**30
+OUTCOMES = ("right", "refused", "wrong", "crashed", "not built")
+EXCEPTIONS = Path(__file__).with_name("zoo_exceptions.txt")
+SOURCES = {
+    "timm": timm_models,
+    "torchvision": torchvision_models,
+    "transformers": transformers_models,
+    "open_clip": open_clip_models,
+    "peft": peft_models,
+}
 
 
 def stir(model: nn.Module) -> None:
@@ -87,91 +69,213 @@ def stir(model: nn.Module) -> None:
                 b.add_(0.1 * torch.randn(b.shape, generator=generator))
 
 
-def own_weight(model: nn.Module, layer: str) -> Tensor | None:
-    """Return the weight (K,d) of the classifier if it is one plain layer, else None."""
-    try:
-        module = model.get_submodule(layer)
-    except AttributeError:
-        return None
-    weight = getattr(module, "weight", None)
-    if type(module) not in (nn.Linear, nn.Conv2d) or weight[0].numel() != weight.shape[1]:
-        return None
-    return weight.detach().flatten(1).double()
+def run(model: nn.Module, inputs: Any) -> Tensor:
+    """Return the logits of a plain pass."""
+    with torch.no_grad():
+        output = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+    if isinstance(output, Tensor):
+        return output
+    if hasattr(output, "logits"):
+        return output.logits
+    return next(iter(output.values() if isinstance(output, dict) else output))
 
 
-def verdict(build: Callable[[], nn.Module], side: int) -> tuple[str, str]:
-    """Return "right", "refused", "wrong" or "broken", and why."""
-    try:
-        model = build().eval()
-        stir(model)
-        generator = torch.Generator().manual_seed(1)
-        images = torch.randn(2, 3, side, side, generator=generator)
+def classifier(model: nn.Module) -> tuple[str, Tensor] | None:
+    """Return name and weight (K,d) of the layer whose outputs are the classes, if it is plain."""
+    found = []
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) and len(weight) == CLASSES:
+            found.append((name, weight.detach()))
+    if len(found) != 1 or found[0][1].numel() != CLASSES * found[0][1].shape[1]:
+        return None
+    return found[0][0], found[0][1].flatten(1).double()
+
+
+def inputs_of(model: nn.Module, layer: str, inputs: Any) -> Tensor:
+    """Return the inputs of a layer in a plain pass."""
+    seen: list[Tensor] = []
+    handle = model.get_submodule(layer).register_forward_pre_hook(lambda m, a: seen.append(a[0]))
+    run(model, inputs)
+    handle.remove()
+    return seen[-1]
+
+
+def is_features(features: Tensor, given: Tensor) -> bool:
+    """Return whether features (B,d) are the inputs of a layer, or those of a position, or means."""
+    rows, d = features.shape
+    if given.ndim == 4 and given.shape[1] == d:
+        given = given.flatten(2).mT
+    table = given.reshape(rows, -1, d)
+    choices = torch.cat([table, table.mean(dim=1, keepdim=True)], dim=1)
+    scale = features.abs().max()
+    near = (choices - features[:, None]).abs().amax(dim=2) <= 1e-5 * scale
+    return bool(near.any(dim=1).all())
+
+
+def reference(sample: Sample, inputs: Any) -> tuple[str, Tensor, Tensor] | None:
+    """Return the layer of the classes, its weight (K,d) and its inputs, if these are known."""
+    if sample.expected is not None:
         with torch.no_grad():
-            model(images)
-    except Exception as error:
-        return "broken", f"{type(error).__name__}: {error}"
+            given, weight = sample.expected(inputs)
+        return "", weight.double(), given
+    known = classifier(sample.model)
+    return None if known is None else (*known, inputs_of(sample.model, known[0], inputs))
+
+
+def compare(space: fsb.FeatureSpace, batch: fsb.FeatureBatch, known: Any) -> str:
+    """Return in what the head differs from what is known of it; empty if in nothing."""
+    layer, weight, given = known
+    found, head = space.notes()["layer"], space.head
+    if layer not in ("", found):
+        return f"the head is {found}, not {layer}"
+    if weight.shape != head.weight.shape:
+        return f"weights of shape {tuple(head.weight.shape)}, not {tuple(weight.shape)}"
+    scale = head.weight.norm() / weight.norm()
+    if not torch.allclose(head.weight, weight * scale, rtol=1e-5, atol=1e-7):
+        return f"other weights than those of {found}"
+    if not is_features(batch.features, given):
+        return f"other features than the inputs of {found}"
+    return ""
+
+
+def judge(sample: Sample) -> tuple[str, str]:
+    """Return the outcome of a model, and why."""
+    model, draw, _ = sample
+    stir(model.eval())
+    generator = torch.Generator().manual_seed(1)
     space = fsb.FeatureSpace(model)
     try:
-        space.extract(images)
+        space.extract(draw(generator))
     except fsb.HeadError as error:
         return "refused", str(error)
-    except Exception as error:
-        return "wrong", f"{type(error).__name__}: {error}"
-    layer = space.notes()["layer"]
-    weight = own_weight(model, layer)
     head = space.head
-    if weight is not None and weight.shape == head.weight.shape:
-        scale = head.weight.norm() / weight.norm()
-        if not torch.allclose(head.weight, weight * scale, rtol=1e-9, atol=1e-12):
-            return "wrong", f"other weights than those of {layer}"
-    x = torch.randn(2, 3, side, side, generator=generator)
+    one, two = draw(generator), draw(generator)
     try:
-        other = space.extract(x)
+        first, second = space.extract(one), space.extract(two)
     except fsb.FsboundaryError as error:
-        return "wrong", f"a later batch: {error}"
-    step = 1e-2 * torch.randn(x.shape, generator=generator)
-    moved = space.extract(x + step)
-    with torch.no_grad():
-        first, second = (first_tensor(model(part)) for part in (x, x + step))
-    if not torch.allclose(other.logits, first, rtol=1e-4, atol=1e-4):
-        return "wrong", "other logits than the model's"
-    change = (moved.features - other.features).double() @ head.weight.mT
-    size = change.abs().max() + (second - first).abs().max() + first.abs().max() * 1e-3
-    if float((change - (second - first).double()).abs().max() / size) > 1e-2:
-        return "wrong", "the logits change by something else than W dz"
-    return "right", f"{layer}, d = {head.num_features}, domain {space.domain.kind}"
+        return "refused", f"a later batch: {error}"
+    for batch, inputs in ((first, one), (second, two)):
+        if not torch.allclose(batch.logits, run(model, inputs), rtol=1e-4, atol=1e-4):
+            return "wrong", "other logits than the model's"
+    known = reference(sample, one)
+    if sample.expected is None:
+        change = (second.features - first.features).double() @ head.weight.mT
+        wanted = (second.logits - first.logits).double()
+        size = change.abs().max() + wanted.abs().max() + first.logits.abs().max() * 1e-3
+        if float((change - wanted).abs().max() / size) > 1e-3:
+            return "wrong", "the logits change by something else than W dz"
+    difference = "" if known is None else compare(space, first, known)
+    if difference:
+        return "wrong", difference
+    compared = "" if known is None else ", compared"
+    layer = space.notes()["layer"]
+    return "right", f"{layer}, d = {head.num_features}, domain {space.domain.kind}{compared}"
 
 
-def first_tensor(output: Any) -> Tensor:
-    return output if isinstance(output, Tensor) else next(iter(output))
+def work(build: Callable[[], Sample], results: Connection) -> None:
+    """Send the outcome of one model; the body of its process."""
+    resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
+    try:
+        sample = build()
+        run(sample.model.eval(), sample.draw(torch.Generator().manual_seed(0)))
+    except Exception as error:
+        results.send(("not built", f"{type(error).__name__}: {error}"))
+        return
+    try:
+        results.send(judge(sample))
+    except Exception as error:
+        results.send(("crashed", f"{type(error).__name__}: {error}"))
+
+
+def outcome_of(build: Callable[[], Sample]) -> tuple[str, str]:
+    """Return the outcome of one model and why, from a process with limits."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(build, sender), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        if receiver.poll(SECONDS):
+            return receiver.recv()
+        return "crashed", f"no answer within {SECONDS} s"
+    except EOFError:
+        return "crashed", "its process ended"
+    finally:
+        process.kill()
+        process.join()
+
+
+def exceptions() -> dict[tuple[str, str], tuple[str, str]]:
+    """Return the known outcome and its reason of models that count for nothing."""
+    lines = EXCEPTIONS.read_text("utf-8").splitlines()
+    parts = [line.split(maxsplit=3) for line in lines if line and not line.startswith("#")]
+    return {(library, name): (outcome.replace("_", " "), why)
+            for library, name, outcome, why in parts}  # fmt: skip
 
 
 def main() -> int:
     """Print one line per model, and the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--library", choices=["timm", "torchvision"], action="append")
+    parser.add_argument("--library", choices=[*SOURCES], action="append")
     parser.add_argument("--only", nargs="*", help="names of models")
     parser.add_argument("--part", default="0/1", help="i/n: every n-th model from the i-th on")
     parser.add_argument("--list", action="store_true", help="print the names for zoo_timm.txt")
+    parser.add_argument("--table", type=Path, help="file for the results, as a page")
     chosen = parser.parse_args()
     warnings.simplefilter("ignore")
     if chosen.list:
         print("\n".join(smallest_of_timm()))
         return 0
-    sources = {"timm": timm_models, "torchvision": torchvision_models}
+    torch.set_num_threads(1)
     part, parts = map(int, chosen.part.split("/"))
-    counts: dict[str, int] = {"right": 0, "refused": 0, "wrong": 0, "broken": 0}
-    for library in chosen.library or sources:
-        for number, (name, build, side) in enumerate(sources[library]()):
+    known = exceptions()
+    results: list[tuple[str, str, str, str]] = []
+    for library in chosen.library or SOURCES:
+        for number, (name, build) in enumerate(SOURCES[library]()):
             if number % parts != part or (chosen.only and name not in chosen.only):
                 continue
-            outcome, why = verdict(build, side)
-            counts[outcome] += 1
-            print(f"{library:12s}{name:40s}{outcome:9s}{why[:300]}", flush=True)
-    tried = counts["right"] + counts["refused"] + counts["wrong"]
-    share = counts["right"] / max(tried, 1)
-    print(json.dumps({"benchmark": "zoo", "share_found": round(share, 4), **counts}))
-    return int(counts["wrong"] > 0 or share < SHARE)
+            outcome, why = outcome_of(build)
+            why = " ".join(why.split())
+            results.append((library, name, outcome, why))
+            print(f"{library:12s} {name:44s} {outcome:9s} {why[:400]}", flush=True)
+    if chosen.table:
+        chosen.table.write_text(page(results, known), "utf-8")
+    counts = summary(results, known)
+    print(json.dumps({"benchmark": "zoo", **counts}))
+    return int(counts["wrong"] > 0 or counts["share found"] < SHARE)
+
+
+def summary(
+    results: Iterable[tuple[str, str, str, str]], known: dict[tuple[str, str], tuple[str, str]]
+) -> dict[str, Any]:
+    """Return the counts of outcomes; "expected" are those listed as exceptions."""
+    counts: dict[str, Any] = dict.fromkeys((*OUTCOMES, "expected"), 0)
+    for library, name, outcome, _ in results:
+        expected = known.get((library, name), ("", ""))[0] == outcome
+        counts["expected" if expected else outcome] += 1
+    tried = sum(counts[outcome] for outcome in OUTCOMES)
+    return {"share found": round(counts["right"] / max(tried, 1), 4), **counts}
+
+
+def page(
+    results: Iterable[tuple[str, str, str, str]], known: dict[tuple[str, str], tuple[str, str]]
+) -> str:
+    """Return the results as a page of tables."""
+    lines = ["# Heads of the zoo", "", "Written by `python tests/benchmarks/zoo.py --table`.", ""]
+    for library in SOURCES:
+        rows = [r for r in results if r[0] == library]
+        if not rows:
+            continue
+        counts = ", ".join(f"{n} {k}" for k, n in summary(rows, known).items() if n)
+        lines += [f"## {library}", "", f"{len(rows)} models: {counts}.", "",
+                  "| model | outcome | head, or why not |", "|---|---|---|"]  # fmt: skip
+        for _, name, outcome, why in rows:
+            expected = known.get((library, name), ("", ""))
+            text = expected[1] if expected[0] == outcome else why[:300]
+            lines.append(f"| {name} | {outcome} | {text.replace('|', '/')} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
