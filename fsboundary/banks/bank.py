@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
-from fsboundary.banks.checks import check_classes, check_labelled
+from fsboundary.banks.checks import check_classes, labels_of
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.banks.store import BankInfo, Store
 from fsboundary.core.checks import (
@@ -219,7 +219,7 @@ class FeatureBank:
         ArgumentError
             The bank has no labels, or a class has no row.
         """
-        classes = check_labelled(self)
+        classes = labels_of(self)
         wanted = check_classes("labels", labels, classes)
         return FeatureBank.of(self._store.subset(torch.isin(classes, wanted).nonzero()[:, 0]))
 

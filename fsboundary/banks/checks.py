@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fsboundary.banks.bank import FeatureBank
 
 
-def check_labelled(bank: FeatureBank) -> Tensor:
+def labels_of(bank: FeatureBank) -> Tensor:
     """Return the labels (n,) of `bank`, or raise ArgumentError if it has none."""
     labels = bank.labels
     if labels is None:
@@ -25,7 +25,7 @@ def check_labelled(bank: FeatureBank) -> Tensor:
 
 def labelled_classes(bank: FeatureBank) -> list[int]:
     """Return the classes of `bank`, ascending; rows without a label (-1) are of no class."""
-    labels = check_labelled(bank)
+    labels = labels_of(bank)
     classes: list[int] = labels[labels >= 0].unique().tolist()
     return classes
 

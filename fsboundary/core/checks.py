@@ -455,9 +455,10 @@ def check_limits(
     tolerance: float | None, max_steps: int | None, default: tuple[float, int]
 ) -> tuple[float, int]:
     """Return the tolerance and the step limit, defaults filled in, or raise ArgumentError."""
-    rtol = default[0] if tolerance is None else float(tolerance)
-    limit = default[1] if max_steps is None else int(max_steps)
-    check_number("tolerance", rtol, 0, 1, fix=f"pass {default[0]:g}, for example")
+    rtol = default[0] if tolerance is None else tolerance
+    limit: object = default[1] if max_steps is None else max_steps
+    limit = int(limit) if isinstance(limit, np.integer) else limit
+    rtol = check_number("tolerance", rtol, 0, 1, fix=f"pass {default[0]:g}, for example")
     return rtol, check_integer("max_steps", limit, fix="leave it out")
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank
-from fsboundary.banks.checks import check_labelled
+from fsboundary.banks.checks import labels_of
 from fsboundary.core.checks import check_instance, check_integer, check_integer_tensor, check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Extrapolation, HullProjection, LeaveOneOutDistances
@@ -53,7 +53,7 @@ def project_left_out(
     own_class : bool
         Whether only the others of the row's own label form the hull.
     """
-    labels = check_labelled(bank).cpu() if own_class else None
+    labels = labels_of(bank).cpu() if own_class else None
     infinite = torch.full((len(rows),), torch.inf, dtype=torch.float64)
     fields = {
         "distance": infinite,

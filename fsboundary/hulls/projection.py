@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank_features
-from fsboundary.banks.checks import check_labelled, labelled_classes
+from fsboundary.banks.checks import labelled_classes, labels_of
 from fsboundary.core.checks import check_integer_tensor, check_limits, check_single_label
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
@@ -206,7 +206,7 @@ def _groups(
     labels = check_single_label("labels", labels)
     found = check_integer_tensor("labels", labels, (len(finite),), fix=fix, noun="classes")
     wanted = found.to(finite.device)
-    check_labelled(bank)
+    labels_of(bank)
     return [
         (*class_generators(bank, k), ((wanted == k) & finite).nonzero()[:, 0])
         for k in wanted[wanted != -1].unique().tolist()
@@ -217,7 +217,7 @@ def class_generators(bank: FeatureBank, k: int) -> tuple[FeatureBank, Tensor]:
     """Return the generators of class `k` and their rows in `bank`; cached, as they are a copy."""
     cache = _class_generators.setdefault(bank, {})
     if k not in cache:
-        cache[k] = bank.subset(labels=k), (check_labelled(bank) == k).nonzero()[:, 0]
+        cache[k] = bank.subset(labels=k), (labels_of(bank) == k).nonzero()[:, 0]
     return cache[k]
 
 

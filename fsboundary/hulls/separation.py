@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank
-from fsboundary.banks.checks import check_classes, check_labelled
+from fsboundary.banks.checks import check_classes, labels_of
 from fsboundary.core.checks import check_integer_tensor, check_limits, check_shape
 from fsboundary.core.results import HullSeparation
 from fsboundary.core.rows import TensorOrArray, stack_ragged
@@ -74,7 +74,7 @@ def hull_separation(
     PluginError
         The solver raised, or returned tensors of another type, shape or device.
     """
-    labels = check_labelled(check_bank(bank)).cpu()
+    labels = labels_of(check_bank(bank)).cpu()
     first, second = check_classes("i", i, labels), check_classes("j", j, labels)
     check_shape("j", second, (len(first),), fix="pass one j for each i")
     pairs = torch.stack([first, second], dim=1)

@@ -12,6 +12,7 @@ from fsboundary.core.checks import (
     check_float_tensor,
     check_integer,
     check_integer_tensor,
+    describe,
 )
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
@@ -71,9 +72,7 @@ def logistic_head(
     """
     check_integer("num_classes", num_classes, 2)
     fix = "pass space.extract(inputs).features"
-    z = check_float_tensor("features", features, ("n", "d"), fix=fix).double()
-    if len(z) == 0:
-        raise ArgumentError("features", "no rows", "at least one row", "pass some features")
+    z = check_float_tensor("features", features, ("n", "d"), fix=fix, nonempty=True).double()
     fix = "pass one class per row of features"
     classes = check_integer_tensor(
         "classes", classes, (len(z),), fix=fix, noun="classes", within=range(num_classes)
@@ -129,8 +128,7 @@ def two_class_head(linear: _Layer) -> _Layer:
     wanted = "an nn.Linear or a convolution with one output"
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     if type(linear) not in kinds:
-        got = f"a {type(linear).__name__}"
-        raise ArgumentError("linear", got, wanted, "pass the last layer")
+        raise ArgumentError("linear", describe(linear), wanted, "pass the last layer")
     if len(linear.weight) != 1:
         got = f"a {type(linear).__name__} with {len(linear.weight)} outputs"
         raise ArgumentError("linear", got, "one output", "use the layer as it is")

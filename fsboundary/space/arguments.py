@@ -6,21 +6,22 @@ from typing import Any
 
 from torch import nn
 
+from fsboundary.core.checks import check_instance, describe
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 
 
 def check_arguments(model: object, head: object, output: object, preprocess: object) -> None:
     """Raise ArgumentError unless all are of the types that :class:`FeatureSpace` takes."""
-    if not isinstance(model, nn.Module):
-        raise wrong("model", model, "a torch nn.Module", "pass the model itself, in eval mode")
-    if not isinstance(head, nn.Module | str | None):
-        raise wrong("head", head, "a layer or its dotted name", "leave it out: it is found")
+    fix = "pass the model itself, in eval mode"
+    check_instance("model", model, nn.Module, "a torch nn.Module", fix)
+    fix, optional = "leave it out: it is found", type(None)
+    check_instance("head", head, (nn.Module, str, optional), "a layer or its dotted name", fix)
+    wanted = "a key, an attribute or a position"
+    check_instance("output", output, (str, int, optional), wanted, "leave it out")
+    wanted, fix = "a module or a function of inputs", "pass a differentiable nn.Module"
     if not (preprocess is None or callable(preprocess)):
-        fix = "pass a differentiable nn.Module"
-        raise wrong("preprocess", preprocess, "a module or a function of inputs", fix)
-    if not isinstance(output, str | int | None) or isinstance(output, bool):
-        raise wrong("output", output, "a key, an attribute or a position", "leave it out")
+        raise ArgumentError("preprocess", describe(preprocess), wanted, fix)
 
 
 def extractor_options(head: object, output: str | int | None) -> dict[str, Any]:
@@ -39,12 +40,7 @@ def chosen_domain(domain: object) -> Domain | None:
         return domain
     if not isinstance(domain, str) or domain not in ("auto", "unbounded", "nonnegative"):
         fix = "pass one of these, or a box: Domain.box(lower, upper)"
-        got = repr(domain) if isinstance(domain, str) else f"a {type(domain).__name__}"
-        raise ArgumentError("domain", got, "'auto', 'unbounded', 'nonnegative' or a Domain", fix)
+        wanted = "'auto', 'unbounded', 'nonnegative' or a Domain"
+        raise ArgumentError("domain", describe(domain), wanted, fix)
     named = {"unbounded": Domain.unbounded, "nonnegative": Domain.nonnegative}
     return named[domain]() if domain in named else None
-
-
-def wrong(name: str, got: object, wanted: str, fix: str) -> ArgumentError:
-    """Return the error for an argument `name` of another type."""
-    return ArgumentError(name, f"a {type(got).__name__}", wanted, fix)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from fsboundary import plugins
 from fsboundary.banks import BankInfo, FeatureBank
-from fsboundary.core.checks import check_integer
+from fsboundary.core.checks import check_instance, check_integer
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import HeadError, PluginError
 from fsboundary.core.heads import LinearHead, MultiLabelHead
@@ -33,7 +33,7 @@ from fsboundary.plugins.grading.extractors import (
     verify_head,
 )
 from fsboundary.plugins.interfaces import FeatureExtractor
-from fsboundary.space.arguments import check_arguments, chosen_domain, extractor_options, wrong
+from fsboundary.space.arguments import check_arguments, chosen_domain, extractor_options
 from fsboundary.space.bank_builder import FeatureSource, build_bank
 from fsboundary.space.fidelity import Fidelity, fit_surrogate
 from fsboundary.space.notes import space_notes
@@ -485,10 +485,10 @@ class FeatureSpace:
 
 def space_of(model: object) -> FeatureSpace:
     """Return `model` if it is a FeatureSpace, else a FeatureSpace of it with default options."""
-    if not isinstance(model, nn.Module | FeatureSpace):
-        wanted = "a torch nn.Module or a FeatureSpace"
-        raise wrong("model", model, wanted, "pass the model itself, in eval mode")
-    return model if isinstance(model, FeatureSpace) else FeatureSpace(model)
+    wanted, fix = "a torch nn.Module or a FeatureSpace", "pass the model itself, in eval mode"
+    if isinstance(model, FeatureSpace):
+        return model
+    return FeatureSpace(check_instance("model", model, nn.Module, wanted, fix))
 
 
 def _finite_rows(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, final
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fsboundary.core.checks import check_float_tensor
+from fsboundary.core.checks import check_float_tensor, check_number, describe
 from fsboundary.core.errors import ArgumentError
 
 
@@ -53,15 +53,14 @@ class ZeroShotClassifier(nn.Module):
     ) -> None:
         super().__init__()
         if not callable(image_encoder):
-            got, wanted = f"a {type(image_encoder).__name__}", "a module, or a method of one"
+            got, wanted = describe(image_encoder), "a module, or a method of one"
             raise ArgumentError("image_encoder", got, wanted, "pass model.encode_image")
         fix = "pass one embedding per class"
         text = check_float_tensor("text_embeddings", text_embeddings, ("K", "d"), fix=fix)
         if not bool((text.norm(dim=1) > 0).all()) or len(text) < 2:
             got = f"shape {tuple(text.shape)}, or an embedding that is 0 or not finite"
             raise ArgumentError("text_embeddings", got, "at least two finite directions", fix)
-        if not (float(scale) > 0):
-            raise ArgumentError("scale", repr(scale), "a positive number", "pass logit_scale.exp()")
+        check_number("scale", scale, 0, fix="pass logit_scale.exp()")
         owner = getattr(image_encoder, "__self__", None)
         # registered, so that its parameters, device and mode are those of this module
         self.encoder = image_encoder if isinstance(image_encoder, nn.Module) else owner

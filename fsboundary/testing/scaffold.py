@@ -13,6 +13,7 @@ from typing import final
 
 import jinja2
 
+from fsboundary.core.checks import check_choice
 from fsboundary.core.errors import ArgumentError, DataError
 
 
@@ -63,8 +64,7 @@ def write_template(name: str, kind: str, folder: Path) -> Path:
         raise ArgumentError(
             "name", repr(name), wanted, "choose such a name: it also names a module"
         )
-    if kind not in KINDS:
-        raise ArgumentError("kind", repr(kind), f"one of {', '.join(KINDS)}", "choose one of these")
+    check_choice("kind", kind, KINDS)
     distribution = f"fsboundary-{name.replace('_', '-')}"
     root = folder / distribution
     if os.path.lexists(root):

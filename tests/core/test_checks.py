@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from inspect import signature
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,8 @@ def test_good_values_are_returned() -> None:
     assert labels.data_ptr() != CLASSES.data_ptr()
     assert checks.check_targets("all", 2, 3, ("nearest", "all")) == "all"
     assert checks.check_targets(CLASSES[:, None], 2, 3, ("all",), ("B", "T")).shape == (2, 1)
+    assert checks.check_limits(None, None, (1e-5, 9)) == (1e-5, 9)
+    assert checks.check_limits(0.5, np.int64(3), (1e-5, 9)) == (0.5, 3)  # type: ignore[arg-type]  # NumPy's too
     for width in (None, 3):
         checks.check_width("x", width, 3)
     checks.check_options("x", {"a": 1}, signature(lambda a, b=0: None), "f")
@@ -196,6 +199,14 @@ REJECTED: list[tuple[Callable[[], object], str]] = [
     (
         lambda: checks.check_width("x", 2, 3),
         "x: got width 2; wanted width 3. Fix: make it from features of the same layer as the head.",
+    ),
+    (
+        lambda: checks.check_limits("1e-6", None, (1e-5, 9)),  # type: ignore[arg-type]  # rejected
+        "tolerance: got '1e-6'; wanted a number in (0, 1). Fix: pass 1e-05, for example.",
+    ),
+    (
+        lambda: checks.check_limits(None, 2.5, (1e-5, 9)),  # type: ignore[arg-type]  # rejected
+        "max_steps: got 2.5; wanted an integer, at least 1. Fix: leave it out.",
     ),
     (
         lambda: checks.check_options("x", ["bb", "a"], signature(lambda a, bbb: None), "f"),

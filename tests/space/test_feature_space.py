@@ -146,10 +146,10 @@ def test_batch_sizes_that_are_rejected(size: Any) -> None:
 
 WRONG_ARGUMENTS = {
     "model": ({"model": lambda x: x}, "model: got a function; wanted a torch nn.Module"),
-    "head": ({"head": 3}, "head: got a int"),
+    "head": ({"head": 3}, "head: got 3; wanted a layer"),
     "domain": ({"domain": "positive"}, "domain: got 'positive'.*Domain.box"),
-    "domain type": ({"domain": None}, "domain: got a NoneType"),
-    "preprocess": ({"preprocess": 3}, "preprocess: got a int"),
+    "domain type": ({"domain": None}, "domain: got None; wanted"),
+    "preprocess": ({"preprocess": 3}, "preprocess: got 3; wanted a module"),
     "extractor": ({"extractor": "head_inputs"}, "use 'head_input'"),
 }
 

@@ -99,7 +99,7 @@ def test_names_that_no_module_can_have_are_rejected(name: str, tmp_path: Path) -
 def test_unknown_kinds_are_rejected(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ArgumentError, match="got 'solver'; wanted one of hull-solver"):
+    with pytest.raises(ArgumentError, match="got 'solver'; wanted one of 'hull-solver'"):
         write_template("mine", "solver", tmp_path)
     assert run(monkeypatch, "new", "mine", "--kind", "solver") == 2
     assert "hull-solver" in capfd.readouterr().err

@@ -43,7 +43,7 @@ class ComparisonOptions(NamedTuple):
     bounds: tuple[float, float]
 
 
-def check_comparison_options(
+def comparison_options(
     images: Tensor,
     names: tuple[str, ...],
     *,

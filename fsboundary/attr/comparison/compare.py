@@ -17,7 +17,7 @@ from tqdm import tqdm
 from fsboundary.attr.comparison.arguments import (
     AttributionStack,
     ComparisonOptions,
-    check_comparison_options,
+    comparison_options,
     stack_attributions,
 )
 from fsboundary.attr.comparison.metrics import METRICS, all_pairs, bootstrap, metric
@@ -274,7 +274,7 @@ def compare(
     """
     images = check_pixels(images, None, nonempty=True)
     stack = stack_attributions(images, attributions)
-    options = check_comparison_options(
+    options = comparison_options(
         images,
         stack.names,
         reference=reference,

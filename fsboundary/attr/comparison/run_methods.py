@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fsboundary.attr.comparison.arguments import check_comparison_options
+from fsboundary.attr.comparison.arguments import comparison_options
 from fsboundary.attr.comparison.compare import compare
 from fsboundary.attr.methods.arguments import target_rows
 from fsboundary.attr.methods.boundary_direction import BoundaryDirection
@@ -170,7 +170,7 @@ def compare_methods(
     bound.apply_defaults()
     unchecked = ("images", "attributions", "seed", "show_progress")
     checked = {k: v for k, v in bound.arguments.items() if k not in unchecked}
-    check_comparison_options(images, tuple(_with_boundary(methods)), **checked)
+    comparison_options(images, tuple(_with_boundary(methods)), **checked)
     attributions = attribute_methods(
         view, images, methods, target, options=options, row_options=row_options, **run
     )

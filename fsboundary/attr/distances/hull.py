@@ -19,7 +19,7 @@ from fsboundary.attr.distances.base import (
 from fsboundary.attr.distances.distance_function import DistanceResult
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank
-from fsboundary.banks.checks import check_classes, check_labelled, labelled_classes
+from fsboundary.banks.checks import check_classes, labelled_classes, labels_of
 from fsboundary.core.checks import check_integer, check_limits
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import HullProjection
@@ -179,7 +179,7 @@ class ClassHullDistance(_HullDistances):
         tolerance: float | None = None,
     ) -> None:
         super().__init__(space, bank, tolerance)
-        check_labelled(bank)
+        labels_of(bank)
         self.classes = distinct_classes(classes)
         self._use_known_head()
 

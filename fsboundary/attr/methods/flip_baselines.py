@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fsboundary.attr.methods.arguments import as_tuple
 from fsboundary.attr.methods.flip_direction import FlipDirection, differentiable_features, warn
+from fsboundary.core.checks import describe
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.batching import unsqueeze_like
 from fsboundary.pixels import flip_images
@@ -52,7 +53,7 @@ class FlipBaselines:
         limits = check_bounds(bounds)
         if not (finder is None or callable(finder)):
             fix = "leave it out for fsboundary.pixels.flip_images"
-            raise ArgumentError("finder", repr(finder), "a function of images and targets", fix)
+            raise ArgumentError("finder", describe(finder), "a function of images and targets", fix)
         self._space, self._finder = space, finder
         self._find = partial(_search_flip_images, space, limits) if finder is None else finder
 

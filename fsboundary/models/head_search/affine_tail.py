@@ -100,8 +100,8 @@ def find_tail(
     tail.sources, tail.direction = walk.before_normalisation(walk.choose_sources(rows))
     tail.operations = sorted(walk.between(tail.sources))
     tail.products = [n for n in tail.operations if trace.operations[n].kind == "product"]
-    walk.check_sources(tail)
-    walk.check_positions(tail)
+    walk.verify_sources(tail)
+    walk.verify_positions(tail)
     if tail.direction is not None:
         through.append(tail.sources[0].operation)
     tail.keep = frozenset([*tail.operations, *through])
@@ -295,7 +295,7 @@ class _Walk:
                 stack += operation.parents
         return numbers
 
-    def check_sources(self, tail: Tail) -> None:
+    def verify_sources(self, tail: Tail) -> None:
         """Raise NotAffineError if a non-affine operation follows a product of the tail."""
         if not tail.products:
             return
@@ -321,7 +321,7 @@ class _Walk:
             stack += [*operation.parents, *operation.others]
         return False
 
-    def check_positions(self, tail: Tail) -> None:
+    def verify_positions(self, tail: Tail) -> None:
         """Raise NotAffineError if positions come from features; they may come from the inputs."""
         ends = {ref.operation for ref in tail.sources} | set(tail.operations)
         for number in tail.operations:

@@ -181,7 +181,7 @@ class _Model:
                 changed.append(f"the gradient of {name}")
         return changed
 
-    def require_unwritten(self, label: str) -> None:
+    def verify_unwritten(self, label: str) -> None:
         """Raise PluginError for a parameter, or its gradient, whose numbers were overwritten."""
         for name, parameter, _, gradient, version, gradient_version in self._parameters:
             if _version(parameter) != version or _version(gradient) != gradient_version:
@@ -269,7 +269,7 @@ class plugin_call:  # noqa: N801  # named as the verb it is in a with statement
                 return
             raise PluginError(f"{self._label} raised {type(error).__name__}: {error}") from error
         if self._model is not None:
-            self._model.require_unwritten(self._label)
+            self._model.verify_unwritten(self._label)
         if changed:
             warn_changed(self._label, changed)
 
