@@ -48,7 +48,7 @@ def check_repr(plugin: Any) -> None:
 
 _PROCESS: dict[str, Callable[[], Any]] = {
     "torch's default dtype": torch.get_default_dtype,
-    # torch.get_default_device() of torch 2.6 raises after torch.set_default_device(None)
+    # torch.get_default_device() of torch 2.6 raises after the device was reset to None
     "torch's default device": lambda: str(torch.empty(0).device),
     "torch's random generator": lambda: torch.get_rng_state().numpy().tobytes(),
     "NumPy's random generator": lambda: repr(np.random.get_state(legacy=False)),

@@ -35,7 +35,7 @@ def _set_inference_mode(on: bool) -> None:
 
 
 def _default_device() -> str:
-    # torch.get_default_device() of torch 2.6 raises after torch.set_default_device(None)
+    # torch.get_default_device() of torch 2.6 raises after the device was reset to None
     return str(torch.empty(0).device)
 
 
