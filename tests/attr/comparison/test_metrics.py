@@ -189,9 +189,13 @@ def test_bootstrap_is_that_of_slow_resamples() -> None:
 def test_bootstrap_agrees_with_scipy() -> None:
     values = maps(1, (60, 1, 1))
     _, low, high = bootstrap(values, resamples=4000, confidence=0.9, seed=0)
-    data = (values.flatten().numpy(),)
     found = scipy.stats.bootstrap(
-        data, np.mean, n_resamples=4000, confidence_level=0.9, method="percentile", rng=1
+        (values.flatten().numpy(),),
+        np.mean,
+        n_resamples=4000,
+        confidence_level=0.9,
+        method="percentile",
+        random_state=np.random.default_rng(1),  # SciPy before 1.15 has no `rng`
     ).confidence_interval
     # both are estimates: their own spread is some hundredths of the standard error of the mean
     assert [float(low), float(high)] == pytest.approx(list(found), abs=0.02)
