@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fsboundary.boundaries.flip_points import MAX_STEPS
-from fsboundary.core.checks import check_features, check_head, check_limits, rows_and_sources
+from fsboundary.core.checks import (
+    check_features,
+    check_head,
+    check_limits,
+    check_targets,
+    rows_and_sources,
+)
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import RegionDistances
 from fsboundary.core.rows import TensorOrArray, write_rows
-from fsboundary.core.status import Status
+from fsboundary.core.status import OK_CODES, Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.certify import grade_own_region
+from fsboundary.geometry.flips.nearest import nearest_classes
 from fsboundary.geometry.flips.solve import solve_ties
 from fsboundary.geometry.flips.tie_problems import TieProblems
 from fsboundary.modes import in_standard_modes
@@ -23,17 +32,18 @@ from fsboundary.modes import in_standard_modes
 def region_distances(
     head: LinearHead,
     features: Float[TensorOrArray, "B d"],
+    targets: Literal["all", "own"] | Int[TensorOrArray, "B ..."] = "all",
     *,
     tolerance: float | None = None,
     max_steps: int | None = None,
 ) -> RegionDistances:
-    """Return the signed distance of each row to each decision region, and its gradient.
+    """Return the signed distance of each row to decision regions, and its gradient.
 
-    Column k is minus the distance to region k; the column of the predicted class is the distance
-    to the nearest other region, which is where the row's own region ends (design.md, section 1,
-    "Signed region distance"). It is continuous in the features, even where the prediction
-    changes, and differentiable wherever the nearest point is unique, which is everywhere outside
-    the region and almost everywhere inside it.
+    For another class than the predicted one, it is minus the distance to the region; for the
+    predicted class, the distance to the nearest other region, which is where the row's own region
+    ends (design.md, section 1, "Signed region distance"). It is continuous in the features, even
+    where the prediction changes, and differentiable wherever the nearest point is unique, which is
+    everywhere outside the region and almost everywhere inside it.
 
     Parameters
     ----------
@@ -41,6 +51,10 @@ def region_distances(
         For example ``space.head``.
     features : Tensor or array (B, d)
         Any float dtype; computed in float64.
+    targets : "all", "own" or integer Tensor or array (B,) or (B, T)
+        Regions to measure. "all": T = K, all classes, ascending. "own": T = 1, the predicted class
+        of each row, which takes about as long as its nearest flip point. A tensor (B,) gives T = 1;
+        an entry of -1, such as the predicted class of a NaN row, has no target and is UNDECIDED.
     tolerance : float, optional
         Relative tolerance of gap and violation, default 1e-8; 1e-9 of the scale is always
         allowed.
@@ -54,60 +68,136 @@ def region_distances(
     Raises
     ------
     ArgumentError
-        Wrong types or shapes, before any work.
+        Wrong types, shapes or class numbers, before any work.
     """
     check_head(head)
     z = check_features(head.num_features, features)
+    chosen = check_targets(targets, len(z), head.num_classes, ("all", "own"), (len(z), "T"))
     rtol, limit = check_limits(tolerance, max_steps, (FLIP_RTOL, MAX_STEPS))
     head = head.to(z.device)
     status, source = rows_and_sources(head, z)
     usable = (status == Status.CONVERGED).nonzero()[:, 0]
-    shape = (len(z), head.num_classes)
-    nan = torch.full(shape, torch.nan, dtype=torch.float64, device=z.device)
+    if isinstance(chosen, Tensor):
+        target = chosen.to(z.device).reshape(len(z), -1)
+    elif chosen == "own":
+        target = source[:, None]
+    else:
+        target = torch.arange(head.num_classes, device=z.device).repeat(len(z), 1)
+    nan = torch.full(target.shape, torch.nan, dtype=torch.float64, device=z.device)
     fields = {
         "distance": nan,
         "lower_bound": torch.zeros_like(nan),
         "gap": nan.clone(),
         "violation": nan.clone(),
         "gradient": nan[..., None].repeat(1, 1, z.shape[1]),
-        "status": status[:, None].repeat(1, head.num_classes),
+        "status": status[:, None].repeat(1, target.shape[1]),
     }
-    write_rows(fields, usable, _columns(head, z[usable], source[usable], rtol, limit))
-    return RegionDistances(source=source, **fields)
+    rows, own = z[usable], source[usable]
+    if isinstance(chosen, str) and chosen == "all":
+        columns = _all_columns(head, rows, own, rtol, limit)
+    else:
+        columns = _columns(head, rows, own, target[usable], rtol, limit)
+    write_rows(fields, usable, columns)
+    return RegionDistances(source=source, target=target, **fields)
 
 
-def _columns(
+def _all_columns(
     head: LinearHead, z: Tensor, source: Tensor, rtol: float, limit: int
 ) -> dict[str, Tensor]:
     """Return the fields of usable rows, one column per region."""
-    count = head.num_classes
-    row, region = (torch.arange(count, device=z.device) != source[:, None]).nonzero().unbind(1)
+    columns = torch.arange(head.num_classes - 1, device=z.device).repeat(len(z), 1)
+    columns = columns + (columns >= source[:, None]).long()
+    others = _other_regions(head, z, source, columns, rtol, limit)
+    own = _own_region(others, z, rtol)
+    _add_gradients(others, z)
+    rows = torch.arange(len(z), device=z.device)[:, None]
+    fields = {}
+    for name, value in own.items():
+        table = value.new_empty((len(z), head.num_classes, *value.shape[2:]))
+        table[rows, columns] = others[name]
+        table[rows, source[:, None]] = value
+        fields[name] = table
+    return fields
+
+
+def _columns(
+    head: LinearHead, z: Tensor, source: Tensor, target: Tensor, rtol: float, limit: int
+) -> dict[str, Tensor]:
+    """Return the fields of usable rows for the regions `target` (B,T); those of -1 are unknown."""
+    is_own = target == source[:, None]
+    other = (~is_own & (target >= 0)).nonzero()
+    solved = _other_regions(
+        head, z[other[:, 0]], source[other[:, 0]], target[other.unbind(1)][:, None], rtol, limit
+    )
+    _add_gradients(solved, z[other[:, 0]])
+    rows = is_own.any(dim=1).nonzero()[:, 0]
+    own = _nearest_region(head, z[rows], source[rows], rtol, limit)
+    number = torch.zeros_like(source).index_copy(0, rows, torch.arange(len(rows), device=z.device))
+    row, column = is_own.nonzero().unbind(1)
+    unknown = {"lower_bound": 0.0, "status": int(Status.UNDECIDED)}
+    fields = {}
+    for name, value in own.items():
+        table = value.new_full((*target.shape, *value.shape[2:]), unknown.get(name, torch.nan))
+        table[row, column] = value[number[row], 0]
+        table[other.unbind(1)] = solved[name][:, 0]
+        fields[name] = table
+    return fields
+
+
+def _nearest_region(
+    head: LinearHead, z: Tensor, source: Tensor, rtol: float, limit: int
+) -> dict[str, Tensor]:
+    """Return the fields (B,1) of each row's own region, from the nearest other region.
+
+    A path to another region crosses its tie with the row's own class, so a radius that no tie
+    enters bounds the distances to all other regions. The rows where that does not close the gap
+    are measured to every region.
+    """
+    # regions are closed: a class that wins exactly where logits agree within rounding is at 0
+    nearest = nearest_classes(head, z, source, allow_ties=True)
+    others = _other_regions(head, z, source, nearest.target[:, None], rtol, limit)
+    own = _own_region(others, z, rtol, nearest.radius)
+    left = (~torch.isin(own["status"][:, 0], torch.tensor(OK_CODES, device=z.device))).nonzero()
+    rows = left[:, 0]
+    if len(rows):
+        whole = _all_columns(head, z[rows], source[rows], rtol, limit)
+        index = torch.arange(len(rows), device=z.device)
+        for name, value in own.items():
+            value[rows, 0] = whole[name][index, source[rows]]
+    return own
+
+
+def _other_regions(
+    head: LinearHead, z: Tensor, source: Tensor, region: Tensor, rtol: float, limit: int
+) -> dict[str, Tensor]:
+    """Return the graded fields (B,T) of the distances to `region` (B,T), not the source's own."""
+    shape = region.shape
+    row = torch.arange(len(z), device=z.device).repeat_interleave(shape[1])
+    regions = region.flatten()
 
     def make(part: slice) -> tuple[TieProblems, Tensor]:
-        anchor, rows = region[part], row[part]
-        free = torch.zeros((len(rows), count), dtype=torch.bool, device=z.device)
+        anchor, rows = regions[part], row[part]
+        free = torch.zeros((len(rows), head.num_classes), dtype=torch.bool, device=z.device)
         return TieProblems(head=head, z=z[rows], anchor=anchor, free=free), source[rows]
 
     solved = solve_ties(head, len(row), make, ties=1, rtol=rtol, max_steps=limit)
-    # all columns except the source's, ascending
-    others = {name: solved[name].unflatten(0, (len(z), count - 1)) for name in _USED_FIELDS}
-    own, nearest = grade_own_region(others, z, rtol)
-    points = others.pop("points")
-    inward = points - z[:, None]
-    outward = (z - points[torch.arange(len(z), device=z.device), nearest])[:, None]
-    others["gradient"], own["gradient"] = _unit(inward, others), _unit(outward, own)
+    return {name: solved[name].unflatten(0, shape) for name in _USED_FIELDS}
+
+
+def _own_region(
+    others: dict[str, Tensor], z: Tensor, rtol: float, floor: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Return the fields (B,1) of each row's own region, with its gradient."""
+    own, nearest = grade_own_region(others, z, rtol, floor)
+    points = others["points"][torch.arange(len(z), device=z.device), nearest]
+    own["gradient"] = _unit((z - points)[:, None], own)
+    return own
+
+
+def _add_gradients(others: dict[str, Tensor], z: Tensor) -> None:
+    """Replace the points of other regions by the gradients, and make distances negative."""
+    others["gradient"] = _unit(others.pop("points") - z[:, None], others)
     others["distance"] = -others["distance"]
-    rows = torch.arange(len(z), device=z.device)[:, None]
-    own_column = source[:, None]
-    columns = torch.arange(count - 1, device=z.device)
-    columns = columns + (columns >= own_column)
-    fields = {}
-    for name, value in others.items():
-        table = value.new_empty((len(z), count, *value.shape[2:]))
-        table[rows, columns] = value
-        table[rows, own_column] = own[name]
-        fields[name] = table
-    return fields
 
 
 _USED_FIELDS = ("points", "distance", "lower_bound", "gap", "violation", "status")

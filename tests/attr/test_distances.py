@@ -5,14 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import InputXGradient, NoiseTunnel, Saliency
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import fsboundary as fsb
 from fsboundary.attr import BoundaryDistance, ClassHullDistance, HullDistance
+from fsboundary.attr.distances.boundary import empty_regions
 from support.attr.nets import bank, images, linear, positive, smooth
+from support.flips.oracles import make_domain
 
 SPACES = {
     "unbounded": lambda: fsb.FeatureSpace(smooth(), domain="unbounded"),
@@ -227,3 +232,34 @@ def test_no_third_derivative() -> None:
     (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
     with pytest.raises(NotImplementedError, match="no third"):
         torch.autograd.grad(second.sum(), x)
+
+
+@settings(max_examples=80, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6),
+    k=st.integers(2, 9),
+    d=st.integers(1, 4),
+    kind=st.sampled_from(["unbounded", "nonnegative", "box"]),
+)
+def test_empty_regions_are_those_that_no_feature_reaches(
+    seed: int, k: int, d: int, kind: str
+) -> None:
+    g = np.random.default_rng(seed)
+    whole = bool(seed % 2)
+    weight = g.integers(-1, 2, (k, d)) * 1.0 if whole else g.standard_normal((k, d))
+    weight[k - 1] = weight[: k - 1].mean(axis=0)  # empty in about half of the heads
+    bias = g.integers(-2, 3, k) * 1.0 if whole else g.standard_normal(k)
+    head = fsb.LinearHead(torch.from_numpy(weight), torch.from_numpy(bias), make_domain(kind, d))
+    inside = head.domain.clip(torch.zeros(1, d, dtype=torch.float64))
+    status = fsb.region_distances(head, inside).status[0]
+    wanted = (status == fsb.Status.INFEASIBLE).nonzero()[:, 0].tolist()
+    assert empty_regions(head, range(k)) == wanted
+    some = list(range(0, k, 2))
+    assert empty_regions(head, some) == [c for c in wanted if c in some]
+
+
+def test_a_lead_within_rounding_is_no_witness() -> None:
+    # class 0 is below class 1 everywhere, by less than the logits' last digit at large features
+    weight = torch.tensor([[1.0], [1.0], [-1.0]], dtype=torch.float64)
+    head = fsb.LinearHead(weight, torch.tensor([0.0, 1e-12, 0.0], dtype=torch.float64))
+    assert empty_regions(head, [0, 1, 2]) == [0]

@@ -218,9 +218,94 @@ def test_no_point_of_a_region_is_nearer_than_its_bound(
                 assert float(found.lower_bound[row, c]) <= nearest + 1e-9
 
 
+def check_chosen_columns(head: fsb.LinearHead, z: torch.Tensor, *, unique: bool) -> None:
+    """Check that chosen columns are those of all regions, in any order, with repetitions.
+
+    Gradients of the own column are compared if the nearest point of other regions is `unique`.
+    """
+    every = fsb.region_distances(head, z)
+    k = head.num_classes
+    assert torch.equal(every.target, torch.arange(k).expand(len(z), k))
+    g = torch.Generator().manual_seed(0)
+    chosen = torch.randint(-1, k, (len(z), 4), generator=g)
+    bad = every.source < 0
+    own = every.source[:, None]
+    for targets in (chosen, chosen[:, 0], "own"):
+        found = fsb.region_distances(head, z, targets)
+        target = own if isinstance(targets, str) else targets.reshape(len(z), -1)
+        assert torch.equal(found.target, target)
+        assert torch.equal(found.source, every.source)
+        none = target < 0
+        index = target.clamp_min(0)
+        status = torch.where(none, int(Status.UNDECIDED), every.status.gather(1, index))
+        status = torch.where(bad[:, None], every.status[:, :1], status)
+        assert torch.equal(found.status, status)
+        blank = none | bad[:, None]
+        assert torch.isnan(found.distance[blank]).all()
+        assert torch.isnan(found.gradient[blank]).all()
+        assert (found.lower_bound[blank] == 0).all()
+        torch.testing.assert_close(
+            found.distance,
+            every.distance.gather(1, index).where(~none, torch.nan),
+            rtol=1e-8,
+            atol=1e-9,
+            equal_nan=True,
+        )
+        # how far an empty region is proved to be away depends on where the solver stopped
+        solved = found.status == Status.CONVERGED
+        for name in ("lower_bound", "gap", "violation"):
+            wanted = getattr(every, name).gather(1, index)[solved]
+            got = getattr(found, name)[solved]
+            torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-9, equal_nan=True)
+        # the direction to a point at distance 1e-7 has lost digits
+        clear = ~blank & (found.distance.abs() > 1e-7)
+        if not unique:
+            clear &= target != own
+        wanted = every.gradient.gather(1, index[..., None].expand_as(found.gradient))
+        torch.testing.assert_close(found.gradient[clear], wanted[clear], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("k", "d"), [(2, 1), (6, 5), (10, 64), (40, 3)])
+def test_chosen_columns_are_those_of_all_regions(k: int, d: int, kind: str) -> None:
+    head, z = make_problem(k, d, kind, rows=30, seed=k)
+    z[3] = torch.nan
+    check_chosen_columns(head, z, unique=True)
+
+
+@settings(max_examples=60, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6),
+    k=st.integers(2, 7),
+    d=st.integers(1, 4),
+    kind=st.sampled_from(KINDS),
+)
+def test_chosen_columns_with_ties_copies_and_empty_regions(
+    seed: int, k: int, d: int, kind: str
+) -> None:
+    g = np.random.default_rng(seed)
+    weight, bias = g.integers(-1, 2, (k, d)) * 1.0, g.integers(-1, 2, k) * 1.0
+    head = fsb.LinearHead(torch.from_numpy(weight), torch.from_numpy(bias), make_domain(kind, d))
+    z = head.domain.clip(torch.from_numpy(g.integers(-2, 3, (6, d)) * 1.0))
+    check_chosen_columns(head, z, unique=False)
+
+
+def test_a_region_entered_by_rounding_is_at_distance_zero() -> None:
+    # float64 logits of classes 0 and 1 agree, so 0 is the source; exactly, 1 is larger by 1e-30
+    weight = torch.tensor([[0.0], [1e-30], [1.0]], dtype=torch.float64)
+    head = fsb.LinearHead(weight, torch.tensor([1.0, 1.0, -0.5], dtype=torch.float64))
+    for targets in ("own", "all"):
+        found = fsb.region_distances(head, torch.tensor([[1.0]]), targets)
+        assert found.source.tolist() == [0]
+        # and not 0.5, the distance to class 2
+        assert found.distance[0, 0] == 0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"targets": "nearest"}, 'targets: got .nearest.; wanted .*"all", "own"'),
+        ({"targets": torch.tensor([4, 0])}, "count classes from 0"),
         ({"features": torch.zeros(3)}, "single row"),
         ({"head": "head"}, "head: got 'head'"),
         ({"tolerance": -1.0}, "tolerance"),

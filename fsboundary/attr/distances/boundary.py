@@ -99,16 +99,12 @@ class BoundaryDistance(Distance):
             check_integer("classes", k, 0, count - 1, fix="count classes from 0")
         if self.source is not None:
             check_integer("source", self.source, 0, count - 1, fix="count classes from 0")
-        device = head.device
-        zeros = torch.zeros((1, head.num_features), dtype=torch.float64, device=device)
-        # whether a region is empty does not depend on the row
-        status = region_distances(head, head.domain.clip(zeros)).status[0]
-        used = ~excluded_classes(self.classes, count, device)
-        if self.source is not None:
-            used[self.source] = True
-        empty = ((status == Status.INFEASIBLE) & used).nonzero()[:, 0].tolist()
+        used = range(count) if self.classes is None else self.classes
+        empty = empty_regions(
+            head, sorted({*used, *([] if self.source is None else [self.source])})
+        )
         if empty:
-            nonempty = [k for k in range(count) if k not in empty and bool(used[k])]
+            nonempty = [k for k in used if k not in empty and k != self.source]
             raise ArgumentError(
                 "source" if empty == [self.source] else "classes",
                 f"classes {empty}, whose regions are empty: no feature has their largest logit",
@@ -119,24 +115,34 @@ class BoundaryDistance(Distance):
     def _compute(self, head: LinearHead, z: Tensor) -> DistanceResult:
         excluded = excluded_classes(self.classes, head.num_classes, z.device)
         reason = "the column was left out by classes="
-        if self.source is None:
-            distances = region_distances(head, z, tolerance=self.tolerance)
-            value, direction, status = distances.distance, distances.gradient, distances.status
-        else:
+        if self.source is not None:
             excluded[self.source] = True
             reason = f"{self.source} is the source itself, or the column was left out by classes="
-            value, direction, status = self._flip_distances(head, z, self.source, ~excluded)
-        value = torch.where(excluded, torch.nan, value)
-        failed = ~torch.isin(status, torch.tensor(OK_CODES, device=z.device))
-        notes = [(value == 0, _KINK), (torch.isinf(value), _NONE), (failed & ~excluded, _FAILED)]
+        columns = (~excluded).nonzero()[:, 0]
+        if self.source is not None:
+            distance, direction, status = self._flip_distances(head, z, self.source, columns)
+        else:
+            found = region_distances(
+                head,
+                z,
+                "all" if self.classes is None else columns.repeat(len(z), 1),
+                tolerance=self.tolerance,
+            )
+            distance, direction, status = found.distance, found.gradient, found.status
+        value = torch.full((len(z), head.num_classes), torch.nan, dtype=z.dtype, device=z.device)
+        value[:, columns] = distance
+        failed = torch.zeros_like(value, dtype=torch.bool)
+        failed[:, columns] = ~torch.isin(status, torch.tensor(OK_CODES, device=z.device))
+        notes = [(value == 0, _KINK), (torch.isinf(value), _NONE), (failed, _FAILED)]
 
-        def curvature(rows: Tensor, columns: Tensor, vectors: Tensor) -> Tensor:
-            unit, f = direction[rows, columns], value[rows, columns]
+        def curvature(rows: Tensor, positions: Tensor, vectors: Tensor) -> Tensor:
+            unit, f = direction[rows, positions], distance[rows, positions]
             points = z[rows] - unit * torch.where(torch.isfinite(f), f, 0.0)[:, None]
             return distance_hvp(vectors, boundary_normals(head, z[rows], points, vectors), unit, f)
 
         return DistanceResult(
             value=value,
+            columns=columns,
             direction=direction,
             notes=notes,
             excluded=excluded,
@@ -145,10 +151,9 @@ class BoundaryDistance(Distance):
         )
 
     def _flip_distances(
-        self, head: LinearHead, z: Tensor, source: int, used: Tensor
+        self, head: LinearHead, z: Tensor, source: int, targets: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return distances (B,K), their directions (B,K,d) and statuses (B,K)."""
-        targets = used.nonzero()[:, 0]
+        """Return distances (B,T), their directions (B,T,d) and statuses (B,T)."""
         pairs = torch.stack([torch.full_like(targets, source), targets], dim=1)
         rows = z.repeat_interleave(len(targets), dim=0)
         ties = tie_points(head, rows, pairs.repeat(len(z), 1), tolerance=self.tolerance)
@@ -156,12 +161,37 @@ class BoundaryDistance(Distance):
         # the actual length, not ties.distance, so that the direction has length 1
         size = torch.where(ties.distance > 0, lengths(difference), 1.0)[:, None]
         unit = torch.where(torch.isinf(ties.distance)[:, None], 0.0, difference / size)
-        shape = (len(z), head.num_classes)
-        value = torch.full(shape, torch.nan, dtype=torch.float64, device=z.device)
-        status = torch.full(shape, int(Status.UNDECIDED), device=z.device)
-        direction = torch.full((*shape, z.shape[1]), torch.nan, dtype=z.dtype, device=z.device)
         sizes = (len(z), len(targets))
-        value[:, targets] = ties.distance.unflatten(0, sizes)
-        status[:, targets] = ties.status.unflatten(0, sizes)
-        direction[:, targets] = unit.unflatten(0, sizes)
-        return value, direction, status
+        fields = (ties.distance, unit, ties.status)
+        distance, direction, status = (value.unflatten(0, sizes) for value in fields)
+        return distance, direction, status
+
+
+_SCALES = (1.0, 30.0, 1e3)
+"""Multiples of the distance between weight rows at which points of regions are looked for."""
+
+_LEAD_RTOL = 1e-9
+"""Fraction of the largest logit by which the class must lead: far more than rounding."""
+
+
+def empty_regions(head: LinearHead, classes: Sequence[int]) -> list[int]:
+    """Return those of `classes` whose regions are empty.
+
+    A point of a region proves that there are some. In most regions one lies in the direction of
+    the class's weights; only for the others problems are solved.
+    """
+    weight, bias = head._weight, head._bias
+    left = torch.tensor(classes, device=head.device)
+    zero = head.domain.clip(torch.zeros_like(weight[:1]))
+    direction = weight - weight.mean(dim=0)
+    # the step at which the direction's lead makes up for the largest difference of biases
+    step = (1 + bias.abs().amax()) / lengths(direction).square().clamp_min(1e-30)
+    for scale in _SCALES:
+        logits = head.logits(head.domain.clip(zero + scale * step[left, None] * direction[left]))
+        own = logits.gather(1, left[:, None])
+        others = logits.scatter(1, left[:, None], -torch.inf).amax(dim=1)
+        # a lead that may be rounding proves nothing
+        left = left[~(own[:, 0] - others > _LEAD_RTOL * logits.abs().amax(dim=1))]
+    # whether a region is empty does not depend on the row
+    status = region_distances(head, zero, left[None]).status[0]
+    return left[status == Status.INFEASIBLE].tolist()

@@ -23,21 +23,27 @@ from fsboundary.modes import caller_level
 MAX_ROWS_SHOWN = 5
 """Largest number of rows that a warning lists."""
 
+MAX_COLUMNS_SHOWN = 12
+"""Largest number of columns that a warning lists, so that the demo's ten classes are all named."""
+
 Curvature = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Rows (P,), columns (P,), vectors (P,d) -> second derivative times the vectors (P,d)."""
+"""Rows (P,), positions among the computed columns (P,), vectors (P,d) -> second derivative times
+the vectors (P,d)."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DistanceResult:
-    """Certified distances and their derivatives.
+    """Certified distances and their derivatives, of C of the K columns.
 
     Attributes
     ----------
     value : Tensor (B, K), float64
         Distances; NaN where there is no certified result or none was requested.
-    direction : Tensor (B, K, d), float64
-        Derivative of each value with respect to the row.
+    columns : Tensor (C,)
+        The columns that were computed.
+    direction : Tensor (B, C, d), float64
+        Derivative of the value of each computed column with respect to the row.
     notes : list of (Tensor (B, K) bool, str)
         Entries whose derivative needs care, and the warning to raise when it is used.
     excluded : Tensor (K,), bool
@@ -49,6 +55,7 @@ class DistanceResult:
     """
 
     value: Tensor
+    columns: Tensor
     direction: Tensor
     notes: list[tuple[Tensor, str]]
     excluded: Tensor
@@ -82,15 +89,25 @@ def attach_gradient(features: Tensor, result: DistanceResult, record: GradientRe
 def warn_nonfinite(result: DistanceResult, *, columns: bool) -> None:
     """Warn of the values of `result` that are not finite, and if `columns` of excluded columns."""
     if columns and bool(result.excluded.any()):
-        excluded = result.excluded.nonzero()[:, 0].tolist()
+        named = _describe_columns(result.excluded)
         warnings.warn(
-            f"columns {excluded} are NaN and cannot be targets: {result.reason}",
+            f"columns {named} are NaN and cannot be targets: {result.reason}",
             stacklevel=caller_level(),
         )
     for mask, message in result.notes:
         rows = mask & ~torch.isfinite(result.value) & ~result.excluded
         if bool(rows.any()):
             warnings.warn(f"{message} ({describe_rows(rows)})", stacklevel=caller_level())
+
+
+def _describe_columns(mask: Tensor) -> str:
+    """Return a text that lists the columns where `mask` (K,) is true, or else is false."""
+    columns, others = (m.nonzero()[:, 0].tolist() for m in (mask, ~mask))
+    if len(columns) <= MAX_COLUMNS_SHOWN:
+        return f"{columns}"
+    if len(others) <= MAX_COLUMNS_SHOWN:
+        return f"other than {others}"
+    return f"{columns[:MAX_COLUMNS_SHOWN]} and {len(columns) - MAX_COLUMNS_SHOWN} more"
 
 
 def describe_rows(mask: Tensor) -> str:
@@ -118,8 +135,8 @@ class _DistanceFunction(Function):
         features, direction = ctx.saved_tensors
         result, used = ctx.result, grad.detach() != 0
         if bool((used & result.excluded).any()):
-            columns = (used & result.excluded).any(dim=0).nonzero()[:, 0].tolist()
-            raise ArgumentError("target", f"{columns}", "another class", result.reason)
+            columns = _describe_columns((used & result.excluded).any(dim=0))
+            raise ArgumentError("target", columns, "another class", result.reason)
         for mask, message in result.notes:
             noted = used & mask
             if bool(noted.any()):
@@ -138,18 +155,22 @@ class _DistanceGradient(Function):
     ) -> Tensor:
         ctx.save_for_backward(grad, features, direction)
         ctx.result = result
+        grad = grad[:, result.columns]
         # NaN in an unused entry must not propagate to the row
         used = torch.where((grad != 0)[..., None], direction, 0.0)
-        return torch.einsum("bk,bkd->bd", grad, used)
+        return torch.einsum("bc,bcd->bd", grad, used)
 
     @staticmethod
     def backward(ctx: Any, vector: Tensor) -> tuple[Tensor | None, ...]:
         grad, features, direction = ctx.saved_tensors
         with torch.no_grad():
-            first = torch.einsum("bd,bkd->bk", vector, torch.nan_to_num(direction))
-            rows, columns = (grad != 0).nonzero().unbind(1)
-            curved = ctx.result.curvature(rows, columns, vector[rows].to(torch.float64))
-            curved = curved.to(grad.dtype) * grad[rows, columns, None]
+            columns = ctx.result.columns
+            first = torch.zeros_like(grad)
+            first[:, columns] = torch.einsum("bd,bcd->bc", vector, torch.nan_to_num(direction))
+            used = grad[:, columns]
+            rows, positions = (used != 0).nonzero().unbind(1)
+            curved = ctx.result.curvature(rows, positions, vector[rows].to(torch.float64))
+            curved = curved.to(grad.dtype) * used[rows, positions, None]
             second = torch.zeros_like(vector).index_add_(0, rows, curved)
         sources = (grad, features, vector)
         first, second = (_NoThirdDerivative.apply(t, *sources) for t in (first, second))  # type: ignore[no-untyped-call]  # torch's

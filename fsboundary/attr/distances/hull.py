@@ -55,31 +55,32 @@ class _HullDistances(Distance, ABC):
         """Return the result whose `columns` are the `projections` of `z` (B,d)."""
         shape = (len(z), len(excluded))
         value = torch.full(shape, torch.nan, dtype=torch.float64, device=z.device)
-        direction = torch.full((*shape, z.shape[1]), torch.nan, dtype=z.dtype, device=z.device)
+        direction = torch.empty((len(z), len(columns), z.shape[1]), dtype=z.dtype, device=z.device)
         failed = torch.zeros(shape, dtype=torch.bool, device=z.device)
         undecided = torch.zeros(shape, dtype=torch.bool, device=z.device)
-        for k, hull in zip(columns, projections, strict=True):
+        for position, (k, hull) in enumerate(zip(columns, projections, strict=True)):
             difference = z - hull.points
             size = torch.where(hull.distance > 0, lengths(difference), 1.0)[:, None]
             value[:, k] = hull.distance
             failed[:, k] = ~torch.isin(hull.status, torch.tensor(OK_CODES, device=z.device))
             unit = torch.where(hull.membership[:, None] == 1, 0.0, difference / size)
-            direction[:, k] = torch.where(failed[:, k, None], torch.nan, unit)
+            direction[:, position] = torch.where(failed[:, k, None], torch.nan, unit)
             undecided[:, k] = (hull.membership == 0) & ~failed[:, k]
 
-        def curvature(rows: Tensor, which: Tensor, vectors: Tensor) -> Tensor:
+        def curvature(rows: Tensor, positions: Tensor, vectors: Tensor) -> Tensor:
             out = torch.empty_like(vectors)
-            for k, hull in zip(columns, projections, strict=True):
-                selected = which == k
+            for position, hull in enumerate(projections):
+                selected = positions == position
                 at, v = rows[selected], vectors[selected]
                 # inside the hull, both derivatives are 0
                 f = torch.where(hull.membership[at] == 1, 0.0, hull.distance[at])
                 normal = v - project_on_span(self._face_edges(hull, at), v)
-                out[selected] = distance_hvp(v, normal, direction[at, k], f)
+                out[selected] = distance_hvp(v, normal, direction[at, position], f)
             return out
 
         return DistanceResult(
             value=value,
+            columns=torch.tensor(columns, device=z.device),
             direction=direction,
             notes=[(failed, _FAILED), (undecided, _UNDECIDED)],
             excluded=excluded,

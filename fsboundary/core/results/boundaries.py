@@ -199,42 +199,45 @@ class ClassPath(Result):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RegionDistances(Result):
-    """Signed distances of B rows to all K decision regions in the domain, with certificates.
+    """Signed distances of B rows to T decision regions each, in the domain, with certificates.
 
     Entries that are not ``ok`` are NaN, except ``lower_bound``, which always holds.
 
     Attributes
     ----------
-    distance : Tensor (B, K), float64
-        Signed distance. Column k holds minus the distance to region k, except for the row's own
+    distance : Tensor (B, T), float64
+        Signed distance: minus the distance to the region of the target, except for the row's own
         class: plus the distance to the nearest other region, that is, to the nearest flip point.
         Feature units; -inf where the region is empty, +inf at the row's own class where all other
         regions are empty.
-    lower_bound : Tensor (B, K), float64
+    lower_bound : Tensor (B, T), float64
         Lower bound of the absolute value of the true distance, valid at any status.
-    gap : Tensor (B, K), float64
+    gap : Tensor (B, T), float64
         Absolute value of ``distance`` minus ``lower_bound``; 0 where both are infinite.
-    violation : Tensor (B, K), float64
+    violation : Tensor (B, T), float64
         Distance by which the nearest point found misses the constraints of the region.
-    gradient : Tensor (B, K, d), float64
+    gradient : Tensor (B, T, d), float64
         Gradient of ``distance`` with respect to the row: the unit direction from the row to the
         nearest point of the region or, for the row's own class, from the nearest point to the row.
         0 where the distance is 0, which is a kink, or not finite; NaN where the entry failed.
     source : Tensor (B,)
-        Predicted class of the row, the only column that can be positive; -1 where the row is not
-        finite.
-    status : Tensor (B, K)
+        Predicted class of the row, the only one whose distance can be positive; -1 where the row
+        is not finite.
+    target : Tensor (B, T)
+        Class of each region; -1 where there is none. With "all", column k is class k.
+    status : Tensor (B, T)
         CONVERGED; INFEASIBLE where the region is empty; UNBOUNDED at the row's own class where no
         other class can be reached; or the reason why there is no certified answer.
     """
 
-    distance: Float64[Tensor, "B K"]
-    lower_bound: Float64[Tensor, "B K"]
-    gap: Float64[Tensor, "B K"]
-    violation: Float64[Tensor, "B K"]
-    gradient: Float64[Tensor, "B K d"]
+    distance: Float64[Tensor, "B T"]
+    lower_bound: Float64[Tensor, "B T"]
+    gap: Float64[Tensor, "B T"]
+    violation: Float64[Tensor, "B T"]
+    gradient: Float64[Tensor, "B T d"]
     source: Int[Tensor, " B"]
-    status: Int[Tensor, "B K"]
+    target: Int[Tensor, "B T"]
+    status: Int[Tensor, "B T"]
 
 
 @final

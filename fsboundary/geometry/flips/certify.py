@@ -223,8 +223,8 @@ def _row_violation(
 def _scale(problems: DualProblems) -> Tensor:
     """Return |z| plus the largest distance of a constraint's plane from the origin, (P,)."""
     norms = problems.row_norms()
-    b = problems.head._bias
-    offsets = problems.per_slot((b[:, None] - b).abs())
+    b, other = problems.of_both_classes(problems.head._bias)
+    offsets = (b - other).abs()
     planes = torch.where(norms > 0, offsets / norms, 0.0).amax(dim=1)
     length: Tensor = torch.linalg.vector_norm(problems.z, dim=1)
     return length + planes
@@ -249,7 +249,10 @@ def _finish(grade: Grade, lam: Tensor, steps: Tensor, max_steps: int) -> Grade:
 
 
 def grade_own_region(
-    others: dict[str, Tensor], z: Float64[Tensor, "B d"], rtol: float
+    others: dict[str, Tensor],
+    z: Float64[Tensor, "B d"],
+    rtol: float,
+    floor: Float64[Tensor, " B"] | None = None,
 ) -> tuple[dict[str, Tensor], Int[Tensor, " B"]]:
     """Return the fields (B,1) of the row's own region, and the index (B,) of the nearest other.
 
@@ -264,18 +267,22 @@ def grade_own_region(
         The rows.
     rtol : float
         Tolerance of the gap relative to the distance.
+    floor : Tensor (B,), optional
+        Certified lower bound of the distances to the regions that have no column in `others`.
+        Default: there are none.
     """
     known = torch.where(torch.isnan(others["distance"]), torch.inf, others["distance"])
     distance, nearest = known.min(dim=1, keepdim=True)
     bound, lowest = others["lower_bound"].min(dim=1, keepdim=True)
-    bound = torch.minimum(bound, distance)
+    rest = torch.full_like(bound, torch.inf) if floor is None else floor[:, None]
+    bound = torch.minimum(torch.minimum(bound, rest), distance)
     end = others["points"][torch.arange(len(z), device=z.device), nearest[:, 0]]
     allowed = torch.maximum(absolute(lengths(z) + lengths(end)), rtol * distance[:, 0])[:, None]
     converged = torch.isfinite(distance) & (distance - bound <= allowed)
     # if the gap stays open, the region with the lowest bound may be nearer
     reason = others["status"].gather(1, lowest)
     reason = torch.where(reason == Status.CONVERGED, int(Status.INACCURATE), reason)
-    none = (others["status"] == Status.INFEASIBLE).all(dim=1, keepdim=True)
+    none = (others["status"] == Status.INFEASIBLE).all(dim=1, keepdim=True) & torch.isinf(rest)
     status = torch.where(converged, int(Status.CONVERGED), reason)
     status = torch.where(none, int(Status.UNBOUNDED), status)
     failed = ~(converged | none)

@@ -65,11 +65,9 @@ class FactoredConstraints(ConstraintOperator):
     def sizes(self) -> tuple[Tensor, Tensor]:
         """Return |w| + |w'| and |b| + |b'| by slot."""
         head = self.problems.head
-        w, b = lengths(head._weight), head._bias.abs()
-        return (
-            self.problems.per_slot(w[:, None] + w[None, :]),
-            self.problems.per_slot(b[:, None] + b[None, :]),
-        )
+        w, other_w = self.problems.of_both_classes(lengths(head._weight))
+        b, other_b = self.problems.of_both_classes(head._bias.abs())
+        return w + other_w, b + other_b
 
     def take(self, index: Tensor) -> FactoredConstraints:
         """Return the operator of the problems at `index`."""

@@ -48,6 +48,13 @@ class DualProblems(ABC):
     def per_slot(self, pairs: Tensor) -> Tensor:
         """Lay out a symmetric class-pair table (K,K) by slot, (P,K)."""
 
+    @abstractmethod
+    def of_both_classes(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the `values` (K,) of the two classes of each slot, both broadcastable to (P,K).
+
+        A table of sums or differences of all pairs would be larger than all problems of a batch.
+        """
+
     def row_norms(self) -> Tensor:
         """Return the norm of each slot's constraint row, (P,K)."""
         return self.per_slot(pair_norms(self.head))
@@ -163,6 +170,15 @@ class FlipProblems(DualProblems):
         """
         tie = pairs[self.source, self.target][:, None]
         return pairs[self.target].scatter_(1, self.target[:, None], tie)
+
+    def of_both_classes(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return values of the first classes (P,1) or (P,K), and of the second ones (P,K)."""
+        at_target = values[self.target][:, None]
+        # slot j holds pair (i,j), the others (j,k)
+        second = values.expand(len(self.z), -1).scatter(
+            1, self.target[:, None], values[self.source][:, None]
+        )
+        return at_target, second
 
     def constraints(self, logits: Tensor) -> Tensor:
         """Return ``M x + c`` by slot (P,K) from the logits (P,K) of x."""

@@ -121,7 +121,7 @@ def nearest_classes(
     head : LinearHead
     z : Tensor (B, d), float64, inside the domain
     source : Tensor (B,)
-    keeps : bool
+    allow_ties : bool
         Whether other logits may equal the source's within the radius, as in a guaranteed ball, as
         long as none is above it; else none ties with it. The two differ where logits agree within
         rounding and the row lies, exactly, on the other class's side: the tie is then at a

@@ -51,6 +51,10 @@ class TieProblems(DualProblems):
         """Lay out a class-pair table (K,K) by slot, (P,K): the row of the anchor."""
         return pairs.index_select(0, self.anchor)
 
+    def of_both_classes(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return values of the anchors (P,1), and of all classes (1,K)."""
+        return values[self.anchor][:, None], values[None]
+
     def constraints(self, logits: Tensor) -> Tensor:
         """Return ``M x + c`` by slot (P,K) from the logits (P,K) of x."""
         return logits.gather(1, self.anchor[:, None]) - logits

@@ -58,14 +58,18 @@ def test_tie_distances_are_exact(kind: str, whole: bool) -> None:
 def test_signed_distances_are_exact(kind: str) -> None:
     for seed in range(25):
         case = problem(kind, seed, True)
-        result = fsb.region_distances(case.head(), torch.tensor(case.features))
+        features = torch.tensor(case.features)
+        result = fsb.region_distances(case.head(), features)
+        alone = fsb.region_distances(case.head(), features, "own")
         source, k = int(result.source[0]), len(case.bias)
         away = [tie_distance_squared(case, 0, [c]) for c in range(k)]
         others = [a for c, a in enumerate(away) if c != source and a is not None]
-        for c in range(k):
+        columns = [(result, c, c) for c in range(k)] + [(alone, 0, source)]
+        for found, column, c in columns:
             truth = (min(others) if others else None) if c == source else away[c]
-            status, value = int(result.status[0, c]), abs(float(result.distance[0, c]))
-            bound = float(result.lower_bound[0, c])
+            status = int(found.status[0, column])
+            value = abs(float(found.distance[0, column]))
+            bound = float(found.lower_bound[0, column])
             if truth is None:
                 assert status == (Status.UNBOUNDED if c == source else Status.INFEASIBLE), seed
                 assert value == np.inf, seed
