@@ -47,10 +47,16 @@ class Sample:
             len(points) // count
         )
         self.values = points.take(self.index).to(torch.float64)
-        unit = (self.values - self.stats.mean) / self.stats.scale.clamp_min(_TINY)
-        spread = unit.T @ unit / count
-        spread.diagonal().add_(_RIDGE * spread.diagonal().mean() + _TINY)
-        self._factor = torch.linalg.cholesky(spread)
+        unit = self._unit(self.values)
+        self._shift = _RIDGE * float(unit.square().sum(dim=1).mean()) / unit.shape[1] + _TINY
+        # few points span few dimensions: their products are the smaller matrix
+        self._few = count < unit.shape[1]
+        products = unit @ unit.T if self._few else unit.T @ unit
+        products.diagonal().add_(count * self._shift)
+        self._factor = torch.linalg.cholesky(products)
+
+    def _unit(self, rows: Tensor) -> Tensor:
+        return (rows - self.stats.mean) / self.stats.scale.clamp_min(_TINY)
 
     def outward(self, queries: Tensor) -> Tensor:
         """Return directions (B,d) in which the generators near `queries` (B,d) are extreme.
@@ -59,8 +65,12 @@ class Sample:
         distance, which on real features points far better to the generators that will support the
         projection than the difference itself.
         """
-        away: Tensor = torch.cholesky_solve((queries - self.stats.mean).T, self._factor).T
-        return away
+        away = (queries - self.stats.mean).T
+        if not self._few:
+            return torch.cholesky_solve(away, self._factor).T
+        # Woodbury's identity, times the ridge, as only the direction matters
+        unit = self._unit(self.values)
+        return (away - unit.T @ torch.cholesky_solve(unit @ away, self._factor)).T
 
 
 _MAX_ROUNDS = 60
