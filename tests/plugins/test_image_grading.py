@@ -132,7 +132,7 @@ def test_wrong_answers_name_the_finder() -> None:
         ({"targets": torch.tensor([0.0, 1.0])}, "targets: got dtype"),
         ({"targets": torch.tensor([0, 1, 2])}, r"targets: got shape \(3,\)"),
         ({"targets": torch.tensor([0, 8])}, "targets: got classes from 0 to 8"),
-        ({"model": 3}, "model: got a int"),
+        ({"model": 3}, "model: got 3; wanted a torch nn.Module"),
     ],
 )
 def test_malformed_arguments(options: dict[str, object], match: str) -> None:
