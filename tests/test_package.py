@@ -10,6 +10,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -270,3 +271,8 @@ def test_oldest_versions_are_the_promised_ones(root: Path) -> None:
     for name, version in pinned.items():
         # "3.0.0" is the oldest release of ">=3"
         assert version.split(".")[: len(bounds[name].split("."))] == bounds[name].split(".")
+    tox = ConfigParser(interpolation=None)
+    tox.read(root / "tox.ini", "utf-8")
+    # pip must not upgrade them for the tests' own dependencies
+    constraint = "PIP_CONSTRAINT = {tox_root}/tests/checks/oldest.txt"
+    assert tox["testenv:oldest"]["set_env"] == constraint
