@@ -72,7 +72,9 @@ def logistic_head(
     """
     check_integer("num_classes", num_classes, 2)
     fix = "pass space.extract(inputs).features"
-    z = check_float_tensor("features", features, ("n", "d"), fix=fix, nonempty=True).double()
+    z = check_float_tensor("features", features, ("n", "d"), fix=fix).double()
+    if len(z) == 0:
+        raise ArgumentError("features", "no rows", "at least one row", "pass some features")
     fix = "pass one class per row of features"
     classes = check_integer_tensor(
         "classes", classes, (len(z),), fix=fix, noun="classes", within=range(num_classes)
