@@ -56,9 +56,11 @@ _POLISH_RTOL = 1e-10
 """Fraction of the squared distance that constraint values times multipliers may cost: a hundredth
 of the default relative tolerance."""
 
-_MAX_ADDED = 24
+_MAX_ADDED = 4
 """Limit on the violated constraints, the worst first, that enter a step besides those that carry a
-multiplier: with a thousand classes hundreds are violated at the start and few stay active."""
+multiplier. Of the hundreds that a thousand classes violate at the start few stay active, and the
+worst ones of a step are often implied by one another: with 24 in place of 4, random heads of 1,000
+classes need twice as many steps, each three times as long."""
 
 _tables: weakref.WeakKeyDictionary[LinearHead, Tensor | None] = weakref.WeakKeyDictionary()
 
