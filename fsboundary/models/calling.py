@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import os
 import sys
+import threading
+import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast, final
 
@@ -63,6 +67,64 @@ def run_eagerly(function: _Function) -> _Function:
     return cast("_Function", run)
 
 
+@final
+class _PassLock:
+    """Lock of a model: passes share it, and hooks that must see no other pass hold it alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._passes: Counter[int] = Counter()
+        self._alone: Counter[int] = Counter()
+
+    @contextlib.contextmanager
+    def hold(self, *, alone: bool) -> Iterator[None]:
+        """Wait until no other thread holds the lock alone, or, if `alone`, until none holds it."""
+        me = threading.get_ident()
+        held = self._alone if alone else self._passes
+
+        def free() -> bool:
+            others = self._alone.keys() | (self._passes.keys() if alone else set())
+            return others <= {me}
+
+        with self._changed:
+            self._changed.wait_for(free)
+            held[me] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                held[me] -= 1
+                if not held[me]:
+                    del held[me]
+                    self._changed.notify_all()
+
+
+_pass_locks: weakref.WeakKeyDictionary[nn.Module, _PassLock] = weakref.WeakKeyDictionary()
+_pass_locks_lock = threading.Lock()
+
+
+def _pass_lock(model: nn.Module) -> _PassLock:
+    with _pass_locks_lock:
+        return _pass_locks.setdefault(model, _PassLock())
+
+
+def _forget_locks() -> None:
+    global _pass_locks_lock  # another thread of the parent may hold it
+    _pass_locks_lock = threading.Lock()
+    _pass_locks.clear()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
+
+
+def hooks_alone(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which no other thread runs a pass of `model`.
+
+    A hook on a layer sees the passes of all threads, and keeps the numbers of the last one.
+    """
+    return _pass_lock(unwrap(model)).hold(alone=True)
+
+
 def call(
     model: nn.Module,
     inputs: Any,
@@ -76,7 +138,7 @@ def call(
     """
     args, named = call_arguments(model, inputs, additional, keywords or {})
     try:
-        with _force_eager():
+        with _force_eager(), _pass_lock(model).hold(alone=False):
             return model(*args, **named)
     except RuntimeError as error:
         leaves = pytree.tree_leaves((args, named))

@@ -26,6 +26,7 @@ from fsboundary.core.checks import (
 )
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Comparison, FeatureBatch
+from fsboundary.models.calling import hooks_alone
 from fsboundary.modes import in_standard_modes, seeded
 from fsboundary.pixels.checks import check_pixels
 from fsboundary.space import FeatureSpace, space_of
@@ -112,7 +113,7 @@ def attribute_methods(
         passed = {*list(signature.parameters)[:1], "target"} & set(signature.parameters)
         owner = f"{type(made).__name__}.attribute"
         check_options(f"options[{name!r}]", {*passed, *fixed, *by_row}, signature, owner)
-        runs[name] = _batch_runner(made, images, {"target": classes, **by_row}, fixed, seed)
+        runs[name] = _batch_runner(view, made, images, {"target": classes, **by_row}, fixed, seed)
     starts = range(0, len(images), batch_size)
     attributions: dict[str, Tensor] = {}
     total = len(starts) * len(runs)
@@ -212,6 +213,7 @@ def _target_classes(target: object, batch: FeatureBatch) -> Tensor:
 
 
 def _batch_runner(
+    space: FeatureSpace,
     method: Attribution,
     images: Tensor,
     by_row: Mapping[str, Any],
@@ -221,7 +223,8 @@ def _batch_runner(
     """Return a function that runs `method` on a slice of the images."""
 
     def run(part: slice) -> object:
-        with seeded(seed, images.device):
+        # many of Captum's methods put hooks on the model's layers
+        with seeded(seed, images.device), hooks_alone(space.model):
             leaf = images[part].clone().requires_grad_()
             sliced = {name: value[part] for name, value in by_row.items()}
             return method.attribute(leaf, **{**sliced, **fixed})

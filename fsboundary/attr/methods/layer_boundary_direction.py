@@ -14,6 +14,7 @@ from fsboundary.attr.methods.flip_direction import flip_direction, warn_zero_att
 from fsboundary.core.checks import check_choice
 from fsboundary.core.errors import ArgumentError
 from fsboundary.geometry.batching import unsqueeze_like
+from fsboundary.models.calling import hooks_alone
 from fsboundary.modes import in_standard_modes
 from fsboundary.space import FeatureSpace, space_of
 
@@ -125,9 +126,10 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
         leaves = tuple(x.detach().clone().requires_grad_(x.is_floating_point()) for x in inputs)
         method = LayerGradientXActivation(along, self.layer, multiply_by_inputs=False)
         try:
-            gradient: Tensors = method.attribute(
-                leaves, additional_forward_args=more, attribute_to_layer_input=to_input
-            )
+            with hooks_alone(self.space.model):
+                gradient: Tensors = method.attribute(
+                    leaves, additional_forward_args=more, attribute_to_layer_input=to_input
+                )
         except RuntimeError as error:
             if "not have been used in the graph" not in str(error):
                 raise

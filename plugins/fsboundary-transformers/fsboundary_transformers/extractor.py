@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -94,8 +95,11 @@ class HuggingFace(fsb.FeatureExtractor):
     ) -> tuple[Tensor, Tensor]:
         # output_hidden_states=True would leave the library's hooks on the model
         outputs: list[Tensor] = []
+        thread = threading.get_ident()
 
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            if threading.get_ident() != thread:
+                return  # the hook sees the passes of all threads
             outputs.append(output if isinstance(output, Tensor) else output[0])
 
         handle = model.get_submodule(self.layer or "").register_forward_hook(keep)
