@@ -331,8 +331,8 @@ class FeatureSpace:
 
     def _linear_head(self) -> LinearHead:
         """Return the head, after a pass of the example if it is not known yet."""
-        unknown = self._calls.head(self.model) is None and not self.surrogate
-        if unknown and self._example is not None:
+        may_be_unknown = self._example is not None and not self.surrogate
+        if may_be_unknown and self._calls.head(self.model) is None:
             self.extract(self._example)
         return self._current_head()
 
@@ -361,7 +361,10 @@ class FeatureSpace:
     @property
     def fingerprint(self) -> str:
         """Digest of the head, the extractor and the layer; raises like :attr:`head`."""
-        kind, options, head = type(self.extractor), self._calls.options, self._linear_head()
+        return self._fingerprint_of(self._linear_head())
+
+    def _fingerprint_of(self, head: LinearHead) -> str:
+        kind, options = type(self.extractor), self._calls.options
         layer = self._calls.notes(self.model).get("layer", "")
         parts = (head.fingerprint, f"{kind.__module__}.{kind.__qualname__}", options, layer)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -470,17 +473,12 @@ class FeatureSpace:
         logits = torch.zeros(0, head.num_classes, dtype=dtype, device=device)
         return self._batch(features, logits, none, none.bool(), none.clone())
 
-    def _batch(
-        self, features: Tensor, logits: Tensor, predicted: Tensor, disagrees: Tensor, status: Tensor
-    ) -> FeatureBatch:
-        return FeatureBatch(
-            features=features,
-            logits=logits,
-            predicted=predicted,
-            disagrees=disagrees,
-            status=status,
-            fingerprint=self.fingerprint,
-        )
+    def _batch(self, *fields: Tensor) -> FeatureBatch:
+        names = ("features", "logits", "predicted", "disagrees", "status")
+        # the last pass has verified the head that it kept
+        head = self._linear_head() if self._head is None else self._head[1]
+        fingerprint = self._fingerprint_of(head)
+        return FeatureBatch(**dict(zip(names, fields, strict=True)), fingerprint=fingerprint)
 
 
 def space_of(model: object) -> FeatureSpace:
