@@ -154,6 +154,15 @@ class _AffineHead:
         digest.update(self._bias.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def _sizes(self) -> tuple[Tensor, Tensor]:
+        """Absolute values of weight and bias in float32, the same for every batch."""
+        return self._weight.to(torch.float32).abs(), self._bias.to(torch.float32).abs()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return the state for pickling and copying, without what is computed from the rest."""
+        return {name: value for name, value in vars(self).items() if name != "_sizes"}
+
     def to(self, device: torch.device) -> Self:
         """Return the head on `device`; self if it is already there."""
         if self.device == device:

@@ -112,7 +112,7 @@ def exact_logits(call: LayerCall, head: LinearHead, features: Tensor) -> Tensor:
 _PRODUCT_EPS = {"tf32": 2.0**-10, "bf16": 2.0**-7}
 
 
-def logit_tolerance(call: LayerCall, weight: Tensor, bias: Tensor | None, logits: Tensor) -> Tensor:
+def logit_tolerance(call: LayerCall, head: LinearHead, logits: Tensor) -> Tensor:
     """Return the tolerance (B,K) of ``|W z + b - logits|``; see the module docstring.
 
     Its dtype is the one in which sums are computed; a tolerance needs only a few digits.
@@ -121,20 +121,21 @@ def logit_tolerance(call: LayerCall, weight: Tensor, bias: Tensor | None, logits
     ----------
     call : LayerCall
         One call of the layer.
-    weight, bias : Tensor (K,d) and (K,) or None
-        Parameters of the layer, in any dtype.
+    head : LinearHead
+        Weight and bias of the layer.
     logits : Tensor (B,K)
         Logits that are compared; only their dtype is used.
     """
     size = call.features.detach().abs() if call.size is None else call.size
     dtype = torch.float64 if size.dtype == torch.float64 else torch.float32
-    if call.magnitude is not None:
-        weight, bias = call.magnitude
     if call.scale is not None:
         size = size * call.scale[:, None].to(size)
-    magnitude = size.to(dtype) @ weight.to(dtype).abs().T
-    if bias is not None:
-        magnitude += bias.to(dtype).abs()
+    if call.magnitude is None and dtype == torch.float32:
+        weight, bias = head._sizes
+    else:
+        terms = (head._weight, head._bias) if call.magnitude is None else call.magnitude
+        weight, bias = (part.to(dtype).abs() for part in terms)
+    magnitude = (size.to(dtype) @ weight.T).add_(bias)
     underflow = torch.finfo(logits.dtype).tiny + size.shape[1] * torch.finfo(dtype).tiny
     return magnitude.mul_(relative_tolerance(call, logits.dtype)).add_(underflow)
 

@@ -132,12 +132,8 @@ def test_the_tolerance_is_that_of_the_module_docstring() -> None:
             8 * (u32 + u64) + added
         )
         assert linear_maps.relative_tolerance(layer_call(4, torch.float32), half) > added
-    bound = linear_maps.logit_tolerance(
-        layer_call(4, torch.float64),
-        -torch.ones(3, 4).double(),
-        torch.ones(3).double(),
-        torch.ones(2, 3),
-    )
+    head = fsb.LinearHead(-torch.ones(3, 4), torch.ones(3))
+    bound = linear_maps.logit_tolerance(layer_call(4, torch.float64), head, torch.ones(2, 3))
     assert torch.allclose(bound, torch.full((2, 3), 5 * 8 * (u32 + u64), dtype=torch.float64))
 
 

@@ -202,7 +202,7 @@ class VerifiedHead:
             not finite are ignored.
         """
         exact = exact_logits(call, self.head, call.features)
-        tolerance = logit_tolerance(call, self.head._weight, self.head._bias, logits)
+        tolerance = logit_tolerance(call, self.head, logits)
         self._verify_residual(exact, logits, tolerance, "W z + b")
 
     @torch.no_grad()

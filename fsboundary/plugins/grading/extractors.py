@@ -213,7 +213,7 @@ def verify_head(
         convolution=True,
     )
     exact = exact_logits(known, head, features)
-    tolerance = logit_tolerance(known, head._weight, head._bias, logits)
+    tolerance = logit_tolerance(known, head, logits)
     worst = largest_residual(exact, logits, tolerance)
     if worst is not None and worst.ratio > 1:
         if call is not None:
