@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -39,6 +39,38 @@ def test_a_layer_that_was_replaced_raises() -> None:
         change(model)
         with pytest.raises(fsb.HeadMismatchError, match="changed since it was found"):
             space.extract(images().to(model.fc.weight.dtype))
+
+
+@pytest.mark.parametrize(
+    ("usual", "other"),
+    [
+        (lambda m, z: m.fc(z), lambda m, z: m.fc(z).tanh()),
+        (lambda m, z: m.fc(z), lambda m, z: nn.functional.linear(z, m.fc.weight * z.mean())),
+        (lambda m, z: m.fc(z) + m.fc.bias, lambda m, z: m.fc(z) + z[:, :CLASSES].sin()),
+    ],
+    ids=["function of the logits", "weight from the data", "another source"],
+)
+def test_a_pass_whose_end_is_another_raises(
+    usual: Callable[[Net, Tensor], Tensor], other: Callable[[Net, Tensor], Tensor]
+) -> None:
+    model = Net()
+    model.forward = lambda x: usual(model, model.body(x))
+    space = fsb.FeatureSpace(model)
+    space.extract(images())
+    model.forward = lambda x: other(model, model.body(x))
+    with pytest.raises(fsb.HeadMismatchError, match=r"[Tt]he model's path depends"):
+        space.extract(images())
+
+
+def test_a_softmax_that_some_passes_leave_out() -> None:
+    model = Net(lambda logits: logits.softmax(1))
+    space = fsb.FeatureSpace(model)
+    logits = []
+    for output in (model.output, lambda logits: logits, model.output):
+        model.output = output
+        logits.append(space.extract(images()).logits)
+    assert torch.equal(logits[0], logits[1])
+    assert torch.equal(logits[0], logits[2])
 
 
 class Scaled(Net):

@@ -20,7 +20,7 @@ from fsboundary.models.head_search.search import (
     read_features,
     row_scales,
 )
-from fsboundary.models.head_search.verified_head import Plan, VerifiedHead, modules_of
+from fsboundary.models.head_search.verified_head import Plan, VerifiedHead, modules_of, pass_kind
 from fsboundary.models.intervals import Interval, IntervalProver
 from fsboundary.models.outputs import as_logits, find_outputs
 
@@ -69,7 +69,7 @@ def find_head(
                 outputs, copy = _keep_operands(run, search, tail, name, rows, layer_name)
             known = _compose(model, search, tail, outputs[name], rows, proofs)
             known.output, known.stop_at = name, layer_name
-            known.keep[torch.is_grad_enabled()] = tail.keep, copy
+            known.keep[pass_kind(rows)] = search.calls_of(tail.keep), copy
             heads[name], traced = known, (outputs[name], tail)
         except NotAffineError as reason:
             reasons[name] = reason
@@ -94,8 +94,9 @@ def _keep_operands(
 ) -> tuple[dict[str, Tensor], frozenset[Ref]]:
     """Run again so that all operands of `tail` are kept; return outputs and copied operands."""
     copy = search.trace.overwritten() & frozenset(tail.sources)
+    calls = search.calls_of(tail.keep)
     while True:
-        outputs = find_outputs(run(tail.keep, copy), rows)
+        outputs = find_outputs(run(calls, copy), rows)
         again = search.tail(outputs[name], layer_name) if name in outputs else None
         if again is None or (again.operations, again.sources) != (tail.operations, tail.sources):
             raise HeadError(

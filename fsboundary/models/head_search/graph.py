@@ -41,6 +41,8 @@ class Operation:
         All other operands.
     shapes, dtypes : list
         Shapes and dtypes of the results.
+    call : int
+        Number of the call of torch; -1 for tensors that exist before the pass.
     """
 
     name: str
@@ -53,3 +55,4 @@ class Operation:
     others: list[Ref] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     dtypes: list[torch.dtype] = field(default_factory=list)
+    call: int = -1

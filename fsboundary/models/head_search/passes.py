@@ -15,7 +15,8 @@ from fsboundary.models.head_search.search import (
     read_features,
     row_scales,
 )
-from fsboundary.models.head_search.verified_head import Plan, VerifiedHead
+from fsboundary.models.head_search.tracing import UnseenOperationError
+from fsboundary.models.head_search.verified_head import Plan, VerifiedHead, pass_kind
 from fsboundary.models.linear_maps import LayerCall
 from fsboundary.models.outputs import as_logits, find_outputs
 
@@ -61,28 +62,40 @@ def read_pass(
 
 def _trace(known: VerifiedHead, search: HeadSearch, rows: int) -> Traced:
     """Return the logits of a pass and their affine end, with the operands of that kept."""
-    grad = torch.is_grad_enabled()
-    keep, copy = known.keep.get(grad, (frozenset(), frozenset()))
+    kind = pass_kind(rows)
+    keep, copy = known.keep.get(kind, (frozenset(), frozenset()))
+    if known.starts.get(kind, 0) and not torch.is_inference_mode_enabled():
+        traced = _trace_end(known, search, rows, keep, known.starts[kind])
+        if traced is not None:
+            return traced
+        known.misses += 1
     while True:
         raw = search.run(keep, copy, recent=0 if keep else RECENT, constants=known.constants)
         output = chosen(find_outputs(raw, rows), known.output)[known.output]
         try:
             tail = search.tail(output, known.stop_at)
+            if not tail.operations:
+                name = search.trace.operations[tail.root.operation].name
+                raise NotAffineError(f"the non-affine operation {name!r} gives its output")
         except NotAffineError as reason:
             raise HeadMismatchError(
                 f"the head, {known.where}, is not the last linear map of this pass: {reason}. The "
                 "model's path depends on its input; wrap the one path that you study in a module"
             ) from None
+        calls = search.calls_of(tail.keep)
         if search.has_kept(tail):
-            known.keep[grad] = tail.keep, copy
+            known.keep[kind] = calls, copy
+            # unnamed constants are recognised by value, which the end of a pass cannot show
+            late = not copy and known.misses < _MISSES and all(c.name for c in known.constants)
+            known.starts[kind] = search.first_call(tail) if late else 0
             break
         changed = search.trace.overwritten() & frozenset(tail.sources)
-        if tail.keep <= keep and changed <= copy:
+        if calls <= keep and changed <= copy:
             raise HeadError(
                 "two passes of the same batch run different operations: the model's path depends "
                 "on chance or on earlier calls, so its features do too"
             )
-        keep, copy = tail.keep, copy | changed
+        keep, copy = calls, copy | changed
     if copy and output.requires_grad:
         raise HeadError(
             "the model overwrites its features in place after its head used them, so no gradient "
@@ -90,6 +103,27 @@ def _trace(known: VerifiedHead, search: HeadSearch, rows: int) -> Traced:
             "no gradient"
         )
     return output, tail
+
+
+_MISSES = 4
+"""Batches that may be traced twice, because their end did not suffice; then all are traced whole.
+A model with several paths misses at each change of the path."""
+
+
+def _trace_end(
+    known: VerifiedHead, search: HeadSearch, rows: int, keep: frozenset[int], start: int
+) -> Traced | None:
+    """Return the same as :func:`_trace` from the end of a pass; None if all must be recorded."""
+    raw = search.run(keep, constants=known.constants, start=start)
+    output = chosen(find_outputs(raw, rows), known.output)[known.output]
+    try:
+        tail = search.tail(output, known.stop_at)
+        plan = known.plan_of(search.trace, tail)
+        known_plan = plan is not None and all(s.index is None for s in plan.selections)
+        seen = search.trace.complete and known_plan and search.has_kept(tail)
+        return (output, tail) if seen else None
+    except (NotAffineError, UnseenOperationError):
+        return None
 
 
 def _plan(known: VerifiedHead, search: HeadSearch, tail: Tail, rows: int, output: Tensor) -> Plan:

@@ -8,7 +8,7 @@ are read where the operations that lead to the logits begin.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
 import torch
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from fsboundary.models.head_search.affine_tail import NotAffineError, Tail, find_tail
 from fsboundary.models.head_search.composition import Composed, Composition, Selection
-from fsboundary.models.head_search.graph import Ref
-from fsboundary.models.head_search.tracing import ForwardTrace
+from fsboundary.models.head_search.graph import Operation, Ref
+from fsboundary.models.head_search.tracing import ForwardTrace, LateTrace
 from fsboundary.models.head_search.verified_head import Constant, Plan
 
 Run = Callable[[], Any]
@@ -52,7 +52,8 @@ class HeadSearch:
     ) -> None:
         self._run, self._inputs, self._rows = run, inputs, rows
         self.multi_label = multi_label
-        self._names = {id(t): name for name, t in _tensors(model)}
+        self._named = _tensors(model)
+        self._names = {id(t): name for name, t in self._named}
         self.trace = ForwardTrace(inputs)
 
     def run(
@@ -62,10 +63,12 @@ class HeadSearch:
         observe: Callable[[Ref, Tensor], None] | None = None,
         recent: int = 0,
         constants: Sequence[Constant] | None = None,
+        start: int = 0,
     ) -> Any:
         """Return the model's output of a traced pass; see :class:`ForwardTrace`.
 
         With the `constants` of a known head, nothing else but parameters and buffers is constant.
+        With a `start`, only calls from this number on are recorded; see :class:`LateTrace`.
         """
         names = self._names  # not this object, which would be in a cycle and keep its model alive
 
@@ -74,7 +77,11 @@ class HeadSearch:
                 return True
             return any(not c.name and c.equals(tensor) for c in constants)
 
-        self.trace = ForwardTrace(self._inputs, keep, recent, copy, observe, is_constant)
+        if start > 0:
+            named = (tensor for _, tensor in self._named)
+            self.trace = LateTrace(self._inputs, keep, is_constant, start, named)
+        else:
+            self.trace = ForwardTrace(self._inputs, keep, recent, copy, observe, is_constant)
         with self.trace:
             return self._run()
 
@@ -99,10 +106,34 @@ class HeadSearch:
         for number in tail.keep:
             operation = self.trace.operations[number]
             wanted.update(operation.others)
-            read = (*tail.sources, tail.direction)
+            read = (*tail.sources, tail.direction, tail.root)  # the last by a softmax
             wanted.update(ref for ref in operation.parents if ref in read)
         changed = self.trace.overwritten()
         return wanted <= self.trace.kept.keys() and not changed & wanted
+
+    def first_call(self, tail: Tail) -> int:
+        """Return the first call of the last pass that the search for `tail` may look at."""
+        operations = self.trace.operations
+        several = len(tail.sources) > 1
+        seen = set(tail.keep)
+        stack = [*tail.sources, *([] if tail.direction is None else [tail.direction])]
+        while stack:
+            number = stack.pop().operation
+            operation = operations[number]
+            if number not in seen and operation.data:
+                seen.add(number)
+                if operation.kind == "shape" or (several and operation.kind is not None):
+                    stack += operation.parents
+        first = min([operations[n].call for n in seen if operations[n].call >= 0], default=0)
+        for operation in reversed(operations):  # operands that were made of constants before that
+            if operation.call >= first:
+                makers = [operations[ref.operation] for ref in operation.others]
+                first = min([first, *(m.call for m in makers if not m.data and m.call >= 0)])
+        return first
+
+    def calls_of(self, numbers: Iterable[int]) -> frozenset[int]:
+        """Return the calls that were recorded as the operations of these numbers."""
+        return frozenset(self.trace.operations[number].call for number in numbers)
 
     def products_of(self, layer_name: str) -> frozenset[int]:
         """Return the products with a weight of that layer."""
@@ -110,7 +141,8 @@ class HeadSearch:
         return frozenset(
             number
             for number, operation in enumerate(self.trace.operations)
-            if operation.kind == "product"
+            if isinstance(operation, Operation)  # what was not recorded cannot be in a tail
+            and operation.kind == "product"
             and any(name.startswith(prefix) for name in self.weights_of(number))
         )
 

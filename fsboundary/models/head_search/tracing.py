@@ -7,11 +7,10 @@ pass.
 
 from __future__ import annotations
 
-import functools
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -23,7 +22,6 @@ from fsboundary.models.head_search.graph import Operation, Ref
 from fsboundary.models.head_search.operations import CONSTANT, INDICES, affine_kind
 
 
-@final
 class ForwardTrace(OperationMode):
     """Dispatch mode that records a pass.
 
@@ -32,7 +30,7 @@ class ForwardTrace(OperationMode):
     inputs : iterable of Tensor
         Inputs of the model. Tensors that are neither inputs nor results are constants.
     keep : frozenset of int
-        Numbers of the operations whose operands are kept, in :attr:`kept`.
+        Numbers of the calls whose operands are kept, in :attr:`kept`.
     recent : int
         Bytes of operands of the last operations that are kept besides, so that often one pass is
         enough.
@@ -55,7 +53,9 @@ class ForwardTrace(OperationMode):
         is_constant: Callable[[Tensor], bool] = lambda tensor: True,
     ) -> None:
         super().__init__()
+        self.complete = True
         self.operations: list[Operation] = []
+        self.calls = 0
         self.kept: dict[Ref, Tensor] = {}
         self._kept_storages: list[tuple[Ref, int, int]] = []
         # weak references prevent the address of a storage from being used by another one
@@ -110,9 +110,10 @@ class ForwardTrace(OperationMode):
         return result
 
     def _read(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation:
-        name, random, _, _ = _facts(func)
+        facts = _facts(func)
+        name = facts.name
         index = INDICES.get(name)
-        operation = Operation(name, func)
+        operation = Operation(name, func, call=self.calls)
         positions: list[int] = []
         operands: list[tuple[Ref, Tensor]] = []
         template = []
@@ -139,7 +140,7 @@ class ForwardTrace(OperationMode):
             self._keep_operands(operands)
         if name in CONSTANT:
             operation.data = False
-        elif random:
+        elif facts.random:
             operation.data = True  # not a constant: another pass gives other numbers
         elif operation.data:
             operation.kind = affine_kind(name, args, kwargs, positions, keywords)
@@ -156,7 +157,7 @@ class ForwardTrace(OperationMode):
         return value
 
     def _keep_operands(self, operands: list[tuple[Ref, Tensor]]) -> None:
-        always = len(self.operations) in self._keep
+        always = self.calls in self._keep
         if not (always or self._room):
             return
         held = [(ref, t.clone() if ref in self._copy else t) for ref, t in operands]
@@ -201,13 +202,14 @@ class ForwardTrace(OperationMode):
     def _write(
         self, func: Any, operation: Operation, args: Any, kwargs: dict[str, Any], result: Any
     ) -> None:
+        self.calls += 1
         outputs = [result] if isinstance(result, Tensor) else tree_leaves(result)
-        _, _, mutable, in_place = _facts(func)
-        if not mutable:
+        facts = _facts(func)
+        if not facts.writes:
             self._record(operation, outputs)
             return
-        written = _written_tensors(func, args, kwargs)
-        if not (in_place and len(written) == 1 and outputs and outputs[0] is written[0]):
+        written = _written_tensors(facts.writes, args, kwargs)
+        if not (facts.in_place and len(written) == 1 and outputs and outputs[0] is written[0]):
             operation.kind = None
             operation.parents = []
         others = [t for t in written if all(t is not o for o in outputs)]
@@ -219,7 +221,8 @@ class ForwardTrace(OperationMode):
                 self._writes[storage.cdata] = ref.operation
 
     def _record_opaque(self, name: str, arguments: Any, result: Any) -> None:
-        operation = Operation(name, data=True)
+        operation = Operation(name, data=True, call=self.calls)
+        self.calls += 1
         for leaf in tree_leaves(arguments):
             if isinstance(leaf, Tensor):
                 operation.others.append(self._reference(leaf))
@@ -241,15 +244,197 @@ class ForwardTrace(OperationMode):
         return Ref(number, 0)
 
 
-@functools.cache
-def _facts(func: Any) -> tuple[str, bool, bool, bool]:
-    """Return name, and whether an operation is random, writes to operands, and is in place.
+@final
+class UnseenOperationError(Exception):
+    """A walk through the graph has left the part that was recorded."""
 
-    They are kept, because reading a schema takes longer than many an operation.
+
+@final
+class _Unseen:
+    """The operation that made a tensor before the recorded part of a pass: it depends on data."""
+
+    data = True
+
+    def __getattr__(self, name: str) -> Any:
+        raise UnseenOperationError
+
+
+@final
+class LateTrace(ForwardTrace):
+    """Trace that records only the end of a pass, because recording costs more than a small layer.
+
+    Of earlier operations it notices only what can change the meaning of the end: which tensors are
+    made of constants, and whether parameters, buffers or inputs are written to or reached under
+    another name. What the end then shows is what a :class:`ForwardTrace` would show, unless
+    :attr:`complete` is False or a walk raises UnseenOperationError; the pass must then be repeated
+    with a full trace.
+
+    Parameters
+    ----------
+    inputs, keep, is_constant : iterable, frozenset, callable
+        See :class:`ForwardTrace`.
+    start : int
+        Number of the first call that is recorded.
+    named : iterable of Tensor
+        Parameters and buffers of the model.
     """
-    name = func._schema.name.removeprefix("aten::")
-    random = torch.Tag.nondeterministic_seeded in func.tags
-    return name.removesuffix("_"), random, func._schema.is_mutable, name.endswith("_")
+
+    def __init__(
+        self,
+        inputs: Iterable[Tensor],
+        keep: frozenset[int],
+        is_constant: Callable[[Tensor], bool],
+        start: int,
+        named: Iterable[Tensor],
+    ) -> None:
+        inputs = list(inputs)
+        super().__init__(inputs, keep, is_constant=is_constant)
+        self._start = start
+        # the storages themselves, so that none can take the address of another one
+        self._named = {id(t): _storage(t) for t in named}
+        self._derived: dict[int, weakref.ref[Tensor]] = {}
+        self._aliases = {s._cdata for s in self._named.values() if s is not None}
+        self._input_storages = [s for s in map(_storage, inputs) if s is not None]
+        self._fixed = self._aliases.union(s._cdata for s in self._input_storages)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if self.calls >= self._start or torch.is_inference_mode_enabled():
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        self.calls += 1
+        kwargs = kwargs or {}
+        facts = _FACTS.get(id(func))
+        if facts is None:
+            if not isinstance(func, torch._ops.OpOverload):
+                return func(*args, **kwargs)
+            facts = _add_facts(func)
+        data = facts.num_operands > 0 and self._reads_data(args[: facts.num_operands])
+        if kwargs and facts.num_operands:
+            data |= self._reads_data(kwargs.values())
+        if facts.writes:
+            self._notice_writes(_written_tensors(facts.writes, args, kwargs))
+        result = func(*args, **kwargs)
+        if not (data or facts.random) or facts.name in CONSTANT:
+            for tensor in [result] if isinstance(result, Tensor) else tree_leaves(result):
+                if isinstance(tensor, Tensor):
+                    self._derived[id(tensor)] = weakref.ref(tensor)
+        return result
+
+    def _reads_data(self, arguments: Iterable[Any]) -> bool:
+        """Return whether one of the arguments depends on the inputs."""
+        # without calls of helpers, because after each layer no code is left in the cache
+        data, named, derived = False, self._named, self._derived
+        for value in arguments:
+            if isinstance(value, Tensor):
+                key = id(value)
+                if key in named or (key in derived and derived[key]() is value):
+                    continue
+                data = True
+                try:
+                    if value.untyped_storage()._cdata in self._aliases:
+                        self.complete = False
+                except (NotImplementedError, RuntimeError):  # sparse and opaque layouts
+                    pass
+            elif isinstance(value, list | tuple):
+                data |= self._reads_data(value)
+        return data
+
+    def _is_derived(self, tensor: Tensor) -> bool:
+        """Return whether a tensor was made, before the recorded part, of constants only."""
+        known = self._derived.get(id(tensor))
+        return known is not None and known() is tensor
+
+    def _notice_writes(self, tensors: list[Tensor]) -> None:
+        storages = (_storage(t) for t in tensors)
+        if any(s is not None and s._cdata in self._fixed for s in storages):
+            self.complete = False
+
+    def _reference(self, tensor: Tensor) -> Ref:
+        if self.ref(tensor) is not None:
+            return super()._reference(tensor)
+        storage = _storage(tensor)
+        if id(tensor) in self._named:
+            own = self._named[id(tensor)]
+            if own is None or storage is None or own._cdata != storage._cdata:
+                self.complete = False
+            return super()._reference(tensor)
+        if self._is_derived(tensor) or storage is None or storage._cdata in self._aliases:
+            self.complete = False
+        unseen: Any = _Unseen()
+        ref = Ref(len(self.operations), 0)
+        self.operations.append(unseen)
+        self._known[id(tensor)] = weakref.ref(tensor), ref
+        return ref
+
+
+@final
+class _Facts(NamedTuple):
+    """What the schema of an operation says.
+
+    Attributes
+    ----------
+    name : str
+        Name without a trailing underscore.
+    random : bool
+        Whether the result depends on chance.
+    in_place : bool
+        Whether the name has a trailing underscore.
+    writes : list of (int, str)
+        Positions and names of the arguments that are written to.
+    num_operands : int
+        Number of positional arguments up to the last tensor; 0 if no argument is a tensor.
+    function : object
+        The operation itself, so that no other one gets its identity.
+    """
+
+    name: str
+    random: bool
+    in_place: bool
+    writes: list[tuple[int, str]]
+    num_operands: int
+    function: Any
+
+
+_FACTS: dict[int, _Facts] = {}
+"""Facts by the identity of the operation, whose hash would be computed in Python; kept, because
+reading a schema takes longer than many an operation."""
+
+
+def _add_facts(func: Any) -> _Facts:
+    schema = func._schema
+    name = schema.name.removeprefix("aten::")
+    facts = _FACTS[id(func)] = _Facts(
+        name=name.removesuffix("_"),
+        random=torch.Tag.nondeterministic_seeded in func.tags,
+        in_place=name.endswith("_"),
+        writes=[
+            (position, argument.name)
+            for position, argument in enumerate(schema.arguments)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        ],
+        num_operands=max(
+            (n for n, a in enumerate(schema.arguments, start=1) if "Tensor" in str(a.type)),
+            default=0,
+        ),
+        function=func,
+    )
+    return facts
+
+
+def _facts(func: Any) -> _Facts:
+    return _FACTS.get(id(func)) or _add_facts(func)
+
+
+def _storage(tensor: Tensor) -> torch.UntypedStorage | None:
+    try:
+        return tensor.untyped_storage()
+    except (NotImplementedError, RuntimeError):  # sparse and opaque layouts
+        return None
 
 
 def _floating(argument: Any) -> bool:
@@ -268,12 +453,12 @@ def _bytes(tensor: Tensor) -> int:
     return 0 if tensor.is_nested else tensor.numel() * tensor.element_size()
 
 
-def _written_tensors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """Return the tensors that an operation writes to, according to its schema."""
+def _written_tensors(
+    writes: list[tuple[int, str]], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[Tensor]:
+    """Return the tensors that an operation writes to; see :class:`_Facts`."""
     tensors: list[Any] = []
-    for position, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is None or not argument.alias_info.is_write:
-            continue
-        value = args[position] if position < len(args) else kwargs.get(argument.name)
+    for position, name in writes:
+        value = args[position] if position < len(args) else kwargs.get(name)
         tensors += tree_leaves(value)
     return [t for t in tensors if isinstance(t, Tensor)]

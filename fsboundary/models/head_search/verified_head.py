@@ -62,6 +62,16 @@ class Plan:
     rounding: Rounding
 
 
+PassKind = tuple[bool, bool]
+"""Whether a pass records gradients, and whether it has one row; torch then calls other operations,
+for example because one row needs no copy to change its shape."""
+
+
+def pass_kind(rows: int) -> PassKind:
+    """Return the kind of a pass of that many rows."""
+    return torch.is_grad_enabled(), rows == 1
+
+
 @final
 @dataclass(slots=True, kw_only=True, eq=False)
 class VerifiedHead:
@@ -97,6 +107,14 @@ class VerifiedHead:
         Layer that the user named.
     modules : tuple of (str, type)
         Names and classes of the model's modules, without which the proofs say nothing.
+    plans : dict
+        How passes with these operations are read.
+    keep : dict
+        Calls whose operands are kept, and operands that are copied, per kind of pass.
+    starts : dict
+        First call that is recorded, per kind of pass; 0 where all are.
+    misses : int
+        Batches that were traced twice, because their end did not suffice.
     """
 
     layer: str
@@ -113,12 +131,16 @@ class VerifiedHead:
     output: str = ""
     stop_at: str | None = None
     plans: dict[tuple[Any, ...], Plan] = field(default_factory=dict)
-    keep: dict[bool, tuple[frozenset[int], frozenset[Ref]]] = field(default_factory=dict)
+    keep: dict[PassKind, tuple[frozenset[int], frozenset[Ref]]] = field(default_factory=dict)
+    starts: dict[PassKind, int] = field(default_factory=dict)
+    misses: int = 0
 
     def plan_of(self, trace: ForwardTrace, tail: Tail) -> Plan | None:
         """Return how passes with these operations are read, if that is known."""
         names = tail.names(trace)
-        return self.plans.get(names) or self.plans.get((*names, *tail.shapes(trace)))
+        plan = self.plans.get(names) or self.plans.get((*names, *tail.shapes(trace)))
+        same = plan is not None and len(plan.selections) == len(tail.sources)
+        return plan if same else None
 
     def add_plan(self, trace: ForwardTrace, tail: Tail, plan: Plan) -> None:
         """Keep how passes with these operations are read."""
