@@ -31,7 +31,7 @@ def read_pass(
     scale = None
     if known.sphere == "cones":
         if tail.direction is None:
-            raise _another_head(known)
+            raise known.another_head()
         before = read_features(search.trace, [tail.direction], plan.selections)[0]
         scale = row_scales(before, features)
         if scale is None:
@@ -41,7 +41,7 @@ def read_pass(
             )
         features = before
     if features.shape[1] != known.head.num_features:
-        raise _another_head(known)
+        raise known.another_head()
     if tail.link != "identity":
         before = search.trace.kept[tail.root].reshape(rows, -1).clone()
         known.verify_link(before, logits)
@@ -139,20 +139,7 @@ def _plan(known: VerifiedHead, search: HeadSearch, tail: Tail, rows: int, output
         raise HeadMismatchError(
             f"the head, {known.where}, is not linear in this pass: {reason}"
         ) from None
-    head = known.head
-    if not (_close(composed.weight, head._weight) and _close(composed.bias, head._bias)):
-        raise _another_head(known)
+    if not known.is_head(composed.weight, composed.bias):
+        raise known.another_head()
     known.add_plan(search.trace, tail, found)
     return found
-
-
-def _another_head(known: VerifiedHead) -> HeadMismatchError:
-    return HeadMismatchError(
-        f"the head, {known.where}, is another in this pass: the model's path depends on its "
-        "input. Wrap the one path that you study in a module"
-    )
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    same = one.shape == other.shape
-    return same and bool(((one - other).abs() <= 1e-12 * other.abs().max()).all())

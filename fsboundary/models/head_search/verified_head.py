@@ -149,6 +149,17 @@ class VerifiedHead:
             names = (*names, *tail.shapes(trace))  # positions of sources of this shape only
         self.plans[names] = plan
 
+    def is_head(self, weight: Tensor, bias: Tensor) -> bool:
+        """Return whether `weight` and `bias` are those of this head, up to rounding in float64."""
+        return _close(weight, self.head._weight) and _close(bias, self.head._bias)
+
+    def another_head(self) -> HeadMismatchError:
+        """Return the error for a pass with another head."""
+        return HeadMismatchError(
+            f"the head, {self.where}, is another in this pass: the model's path depends on its "
+            "input. Wrap the one path that you study in a module"
+        )
+
     @property
     def where(self) -> str:
         """The layer and its class, for messages."""
@@ -248,6 +259,11 @@ class VerifiedHead:
         worst = largest_residual(expected, output, tolerance)
         if worst is not None and worst.ratio > 1:
             raise head_mismatch(self.where, what, worst, output.dtype)
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    same = one.shape == other.shape
+    return same and bool(((one - other).abs() <= 1e-12 * other.abs().max()).all())
 
 
 def _tensor(model: nn.Module, name: str) -> Tensor | None:
