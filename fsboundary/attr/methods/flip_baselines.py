@@ -24,6 +24,8 @@ Finder = Callable[[Tensor, Tensor], Tensor]
 BATCH = 64
 """Default number of images per search for flip images."""
 
+_FLAT = "no flip image because the features do not react: the image itself is used"
+
 _RANGE_STEPS = 8
 """Ranges grow in steps of the width over this: few groups of rows, none much wider than needed."""
 
@@ -95,10 +97,7 @@ class FlipBaselines:
             insensitive = _insensitive_rows(self._space, inputs, additional, direction.unit)
             flat = missing & insensitive.to(missing.device)
             if bool(flat.any()):
-                message = (
-                    "no flip image because the features do not react: the image itself is used"
-                )
-                warn(message, flat)
+                warn(_FLAT, flat)
             ends = tuple(
                 torch.where(unsqueeze_like(flat, e), x, e)
                 for e, x in zip(ends, inputs, strict=True)

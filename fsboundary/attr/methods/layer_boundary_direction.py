@@ -133,13 +133,11 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
         except RuntimeError as error:
             if "not have been used in the graph" not in str(error):
                 raise
-            raise ArgumentError(
-                "layer",
-                f"a {type(self.layer).__name__} whose {'input' if to_input else 'output'} the "
-                "features do not depend on",
-                "a layer before the head, or the head's input",
-                "for the head itself, pass attribute_to_layer_input=True",
-            ) from error
+            side = "input" if to_input else "output"
+            got = f"a {type(self.layer).__name__} whose {side} the features do not depend on"
+            wanted = "a layer before the head, or the head's input"
+            fix = "for the head itself, pass attribute_to_layer_input=True"
+            raise ArgumentError("layer", got, wanted, fix) from error
         return gradient
 
 

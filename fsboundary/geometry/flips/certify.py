@@ -107,8 +107,9 @@ def grade_solutions(
 
     Problems that miss the tolerance when the constraints are evaluated through the logits, or are
     infeasible within a radius only, are evaluated again with dense rows, whose rounding is
-    smaller: classes with equal or nearly equal weights need that. The caller makes chunks: arrays
-    are (P,d) and (P,K), and (P,K,d) for the problems graded again.
+    smaller: classes with equal or nearly equal weights need that. Points that violate a constraint
+    by more than any rounding are not, because nothing but another point helps them. The caller
+    makes chunks: arrays are (P,d) and (P,K), and (P,K,d) for the problems graded again.
 
     Parameters
     ----------
@@ -127,12 +128,14 @@ def grade_solutions(
         Upper limit of every lower bound, applied before the gap is checked.
     """
     cap = torch.full_like(points[:, 0], torch.inf) if ceiling is None else ceiling
-    grade = _grade(problems, FactoredConstraints(problems), points, lam, rtol, cap)
-    again = ((grade.status != Status.CONVERGED) & torch.isfinite(grade.lower_bound)).nonzero()[:, 0]
+    grade, hopeless = _grade(problems, FactoredConstraints(problems), points, lam, rtol, cap)
+    open_rows = (grade.status != Status.CONVERGED) & torch.isfinite(grade.lower_bound)
+    again = (open_rows & ~hopeless).nonzero()[:, 0]
     # splitting nothing would give one empty piece
     for index in again.split(DenseConstraints.batch_size(problems)) if len(again) else ():
         part = problems.take(index)
-        better = _grade(part, DenseConstraints(part), points[index], lam[index], rtol, cap[index])
+        dense = DenseConstraints(part)
+        better, _ = _grade(part, dense, points[index], lam[index], rtol, cap[index])
         # both bounds hold; a converged entry keeps the one that its gap was computed with
         first, second = grade.lower_bound[index], better.lower_bound
         done = better.status == Status.CONVERGED
@@ -155,15 +158,17 @@ def _grade(
     lam: Tensor,
     rtol: float,
     cap: Tensor,
-) -> Grade:
-    """Grade with the given constraint operator; multipliers stay as they are."""
+) -> tuple[Grade, Tensor]:
+    """Grade with the given constraint operator; multipliers stay as they are.
+
+    Also returned is which points (P,) violate a constraint however the values are rounded.
+    """
     z, domain = problems.z, problems.head.domain
     bound, u = dual_bound(problems, operator, lam, operator.values(z))
     bound = torch.minimum(bound, cap)
     distance, end = lengths(points - z), lengths(points)
-    violation = torch.maximum(
-        _row_violation(problems, operator, points, end), lengths(points - domain.clip(points))
-    )
+    violation, rounding = _row_violation(problems, operator, points, end)
+    violation = torch.maximum(violation, lengths(points - domain.clip(points)))
     allowed = torch.maximum(absolute(lengths(z) + end), rtol * distance)
     # NaN compares false, so a point that is not finite never passes
     converged = ((distance - bound).abs() <= allowed) & (violation <= allowed)
@@ -172,6 +177,7 @@ def _grade(
     bound = torch.where(converged, torch.minimum(bound, distance), bound)
     status = torch.where(converged, int(Status.CONVERGED), int(Status.INACCURATE))
     failed = (~converged).nonzero()[:, 0]
+    hopeless = torch.isfinite(violation) & (violation - rounding > allowed)
     if len(failed):
         part = problems.take(failed)
         radius = dual_exclusion_radius(part, operator.take(failed), lam[failed], u[failed])
@@ -179,9 +185,11 @@ def _grade(
         infeasible = torch.isinf(radius) | (radius > TOO_FAR * _scale(part))
         bound[failed] = torch.maximum(bound[failed], radius)
         status[failed] = torch.where(infeasible, int(Status.INFEASIBLE), status[failed])
+        # far more than the point's distance may be the start of a proof that there is none
+        hopeless[failed] &= radius <= 2 * distance[failed]
         distance[failed] = torch.where(infeasible, torch.inf, torch.nan).to(distance)
     gap = torch.where(torch.isinf(bound), 0.0, distance - bound)
-    return Grade(
+    grade = Grade(
         points=points,
         distance=distance,
         lower_bound=bound,
@@ -191,15 +199,17 @@ def _grade(
         multipliers=lam,
         status=status,
     )
+    return grade, hopeless
 
 
 def _row_violation(
     problems: DualProblems, operator: ConstraintOperator, points: Tensor, end: Tensor
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Return the largest distance (P,) of `points` to the constraints they violate.
 
     Raised by the rounding of its own evaluation: a slack that rounds to 0 may be violated by far
-    more than the tolerance where two rows nearly agree. `end` is the length of each point.
+    more than the tolerance where two rows nearly agree. `end` is the length of each point. Also
+    returned is a bound (P,) of the error of the raised distance.
     """
     norms = problems.row_norms()
     size, offset_size = operator.sizes()
@@ -217,7 +227,9 @@ def _row_violation(
         violation = violation / norms
     # an overflow hides the violation
     worst = torch.where(torch.isinf(norms), torch.nan, violation).amax(dim=1)
-    return torch.where(torch.isfinite(points).all(dim=1), worst, torch.nan)
+    # raised once, and rounded by as much again
+    rounding = 2 * torch.where(constant, 0.0, doubt / norms).amax(dim=1)
+    return torch.where(torch.isfinite(points).all(dim=1), worst, torch.nan), rounding
 
 
 def _scale(problems: DualProblems) -> Tensor:
