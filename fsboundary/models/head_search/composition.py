@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
 from fsboundary.models.head_search.affine_tail import NotAffineError, Tail
-from fsboundary.models.head_search.graph import Operation, Ref
+from fsboundary.models.head_search.graph import Operation, Ref, Selection
 from fsboundary.models.head_search.operations import (
     PRODUCTS,
     SHAPE,
+    WEIGHTED,
     evaluate,
     evaluate_sizes,
     rounded_terms,
@@ -76,57 +76,17 @@ def constants_of(trace: ForwardTrace, tail: Tail) -> dict[Ref, Tensor]:
     return found
 
 
-@final
-@dataclass(slots=True, eq=False)
-class Selection:
-    """Which numbers of one source are the features of a row.
-
-    Attributes
-    ----------
-    index : Tensor (B, n) or None
-        Positions in the flat source; None if the source is (B, ...) and :attr:`axes` apply.
-    axes : list of Tensor or None
-        Positions taken of each axis but the first; None for all.
-    pooled : tuple of int
-        Axes that are averaged, counted with the first.
-    """
-
-    index: Tensor | None = None
-    axes: list[Tensor | None] = field(default_factory=list)
-    pooled: tuple[int, ...] = ()
-
-    def take(self, source: Tensor) -> Tensor:
-        """Return the selected numbers before averages, (B, ...)."""
-        if self.index is not None:
-            return source.flatten()[self.index.to(source.device)]
-        for axis, positions in enumerate(self.axes, start=1):
-            if positions is not None:
-                source = source.index_select(axis, positions.to(source.device))
-        return source
-
-    def embed(self, z: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Return a source of that shape with features `z` (B, n), and zeros elsewhere."""
-        if self.index is not None:
-            flat = torch.zeros(math.prod(shape), dtype=z.dtype, device=z.device)
-            return flat.scatter(0, self.index.flatten().to(z.device), z.flatten()).reshape(shape)
-        sizes = [n if p is None else len(p) for n, p in zip(shape[1:], self.axes, strict=True)]
-        kept = [1 if k in self.pooled else n for k, n in enumerate(sizes, start=1)]
-        value = z.reshape(len(z), *kept).expand(len(z), *sizes)
-        for axis, positions in enumerate(self.axes, start=1):
-            if positions is not None:
-                full = list(value.shape)
-                full[axis] = shape[axis]
-                zeros = torch.zeros(full, dtype=z.dtype, device=z.device)
-                value = zeros.index_copy(axis, positions.to(z.device), value)
-        return value
-
-
 _KEEP_WEIGHTS = SHAPE | {"mean", "sum", "select", "slice", "index", "_adaptive_avg_pool2d",
                          "_adaptive_avg_pool3d", "avg_pool2d", "_to_copy"}  # fmt: skip
 """Operations after a product that may leave its weight as it is."""
 
 _EXACT = 1e-13
 """Relative difference that sums in float64 explain."""
+
+_WEIGHTED = (
+    "its positions are weighted by the inputs, as by an attention mask, but not averaged: the "
+    "weights are negative, their sum is not the same in all rows, or they depend on the class"
+)
 
 _SMALL = 1e-9
 """Relative size below which a derivative with random weights counts as zero."""
@@ -176,6 +136,8 @@ class Composition:
         NotAffineError
             Rows share numbers, or depend on different counts of them.
         """
+        if any(self._is_weight(ref) for ref in self._constants):
+            return self._weighted()
         generator = torch.Generator().manual_seed(0)
 
         def draw(like: Tensor) -> Tensor:
@@ -235,22 +197,67 @@ class Composition:
         order = torch.argsort(flat_rows[where], stable=True)
         return Selection(index=where[order].reshape(self._rows, -1))
 
-    def pooled(self, selections: list[Selection]) -> None:
-        """Mark the axes that the head weighs equally, and so only averages."""
+    def _is_weight(self, ref: Ref) -> bool:
+        """Return whether an operand comes from the inputs and is no index."""
+        made = self._trace.operations[ref.operation]
+        users = (self._trace.operations[number] for number in self._tail.operations)
+        return made.data and any(o.name in WEIGHTED and ref in o.others for o in users)
+
+    def _weighted(self) -> list[Selection]:
+        """Return the averages over positions whose weights the inputs determine."""
+        rows = torch.arange(1, self._rows + 1, dtype=torch.float64)
+        found: list[Selection] = []
+        for plain, once, other in zip(*self._slopes([(0, 0), (0, 1), (1, 0)]), strict=True):
+            if plain.ndim < 3 or len(plain) != self._rows:
+                raise NotAffineError(_WEIGHTED)
+            tables = [g.reshape(self._rows, -1, g.shape[-1]) for g in (plain, once, other)]
+            sums = [table.sum(dim=1, keepdim=True) for table in tables]
+            weights = (tables[0] * sums[0]).sum(dim=2) / sums[0].square().sum(dim=2)
+            if not bool((weights >= 0).all()):  # NaN if the sums are 0
+                raise NotAffineError(_WEIGHTED)
+            scales = (1.0, rows.to(plain.device)[:, None, None], 1.0)
+            for table, total, scale in zip(
+                tables, (sums[0], sums[0], sums[2]), scales, strict=True
+            ):
+                # one direction per table, the same in all rows, which no weights change
+                wanted = weights[..., None] * total[:1] * scale
+                if not bool(((table - wanted).abs() <= _SMALL * wanted.abs().max()).all()):
+                    raise NotAffineError(_WEIGHTED)
+            found.append(
+                Selection(
+                    axes=[None] * (plain.ndim - 1),
+                    pooled=tuple(range(1, plain.ndim - 1)),
+                    weights=weights.reshape(plain.shape[:-1]),
+                )
+            )
+        return found
+
+    def _slopes(self, powers: Sequence[tuple[int, int]]) -> list[tuple[Tensor, ...]]:
+        """Return derivatives by the sources of random sums of logits.
+
+        Each pair is the number of the sum, 0 or 1, and the power of the row's number by which it is
+        multiplied.
+        """
         leaves = self._leaves()
         generator = torch.Generator().manual_seed(1)
         weights = torch.randn(2, self._classes, generator=generator, dtype=torch.float64)
         with torch.enable_grad():
             logits = self._logits(leaves, self._constants)
-            grads = [
+            rows = torch.arange(1, self._rows + 1, dtype=torch.float64, device=logits.device)
+            weights = weights.to(logits.device)
+            return [
                 torch.autograd.grad(
-                    logits, leaves, w.to(logits.device).expand(self._rows, -1), retain_graph=True,
+                    logits, leaves, weights[number] * rows[:, None] ** power, retain_graph=True,
                     allow_unused=True, materialize_grads=True,
                 )
-                for w in weights
+                for number, power in powers
             ]  # fmt: skip
+
+    def pooled(self, selections: list[Selection]) -> None:
+        """Mark the axes that the head weighs equally, and so only averages."""
+        grads = self._slopes([(0, 0), (1, 0)])
         for k, selection in enumerate(selections):
-            if selection.index is not None:
+            if selection.index is not None or selection.weights is not None:
                 continue
             taken = [selection.take(g[k])[:1] for g in grads]
             wide = [a for a in range(1, taken[0].ndim) if taken[0].shape[a] > 1]

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from fsboundary.core.errors import HeadError
 from fsboundary.core.heads import LinearHead
 from fsboundary.models.head_search.affine_tail import NotAffineError, Tail
-from fsboundary.models.head_search.composition import Selection
-from fsboundary.models.head_search.graph import Ref
+from fsboundary.models.head_search.graph import Ref, Selection
 from fsboundary.models.head_search.search import (
     HeadSearch,
     compose,
@@ -184,8 +183,9 @@ def _of_means(interval: Interval | None, source: Tensor, selection: Selection) -
     if interval is None or not selection.pooled:
         return interval
     lower, upper = interval.lower, interval.upper
-    # a sum of n numbers and its division: fewer than n + 2 roundoffs
-    relative = (source[0].numel() + 2) * torch.finfo(source.dtype).eps
+    # a sum of n numbers and its division: fewer than n + 2 roundoffs, and those of weights
+    more = 2 if selection.weights is None else 6
+    relative = (source[0].numel() + more) * torch.finfo(source.dtype).eps
     below, above = (abs(limit) * relative for limit in (lower, upper))
     return interval._replace(lower=lower - below, upper=upper + above)
 

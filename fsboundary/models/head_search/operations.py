@@ -82,6 +82,10 @@ INDICES = {"index": 1, "index_select": 2, "gather": 2}
 """Operations whose integer operand at this position may come from the data, such as the position
 of the last token; the map is affine for given positions."""
 
+WEIGHTED = frozenset({"mul", "div"})
+"""Operations of which one operand may come from the data, if it is made of integers only, such as
+an attention mask, or the counts in it; the map is affine in the other operand."""
+
 CONSTANT = frozenset(
     {
         "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full",

@@ -119,7 +119,7 @@ def _trace_end(
     try:
         tail = search.tail(output, known.stop_at)
         plan = known.plan_of(search.trace, tail)
-        known_plan = plan is not None and all(s.index is None for s in plan.selections)
+        known_plan = plan is not None and plan.fixed
         seen = search.trace.complete and known_plan and search.has_kept(tail)
         return (output, tail) if seen else None
     except (NotAffineError, UnseenOperationError):
@@ -129,7 +129,7 @@ def _trace_end(
 def _plan(known: VerifiedHead, search: HeadSearch, tail: Tail, rows: int, output: Tensor) -> Plan:
     """Return how this pass computes the logits; if it is new, after a comparison of its head."""
     plan = known.plan_of(search.trace, tail)
-    if plan is not None and all(s.index is None for s in plan.selections):
+    if plan is not None and plan.fixed:
         return plan
     try:
         if plan is not None:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.models.head_search.affine_tail import NotAffineError, Tail, find_tail
-from fsboundary.models.head_search.composition import Composed, Composition, Selection
-from fsboundary.models.head_search.graph import Operation, Ref
+from fsboundary.models.head_search.composition import Composed, Composition
+from fsboundary.models.head_search.graph import Operation, Ref, Selection
 from fsboundary.models.head_search.tracing import ForwardTrace, LateTrace
 from fsboundary.models.head_search.verified_head import Constant, Plan
 
@@ -260,13 +260,12 @@ def read_features(
         source = trace.kept[ref]
         taken = selection.take(source)
         positions = max(positions, math.prod(taken.shape[a] for a in selection.pooled))
-        features = taken.mean(dim=selection.pooled) if selection.pooled else taken
+        features = selection.average(taken)
         # a copy, because a source may be an input, or be written to when the model runs again
         parts.append(features.flatten(1) if selection.pooled else features.flatten(1).clone())
         if averaged:
             size = taken.detach().abs()
-            size = size.mean(dim=selection.pooled) if selection.pooled else size
-            sizes.append(size.flatten(1))
+            sizes.append(selection.average(size).flatten(1))
     features = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     if positions == 1:
         return features, None, 1

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from fsboundary.models.dispatch import OperationMode, storage_of
 from fsboundary.models.head_search.graph import Operation, Ref
-from fsboundary.models.head_search.operations import CONSTANT, INDICES, affine_kind
+from fsboundary.models.head_search.operations import CONSTANT, INDICES, WEIGHTED, affine_kind
 
 
 class ForwardTrace(OperationMode):
@@ -67,7 +67,7 @@ class ForwardTrace(OperationMode):
         self._room = recent
         self._known: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}
         for tensor in inputs:
-            self._record(Operation("input", data=True), [tensor])
+            self._record(Operation("input", data=True, discrete=_is_discrete(tensor)), [tensor])
 
     def ref(self, tensor: Tensor) -> Ref | None:
         """Return the reference of a tensor that the pass made, read or was given."""
@@ -136,6 +136,12 @@ class ForwardTrace(OperationMode):
         keywords = any(self.operations[ref.operation].data for ref in refs)
         operation.data |= keywords
         operation.args = tuple(template)
+        made = [self.operations[ref.operation].discrete for ref, _ in operands]
+        operation.discrete = not facts.random and all(made)
+        if len(positions) == 2 and name in WEIGHTED and any(made) and not operation.discrete:
+            at = made.index(True)
+            positions.remove(at)
+            operation.others.append(operation.parents.pop(at))
         if operation.data:
             self._keep_operands(operands)
         if name in CONSTANT:
@@ -192,7 +198,8 @@ class ForwardTrace(OperationMode):
                 return self._record(Operation("overwritten", data=True), [tensor])
             if not self._is_constant(tensor):
                 return self._record(Operation("input", data=True), [tensor])
-            return self._record(Operation("constant", tensor), [tensor])
+            discrete = _is_discrete(tensor)
+            return self._record(Operation("constant", tensor, discrete=discrete), [tensor])
         if self._writes and (storage := storage_of(tensor)) is not None:
             written = self._writes.get(storage.cdata, -1)
             if written > ref.operation:
@@ -254,6 +261,7 @@ class _Unseen:
     """The operation that made a tensor before the recorded part of a pass: it depends on data."""
 
     data = True
+    discrete = False
 
     def __getattr__(self, name: str) -> Any:
         raise UnseenOperationError
@@ -447,6 +455,10 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
         return tuple(tensor.shape)
     except RuntimeError:  # of nested tensors and of parameters that are not initialised yet
         return ()
+
+
+def _is_discrete(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex())
 
 
 def _bytes(tensor: Tensor) -> int:

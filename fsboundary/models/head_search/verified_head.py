@@ -12,8 +12,7 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import HeadMismatchError
 from fsboundary.core.heads import LinearHead
 from fsboundary.models.head_search.affine_tail import Tail
-from fsboundary.models.head_search.composition import Selection
-from fsboundary.models.head_search.graph import Ref
+from fsboundary.models.head_search.graph import Ref, Selection
 from fsboundary.models.head_search.links import Link, apply_link, link_tolerance
 from fsboundary.models.head_search.tracing import ForwardTrace
 from fsboundary.models.intervals import Interval
@@ -60,6 +59,11 @@ class Plan:
 
     selections: list[Selection]
     rounding: Rounding
+
+    @property
+    def fixed(self) -> bool:
+        """Whether no input determines which numbers are read, or how they are averaged."""
+        return all(s.index is None and s.weights is None for s in self.selections)
 
 
 PassKind = tuple[bool, bool]
