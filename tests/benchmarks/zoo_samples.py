@@ -13,6 +13,9 @@ from torch import Tensor, nn
 CLASSES = 11
 """A number that no other layer of the models has as its number of outputs."""
 
+LARGE = 256
+"""Side of images that are replaced by smaller ones, where the model takes these too."""
+
 NAMES = Path(__file__).with_name("zoo_timm.txt")
 
 
@@ -39,6 +42,8 @@ def timm_models() -> Iterator[tuple[str, Callable[[], Sample]]]:
     def build(name: str) -> Sample:
         config = timm.models.get_pretrained_cfg(name)
         side = 224 if config is None else config.input_size[-1]
+        if side > LARGE and not config.fixed_input_size:
+            side = 224
         return Sample(timm.create_model(name, num_classes=CLASSES), images(side))
 
     for name in NAMES.read_text("utf-8").split():
@@ -149,11 +154,16 @@ def peft_models() -> Iterator[tuple[str, Callable[[], Sample]]]:
         model = peft.get_peft_model(plain.model, config).eval()
 
         def expected(x: Any) -> tuple[Tensor, Tensor]:
-            merged = copy.deepcopy(model).merge_and_unload()
+            whole = copy.deepcopy(model)
+            if kind in ("OFT", "IA3"):  # which change the layer's input, and nothing after it
+                last = whole.get_submodule(f"base_model.model.{layer}.base_layer")
+            else:
+                whole = whole.merge_and_unload()
+                last = whole.get_submodule(layer)
             seen: list[Tensor] = []
-            merged.get_submodule(layer).register_forward_pre_hook(lambda m, a: seen.append(a[0]))
-            merged(**x)
-            return seen[-1], merged.get_submodule(layer).weight
+            last.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+            whole(**x)
+            return seen[-1], last.weight
 
         return Sample(model, plain.draw, expected)
 
