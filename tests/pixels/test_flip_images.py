@@ -113,8 +113,9 @@ def test_one_row_at_a_time_is_the_batch(finder: str) -> None:
             alone = fsb.pixels.flip_images(model, images[part], aim, finder=finder, max_steps=steps)
             for name in FIELDS:
                 got, want = getattr(alone, name), getattr(whole, name)[part]
-                # a last bit that depends on the batch may end a search a step or two sooner
-                atol = 12 if name in ("num_backwards", "num_forwards") else 1e-9
+                # a last bit that depends on the batch may end a search a step or two sooner, and,
+                # where three classes meet, the 32 passes of the last bracketing
+                atol = {"num_backwards": 12, "num_forwards": 12 + 32}.get(name, 1e-9)
                 torch.testing.assert_close(got, want, equal_nan=True, rtol=1e-6, atol=atol)
 
 
