@@ -45,8 +45,10 @@ def guaranteed_balls(
     Returns
     -------
     GuaranteedBalls
-        Radius in feature units; +inf and UNBOUNDED where no other class can be reached; NaN with
-        OUTSIDE_DOMAIN or NOT_FINITE if the row has no guarantee.
+        The class kept is the one predicted in this batch; where logits agree within rounding, the
+        row alone may be predicted otherwise. Radius in feature units; +inf and UNBOUNDED where no
+        other class can be reached; NaN with OUTSIDE_DOMAIN or NOT_FINITE if the row has no
+        guarantee.
 
     Raises
     ------

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,14 @@ from fsboundary import ArgumentError, Status
 from support.flips.oracles import make_domain, make_problem, tie_distance
 
 KINDS = ["unbounded", "nonnegative", "box"]
+
+SMALL: dict[str, st.SearchStrategy[Any]] = {
+    "seed": st.integers(0, 10**6),
+    "k": st.integers(2, 7),
+    "d": st.integers(1, 4),
+    "kind": st.sampled_from(KINDS),
+}
+"""Heads that are small enough for an oracle."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -187,13 +197,7 @@ def test_bad_rows_fail_alone_and_few_steps_have_a_status() -> None:
 
 
 @settings(max_examples=60, derandomize=True)
-@given(
-    seed=st.integers(0, 10**6),
-    k=st.integers(2, 7),
-    d=st.integers(1, 4),
-    kind=st.sampled_from(KINDS),
-    whole=st.booleans(),
-)
+@given(**SMALL, whole=st.booleans())
 def test_no_point_of_a_region_is_nearer_than_its_bound(
     seed: int, k: int, d: int, kind: str, whole: bool
 ) -> None:
@@ -274,12 +278,7 @@ def test_chosen_columns_are_those_of_all_regions(k: int, d: int, kind: str) -> N
 
 
 @settings(max_examples=60, derandomize=True)
-@given(
-    seed=st.integers(0, 10**6),
-    k=st.integers(2, 7),
-    d=st.integers(1, 4),
-    kind=st.sampled_from(KINDS),
-)
+@given(**SMALL)
 def test_chosen_columns_with_ties_copies_and_empty_regions(
     seed: int, k: int, d: int, kind: str
 ) -> None:

@@ -168,7 +168,7 @@ class BoundaryDistance(Distance):
 
 
 _SCALES = (1.0, 30.0, 1e3)
-"""Multiples of the distance between weight rows at which points of regions are looked for."""
+"""Multiples of a first step from the origin at which points of regions are looked for."""
 
 _LEAD_RTOL = 1e-9
 """Fraction of the largest logit by which the class must lead: far more than rounding."""
