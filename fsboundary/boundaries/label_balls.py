@@ -14,7 +14,7 @@ from fsboundary.core.checks import (
     rows_and_labels,
 )
 from fsboundary.core.heads import MultiLabelHead
-from fsboundary.core.results import GuaranteedBalls
+from fsboundary.core.results import LabelBalls
 from fsboundary.core.rows import TensorOrArray, scatter_rows
 from fsboundary.core.status import Status
 from fsboundary.geometry.flips.nearest import linf_radii, nearest_classes
@@ -26,7 +26,7 @@ def label_balls(
     head: MultiLabelHead,
     features: Float[TensorOrArray, "B d"],
     norm: Literal["l2", "linf"] = "l2",
-) -> GuaranteedBalls:
+) -> LabelBalls:
     """Return the open ball around each feature, within the domain, that keeps its set of labels.
 
     The radius is a lower bound, not an estimate: the smallest certified lower bound of the
@@ -41,8 +41,8 @@ def label_balls(
 
     Returns
     -------
-    GuaranteedBalls
-        ``active_class`` is the label that limits the ball. Radius in feature units; +inf and
+    LabelBalls
+        ``predicted`` are the labels that each ball keeps. Radius in feature units; +inf and
         UNBOUNDED where no label can change; NaN with OUTSIDE_DOMAIN or NOT_FINITE if the row has no
         guarantee.
 
@@ -56,7 +56,7 @@ def label_balls(
     >>> import torch
     >>> from fsboundary import MultiLabelHead, label_balls
     >>> balls = label_balls(MultiLabelHead(torch.eye(2), None), torch.tensor([[1.0, -3.0]]))
-    >>> balls.active_class.tolist(), [round(r, 9) for r in balls.radius.tolist()]
+    >>> balls.label.tolist(), [round(r, 9) for r in balls.radius.tolist()]
     ([0], [1.0])
     """
     check_multi_label_head(head, "guaranteed_balls")
@@ -78,10 +78,11 @@ def label_balls(
         radius, active = torch.where(nearer, found, radius), torch.where(nearer, k, active)
     unbounded = torch.isinf(radius)
     status[usable] = torch.where(unbounded, int(Status.UNBOUNDED), int(Status.CONVERGED))
-    return GuaranteedBalls(
+    return LabelBalls(
         centre=torch.where(torch.isfinite(z), z, torch.nan),
         radius=scatter_rows(radius, usable, len(z)),
         norm=norm,
-        active_class=scatter_rows(active, usable, len(z), -1),
+        predicted=predicted,
+        label=scatter_rows(active, usable, len(z), -1),
         status=status,
     )

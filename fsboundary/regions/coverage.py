@@ -125,14 +125,11 @@ def _covering_balls(head: LinearHead, bank: FeatureBank, z: Tensor, source: Tens
     usable = row_status(head, z) == Status.CONVERGED
     for part in chunks(len(bank), chunk_rows(bank.num_features, 4096)):
         v = bank.take(torch.arange(part.start, part.stop)).to(z.device)
-        # Rows outside the domain have no ball. They are removed first, because the last bit of a
-        # logit may depend on the batch and both calls below must get the same class.
-        index = head.domain.contains(v).nonzero()[:, 0]
-        v = v[index]
-        radius, predicted = guaranteed_balls(head, v).radius, head.predict(v)
-        for k in predicted.unique().tolist():
+        found = guaranteed_balls(head, v)
+        kept = torch.where(found.ok, found.source, -1)
+        for k in kept[found.ok].unique().tolist():
             rows = (usable & (cover < 0) & (source == k)).nonzero()[:, 0]
-            balls = (predicted == k).nonzero()[:, 0]
-            ball = containing_ball(v[balls], radius[balls], z[rows])
-            cover[rows] = torch.where(ball >= 0, part.start + index[balls[ball]], -1)
+            balls = (kept == k).nonzero()[:, 0]
+            ball = containing_ball(v[balls], found.radius[balls], z[rows])
+            cover[rows] = torch.where(ball >= 0, part.start + balls[ball], -1)
     return cover

@@ -12,7 +12,6 @@ from fsboundary.core.checks import (
     check_choice,
     check_features,
     check_head,
-    row_status,
     rows_and_sources,
 )
 from fsboundary.core.heads import LinearHead
@@ -45,9 +44,8 @@ def guaranteed_balls(
     Returns
     -------
     GuaranteedBalls
-        The class kept is the one predicted in this batch; where logits agree within rounding, the
-        row alone may be predicted otherwise. Radius in feature units; +inf and UNBOUNDED where no
-        other class can be reached; NaN with OUTSIDE_DOMAIN or NOT_FINITE if the row has no
+        ``source`` is the class that each ball keeps. Radius in feature units; +inf and UNBOUNDED
+        where no other class can be reached; NaN with OUTSIDE_DOMAIN or NOT_FINITE if the row has no
         guarantee.
 
     Raises
@@ -59,14 +57,13 @@ def guaranteed_balls(
     z = check_features(head.num_features, features)
     check_choice("norm", norm, ("l2", "linf"))
     head = head.to(z.device)
-    status = row_status(head, z)
+    status, source = rows_and_sources(head, z)
     usable = (status == Status.CONVERGED).nonzero()[:, 0]
     rows = z[usable]
-    source = head.predict(rows)
     if norm == "l2":
-        nearest = nearest_classes(head, rows, source, allow_ties=True)
+        nearest = nearest_classes(head, rows, source[usable], allow_ties=True)
     else:
-        nearest = linf_radii(head, rows, source)
+        nearest = linf_radii(head, rows, source[usable])
     unbounded = torch.isinf(nearest.radius)
     active = torch.where(unbounded, -1, nearest.target)
     status[usable] = torch.where(unbounded, int(Status.UNBOUNDED), int(Status.CONVERGED))
@@ -74,6 +71,7 @@ def guaranteed_balls(
         centre=torch.where(torch.isfinite(z), z, torch.nan),
         radius=scatter_rows(nearest.radius, usable, len(z)),
         norm=norm,
+        source=source,
         active_class=scatter_rows(active, usable, len(z), -1),
         status=status,
     )

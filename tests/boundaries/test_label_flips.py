@@ -201,7 +201,8 @@ def test_a_label_that_never_changes() -> None:
         assert (flips.lower_bound == torch.inf).all()
     balls = fsb.label_balls(head, z)
     assert balls.status.tolist() == [Status.UNBOUNDED] * 2
-    assert balls.active_class.tolist() == [-1, -1]
+    assert balls.label.tolist() == [-1, -1]
+    assert torch.equal(balls.predicted, head.predict(z))
 
 
 TARGETS: dict[str, Callable[[], object]] = {

@@ -15,6 +15,7 @@ def balls() -> fsb.GuaranteedBalls:
         centre=torch.zeros(3, 2, dtype=torch.float64),
         radius=torch.tensor([1.0, torch.inf, torch.nan], dtype=torch.float64),
         norm="l2",
+        source=torch.tensor([0, 2, -1]),
         active_class=torch.tensor([1, -1, -1]),
         status=torch.tensor([Status.CONVERGED, Status.UNBOUNDED, Status.NOT_FINITE]),
     )
@@ -27,7 +28,14 @@ def test_ok_take_and_to_dict() -> None:
     assert first.radius.tolist() == [1.0, float("inf")]
     assert first.norm == "l2"
     assert first.raise_for_status() is first
-    assert list(result.to_dict()) == ["centre", "radius", "norm", "active_class", "status"]
+    assert list(result.to_dict()) == [
+        "centre",
+        "radius",
+        "norm",
+        "source",
+        "active_class",
+        "status",
+    ]
     assert result.to("cpu").status.device.type == "cpu"
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import fsboundary as fsb
 from fsboundary.models.head_search import passes
 from fsboundary.models.head_search.affine_tail import NotAffineError
+from fsboundary.models.head_search.graph import UnseenOperationError
 from fsboundary.models.head_search.search import HeadSearch
-from fsboundary.models.head_search.tracing import UnseenOperationError
 from support.models import handmade_models, transformers_models
 from support.models.families import Family, randomize_weights
 from support.models.nets import CLASSES, WIDTH, images

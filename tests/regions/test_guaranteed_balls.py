@@ -29,9 +29,9 @@ def test_l2_radius_is_the_smallest_flip_distance(k: int, d: int, kind: str) -> N
 def test_linf_radius_agrees_with_bisection(k: int, d: int, kind: str) -> None:
     head, z = make_problem(k, d, kind, rows=30, seed=k * d)
     balls = fsb.guaranteed_balls(head, z, "linf")
-    source = head.predict(z)
+    assert torch.equal(balls.source, head.predict(z))
     for row in range(len(z)):
-        want = linf_radius(head, z[row].numpy(), int(source[row]))
+        want = linf_radius(head, z[row].numpy(), int(balls.source[row]))
         assert float(balls.radius[row]) == pytest.approx(want, rel=1e-9, abs=1e-12)
         assert float(balls.radius[row]) <= want
 
@@ -77,6 +77,7 @@ def test_statuses() -> None:
         assert torch.isinf(balls.radius[0])
         assert torch.isnan(balls.radius[1:]).all()
         assert balls.active_class.tolist() == [-1, -1, -1]
+        assert balls.source.tolist() == [0, -1, 1]
 
 
 def test_malformed_arguments() -> None:

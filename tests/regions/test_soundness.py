@@ -43,8 +43,7 @@ def test_sets_that_are_slightly_too_large_are_found(kind: str) -> None:
         balls = balls.take(torch.isfinite(balls.radius))
         larger = replace(balls, radius=balls.radius * (1 + 1e-6))
         points, rows = ball_points(head, larger, 2, g)
-        source = head.predict(balls.centre).numpy()
-        lost = rows[changed(head, points, source[rows], strict=False)]
+        lost = rows[changed(head, points, balls.source.numpy()[rows], strict=False)]
         assert set(lost.tolist()) == set(range(len(balls.radius)))
     boxes = fsb.guaranteed_boxes(head, z)
     boxes = boxes.take(boxes.status == fsb.Status.CONVERGED)

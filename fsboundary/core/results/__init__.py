@@ -37,6 +37,7 @@ from fsboundary.core.results.regions import (
     CoverageFractions,
     GuaranteedBalls,
     GuaranteedBoxes,
+    LabelBalls,
     RegionFaces,
     RegionFractions,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "HullSeparation",
     "HullVertices",
     "InverseImages",
+    "LabelBalls",
     "LabelFlips",
     "LargestTies",
     "LeaveOneOutDistances",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, final
 
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from fsboundary.core.results.base import Result
@@ -178,6 +178,9 @@ class GuaranteedBalls(Result):
         Radius in feature units; +inf where no other class is reachable, NaN where the row failed.
     norm : str
         Norm of the balls, "l2" or "linf".
+    source : Tensor (B,)
+        Class that the ball keeps: the predicted class of the row; -1 where the row is not finite.
+        Where logits agree within rounding, the row in another batch may be predicted otherwise.
     active_class : Tensor (B,)
         Class whose boundary limits the ball; -1 where none does.
     status : Tensor (B,)
@@ -187,7 +190,38 @@ class GuaranteedBalls(Result):
     centre: Float64[Tensor, "B d"]
     radius: Float64[Tensor, " B"]
     norm: Literal["l2", "linf"]
+    source: Int[Tensor, " B"]
     active_class: Int[Tensor, " B"]
+    status: Int[Tensor, " B"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabelBalls(Result):
+    """Open balls, intersected with the domain, in which no label can change.
+
+    Attributes
+    ----------
+    centre : Tensor (B, d), float64
+        Rows themselves, as centres of the balls.
+    radius : Tensor (B,), float64
+        Radius in feature units; +inf where no label can change, NaN where the row failed.
+    norm : str
+        Norm of the balls, "l2" or "linf".
+    predicted : Tensor (B, L), bool
+        Labels that the ball keeps: those of the row; none where it is not finite. Where a logit is
+        0 within rounding, the row in another batch may have another label.
+    label : Tensor (B,)
+        Label whose boundary limits the ball; -1 where none does.
+    status : Tensor (B,)
+        CONVERGED, UNBOUNDED (no label can change), or the reason why the row failed.
+    """
+
+    centre: Float64[Tensor, "B d"]
+    radius: Float64[Tensor, " B"]
+    norm: Literal["l2", "linf"]
+    predicted: Bool[Tensor, "B L"]
+    label: Int[Tensor, " B"]
     status: Int[Tensor, " B"]
 
 

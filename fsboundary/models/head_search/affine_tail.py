@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from fsboundary.models.head_search.graph import Operation, Ref
+from fsboundary.models.head_search.graph import Operation, Ref, UnseenOperation
 from fsboundary.models.head_search.links import SIGMOID, SOFTMAX, Link
 from fsboundary.models.head_search.tracing import ForwardTrace
 
@@ -135,7 +135,7 @@ class _Walk:
     def __init__(self, trace: ForwardTrace, root: Ref, stop_at: frozenset[int] | None) -> None:
         self._trace, self._root, self._stop_at = trace, root, stop_at
 
-    def _operation(self, ref: Ref) -> Operation:
+    def _operation(self, ref: Ref) -> Operation | UnseenOperation:
         return self._trace.operations[ref.operation]
 
     def _stops(self, number: int) -> bool:
@@ -168,7 +168,7 @@ class _Walk:
         sources = self._merge_views(list(operands), rows)
         return self._drop_dependent(sources)
 
-    def _is_summand(self, operation: Operation, ref: Ref) -> bool:
+    def _is_summand(self, operation: Operation | UnseenOperation, ref: Ref) -> bool:
         position = {"addmm": 0, "baddbmm": 0, "addmv": 0}.get(operation.name)
         return position is not None and operation.args[position] == ref
 
@@ -216,7 +216,7 @@ class _Walk:
     def _shape(self, ref: Ref) -> tuple[int, ...]:
         return self._operation(ref).shapes[ref.position]
 
-    def _is_scaled(self, operation: Operation) -> bool:
+    def _is_scaled(self, operation: Operation | UnseenOperation) -> bool:
         """Return whether an operation rearranges its operand or multiplies it by one number."""
         if operation.kind == "shape":
             return True

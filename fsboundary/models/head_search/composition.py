@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.models.head_search.affine_tail import NotAffineError, Tail
-from fsboundary.models.head_search.graph import Operation, Ref, Selection
+from fsboundary.models.head_search.graph import Operation, Ref, Selection, UnseenOperation
 from fsboundary.models.head_search.operations import (
     PRODUCTS,
     SHAPE,
@@ -402,7 +402,11 @@ class Composition:
         return found.get(self._tail.root.operation, Rounding())
 
 
-def _after(before: Rounding, operation: Operation, operations: list[Operation]) -> Rounding:
+def _after(
+    before: Rounding,
+    operation: Operation | UnseenOperation,
+    operations: list[Operation | UnseenOperation],
+) -> Rounding:
     shapes = [
         operations[a.operation].shapes[a.position] if isinstance(a, Ref) else None
         for a in operation.args

@@ -64,6 +64,32 @@ class Operation:
 
 
 @final
+class UnseenOperationError(Exception):
+    """A walk through the graph has left the part that was recorded."""
+
+
+@final
+class UnseenOperation:
+    """An operation before the recorded part of a pass, of which only the result was noticed.
+
+    Attributes
+    ----------
+    data : bool
+        True: the result depends on the inputs of the model.
+    discrete : bool
+        False: the result may be any number.
+
+    All other attributes of :class:`Operation` raise UnseenOperationError.
+    """
+
+    data = True
+    discrete = False
+
+    def __getattr__(self, name: str) -> Any:
+        raise UnseenOperationError
+
+
+@final
 @dataclass(slots=True, eq=False)
 class Selection:
     """Which numbers of one source are the features of a row.

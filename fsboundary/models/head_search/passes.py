@@ -8,6 +8,7 @@ from torch import Tensor
 from fsboundary.core.errors import HeadError, HeadMismatchError
 from fsboundary.models.head_search.affine_tail import NotAffineError, Tail
 from fsboundary.models.head_search.find import RECENT, Traced, chosen
+from fsboundary.models.head_search.graph import UnseenOperationError
 from fsboundary.models.head_search.search import (
     HeadSearch,
     compose,
@@ -15,7 +16,6 @@ from fsboundary.models.head_search.search import (
     read_features,
     row_scales,
 )
-from fsboundary.models.head_search.tracing import UnseenOperationError
 from fsboundary.models.head_search.verified_head import Plan, VerifiedHead, pass_kind
 from fsboundary.models.linear_maps import LayerCall
 from fsboundary.models.outputs import as_logits, find_outputs

@@ -102,7 +102,7 @@ class HeadSearch:
 
     def has_kept(self, tail: Tail) -> bool:
         """Return whether the last pass kept all operands of `tail`, as they were when used."""
-        wanted = set()
+        wanted: set[Ref] = set()
         for number in tail.keep:
             operation = self.trace.operations[number]
             wanted.update(operation.others)

@@ -18,7 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
 from fsboundary.models.dispatch import OperationMode, storage_of
-from fsboundary.models.head_search.graph import Operation, Ref
+from fsboundary.models.head_search.graph import Operation, Ref, UnseenOperation
 from fsboundary.models.head_search.operations import CONSTANT, INDICES, WEIGHTED, affine_kind
 
 
@@ -54,7 +54,7 @@ class ForwardTrace(OperationMode):
     ) -> None:
         super().__init__()
         self.complete = True
-        self.operations: list[Operation] = []
+        self.operations: list[Operation | UnseenOperation] = []
         self.calls = 0
         self.kept: dict[Ref, Tensor] = {}
         self._kept_storages: list[tuple[Ref, int, int]] = []
@@ -252,22 +252,6 @@ class ForwardTrace(OperationMode):
 
 
 @final
-class UnseenOperationError(Exception):
-    """A walk through the graph has left the part that was recorded."""
-
-
-@final
-class _Unseen:
-    """The operation that made a tensor before the recorded part of a pass: it depends on data."""
-
-    data = True
-    discrete = False
-
-    def __getattr__(self, name: str) -> Any:
-        raise UnseenOperationError
-
-
-@final
 class LateTrace(ForwardTrace):
     """Trace that records only the end of a pass, because recording costs more than a small layer.
 
@@ -373,9 +357,8 @@ class LateTrace(ForwardTrace):
             return super()._reference(tensor)
         if self._is_derived(tensor) or storage is None or storage._cdata in self._aliases:
             self.complete = False
-        unseen: Any = _Unseen()
         ref = Ref(len(self.operations), 0)
-        self.operations.append(unseen)
+        self.operations.append(UnseenOperation())
         self._known[id(tensor)] = weakref.ref(tensor), ref
         return ref
 

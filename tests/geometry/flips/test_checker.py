@@ -145,6 +145,14 @@ def test_a_ball_too_large_is_detected(case: Case, norm: str) -> None:
     assert {f.kind for f in check_balls(case, balls, norm)} == {f"{norm} radius"}
 
 
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_a_ball_of_another_class_is_detected(case: Case, norm: str) -> None:
+    balls = case.balls(norm)  # type: ignore[arg-type]  # str of the parametrisation
+    balls["source"][0] = balls["active_class"][0]
+    assert {f.kind for f in check_balls(case, balls, norm)} == {"source", f"{norm} radius"}
+    assert attack(case, balls, norm, 4, np.random.default_rng(0))
+
+
 def test_the_wrong_nearest_class_is_detected() -> None:
     case = Case(
         weight=np.eye(3), bias=np.zeros(3), features=np.array([[3.0, 2.0, 0.0]]), targets="nearest"

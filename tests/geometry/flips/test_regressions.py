@@ -16,7 +16,7 @@ from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 from support.flips.ball_checker import check_balls, check_nearest
 from support.flips.case import Array, Case
 from support.flips.checker import check_flips
-from support.flips.run_family import draw, examine_flips
+from support.flips.run_family import draw, examine, examine_flips
 
 Norm = Literal["l2", "linf"]
 NORMS: tuple[Norm, Norm] = ("l2", "linf")
@@ -55,6 +55,12 @@ def test_a_tie_in_a_corner_leaves_no_ball(norm: Norm) -> None:
     # was +inf in Linf
     corner = case([[1, 0], [0, 0]], [0, 0], [[0, 1]], kind="nonnegative")
     assert radius(corner, norm) == 0
+
+
+@pytest.mark.parametrize("seed", [1086, 1204])
+def test_a_ball_says_whose_class_it_keeps(seed: int) -> None:
+    # logits tie within rounding, and the predicted class depends on the batch
+    assert not examine(draw("mixtures", seed), seed)[1]
 
 
 def test_a_slack_lost_in_rounding_is_not_met() -> None:

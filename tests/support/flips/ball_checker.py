@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import torch
 
 from fsboundary import Status
 from support.flips.case import Case
-from support.flips.checker import Fault
+from support.flips.checker import Fault, check_sources
 from support.numbers import (
     Array,
     clip,
@@ -118,18 +117,14 @@ def check_balls(case: Case, answer: dict[str, Array], norm: Norm) -> list[Fault]
         for r in np.flatnonzero(bad).tolist()
     ]
     rows = np.flatnonzero(~failed & ~np.isnan(radius))
-    source = sources(case, rows)
+    source = answer["source"]
+    faults += check_sources(case, source, finite)
+    source = source[rows]
     false = rows[_too_far(case, rows, source, radius[rows], norm)]
     return faults + [
         Fault(f"{norm} radius", int(r), -1, f"status={status[r]} radius={radius[r]!r}")
         for r in false
     ]
-
-
-def sources(case: Case, rows: Array) -> Array:
-    """Return the class (P,) that the head itself gives the rows: what a ball promises to keep."""
-    z = torch.tensor(case.features.astype(np.float64)[rows])
-    return case.head().predict(z).numpy()
 
 
 def attack(
@@ -143,7 +138,7 @@ def attack(
     rows = np.flatnonzero(np.isfinite(radius) & (radius > 0))
     if not len(rows):
         return []
-    source = sources(case, rows)
+    source = answer["source"][rows]
     z = lift(case.features.astype(np.float64)[rows], False)
     w, b = lift(case.weight, False), lift(case.bias, False)
     low, high = (lift(v, False) for v in case.limits())

@@ -74,7 +74,7 @@ def check_flips(case: Case, answer: dict[str, Array]) -> list[Fault]:
     wrong = np.where(usable, ~legal, status != wanted)
     faults += [Fault("status", r, c, f"{status[r, c]}") for r, c in np.argwhere(wrong).tolist()]
     faults += _failed_are_nan(answer)
-    faults += _sources(case, source, finite)
+    faults += check_sources(case, source, finite)
     faults += _targets(case, answer, finite & inside)
     entries = _Entries(case, answer, usable)
     for start in range(0, len(entries.rows), step := max(1, 500_000 // case.weight.size)):
@@ -111,8 +111,8 @@ def _failed_are_nan(answer: dict[str, Array]) -> list[Fault]:
     return [Fault("nan", r, c, f"status={status[r, c]}") for r, c in np.argwhere(bad).tolist()]
 
 
-def _sources(case: Case, source: Array, finite: Array) -> list[Fault]:
-    """The source is the argmax of W z + b, up to the rounding of float64 logits."""
+def check_sources(case: Case, source: Array, finite: Array) -> list[Fault]:
+    """Return where the source is not the argmax of W z + b, up to the rounding of the logits."""
     faults = [
         Fault("source", r, -1, "not -1") for r in np.flatnonzero(~finite & (source != -1)).tolist()
     ]

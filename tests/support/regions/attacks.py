@@ -62,7 +62,7 @@ def ball_points(
     z, radius = wide(balls.centre)[rows], wide(balls.radius)[rows]
     if not len(rows):
         return z, rows
-    source = head.predict(balls.centre[rows]).numpy()
+    source = balls.source.numpy()[rows]
     # an unbounded ball is sampled at many sizes
     size = np.sqrt((z * z).sum(axis=1)) + 1
     radius = np.where(np.isinf(radius), size * 10 ** g.uniform(-3, 9, len(rows)), radius)
