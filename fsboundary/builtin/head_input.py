@@ -84,16 +84,21 @@ class HeadInput(FeatureExtractor):
             ``W z + b`` is not what the model computes, or the head's weights changed.
         """
         features, logits, head_call = self.features_and_call(model, inputs, *additional, **keywords)
-        self._known[unwrap(model)].verify(head_call, logits)
+        known = self._known[unwrap(model)]
+        known.verify_unchanged(unwrap(model))
+        known.verify(head_call, logits)
         return features, logits
 
     def features_and_call(
         self, model: nn.Module, inputs: Any, /, *additional: Any, **keywords: Any
     ) -> tuple[Tensor, Tensor, LayerCall]:
-        """Return features, logits and how they were computed; the core verifies the product."""
+        """Return features, logits and how they were computed.
+
+        The core asks for the head afterwards, which raises if it changed, and verifies the product.
+        """
         inner = unwrap(model)
         require_eval_mode(inner)
-        known = self._unchanged_head(inner)
+        known = self._known.get(inner)
         given = call_arguments(inner, inputs, additional, keywords)
         rows = num_rows((inputs, additional, keywords))
         search = HeadSearch(
@@ -104,7 +109,11 @@ class HeadInput(FeatureExtractor):
             self._separate,
         )
         if known is not None:
-            return read_pass(known, search, rows)
+            try:
+                return read_pass(known, search, rows)
+            except HeadError:
+                known.verify_unchanged(inner)  # raises where that is the reason
+                raise
         if rows == 0:
             raise HeadError("the head is not known yet: extract a batch with at least one example")
         layer_name = None if self._head is None else _layer_name(self._head, model, inner)

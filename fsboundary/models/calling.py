@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from fsboundary.core.errors import HeadError
 from fsboundary.models.dispatch import OperationMode
+from fsboundary.models.structures import modules_of
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -189,7 +190,7 @@ def accepts(model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> b
 
 def require_eval_mode(module: nn.Module, what: str = "the model") -> None:
     """Raise HeadError if `module` or a submodule is in training mode, naming the first."""
-    if not any(m.training for m in module.modules()):
+    if not any(m.training for m in modules_of(module).values()):
         return
     if "eval" in vars(module):  # of torch.export: its graph is that of one mode, whatever it says
         return

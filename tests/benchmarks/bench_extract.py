@@ -48,7 +48,8 @@ def resnet18() -> nn.Module:
 
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], tuple[int, ...]]] = {
     "SmallResNet (d=64, K=10)": (SmallResNet, (1, 28, 28), (64, 256)),
-    "ResNet-18 (d=512, K=1000)": (resnet18, (3, 64, 64), (64, 128)),
+    "ResNet-18, 64 x 64 pixels": (resnet18, (3, 64, 64), (64, 128)),
+    "ResNet-18, 224 x 224": (resnet18, (3, 224, 224), (64,)),
 }
 
 

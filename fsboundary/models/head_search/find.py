@@ -19,7 +19,7 @@ from fsboundary.models.head_search.search import (
     read_features,
     row_scales,
 )
-from fsboundary.models.head_search.verified_head import Plan, VerifiedHead, modules_of, pass_kind
+from fsboundary.models.head_search.verified_head import Plan, VerifiedHead, classes_of, pass_kind
 from fsboundary.models.intervals import Interval, IntervalProver
 from fsboundary.models.outputs import as_logits, find_outputs
 
@@ -155,7 +155,7 @@ def _compose(
         head=LinearHead(composed.weight, composed.bias),
         magnitude=composed.magnitude,
         constants=search.constants(tail),
-        modules=modules_of(model),
+        modules=classes_of(model),
     )
     known.add_plan(search.trace, tail, plan)
     return known

@@ -7,8 +7,10 @@ are read where the operations that lead to the logits begin.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, final
 
 import torch
@@ -19,6 +21,7 @@ from fsboundary.models.head_search.composition import Composed, Composition
 from fsboundary.models.head_search.graph import Operation, Ref, Selection
 from fsboundary.models.head_search.tracing import ForwardTrace, LateTrace
 from fsboundary.models.head_search.verified_head import Constant, Plan
+from fsboundary.models.structures import tensors_of
 
 Run = Callable[[], Any]
 """One forward pass; returns the model's output."""
@@ -52,8 +55,8 @@ class HeadSearch:
     ) -> None:
         self._run, self._inputs, self._rows = run, inputs, rows
         self.multi_label = multi_label
-        self._named = _tensors(model)
-        self._names = {id(t): name for name, t in self._named}
+        self._model, self._tensors = model, tensors_of(model)
+        self._ids = frozenset(map(id, self._tensors))
         self.trace = ForwardTrace(inputs)
 
     def run(
@@ -70,16 +73,15 @@ class HeadSearch:
         With the `constants` of a known head, nothing else but parameters and buffers is constant.
         With a `start`, only calls from this number on are recorded; see :class:`LateTrace`.
         """
-        names = self._names  # not this object, which would be in a cycle and keep its model alive
+        ids = self._ids  # not this object, which would be in a cycle and keep its model alive
 
         def is_constant(tensor: Tensor) -> bool:
-            if constants is None or id(tensor) in names:
+            if constants is None or id(tensor) in ids:
                 return True
             return any(not c.name and c.equals(tensor) for c in constants)
 
         if start > 0:
-            named = (tensor for _, tensor in self._named)
-            self.trace = LateTrace(self._inputs, keep, is_constant, start, named)
+            self.trace = LateTrace(self._inputs, keep, is_constant, start, self._tensors)
         else:
             self.trace = ForwardTrace(self._inputs, keep, recent, copy, observe, is_constant)
         with self.trace:
@@ -145,6 +147,13 @@ class HeadSearch:
             and operation.kind == "product"
             and any(name.startswith(prefix) for name in self.weights_of(number))
         )
+
+    @functools.cached_property
+    def _names(self) -> dict[int, str]:
+        """Names of parameters and buffers; the last one of each."""
+        buffers = self._model.named_buffers(remove_duplicate=False)
+        parameters = self._model.named_parameters(remove_duplicate=False)
+        return {id(tensor): name for name, tensor in chain(buffers, parameters)}
 
     def weights_of(self, number: int) -> list[str]:
         """Return the names of the parameters and buffers that an operation uses."""
@@ -298,8 +307,3 @@ def _common(names: Sequence[str]) -> str:
             break
         common.append(level[0])
     return ".".join(common)
-
-
-def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
-    found = list(model.named_buffers(remove_duplicate=False))
-    return found + list(model.named_parameters(remove_duplicate=False))

@@ -24,6 +24,7 @@ from fsboundary.models.linear_maps import (
     largest_residual,
     logit_tolerance,
 )
+from fsboundary.models.structures import modules_of
 
 
 @final
@@ -197,7 +198,7 @@ class VerifiedHead:
                     "new FeatureSpace for the changed model; features and flip points of the two "
                     "must not be mixed"
                 )
-        if any(self.proofs) and modules_of(model) != self.modules:
+        if any(self.proofs) and classes_of(model) != self.modules:
             raise HeadMismatchError(
                 "the modules of the model changed since limits of its features were proved "
                 f"(by {self.reason}). Make a new FeatureSpace for the changed model"
@@ -281,9 +282,9 @@ def _tensor(model: nn.Module, name: str) -> Tensor | None:
 
 
 def _has_module(model: nn.Module, name: str) -> bool:
-    return name.rpartition(".")[0] in dict(model.named_modules())
+    return name.rpartition(".")[0] in modules_of(model)
 
 
-def modules_of(model: nn.Module) -> tuple[tuple[str, type], ...]:
-    """Return the names and classes of the modules of `model`."""
-    return tuple((name, type(module)) for name, module in model.named_modules())
+def classes_of(model: nn.Module) -> tuple[tuple[str, type], ...]:
+    """Return the names and classes of the modules of `model`, in order."""
+    return tuple((name, type(module)) for name, module in modules_of(model).items())
