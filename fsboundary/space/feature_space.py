@@ -18,7 +18,6 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import HeadError, PluginError
 from fsboundary.core.heads import LinearHead, MultiLabelHead
 from fsboundary.core.results import FeatureBatch
-from fsboundary.core.status import Status
 from fsboundary.models.calling import require_deterministic, run_eagerly
 from fsboundary.models.inputs import ModelArguments, first_device, model_arguments
 from fsboundary.models.linear_maps import Residual
@@ -35,6 +34,12 @@ from fsboundary.plugins.grading.extractors import (
 from fsboundary.plugins.interfaces import FeatureExtractor
 from fsboundary.space.arguments import check_arguments, chosen_domain, extractor_options
 from fsboundary.space.bank_builder import FeatureSource, build_bank
+from fsboundary.space.batches import (
+    fields_of_nothing,
+    fields_of_pass,
+    finite_rows,
+    join_passes,
+)
 from fsboundary.space.fidelity import Fidelity, fit_surrogate
 from fsboundary.space.notes import space_notes
 from fsboundary.space.zero_shot import ZeroShotClassifier
@@ -52,7 +57,7 @@ class FeatureSpace:
     head : nn.Module or str, optional
         Last linear layer or its dotted name; found automatically by default. "multi_label" if the
         outputs are separate labels, each with a sigmoid, instead of classes that exclude each
-        other: :attr:`head` is then a :class:`fsboundary.MultiLabelHead`.
+        other: use :attr:`multi_label_head` then.
     output : str or int, optional
         Which part of the model's output is the logits: a key, an attribute or a position, joined
         by dots where nested. By default the only part that is linear in features.
@@ -185,14 +190,19 @@ class FeatureSpace:
         check_integer("batch_size", batch_size)
         rows, device = arguments.rows, arguments.device
         if rows == 0:
-            return self._empty(device)
+            dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
+            head = self._linear_head()
+            none = fields_of_nothing(head, dtype, device)
+            return join_passes([none], self._fingerprint_of(head))
         parts = []
         with torch.no_grad(), tqdm(total=rows, unit="example", disable=not show_progress) as bar:
             for batch in arguments.batches(batch_size):
-                parts.append(self._batch_fields(*self._run(batch), device))
+                found = self._run(batch)
+                # each pass has verified the head that it kept
+                head = self._linear_head() if self._head is None else self._head[1]
+                parts.append(fields_of_pass(head, found, device))
                 bar.update(batch.rows)
-        fields = [torch.cat(values) for values in zip(*parts, strict=True)]
-        return self._batch(*fields)
+        return join_passes(parts, self._fingerprint_of(head))
 
     @in_standard_modes
     def bank(
@@ -313,21 +323,36 @@ class FeatureSpace:
     def head(self) -> LinearHead:
         """The last linear map in float64, with the domain of its features.
 
-        With ``head="multi_label"`` it is a :class:`fsboundary.MultiLabelHead`, which functions of
-        classes refuse, naming those of labels.
+        Raises
+        ------
+        HeadError
+            No features were extracted yet, and the space was made without an example; or the
+            outputs are separate labels, see :attr:`multi_label_head`.
+        HeadMismatchError
+            The model's head changed since it was found.
+        """
+        if self._multi_label:
+            raise HeadError(
+                'the space was made with head="multi_label", and labels have no regions of one '
+                "class. Use space.multi_label_head, with label_flips and label_balls"
+            )
+        return self._linear_head()
+
+    @property
+    def multi_label_head(self) -> MultiLabelHead:
+        """The head of separate labels, of a space made with ``head="multi_label"``.
 
         Raises
         ------
         HeadError
-            No features were extracted yet, and the space was made without an example.
+            As :attr:`head`; or the space was made for classes that exclude each other.
         HeadMismatchError
-            The model's head changed since it was found.
+            As :attr:`head`.
         """
-        head = self._linear_head()
         if not self._multi_label:
-            return head
-        labels: Any = MultiLabelHead(head._weight, head._bias, head.domain)
-        return labels  # type: ignore[no-any-return]  # as users of classes read the annotation
+            raise HeadError('make the space of separate labels with head="multi_label"')
+        head = self._linear_head()
+        return MultiLabelHead(head._weight, head._bias, head.domain)
 
     def _linear_head(self) -> LinearHead:
         """Return the head, after a pass of the example if it is not known yet."""
@@ -448,37 +473,11 @@ class FeatureSpace:
         if rows == 0:
             return
         z = features.detach()
-        finite = _finite_rows(z)
+        finite = finite_rows(z)
         low = torch.where(finite, z.amin(dim=1), torch.inf).amin()
         self._minimum = low if self._minimum is None else torch.minimum(self._minimum.to(low), low)
         if self._domain is None and (head.domain.kind == "box" or bool(low < 0)):
             verify_domain(head.domain, z, finite)
-
-    def _batch_fields(
-        self, features: Tensor, logits: Tensor, exact: Tensor | None, device: torch.device
-    ) -> tuple[Tensor, ...]:
-        """Return the fields of a FeatureBatch, on `device`."""
-        finite = _finite_rows(features) & _finite_rows(logits)
-        predicted = (self._linear_head().logits(features) if exact is None else exact).argmax(dim=1)
-        disagrees = finite & (logits.argmax(dim=1) != predicted)
-        predicted = torch.where(finite, predicted, -1)
-        status = torch.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE))
-        return tuple(t.to(device) for t in (features, logits, predicted, disagrees, status))
-
-    def _empty(self, device: torch.device) -> FeatureBatch:
-        head = self._linear_head()
-        none = torch.zeros(0, dtype=torch.int64, device=device)
-        dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
-        features = torch.zeros(0, head.num_features, dtype=dtype, device=device)
-        logits = torch.zeros(0, head.num_classes, dtype=dtype, device=device)
-        return self._batch(features, logits, none, none.bool(), none.clone())
-
-    def _batch(self, *fields: Tensor) -> FeatureBatch:
-        names = ("features", "logits", "predicted", "disagrees", "status")
-        # the last pass has verified the head that it kept
-        head = self._linear_head() if self._head is None else self._head[1]
-        fingerprint = self._fingerprint_of(head)
-        return FeatureBatch(**dict(zip(names, fields, strict=True)), fingerprint=fingerprint)
 
 
 def space_of(model: object) -> FeatureSpace:
@@ -487,9 +486,3 @@ def space_of(model: object) -> FeatureSpace:
     if isinstance(model, FeatureSpace):
         return model
     return FeatureSpace(check_instance("model", model, nn.Module, wanted, fix))
-
-
-def _finite_rows(x: Tensor) -> Tensor:
-    """Return whether each row of `x` (B,n) is finite, (B,); aminmax propagates NaN."""
-    low, high = torch.aminmax(x, dim=1)
-    return torch.isfinite(low) & torch.isfinite(high)

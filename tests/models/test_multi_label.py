@@ -19,13 +19,18 @@ def test_labels_of_a_model(sigmoid: bool, dtype: torch.dtype) -> None:
     batch = space.extract(x)
     plain = Net().to(dtype)(x)
     assert torch.equal(batch.logits, plain)
-    assert isinstance(space.head, fsb.MultiLabelHead)
+    head = space.multi_label_head
+    assert isinstance(head, fsb.MultiLabelHead)
     assert space.multi_label
-    assert torch.equal(space.head.weight, model.fc.weight.detach().double())
-    flips = fsb.label_flips(space.head, batch.features)
+    assert torch.equal(head.weight, model.fc.weight.detach().double())
+    flips = fsb.label_flips(head, batch.features)
     assert flips.ok.all()
     with pytest.raises(fsb.ArgumentError, match="label_flips"):
-        fsb.flip_points(space.head, batch.features)
+        fsb.flip_points(head, batch.features)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(fsb.HeadError, match="multi_label_head"):
+        space.head  # noqa: B018  # raises
+    with pytest.raises(fsb.HeadError, match='head="multi_label"'):
+        fsb.FeatureSpace(Net().to(dtype), example=x).multi_label_head  # noqa: B018  # raises
     with pytest.raises(fsb.ArgumentError, match="multi_label"):
         fsb.pixels.flip_images(space, x.sigmoid(), bounds=(0, 1))
 

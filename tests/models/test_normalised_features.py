@@ -171,9 +171,9 @@ def test_labels_of_normalised_features_are_cones_only_without_a_bias(shift: floa
     space = fsb.FeatureSpace(model, head="multi_label")
     batch = space.extract(x)
     with torch.no_grad():
-        assert torch.equal(space.head.predict(batch.features), model(x) > 0)
+        assert torch.equal(space.multi_label_head.predict(batch.features), model(x) > 0)
     assert ("regions are cones" in space.notes()["features"]) == (shift == 0)
-    balls = fsb.label_balls(space.head, batch.features)
+    balls = fsb.label_balls(space.multi_label_head, batch.features)
     lengths = batch.features.norm(dim=1)
     assert bool((lengths - 1).abs().max() < 1e-5) == (shift != 0)
     # no length of a feature changes what the head says of the model's labels
@@ -181,7 +181,8 @@ def test_labels_of_normalised_features_are_cones_only_without_a_bias(shift: floa
     assert ok.any()
     step = 0.99 * balls.radius[ok][:, None] * F.normalize(torch.ones(1, WIDTH)).double()
     near = batch.features[ok].double() + step
-    assert torch.equal(space.head.predict(near), space.head.predict(batch.features[ok]))
+    head = space.multi_label_head
+    assert torch.equal(head.predict(near), head.predict(batch.features[ok]))
 
 
 def test_positions_that_are_normalised_one_by_one_stay_features() -> None:

@@ -434,9 +434,11 @@ def _floating(argument: Any) -> bool:
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:
+    if tensor.is_nested:
+        return ()
     try:
         return tuple(tensor.shape)
-    except RuntimeError:  # of nested tensors and of parameters that are not initialised yet
+    except RuntimeError:  # of parameters that are not initialised yet
         return ()
 
 

@@ -1,0 +1,52 @@
+"""Feature batches: what a space returns for the passes of one call."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fsboundary.core.heads import LinearHead
+from fsboundary.core.results import FeatureBatch
+from fsboundary.core.status import Status
+from fsboundary.plugins.grading.extractors import Pass
+
+
+def fields_of_pass(head: LinearHead, found: Pass, device: torch.device) -> dict[str, Tensor]:
+    """Return the fields of a :class:`fsboundary.FeatureBatch`, on `device`, of one pass."""
+    features, logits, exact = found
+    finite = finite_rows(features) & finite_rows(logits)
+    predicted = (head.logits(features) if exact is None else exact).argmax(dim=1)
+    fields = {
+        "features": features,
+        "logits": logits,
+        "predicted": torch.where(finite, predicted, -1),
+        "disagrees": finite & (logits.argmax(dim=1) != predicted),
+        "status": torch.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE)),
+    }
+    return {name: tensor.to(device) for name, tensor in fields.items()}
+
+
+def fields_of_nothing(
+    head: LinearHead, dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
+    """Return the fields of a batch without rows."""
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    return {
+        "features": torch.zeros(0, head.num_features, dtype=dtype, device=device),
+        "logits": torch.zeros(0, head.num_classes, dtype=dtype, device=device),
+        "predicted": none,
+        "disagrees": none.bool(),
+        "status": none.clone(),
+    }
+
+
+def join_passes(parts: list[dict[str, Tensor]], fingerprint: str) -> FeatureBatch:
+    """Return the batch of all rows, in order."""
+    fields = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return FeatureBatch(**fields, fingerprint=fingerprint)
+
+
+def finite_rows(x: Tensor) -> Tensor:
+    """Return whether each row of `x` (B,n) is finite, (B,); aminmax propagates NaN."""
+    low, high = torch.aminmax(x, dim=1)
+    return torch.isfinite(low) & torch.isfinite(high)
