@@ -97,6 +97,10 @@ _PATIENCE = 3
 """Consecutive passes that may gain nothing."""
 
 
+_ROUNDED_ZERO = 1e-14
+"""Residual, relative to the largest coordinate of generator minus query, that may be rounding."""
+
+
 @final
 class Block:
     """The sets of generators of R queries, grown until no generator lies beyond.
@@ -211,7 +215,8 @@ class Block:
         width = self._sets.shape[1] * self.queries.shape[1]
         for part in chunks(len(self.queries), chunk_rows(width)):
             points = self._values[self._sets[part].clamp_min(0)] - self.queries[part][:, None]
-            outside = self.residual[part].square().sum(dim=1) > self.squared_threshold
+            size = points.abs().amax(dim=(1, 2))
+            outside = self.residual[part].norm(dim=1) > _ROUNDED_ZERO * size
             self.weights[part] = reduce_support(points, self.weights[part], outside)
         self._sets = torch.where(self.weights > 0, self._sets, -1)
 

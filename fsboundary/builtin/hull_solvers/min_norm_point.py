@@ -159,7 +159,8 @@ def reduce_support(points: Tensor, weights: Tensor, outside: Tensor) -> Tensor:
 
     Carathéodory's reduction: while the points that carry weight are affinely dependent, move
     along a dependency until a weight vanishes. Where d + 1 independent points are left around a
-    projection that lies outside, the line from it to the origin leaves them by a face.
+    projection that lies outside, the line from it to the origin leaves them by a face; if it does
+    not leave them, the origin is inside after all, and they stay.
 
     Parameters
     ----------
@@ -167,7 +168,7 @@ def reduce_support(points: Tensor, weights: Tensor, outside: Tensor) -> Tensor:
         Rows v - q.
     weights : Tensor (P, S), float64, on the simplex
     outside : Tensor (P,), bool
-        Whether the origin is not in the hull.
+        Whether the origin may be outside the hull.
     """
     out = weights.clone()
     d = points.shape[2]
@@ -183,13 +184,16 @@ def reduce_support(points: Tensor, weights: Tensor, outside: Tensor) -> Tensor:
             lifted[-1] = 1.0
             _, values, axes = torch.linalg.svd(lifted)
             direction = axes[-1]
-            if len(used) == d + 1 and values[-1] > 1e-10 * values[0]:
+            towards_origin = len(used) == d + 1 and bool(values[-1] > 1e-10 * values[0])
+            if towards_origin:
                 toward = lifted @ out[row, used]
                 toward[-1] = 0.0
                 direction = torch.linalg.solve(lifted, toward)
             direction = direction if bool((direction > 0).any()) else -direction
             ratio = torch.where(direction > 0, out[row, used] / direction, torch.inf)
             step, drop = ratio.min(dim=0)
+            if towards_origin and step >= 1:
+                break
             out[row, used] = (out[row, used] - step * direction).clamp_min(0.0)
             out[row, used[drop]] = 0.0
     return out / out.sum(dim=1, keepdim=True)

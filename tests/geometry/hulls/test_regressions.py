@@ -125,3 +125,12 @@ def test_rows_that_make_no_progress_end() -> None:
     # a query 1e-8 from the hull and a tolerance of 6e-9: the same generators joined and left in
     # each of 200 passes
     assert passes(draw_hulls("sparse_features", 5)).max() < 20
+
+
+def test_a_row_barely_outside_keeps_no_simplex() -> None:
+    # outside by 2e-11, and the solver took that for inside and kept d + 1 generators
+    case = draw_hulls("leave_one_out", 1029)
+    answer = case.project("active_set")
+    assert not check_hulls(case, answer, reduced=True)
+    assert answer["membership"][4] == -1
+    assert (answer["support"][4] >= 0).sum() == case.points.shape[1]

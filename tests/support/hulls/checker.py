@@ -153,9 +153,7 @@ def _layout(row: _Row, reduced: bool) -> dict[str, bool]:
     normalised = bool((weights[used] > 0).all() and (weights[~used] == 0).all())
     total = lift(weights, False).sum()
     normalised &= bool(abs(total - 1) <= 1e-12) if used.any() else not row.done
-    # a row that is outside by less than the tolerance may keep a simplex that nearly contains it
-    near = not row.outside or row.distance <= row.atol
-    few = len(row.query) + near
+    few = len(row.query) + (not row.outside)
     return {
         "unknown": not known or ((used.any() or row.done) and not 0 < total < np.inf),
         "status": claimed["status"] not in (Status.CONVERGED, Status.MAX_STEPS, Status.INACCURATE),
