@@ -47,8 +47,10 @@ class BoxProblems:
     Attributes
     ----------
     z : Tensor (B, d), float64, inside the domain
-    normal, offset : Tensor (K, d), (K,)
-        Rows ``w_i - w_k`` and ``b_i - b_k``; zero for k = i.
+    costs : Tensor (K, 2d)
+        The matrix A; its row i is zero.
+    offset : Tensor (K,)
+        ``b_i - b_k``.
     other : Tensor (K,), bool
         Mask of the other classes: False for k = i.
     low, high : Tensor (d,)
@@ -56,7 +58,7 @@ class BoxProblems:
     """
 
     z: Tensor
-    normal: Tensor
+    costs: Tensor
     offset: Tensor
     other: Tensor
     low: Tensor
@@ -68,19 +70,15 @@ class BoxProblems:
         low, high = head.domain.limits(z)
         other = torch.ones_like(head._bias, dtype=torch.bool)
         other[source] = False
+        normal = head._weight[source] - head._weight
         return cls(
             z=z,
-            normal=head._weight[source] - head._weight,
+            costs=torch.cat([normal.clamp_min(0.0), normal.neg_().clamp_min_(0.0)], dim=1),
             offset=head._bias[source] - head._bias,
             other=other,
             low=low,
             high=high,
         )
-
-    @property
-    def costs(self) -> Tensor:
-        """Return A (K,2d)."""
-        return torch.cat([self.normal.clamp_min(0.0), (-self.normal).clamp_min(0.0)], dim=1)
 
     @property
     def room(self) -> Tensor:
@@ -93,14 +91,16 @@ class BoxProblems:
         Each margin is a sum of 2d products and an offset, with every factor rounded once.
         """
         gamma = dot_error(2 * self.z.shape[1] + 8)
-        down, up = self.costs.chunk(2, dim=1)
-        infinite_low, infinite_high = torch.isinf(lower), torch.isinf(upper)
-        low, high = lower.masked_fill(infinite_low, 0.0), upper.masked_fill(infinite_high, 0.0)
-        value = low @ down.T - high @ up.T + self.offset
-        size = low.abs() @ down.T + high.abs() @ up.T + self.offset.abs()
-        infinite = infinite_low.to(value) @ (down > 0).to(value).T
-        infinite = infinite + infinite_high.to(value) @ (up > 0).to(value).T
-        return value.masked_fill(infinite > 0, -torch.inf), gamma * (size + 4 * TINY)
+        ends = torch.cat([lower, -upper], dim=1)
+        infinite = torch.isinf(ends)
+        ends = ends.masked_fill(infinite, 0.0)
+        # one product reads the matrix once
+        value, size = (torch.cat([ends, ends.abs()]) @ self.costs.T).chunk(2)
+        value, size = value + self.offset, size + self.offset.abs()
+        if bool(infinite.any()):
+            reached = infinite.to(value) @ (self.costs > 0).to(value).T > 0
+            value = value.masked_fill(reached, -torch.inf)
+        return value, gamma * (size + 4 * TINY)
 
     def limits(self, extents: Tensor) -> tuple[Tensor, Tensor]:
         """Return the limits (B,d) of boxes of `extents` (B,2d), inside the domain."""
@@ -124,27 +124,34 @@ def max_min_extents(problems: BoxProblems) -> Float64[Tensor, "B sides"]:
     would run out if no side stopped never goes too far, because sides that stop only help.
     """
     margin, error = problems.point_margins()
-    margin = margin - error
-    cost, room = problems.costs[problems.other], problems.room
-    margin = margin[:, problems.other]
+    left, cost, room = (margin - error).clamp_min(0.0), problems.costs, problems.room
+    limited = (cost > 0).any(dim=0)
+    grows = limited & (room > 0) & (left > 0).all(dim=1, keepdim=True)
     # a side that lowers no margin extends to the end of the domain
-    grows = (cost > 0).any(dim=0) & (room > 0) & (margin > 0).all(dim=1, keepdim=True)
-    extents = torch.where((cost > 0).any(dim=0), 0.0, room)
-    level = torch.zeros_like(margin[:, :1])
+    extents = torch.where(limited, 0.0, room)
+    level = torch.zeros_like(left[:, :1])
+    slope = grows.to(cost) @ cost.T
+    growing = torch.arange(cost.shape[1], device=cost.device)
     # every round ends the growth of a side, unless numbers overflow
     for _ in range(room.shape[1]):
         if not bool(grows.any()):
             break
-        left = (margin - torch.where(torch.isinf(extents), 0.0, extents) @ cost.T).clamp_min(0.0)
-        slope = grows.to(cost) @ cost.T
         step, tight = torch.where(slope > 0, left / slope, torch.inf).min(dim=1, keepdim=True)
-        level = (level + step).clamp_max(_LARGEST)
+        before, level = level, (level + step).clamp_max(_LARGEST)
         full = grows & (room <= level)
-        stopped = cost[tight[:, 0]] > 0
+        stopped = problems.costs[tight[:, 0]] > 0
         # no side filled its room, so the step was a full one
         done = ~full.any(dim=1, keepdim=True)
         extents = torch.where(grows, torch.minimum(room, level), extents)
+        growth = torch.where(grows, torch.minimum(room, level) - before, 0.0)
         grows = grows & ~full & ~(done & stopped)
+        # most sides stop in the first rounds: only the columns of the others are read again
+        both = torch.cat([growth, grows.to(growth)])[:, growing]
+        fall, slope = (both @ cost.T).chunk(2)
+        left = (left - fall).clamp_min(0.0)
+        used = grows[:, growing].any(dim=0)
+        if 2 * int(used.sum()) <= len(growing):
+            growing, cost = growing[used], cost[:, used]
     return extents
 
 
@@ -156,10 +163,6 @@ def certify_boxes(
     A proposal that goes too far is shrunk towards its point: margins are linear in the fraction
     that is kept. The margins of the returned box must be above the bound of their rounding.
     """
-    margin, _ = problems.point_margins()
-    sides = torch.where(torch.isinf(extents), 0.0, extents)
-    fall = sides @ problems.costs.T
-    limited = (problems.costs > 0).any(dim=0)
     lower, upper = problems.limits(extents)
     good = torch.zeros_like(lower[:, 0], dtype=torch.bool)
     for attempt in range(_ATTEMPTS):
@@ -168,6 +171,9 @@ def certify_boxes(
         good = ((value > error) | ~problems.other).all(dim=1)
         if bool(good.all()):
             break
+        margin, _ = problems.point_margins()
+        fall = torch.where(torch.isinf(extents), 0.0, extents) @ problems.costs.T
+        limited = (problems.costs > 0).any(dim=0)
         allowed = (margin - 2**attempt * 2 * error).clamp_min(0.0)
         fraction = torch.where(fall > allowed, allowed / fall, 1.0).amin(dim=1, keepdim=True)
         shrunk = torch.where(limited, extents * (fraction * (1 - 4 * EPS)), extents)
