@@ -231,7 +231,7 @@ def caller_level() -> int:
     return level
 
 
-_INSIDE = ("fsboundary.", "torch.", "contextlib", "concurrent.", "threading")
+_INSIDE = ("fsboundary.", "torch.", "contextlib", "concurrent.", "threading", "jaxtyping")
 
 
 @contextmanager

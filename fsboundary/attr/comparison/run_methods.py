@@ -193,7 +193,7 @@ class _Logits(nn.Module):
         return self._logits(images).to(images.device)
 
 
-def _with_boundary(methods: Mapping[str, Method]) -> dict[str, Method | None]:
+def _with_boundary(methods: Mapping[str, object]) -> dict[str, object]:
     """Return `methods` with "boundary" (None) first, unless a method has this name."""
     return {**({} if "boundary" in methods else {"boundary": None}), **methods}
 
