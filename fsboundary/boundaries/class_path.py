@@ -12,13 +12,14 @@ from fsboundary.core.results import ClassPath
 from fsboundary.core.rows import TensorOrArray, cat_ragged
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import dot_error
-from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.norms import TINY, lengths, pair_norms
+from fsboundary.geometry.threads import in_one_thread, map_chunks
 from fsboundary.geometry.upper_envelope import upper_envelope
 from fsboundary.modes import in_standard_modes
 
 
 @in_standard_modes
+@in_one_thread
 def class_path(
     head: LinearHead, start: Float[TensorOrArray, "B d"], end: Float[TensorOrArray, "B d"]
 ) -> ClassPath:
@@ -60,9 +61,8 @@ def class_path(
     check_shape("end", b, tuple(a.shape), fix=fix)
     head = head.to(a.device)
     status = torch.maximum(row_status(head, a), row_status(head, b))
-    # an empty piece gives the tables their shape if there are no rows
-    class_parts, crossing_parts = [status.new_zeros(0, 1)], [a.new_zeros(0, 0)]
-    for part in chunks(len(a), chunk_rows(max(head.num_features, head.num_classes))):
+
+    def find(part: slice) -> tuple[Tensor, Tensor]:
         # unusable rows are replaced with 0 here and blanked afterwards
         usable = (status[part] == Status.CONVERGED)[:, None]
         first, last = (torch.where(usable, v[part], 0.0) for v in (a, b))
@@ -71,10 +71,12 @@ def class_path(
         code = torch.where(decided, int(Status.CONVERGED), int(Status.UNDECIDED))
         code = torch.where(correct, code, int(Status.INACCURATE))
         status[part] = torch.where(usable[:, 0], code, status[part])
-        class_parts.append(classes)
-        crossing_parts.append(crossings)
-    classes = cat_ragged(class_parts, -1)
-    crossings = cat_ragged(crossing_parts, torch.nan)
+        return classes, crossings
+
+    found = map_chunks(find, len(a), max(head.num_features, head.num_classes), a.device)
+    # an empty piece gives the tables their shape if there are no rows
+    classes = cat_ragged([status.new_zeros(0, 1), *(part[0] for part in found)], -1)
+    crossings = cat_ragged([a.new_zeros(0, 0), *(part[1] for part in found)], torch.nan)
     failed = (status != Status.CONVERGED) & (status != Status.UNDECIDED)
     classes[failed], crossings[failed] = -1, torch.nan
     points = _interpolate(head, a, b, crossings)

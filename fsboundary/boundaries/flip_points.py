@@ -30,8 +30,10 @@ from fsboundary.core.rows import TensorOrArray, from_array, scatter_rows, write_
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.nearest import nearest_classes
+from fsboundary.geometry.threads import in_one_thread
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
+from fsboundary.plugins.grading.calls import is_built_in
 from fsboundary.plugins.grading.flips import find_and_grade, find_and_grade_nonlinear
 from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 from fsboundary.plugins.registry.info import NONLINEAR_HEAD
@@ -323,7 +325,20 @@ def flip_points(
     z = check_features(head.num_features, features)
     chosen = _read_targets(targets, len(z), head.num_classes)
     plugin = create("boundary_finder", finder)
-    head = head.to(z.device)
+    # a plugin of others may depend on the thread that calls it
+    solve = in_one_thread(_linear_flip_points) if is_built_in(plugin) else _linear_flip_points
+    return solve(plugin, head.to(z.device), z, chosen, rtol, limit)
+
+
+def _linear_flip_points(
+    plugin: BoundaryFinder,
+    head: LinearHead,
+    z: Tensor,
+    chosen: str | Tensor,
+    tolerance: float,
+    max_steps: int,
+) -> FlipPoints:
+    """Return the flip points of a LinearHead: see :func:`fsboundary.flip_points`."""
     status, source = rows_and_sources(head, z)
     usable = (status == Status.CONVERGED).nonzero()[:, 0]
     rows = z[usable]
@@ -344,8 +359,8 @@ def flip_points(
         rows,
         source[usable],
         _substitute_source(target[usable], source[usable], head.num_classes),
-        tolerance=rtol,
-        max_steps=limit,
+        tolerance=tolerance,
+        max_steps=max_steps,
         ceiling=ceiling,
     )
     return _scatter_flips(graded, z, source, target, status, usable)

@@ -32,10 +32,12 @@ from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.solve import solve_ties
 from fsboundary.geometry.flips.tie_problems import TieProblems, tie_problems
+from fsboundary.geometry.threads import in_one_thread
 from fsboundary.modes import in_standard_modes
 
 
 @in_standard_modes
+@in_one_thread
 def tie_points(
     head: LinearHead,
     features: Float[TensorOrArray, "B d"],
@@ -115,6 +117,7 @@ _FILL_VALUES = {"lower_bound": 0, "multipliers": 0, "steps": 0, "anchor": -1, "a
 
 
 @in_standard_modes
+@in_one_thread
 def largest_ties(
     head: LinearHead,
     features: Float[TensorOrArray, "B d"],
@@ -203,6 +206,7 @@ _ROWS = 4096
 
 
 @in_standard_modes
+@in_one_thread
 def ambiguity(
     head: LinearHead,
     features: Float[TensorOrArray, "B d"],

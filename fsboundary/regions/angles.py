@@ -9,6 +9,7 @@ from torch import Tensor
 from fsboundary.core.checks import check_head, check_integer
 from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.norms import lengths
+from fsboundary.geometry.threads import in_one_thread
 from fsboundary.modes import in_standard_modes
 
 
@@ -28,6 +29,7 @@ def pairwise_angles(rows: Tensor) -> Tensor:
 
 
 @in_standard_modes
+@in_one_thread
 def normal_angles(head: LinearHead, i: int) -> Float64[Tensor, "K K"]:
     """Return the angles between the pairwise normals ``w_i - w_k`` of one class.
 

@@ -18,11 +18,13 @@ from fsboundary.geometry.regions.redundancy import (
     find_interior_point,
     needed_constraints,
 )
+from fsboundary.geometry.threads import in_one_thread
 from fsboundary.modes import in_standard_modes
 from fsboundary.regions.limits import common_limits
 
 
 @in_standard_modes
+@in_one_thread
 def region_faces(head: LinearHead, i: int, within: Domain | None = None) -> RegionFaces:
     """Return the decision region of class `i` as its non-redundant half-spaces.
 

@@ -14,11 +14,13 @@ from fsboundary.core.results import RegionFractions
 from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
+from fsboundary.geometry.threads import in_one_thread
 from fsboundary.modes import in_standard_modes
 from fsboundary.regions.limits import common_limits
 
 
 @in_standard_modes
+@in_one_thread
 def region_fractions(
     head: LinearHead, within: Domain | None = None, *, samples: int = 100_000, seed: int = 0
 ) -> RegionFractions:
@@ -66,6 +68,7 @@ def region_fractions(
 
 
 @in_standard_modes
+@in_one_thread
 def feature_fractions(head: LinearHead, features: Float[TensorOrArray, "B d"]) -> RegionFractions:
     """Return the fraction of `features`, such as training features, in each region.
 

@@ -18,13 +18,15 @@ from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import GuaranteedBalls, GuaranteedBoxes
 from fsboundary.core.rows import TensorOrArray, scatter_rows
 from fsboundary.core.status import Status
-from fsboundary.geometry.batching import chunk_rows, chunks
+from fsboundary.geometry.batching import chunk_rows
 from fsboundary.geometry.flips.nearest import linf_radii, nearest_classes
 from fsboundary.geometry.regions.guaranteed_sets import BoxProblems, certify_boxes, max_min_extents
+from fsboundary.geometry.threads import in_one_thread, map_in_threads
 from fsboundary.modes import in_standard_modes
 
 
 @in_standard_modes
+@in_one_thread
 def guaranteed_balls(
     head: LinearHead, features: Float[TensorOrArray, "B d"], norm: Literal["l2", "linf"] = "l2"
 ) -> GuaranteedBalls:
@@ -78,6 +80,7 @@ def guaranteed_balls(
 
 
 @in_standard_modes
+@in_one_thread
 def guaranteed_boxes(head: LinearHead, features: Float[TensorOrArray, "B d"]) -> GuaranteedBoxes:
     """Return the largest axis-aligned box around each feature, within the domain, of one class.
 
@@ -115,11 +118,17 @@ def guaranteed_boxes(head: LinearHead, features: Float[TensorOrArray, "B d"]) ->
     upper = lower.clone()
     usable = status == Status.CONVERGED
     size = chunk_rows(2 * max(head.num_features, head.num_classes))
-    for k in source[usable].unique().tolist():
-        rows = (usable & (source == k)).nonzero()[:, 0]
-        for part in chunks(len(rows), size):
-            index = rows[part]
-            lower[index], upper[index], status[index] = _boxes(head, z[index], k)
+    groups = [
+        (k, rows)
+        for k in source[usable].unique().tolist()
+        for rows in (usable & (source == k)).nonzero()[:, 0].split(size)
+    ]
+
+    def solve(group: tuple[int, Tensor]) -> None:
+        k, rows = group
+        lower[rows], upper[rows], status[rows] = _boxes(head, z[rows], k)
+
+    map_in_threads(z.device, solve, groups)
     return GuaranteedBoxes(lower=lower, upper=upper, source=source, status=status)
 
 

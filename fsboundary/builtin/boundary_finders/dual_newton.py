@@ -12,10 +12,10 @@ from fsboundary.core.checks import check_integers
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.rows import cat_ragged
-from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.dual_problems import FlipProblems, compress
 from fsboundary.geometry.flips.scalar_dual import flip_start
 from fsboundary.geometry.flips.solve import FarkasCache, solve_with_certificates
+from fsboundary.geometry.threads import map_chunks
 from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 
 
@@ -57,11 +57,10 @@ class DualNewton(BoundaryFinder):
             device=targets.device,
         )
         steps = torch.zeros(count * width, dtype=torch.int64, device=targets.device)
-        solutions = []
         flat = targets.reshape(-1)
         proofs = FarkasCache(head, self.max_programs)
-        size = chunk_rows(max(head.num_features, head.num_classes))
-        for part in chunks(len(flat), size):
+
+        def solve(part: slice) -> tuple[Tensor, Tensor]:
             index = torch.arange(part.start, part.stop, device=targets.device) // width
             problems = FlipProblems(
                 head=head, z=features[index], source=source[index], target=flat[part]
@@ -70,7 +69,10 @@ class DualNewton(BoundaryFinder):
                 problems, flip_start(problems), proofs, tolerance, max_steps
             )
             points[part], steps[part] = result.points, result.steps
-            solutions.append(compress(result.multipliers))
+            return compress(result.multipliers)
+
+        size = max(head.num_features, head.num_classes)
+        solutions = map_chunks(solve, len(flat), size, targets.device)
         fields = unsolved_flips(features, source, targets)
         fields["points"], fields["steps"] = (
             points.view(count, width, head.num_features),

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -21,6 +17,7 @@ from fsboundary.core.results import HullProjection
 from fsboundary.core.rows import cat_ragged
 from fsboundary.geometry.batching import chunks
 from fsboundary.geometry.hulls.pricing import price_exact
+from fsboundary.geometry.threads import map_in_threads
 from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
 
 _MEMORY = 2**28
@@ -94,7 +91,6 @@ class ActiveSet(HullSolver):
         order = _order_by_similarity(queries - state.stats.mean)
         fit = _MEMORY // (8 * self.candidates * max(1, queries.shape[1]))
         blocks: list[Block] = []
-        run = _block_runner()
         for part in chunks(len(queries), max(1, min(self.batch_size, fit))):
             fresh = [
                 Block(
@@ -106,7 +102,7 @@ class ActiveSet(HullSolver):
                 )
                 for rows in order[part].split(self.block_size)
             ]
-            self._solve(state, fresh, max_steps, run)
+            self._solve(state, fresh, max_steps)
             blocks += fresh
         if blocks:
             back = order.argsort()
@@ -115,9 +111,10 @@ class ActiveSet(HullSolver):
             fields["steps"] = torch.cat([b.steps for b in blocks])[back]
         return HullProjection(**fields)
 
-    def _solve(self, state: Sample, blocks: list[Block], max_steps: int, run: _Runner) -> None:
+    def _solve(self, state: Sample, blocks: list[Block], max_steps: int) -> None:
         """Solve the blocks locally, price all generators for the open rows, and repeat."""
-        self._scout(state, blocks, run)
+        self._scout(state, blocks)
+        device = state.stats.mean.device
         for _ in range(max_steps):
             left = [b for b in blocks if len(b.open_rows)]
             if not left:
@@ -131,14 +128,15 @@ class ActiveSet(HullSolver):
                 cat_ragged([b.support[b.open_rows] for b in left], -1),
                 candidates=self.candidates,
             )
-            run(
+            map_in_threads(
+                device,
                 partial(Block.receive, priced=priced),
                 left,
                 _slices([len(b.open_rows) for b in left]),
             )
-        run(Block.finish, blocks)
+        map_in_threads(device, Block.finish, blocks)
 
-    def _scout(self, state: Sample, blocks: list[Block], run: _Runner) -> None:
+    def _scout(self, state: Sample, blocks: list[Block]) -> None:
         """Find generators for a few rows of each block; similar rows share them."""
         some = [
             torch.arange(0, len(b.open_rows), self.scout_stride, device=b.open_rows.device)
@@ -150,75 +148,10 @@ class ActiveSet(HullSolver):
         priced = price_exact(
             state.points, away, state.stats.largest, skip, candidates=self.scout_candidates
         )
-        run(partial(Block.start, priced=priced), blocks, _slices([len(i) for i in some]))
-
-
-_Runner = Callable[..., None]
-"""Calls a function with the items of one or more lists, like map."""
-
-
-def _block_runner() -> _Runner:
-    """Return a loop over blocks that uses as many threads as torch may.
-
-    The small programs of a block are too small to be split, and blocks share nothing: one thread
-    per block is nearly twice as fast on two cores as two threads per operation.
-    """
-    count = torch.get_num_threads()
-    if count == 1:
-        return _run_serially
-    pool, inference = _thread_pool(count), torch.is_inference_mode_enabled()
-
-    def run_in_threads(do: Callable[..., None], *items: list[Any]) -> None:
-        todo = iter(list(zip(*items, strict=True)))
-
-        def work() -> None:
-            # a mode of the calling thread, in which its tensors may not be changed outside
-            with torch.inference_mode(inference):
-                for item in todo:
-                    do(*item)
-
-        working = [pool.submit(work) for _ in range(min(count, len(items[0])))]
-        for one in working:
-            one.result()  # re-raises what a block raised
-
-    return run_in_threads
-
-
-_pools: dict[int, tuple[int, ThreadPoolExecutor]] = {}
-"""Size and threads by process: threads do not survive a fork."""
-
-_pool_lock, _start_lock = threading.Lock(), threading.Lock()
-
-
-def _thread_pool(count: int) -> ThreadPoolExecutor:
-    """Return at least `count` threads that each use one thread of torch, kept between calls."""
-    with _pool_lock:
-        size, pool = _pools.get(os.getpid(), (0, None))
-        if pool is None or size < count:
-            # the smaller pool ends when its last user has finished
-            pool = ThreadPoolExecutor(count, "fsboundary", initializer=_use_one_thread)
-            _pools[os.getpid()] = count, pool
-        return pool
-
-
-def _use_one_thread() -> None:
-    """Let this thread use one thread of torch, and no other.
-
-    torch also gives the last setting of any thread to threads that use it for the first time
-    later, so another thread restores that default at once. Threads of the pool are started once per
-    process, not per call, because in between the default is 1.
-    """
-    with _start_lock:
-        default = torch.get_num_threads()
-        torch.set_num_threads(1)
-        restore = threading.Thread(target=torch.set_num_threads, args=(default,))
-        restore.start()
-        restore.join()
-
-
-def _run_serially(do: Callable[..., None], *items: list[Any]) -> None:
-    for item in zip(*items, strict=True):
-        do(*item)
+        device = state.stats.mean.device
+        map_in_threads(
+            device, partial(Block.start, priced=priced), blocks, _slices([len(i) for i in some])
+        )
 
 
 def _slices(counts: list[int]) -> list[slice]:

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.tolerance import EPS, dot_error
-from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.bounds import tie_bound, tie_exclusion_radius
 from fsboundary.geometry.flips.dual_problems import FlipProblems
 from fsboundary.geometry.flips.scalar_dual import MAX_PIECES, solve_scalar_dual
 from fsboundary.geometry.norms import TINY, lengths, pair_norms
+from fsboundary.geometry.threads import map_chunks
 
 PairSolver = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Rows (P,), classes (P,) -> (distance or estimate, certified lower bound), both (P,)."""
@@ -127,14 +127,20 @@ def nearest_classes(
         rounding and the row lies, exactly, on the other class's side: the tie is then at a
         distance, and the other class is not.
     """
-    targets, radii = [], []
-    for part in chunks(len(z), chunk_rows(max(head.num_features, head.num_classes))):
-        nearest = _nearest_chunk(head, z[part], source[part], allow_ties)
-        targets.append(nearest.target)
-        radii.append(nearest.radius)
-    if not targets:
-        return Nearest(target=source.clone(), radius=z.new_zeros(0))
-    return Nearest(target=torch.cat(targets), radius=torch.cat(radii))
+
+    def solve(part: slice) -> Nearest:
+        return _nearest_chunk(head, z[part], source[part], allow_ties)
+
+    return _join(map_chunks(solve, len(z), max(head.num_features, head.num_classes), z.device), z)
+
+
+def _join(parts: list[Nearest], z: Tensor) -> Nearest:
+    if not parts:
+        return Nearest(target=z.new_zeros(0, dtype=torch.int64), radius=z.new_zeros(0))
+    return Nearest(
+        target=torch.cat([part.target for part in parts]),
+        radius=torch.cat([part.radius for part in parts]),
+    )
 
 
 def _nearest_chunk(head: LinearHead, z: Tensor, source: Tensor, allow_ties: bool) -> Nearest:
@@ -169,14 +175,11 @@ def linf_radii(head: LinearHead, z: Float64[Tensor, "B d"], source: Int[Tensor, 
     z : Tensor (B, d), float64, inside the domain
     source : Tensor (B,)
     """
-    targets, radii = [], []
-    for part in chunks(len(z), chunk_rows(max(head.num_features, head.num_classes))):
-        nearest = _linf_chunk(head, z[part], source[part])
-        targets.append(nearest.target)
-        radii.append(nearest.radius)
-    if not targets:
-        return Nearest(target=source.clone(), radius=z.new_zeros(0))
-    return Nearest(target=torch.cat(targets), radius=torch.cat(radii))
+
+    def solve(part: slice) -> Nearest:
+        return _linf_chunk(head, z[part], source[part])
+
+    return _join(map_chunks(solve, len(z), max(head.num_features, head.num_classes), z.device), z)
 
 
 def _linf_chunk(head: LinearHead, z: Tensor, source: Tensor) -> Nearest:

@@ -7,6 +7,7 @@ by chunk.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import final
 
@@ -17,7 +18,6 @@ from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.rows import cat_ragged
-from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.certify import grade_solutions
 from fsboundary.geometry.flips.constraints import DenseConstraints
 from fsboundary.geometry.flips.dual_problems import DualProblems
@@ -25,6 +25,7 @@ from fsboundary.geometry.flips.newton import DualSolution, solve_dual
 from fsboundary.geometry.flips.tie_problems import TieProblems, tie_start
 from fsboundary.geometry.linear_programs import solve_lp
 from fsboundary.geometry.norms import pair_norms
+from fsboundary.geometry.threads import map_chunks
 
 
 def farkas_multipliers(
@@ -100,13 +101,15 @@ class FarkasCache:
     def __init__(self, head: LinearHead, budget: int) -> None:
         self.head, self.budget = head, budget
         self._cache: dict[tuple[int, tuple[int, ...]], Tensor | None] = {}
+        self._lock = threading.Lock()  # chunks run in threads
 
     def get(self, problems: DualProblems, row: int) -> Tensor | None:
         """Return the proof (K,) for problem `row`; None if there is none or no budget is left."""
         anchor, ties = key = problems.infeasibility_key(row)
-        if key not in self._cache and len(self._cache) < self.budget:
-            self._cache[key] = farkas_multipliers(self.head, anchor, ties)
-        proof = self._cache.get(key)
+        with self._lock:
+            if key not in self._cache and len(self._cache) < self.budget:
+                self._cache[key] = farkas_multipliers(self.head, anchor, ties)
+            proof = self._cache.get(key)
         return None if proof is None else problems.to_slots(row, proof)
 
 
@@ -182,10 +185,13 @@ def solve_ties(
         Tolerance and limit of :func:`fsboundary.geometry.flips.certify.grade_solutions`.
     """
     proofs = FarkasCache(head, _MAX_PROGRAMS)
-    size = chunk_rows(max(head.num_features, head.num_classes, ties * ties))
+
+    def solve(part: slice) -> dict[str, Tensor]:
+        return _solve_chunk(*make_problems(part), proofs, rtol, max_steps)
+
+    width = max(head.num_features, head.num_classes, ties * ties)
     # an empty batch has one empty chunk, which gives every field its shape
-    pieces = list(chunks(total, size)) or [slice(0, 0)]
-    parts = [_solve_chunk(*make_problems(part), proofs, rtol, max_steps) for part in pieces]
+    parts = map_chunks(solve, total, width, head.device) or [solve(slice(0, 0))]
     columns = {name: [part[name] for part in parts] for name in parts[0]}
     padding = {"active": -1, "multipliers": 0}
     return {

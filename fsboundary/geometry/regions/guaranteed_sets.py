@@ -33,6 +33,7 @@ from fsboundary.core.tolerance import EPS, dot_error
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.nearest import tie_distance_bounds
 from fsboundary.geometry.norms import TINY, lengths
+from fsboundary.geometry.threads import map_chunks
 from fsboundary.modes import float32_product
 
 _ATTEMPTS = 4
@@ -262,15 +263,17 @@ def halfspace_distances(
     z : Tensor (B, d), float64
     source : Tensor (B,)
     """
-    distances = [z.new_zeros(0)]
-    for part in chunks(len(z), chunk_rows(max(head.num_features, head.num_classes))):
+
+    def distances(part: slice) -> Tensor:
         lowered = tie_distance_bounds(head, z[part], source[part], 2.0, allow_ties=True)[1].amin(
             dim=1
         )
         # where all weights agree the bound does not depend on z
         finite = torch.isfinite(z[part]).all(dim=1)
-        distances.append(torch.where(finite, lowered, 0.0))
-    return torch.cat(distances)
+        return torch.where(finite, lowered, 0.0)
+
+    width = max(head.num_features, head.num_classes)
+    return torch.cat([z.new_zeros(0), *map_chunks(distances, len(z), width, z.device)])
 
 
 def hull_distance_bound(

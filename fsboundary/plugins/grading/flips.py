@@ -19,6 +19,7 @@ from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.certify import Grade, Proposal, grade_flips
 from fsboundary.geometry.flips.dual_problems import FlipProblems
+from fsboundary.geometry.threads import map_chunks
 from fsboundary.plugins.grading.calls import (
     Answer,
     handed_head,
@@ -61,22 +62,22 @@ def find_and_grade(
     proposal = propose_flips(
         finder, head, features, targets, tolerance=tolerance, max_steps=max_steps
     )
-    rows = chunk_rows(max(head.num_features, head.num_classes))
     width = targets.shape[1]
     flat_target = targets.reshape(-1)
     flat_ceiling = None if ceiling is None else ceiling.reshape(-1)
-    parts = []
-    for part in chunks(len(flat_target), rows):
+
+    def grade(part: slice) -> Grade:
         index = torch.arange(part.start, part.stop, device=targets.device) // max(width, 1)
         problems = FlipProblems(
             head=head, z=features[index], source=source[index], target=flat_target[part]
         )
         cap = None if flat_ceiling is None else flat_ceiling[part]
-        parts.append(
-            grade_flips(
-                problems, proposal.take(part), rtol=tolerance, max_steps=max_steps, ceiling=cap
-            )
+        return grade_flips(
+            problems, proposal.take(part), rtol=tolerance, max_steps=max_steps, ceiling=cap
         )
+
+    size = max(head.num_features, head.num_classes)
+    parts = map_chunks(grade, len(flat_target), size, targets.device)
     return _collect(parts, proposal, source, targets, head.num_features)
 
 

@@ -1,0 +1,195 @@
+"""Work on chunks of rows in threads that each use one thread of torch.
+
+The arrays of a chunk fit in a cache. If torch splits each of the thousands of operations on them
+among its own threads, these wait for each other after every one, and on cores that other work keeps
+busy a call takes ten times as long or more. Chunks share nothing, so they are split instead, and
+what is done between them runs in such a thread too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar, final
+
+import torch
+
+from fsboundary.geometry.batching import chunk_rows, chunks
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_SMALL = 2048
+"""Numbers in the largest array of a call that torch would not split either; a thread costs more."""
+
+
+@final
+@dataclass(slots=True)
+class _Call:
+    """One call of a function that runs in a thread of the pool.
+
+    Attributes
+    ----------
+    count : int
+        Threads of torch of the calling thread.
+    stopped : Event
+        Set when the calling thread no longer waits for the result.
+    """
+
+    count: int
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+
+@final
+class _StoppedError(Exception):
+    """Nobody waits for the result."""
+
+
+_thread = threading.local()
+"""``call``: the :class:`_Call` that this thread of the pool runs."""
+
+
+def in_one_thread(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Return `function`, run in a thread of the pool, so that torch splits no operation in it.
+
+    Only :func:`map_chunks` and :func:`map_in_threads` use more threads. For functions that run no
+    model and no plugin of others, which may depend on the thread that calls them.
+    """
+
+    @functools.wraps(function)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        count = torch.get_num_threads()
+        if count == 1:  # so chosen by the user, or a thread of the pool
+            return function(*args, **kwargs)
+        call, modes = _Call(count), _modes()
+        context = contextvars.copy_context()
+
+        def work() -> _R:
+            _thread.call = call
+            try:
+                with modes():
+                    return context.run(function, *args, **kwargs)
+            finally:
+                _thread.call = None
+
+        running = _thread_pool(count).submit(work)
+        try:
+            return running.result()
+        finally:
+            call.stopped.set()  # an interrupt must not leave the work running
+
+    return run
+
+
+def _modes() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Return the modes of this thread that matter in others."""
+    gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+    @contextlib.contextmanager
+    def modes() -> Iterator[None]:
+        # a tensor of inference mode may not be changed outside
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            yield
+
+    return modes
+
+
+def map_chunks(
+    work: Callable[[slice], _R], total: int, width: int, device: torch.device
+) -> list[_R]:
+    """Return what `work` returns for the chunks of `total` rows of `width` numbers, in order.
+
+    The chunks do not depend on the number of threads, so neither does the result.
+    """
+    parts = list(chunks(total, chunk_rows(width)))
+    if total * width <= _SMALL:
+        return [work(part) for part in parts]
+    return map_in_threads(device, work, parts)
+
+
+def map_in_threads(
+    device: torch.device, function: Callable[..., _R], *items: list[Any]
+) -> list[_R]:
+    """Return what `function` returns for the items of one or more lists, like map.
+
+    On the CPU as many calls run at once as torch may use threads; another device has its own.
+    """
+    call: _Call | None = getattr(_thread, "call", None)
+    own = call is not None  # this thread uses one thread of torch, so it takes items too
+    call = call or _Call(torch.get_num_threads())
+    todo = deque(enumerate(zip(*items, strict=True)))
+    found: dict[int, _R] = {}
+
+    def take() -> None:
+        while not call.stopped.is_set():
+            try:
+                number, item = todo.popleft()
+            except IndexError:
+                return
+            try:
+                found[number] = function(*item)
+            except BaseException:
+                todo.clear()  # nothing new begins
+                raise
+
+    split = call.count > 1 and device.type == "cpu"
+    helpers = min(call.count - own, len(todo) - own) if split else 0
+    modes = _modes()
+
+    def help_out() -> None:
+        with modes():
+            take()
+
+    pool = _thread_pool(call.count) if helpers > 0 else None
+    running = [] if pool is None else [pool.submit(help_out) for _ in range(helpers)]
+    try:
+        if own or pool is None:
+            take()
+        for one in running:
+            # a helper that has not begun while all items were taken is not needed
+            if not (own and one.cancel()):
+                one.result()  # re-raises what a call raised
+    finally:
+        todo.clear()  # nor after an interrupt
+    if call.stopped.is_set():
+        raise _StoppedError
+    return [found[number] for number in range(len(found))]
+
+
+_pools: dict[int, tuple[int, ThreadPoolExecutor]] = {}
+"""Size and threads by process: threads do not survive a fork."""
+
+_pool_lock, _start_lock = threading.Lock(), threading.Lock()
+
+
+def _thread_pool(count: int) -> ThreadPoolExecutor:
+    """Return at least `count` threads that each use one thread of torch, kept between calls."""
+    with _pool_lock:
+        size, pool = _pools.get(os.getpid(), (0, None))
+        if pool is None or size < count:
+            # the smaller pool ends when its last user has finished
+            pool = ThreadPoolExecutor(count, "fsboundary", initializer=_use_one_thread)
+            _pools[os.getpid()] = count, pool
+        return pool
+
+
+def _use_one_thread() -> None:
+    """Let this thread use one thread of torch, and no other.
+
+    torch also gives the last setting of any thread to threads that use it for the first time
+    later, so another thread restores that default at once. Threads of the pool are started once per
+    process, not per call, because in between the default is 1.
+    """
+    with _start_lock:
+        default = torch.get_num_threads()
+        torch.set_num_threads(1)
+        restore = threading.Thread(target=torch.set_num_threads, args=(default,))
+        restore.start()
+        restore.join()
