@@ -77,7 +77,7 @@ def test_statuses() -> None:
         assert torch.isinf(balls.radius[0])
         assert torch.isnan(balls.radius[1:]).all()
         assert balls.active_class.tolist() == [-1, -1, -1]
-        assert balls.source.tolist() == [0, -1, 1]
+        assert balls.source.tolist() == [0, -1, 0]
 
 
 def test_malformed_arguments() -> None:
