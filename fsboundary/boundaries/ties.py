@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm import tqdm
 
 from fsboundary.boundaries.flip_points import MAX_STEPS
 from fsboundary.core.checks import (
@@ -122,8 +123,10 @@ def largest_ties(
     head: LinearHead,
     features: Float[TensorOrArray, "B d"],
     *,
+    max_classes: int | None = None,
     tolerance: float | None = None,
     max_steps: int | None = None,
+    show_progress: bool = False,
 ) -> LargestTies:
     """Return how many of each row's top logits can tie, and the closest point where they do.
 
@@ -136,21 +139,31 @@ def largest_ties(
     head : LinearHead
     features : Tensor or array (B, d)
         Any float dtype; computed in float64.
+    max_classes : int, optional
+        Largest number of classes to try, default all. With many classes most of them can often
+        tie, and each further one takes longer.
     tolerance, max_steps
         As for :func:`fsboundary.tie_points`.
+    show_progress : bool
+        Whether to show a progress bar on standard error.
 
     Returns
     -------
     LargestTies
+        ``stopped`` is CONVERGED where `max_classes`, or all, tie.
 
     Raises
     ------
     ArgumentError
-        Wrong types or shapes, before any work.
+        Wrong types or shapes, or fewer than one class, before any work.
     """
     check_head(head)
     z = check_features(head.num_features, features)
     rtol, limit = check_limits(tolerance, max_steps, (FLIP_RTOL, MAX_STEPS))
+    most = head.num_classes
+    if max_classes is not None:
+        check_integer("max_classes", max_classes)
+        most = min(most, max_classes)
     head = head.to(z.device)
     status, source = rows_and_sources(head, z)
     count = torch.zeros_like(status)
@@ -161,7 +174,7 @@ def largest_ties(
     nan = torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
     fields = {name: nan.clone() for name in ("distance", "gap", "violation")}
     fields |= {"points": nan[:, None].repeat(1, z.shape[1]), "lower_bound": torch.zeros_like(nan)}
-    for k in range(1, head.num_classes + 1):
+    for k in tqdm(range(1, most + 1), unit="class", disable=not show_progress):
         if len(rows) == 0:
             break
         solved = _solve(head, z[rows], source[rows], order[rows, :k], rtol, limit)

@@ -189,6 +189,7 @@ def project_by_class(
 ) -> dict[int, HullProjection]:
     """Return the projections of all rows on the hull of each class, by ascending label."""
     z = check_bank_features(bank, features)
+    options["solver"] = create("hull_solver", options.get("solver", "active_set"))
     projections = {}
     for k in labelled_classes(bank):
         labels = torch.full((len(z),), k, dtype=torch.int64, device=z.device)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import fsboundary as fsb
-from fsboundary import Status
+from fsboundary import ArgumentError, Status
 from support.flips.oracles import make_problem, tie_distance
 
 
@@ -66,3 +66,24 @@ def test_one_bad_row_fails_alone() -> None:
     assert torch.isnan(got.distance[1:3]).all()
     assert torch.isnan(got.points[1:3]).all()
     assert torch.equal(got.count[[0, 3]], want.count[[0, 3]])
+
+
+def test_a_limit_of_classes_ends_the_same_search_earlier() -> None:
+    head, z = make_problem(6, 8, "nonnegative", rows=40, seed=2)
+    full = fsb.largest_ties(head, z)
+    for limit in (1, 2, 3, 7):
+        found = fsb.largest_ties(head, z, max_classes=limit)
+        assert torch.equal(found.count, full.count.clamp_max(limit))
+        capped = found.count == limit
+        assert (found.stopped[capped] == Status.CONVERGED).all()
+        assert torch.equal(found.stopped[~capped], full.stopped[~capped])
+        top = head.logits(z).topk(limit if limit < 7 else 6, dim=1).indices
+        tie = fsb.tie_points(head, z[capped], top[capped]) if capped.any() else found.take([])
+        torch.testing.assert_close(found.distance[capped], tie.distance)
+        assert torch.equal(found.points[~capped], full.points[~capped])
+
+
+def test_the_limit_of_classes_is_checked() -> None:
+    head, z = make_problem(3, 2, "unbounded", rows=2, seed=0)
+    with pytest.raises(ArgumentError, match="max_classes"):
+        fsb.largest_ties(head, z, max_classes=0)

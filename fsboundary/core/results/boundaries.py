@@ -314,8 +314,8 @@ class LargestTies(Result):
         CONVERGED, or the reason why the row failed.
     stopped : Tensor (B,)
         Reason why no further class was added: INFEASIBLE (the next class provably cannot tie with
-        these), CONVERGED (all classes tie), MAX_STEPS or INACCURATE (undecided, so ``count`` may be
-        too small), or the status of a failed row.
+        these), CONVERGED (all classes or ``max_classes`` of them tie), MAX_STEPS or INACCURATE
+        (undecided, so ``count`` may be too small), or the status of a failed row.
     """
 
     count: Int[Tensor, " B"]
