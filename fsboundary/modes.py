@@ -184,11 +184,11 @@ def _standard_modes() -> Iterator[None]:
             torch.set_flush_denormal(False)
             stack.callback(torch.set_flush_denormal, True)
             if flushes_subnormals():
-                raise FsboundaryError(_FLUSHES)
+                raise FsboundaryError(FLUSHES)
         yield
 
 
-_FLUSHES = (
+FLUSHES = (
     "subnormal numbers are set to zero on this machine and torch.set_flush_denormal(False) does "
     "not change that; bounds would be false. Call it before other work, or use another build of "
     "torch"
@@ -201,7 +201,7 @@ def _call_in_new_thread(function: Callable[[], _R]) -> _R:
 
     def call() -> _R:
         if flushes_subnormals() or workers_flush_subnormals():
-            raise FsboundaryError(_FLUSHES)
+            raise FsboundaryError(FLUSHES)
         _thread.probed = True
         with torch.set_grad_enabled(gradients):
             return context.run(function)

@@ -18,8 +18,8 @@ from fsboundary.geometry.upper_envelope import upper_envelope
 from fsboundary.modes import in_standard_modes
 
 
-@in_standard_modes
 @in_one_thread
+@in_standard_modes
 def class_path(
     head: LinearHead, start: Float[TensorOrArray, "B d"], end: Float[TensorOrArray, "B d"]
 ) -> ClassPath:

@@ -98,6 +98,7 @@ _REPEAT_TOLERANCE = 1e-3
 order."""
 
 
+@in_standard_modes
 def _nonlinear_flip_points(
     head: object,
     features: Tensor,
@@ -248,7 +249,6 @@ MAX_STEPS = 200
 """Default limit of steps per problem; real heads need fewer than twenty."""
 
 
-@in_standard_modes
 def flip_points(
     head: LinearHead | Callable[[Tensor], Tensor],
     features: Float[TensorOrArray, "B d"],
@@ -322,23 +322,25 @@ def flip_points(
     if domain is not None:
         fix = "leave it out, or pass LinearHead(weight, bias, domain)"
         raise ArgumentError("domain", repr(domain), "None with a LinearHead", fix)
-    z = check_features(head.num_features, features)
-    chosen = _read_targets(targets, len(z), head.num_classes)
     plugin = create("boundary_finder", finder)
     # a plugin of others may depend on the thread that calls it
     solve = in_one_thread(_linear_flip_points) if is_built_in(plugin) else _linear_flip_points
-    return solve(plugin, head.to(z.device), z, chosen, rtol, limit)
+    return solve(plugin, head, features, targets, rtol, limit)
 
 
+@in_standard_modes
 def _linear_flip_points(
     plugin: BoundaryFinder,
     head: LinearHead,
-    z: Tensor,
-    chosen: str | Tensor,
+    features: object,
+    targets: object,
     tolerance: float,
     max_steps: int,
 ) -> FlipPoints:
     """Return the flip points of a LinearHead: see :func:`fsboundary.flip_points`."""
+    z = check_features(head.num_features, features)
+    chosen = _read_targets(targets, len(z), head.num_classes)
+    head = head.to(z.device)
     status, source = rows_and_sources(head, z)
     usable = (status == Status.CONVERGED).nonzero()[:, 0]
     rows = z[usable]

@@ -38,8 +38,8 @@ from fsboundary.geometry.threads import in_one_thread
 from fsboundary.modes import in_standard_modes
 
 
-@in_standard_modes
 @in_one_thread
+@in_standard_modes
 def label_flips(
     head: MultiLabelHead,
     features: Float[TensorOrArray, "B d"],

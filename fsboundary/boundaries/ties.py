@@ -37,8 +37,8 @@ from fsboundary.geometry.threads import in_one_thread
 from fsboundary.modes import in_standard_modes
 
 
-@in_standard_modes
 @in_one_thread
+@in_standard_modes
 def tie_points(
     head: LinearHead,
     features: Float[TensorOrArray, "B d"],
@@ -117,8 +117,8 @@ _FILL_VALUES = {"lower_bound": 0, "multipliers": 0, "steps": 0, "anchor": -1, "a
 """Fields of rows that are not solved; the others are NaN."""
 
 
-@in_standard_modes
 @in_one_thread
+@in_standard_modes
 def largest_ties(
     head: LinearHead,
     features: Float[TensorOrArray, "B d"],
@@ -218,8 +218,8 @@ _ROWS = 4096
 """Rows of the reference in memory at a time."""
 
 
-@in_standard_modes
 @in_one_thread
+@in_standard_modes
 def ambiguity(
     head: LinearHead,
     features: Float[TensorOrArray, "B d"],

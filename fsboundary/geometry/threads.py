@@ -21,7 +21,9 @@ from typing import Any, ParamSpec, TypeVar, final
 
 import torch
 
+from fsboundary.core.errors import FsboundaryError
 from fsboundary.geometry.batching import chunk_rows, chunks
+from fsboundary.modes import FLUSHES, flushes_subnormals
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -96,6 +98,8 @@ def _modes() -> Callable[[], contextlib.AbstractContextManager[None]]:
     def modes() -> Iterator[None]:
         # a tensor of inference mode may not be changed outside
         with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            if flushes_subnormals():
+                raise FsboundaryError(FLUSHES)
             yield
 
     return modes
@@ -190,6 +194,7 @@ def _use_one_thread() -> None:
     with _start_lock:
         default = torch.get_num_threads()
         torch.set_num_threads(1)
+        torch.set_flush_denormal(False)  # which a thread has from the one that starts it
         restore = threading.Thread(target=torch.set_num_threads, args=(default,))
         restore.start()
         restore.join()

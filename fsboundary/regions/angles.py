@@ -28,8 +28,8 @@ def pairwise_angles(rows: Tensor) -> Tensor:
     return 2 * torch.atan2(differences, sums)
 
 
-@in_standard_modes
 @in_one_thread
+@in_standard_modes
 def normal_angles(head: LinearHead, i: int) -> Float64[Tensor, "K K"]:
     """Return the angles between the pairwise normals ``w_i - w_k`` of one class.
 

@@ -23,8 +23,8 @@ from fsboundary.modes import in_standard_modes
 from fsboundary.regions.limits import common_limits
 
 
-@in_standard_modes
 @in_one_thread
+@in_standard_modes
 def region_faces(head: LinearHead, i: int, within: Domain | None = None) -> RegionFaces:
     """Return the decision region of class `i` as its non-redundant half-spaces.
 

@@ -19,8 +19,8 @@ from fsboundary.modes import in_standard_modes
 from fsboundary.regions.limits import common_limits
 
 
-@in_standard_modes
 @in_one_thread
+@in_standard_modes
 def region_fractions(
     head: LinearHead, within: Domain | None = None, *, samples: int = 100_000, seed: int = 0
 ) -> RegionFractions:
@@ -67,8 +67,8 @@ def region_fractions(
     return _fractions(count)
 
 
-@in_standard_modes
 @in_one_thread
+@in_standard_modes
 def feature_fractions(head: LinearHead, features: Float[TensorOrArray, "B d"]) -> RegionFractions:
     """Return the fraction of `features`, such as training features, in each region.
 

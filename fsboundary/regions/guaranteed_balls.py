@@ -25,8 +25,8 @@ from fsboundary.geometry.threads import in_one_thread, map_in_threads
 from fsboundary.modes import in_standard_modes
 
 
-@in_standard_modes
 @in_one_thread
+@in_standard_modes
 def guaranteed_balls(
     head: LinearHead, features: Float[TensorOrArray, "B d"], norm: Literal["l2", "linf"] = "l2"
 ) -> GuaranteedBalls:
@@ -79,8 +79,8 @@ def guaranteed_balls(
     )
 
 
-@in_standard_modes
 @in_one_thread
+@in_standard_modes
 def guaranteed_boxes(head: LinearHead, features: Float[TensorOrArray, "B d"]) -> GuaranteedBoxes:
     """Return the largest axis-aligned box around each feature, within the domain, of one class.
 
