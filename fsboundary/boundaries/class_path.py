@@ -12,10 +12,11 @@ from fsboundary.core.results import ClassPath
 from fsboundary.core.rows import TensorOrArray, cat_ragged
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import dot_error
+from fsboundary.geometry.batching import map_chunks
 from fsboundary.geometry.norms import TINY, lengths, pair_norms
-from fsboundary.geometry.threads import in_one_thread, map_chunks
 from fsboundary.geometry.upper_envelope import upper_envelope
 from fsboundary.modes import in_standard_modes
+from fsboundary.threads import in_one_thread
 
 
 @in_one_thread

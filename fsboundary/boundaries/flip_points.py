@@ -30,13 +30,13 @@ from fsboundary.core.rows import TensorOrArray, from_array, scatter_rows, write_
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.nearest import nearest_classes
-from fsboundary.geometry.threads import in_one_thread
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.calls import is_built_in
 from fsboundary.plugins.grading.flips import find_and_grade, find_and_grade_nonlinear
 from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 from fsboundary.plugins.registry.info import NONLINEAR_HEAD
+from fsboundary.threads import in_one_thread
 
 
 def _read_targets(targets: object, rows: int, num_classes: int) -> str | Tensor:

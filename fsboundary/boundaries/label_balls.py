@@ -18,8 +18,8 @@ from fsboundary.core.results import LabelBalls
 from fsboundary.core.rows import TensorOrArray, scatter_rows
 from fsboundary.core.status import Status
 from fsboundary.geometry.flips.nearest import linf_radii, nearest_classes
-from fsboundary.geometry.threads import in_one_thread
 from fsboundary.modes import in_standard_modes
+from fsboundary.threads import in_one_thread
 
 
 @in_one_thread

@@ -25,8 +25,8 @@ from fsboundary.geometry.flips.certify import grade_own_region
 from fsboundary.geometry.flips.nearest import nearest_classes
 from fsboundary.geometry.flips.solve import solve_ties
 from fsboundary.geometry.flips.tie_problems import TieProblems
-from fsboundary.geometry.threads import in_one_thread
 from fsboundary.modes import in_standard_modes
+from fsboundary.threads import in_one_thread
 
 
 @in_one_thread

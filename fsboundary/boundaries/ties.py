@@ -33,8 +33,8 @@ from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.solve import solve_ties
 from fsboundary.geometry.flips.tie_problems import TieProblems, tie_problems
-from fsboundary.geometry.threads import in_one_thread
 from fsboundary.modes import in_standard_modes
+from fsboundary.threads import in_one_thread
 
 
 @in_one_thread

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from fsboundary.core.protocols import PointSet
+from fsboundary.threads import map_in_threads
+
+_R = TypeVar("_R")
 
 CACHE_BYTES = 1 << 20
 """One work array of a chunk should stay near the size of a core's cache: batched passes over
@@ -16,6 +20,9 @@ arrays that leave the cache ran about twice as slowly on the machines measured."
 
 MEMORY_BYTES = 32 << 20
 """Cap on one work array where a single row is already larger than the cache."""
+
+_SMALL = 2048
+"""Numbers in the largest array of a call that torch would not split either; a thread costs more."""
 
 
 def chunk_rows(width: int, minimum: int = 64) -> int:
@@ -33,6 +40,19 @@ def chunks(total: int, rows: int) -> Iterator[slice]:
     """Yield consecutive slices of at most `rows` that cover ``range(total)``."""
     for start in range(0, total, rows):
         yield slice(start, min(start + rows, total))
+
+
+def map_chunks(
+    work: Callable[[slice], _R], total: int, width: int, device: torch.device
+) -> list[_R]:
+    """Return what `work` returns for the chunks of `total` rows of `width` numbers, in order.
+
+    The chunks do not depend on the number of threads, so neither does the result.
+    """
+    parts = list(chunks(total, chunk_rows(width)))
+    if total * width <= _SMALL:
+        return [work(part) for part in parts]
+    return map_in_threads(device, work, parts)
 
 
 def unsqueeze_like(values: Shaped[Tensor, " B"], like: Shaped[Tensor, "B ..."]) -> Tensor:

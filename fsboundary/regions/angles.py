@@ -9,8 +9,8 @@ from torch import Tensor
 from fsboundary.core.checks import check_head, check_integer
 from fsboundary.core.heads import LinearHead
 from fsboundary.geometry.norms import lengths
-from fsboundary.geometry.threads import in_one_thread
 from fsboundary.modes import in_standard_modes
+from fsboundary.threads import in_one_thread
 
 
 def pairwise_angles(rows: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ from fsboundary.geometry.regions.redundancy import (
     find_interior_point,
     needed_constraints,
 )
-from fsboundary.geometry.threads import in_one_thread
 from fsboundary.modes import in_standard_modes
 from fsboundary.regions.limits import common_limits
+from fsboundary.threads import in_one_thread
 
 
 @in_one_thread

@@ -14,9 +14,9 @@ from fsboundary.core.results import RegionFractions
 from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
-from fsboundary.geometry.threads import in_one_thread
 from fsboundary.modes import in_standard_modes
 from fsboundary.regions.limits import common_limits
+from fsboundary.threads import in_one_thread
 
 
 @in_one_thread

@@ -21,8 +21,8 @@ from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows
 from fsboundary.geometry.flips.nearest import linf_radii, nearest_classes
 from fsboundary.geometry.regions.guaranteed_sets import BoxProblems, certify_boxes, max_min_extents
-from fsboundary.geometry.threads import in_one_thread, map_in_threads
 from fsboundary.modes import in_standard_modes
+from fsboundary.threads import in_one_thread, map_in_threads
 
 
 @in_one_thread

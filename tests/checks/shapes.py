@@ -24,8 +24,8 @@ CONFIG = BeartypeConf(is_pep484_tower=True)  # an int is a float, as for mypy
 
 TESTS = Path(__file__).parents[1]
 
-_BETWEEN = ("jaxtyping", "beartype", "checks.", "functools", "contextlib")
-_DECORATORS = ("fsboundary.modes", "fsboundary.models.calling")
+_BETWEEN = ("sklearn.", "jaxtyping", "beartype", "checks.", "functools", "contextlib")
+_DECORATORS = ("fsboundary.modes", "fsboundary.models.calling", "fsboundary.threads")
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:

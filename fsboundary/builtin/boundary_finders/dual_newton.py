@@ -12,10 +12,10 @@ from fsboundary.core.checks import check_integers
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.rows import cat_ragged
+from fsboundary.geometry.batching import map_chunks
 from fsboundary.geometry.flips.dual_problems import FlipProblems, compress
 from fsboundary.geometry.flips.scalar_dual import flip_start
 from fsboundary.geometry.flips.solve import FarkasCache, solve_with_certificates
-from fsboundary.geometry.threads import map_chunks
 from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 
 

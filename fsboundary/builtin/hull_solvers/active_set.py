@@ -17,8 +17,8 @@ from fsboundary.core.results import HullProjection
 from fsboundary.core.rows import cat_ragged
 from fsboundary.geometry.batching import chunks
 from fsboundary.geometry.hulls.pricing import price_exact
-from fsboundary.geometry.threads import map_in_threads
 from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
+from fsboundary.threads import map_in_threads
 
 _MEMORY = 2**28
 """Largest memory of the generators found in one pass, in bytes."""

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.tolerance import EPS, dot_error
+from fsboundary.geometry.batching import map_chunks
 from fsboundary.geometry.flips.bounds import tie_bound, tie_exclusion_radius
 from fsboundary.geometry.flips.dual_problems import FlipProblems
 from fsboundary.geometry.flips.scalar_dual import MAX_PIECES, solve_scalar_dual
 from fsboundary.geometry.norms import TINY, lengths, pair_norms
-from fsboundary.geometry.threads import map_chunks
 
 PairSolver = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Rows (P,), classes (P,) -> (distance or estimate, certified lower bound), both (P,)."""

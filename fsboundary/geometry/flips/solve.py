@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.rows import cat_ragged
+from fsboundary.geometry.batching import map_chunks
 from fsboundary.geometry.flips.certify import grade_solutions
 from fsboundary.geometry.flips.constraints import DenseConstraints
 from fsboundary.geometry.flips.dual_problems import DualProblems
@@ -25,7 +26,6 @@ from fsboundary.geometry.flips.newton import DualSolution, solve_dual
 from fsboundary.geometry.flips.tie_problems import TieProblems, tie_start
 from fsboundary.geometry.linear_programs import solve_lp
 from fsboundary.geometry.norms import pair_norms
-from fsboundary.geometry.threads import map_chunks
 
 
 def farkas_multipliers(

@@ -30,10 +30,9 @@ from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.tolerance import EPS, dot_error
-from fsboundary.geometry.batching import chunk_rows, chunks
+from fsboundary.geometry.batching import chunk_rows, chunks, map_chunks
 from fsboundary.geometry.flips.nearest import tie_distance_bounds
 from fsboundary.geometry.norms import TINY, lengths
-from fsboundary.geometry.threads import map_chunks
 from fsboundary.modes import float32_product
 
 _ATTEMPTS = 4

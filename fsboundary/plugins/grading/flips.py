@@ -16,10 +16,9 @@ from fsboundary.core.results import FlipPoints
 from fsboundary.core.rows import cat_ragged
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
-from fsboundary.geometry.batching import chunk_rows, chunks
+from fsboundary.geometry.batching import chunk_rows, chunks, map_chunks
 from fsboundary.geometry.flips.certify import Grade, Proposal, grade_flips
 from fsboundary.geometry.flips.dual_problems import FlipProblems
-from fsboundary.geometry.threads import map_chunks
 from fsboundary.plugins.grading.calls import (
     Answer,
     handed_head,

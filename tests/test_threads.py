@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 import fsboundary as fsb
-from fsboundary.geometry.threads import in_one_thread, map_chunks, map_in_threads
+from fsboundary.geometry.batching import map_chunks
+from fsboundary.threads import in_one_thread, map_in_threads
 from support.flips.case import arrays
 from support.modes import num_threads
 

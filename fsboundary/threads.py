@@ -22,14 +22,10 @@ from typing import Any, ParamSpec, TypeVar, final
 import torch
 
 from fsboundary.core.errors import FsboundaryError
-from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.modes import FLUSHES, flushes_subnormals
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-
-_SMALL = 2048
-"""Numbers in the largest array of a call that torch would not split either; a thread costs more."""
 
 
 @final
@@ -61,14 +57,16 @@ _thread = threading.local()
 def in_one_thread(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Return `function`, run in a thread of the pool, so that torch splits no operation in it.
 
-    Only :func:`map_chunks` and :func:`map_in_threads` use more threads. For functions that run no
-    model and no plugin of others, which may depend on the thread that calls them.
+    Only what :func:`map_in_threads` splits uses more threads. For functions that run no model and
+    no plugin of others, which may depend on the thread that calls them. Arguments on another device
+    are computed in the calling thread, which knows the stream in use.
     """
 
     @functools.wraps(function)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         count = torch.get_num_threads()
-        if count == 1:  # so chosen by the user, or a thread of the pool
+        # one thread was chosen by the user, or this is a thread of the pool
+        if count == 1 or not all(map(_is_on_cpu, (*args, *kwargs.values()))):
             return function(*args, **kwargs)
         call, modes = _Call(count), _modes()
         context = contextvars.copy_context()
@@ -90,6 +88,11 @@ def in_one_thread(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return run
 
 
+def _is_on_cpu(argument: object) -> bool:
+    device = getattr(argument, "device", None)
+    return not isinstance(device, torch.device) or device.type == "cpu"
+
+
 def _modes() -> Callable[[], contextlib.AbstractContextManager[None]]:
     """Return the modes of this thread that matter in others."""
     gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
@@ -103,19 +106,6 @@ def _modes() -> Callable[[], contextlib.AbstractContextManager[None]]:
             yield
 
     return modes
-
-
-def map_chunks(
-    work: Callable[[slice], _R], total: int, width: int, device: torch.device
-) -> list[_R]:
-    """Return what `work` returns for the chunks of `total` rows of `width` numbers, in order.
-
-    The chunks do not depend on the number of threads, so neither does the result.
-    """
-    parts = list(chunks(total, chunk_rows(width)))
-    if total * width <= _SMALL:
-        return [work(part) for part in parts]
-    return map_in_threads(device, work, parts)
 
 
 def map_in_threads(
