@@ -108,6 +108,12 @@ def _modes() -> Callable[[], contextlib.AbstractContextManager[None]]:
     return modes
 
 
+def num_threads() -> int:
+    """Return how many threads :func:`map_in_threads` uses here."""
+    call: _Call | None = getattr(_thread, "call", None)
+    return torch.get_num_threads() if call is None else call.count
+
+
 def map_in_threads(
     device: torch.device, function: Callable[..., _R], *items: list[Any]
 ) -> list[_R]:

@@ -52,6 +52,9 @@ FUNCTIONS: dict[str, Callable[[fsb.LinearHead, Tensor], Any]] = {
     "guaranteed_boxes": lambda h, z: fsb.guaranteed_boxes(h, z[:200]),
     "label_flips": lambda h, z: fsb.label_flips(labels_of(h), z),
     "label_balls": lambda h, z: fsb.label_balls(labels_of(h), z),
+    "hull_projection": lambda h, z: fsb.hull_projection(fsb.FeatureBank(z[80:]), 1.2 * z[:80]),
+    "leave_one_out": lambda h, z: fsb.leave_one_out_distances(fsb.FeatureBank(z[:90]), sample=50),
+    "hull_vertices": lambda h, z: fsb.hull_vertices(fsb.FeatureBank(z[:200, :6])),
 }
 
 
