@@ -50,7 +50,8 @@ class ImageSubject:
             "max_steps": _STEPS,
         }
         with seeded(0):  # as in the core: finders may draw
-            return self.new().find(FeatureSpace(model), images, **(settings | options))
+            view = FeatureSpace(model, example=images)
+            return self.new().find(view, images, **(settings | options))
 
     def grade(
         self,
