@@ -134,7 +134,7 @@ def _median(values: Tensor) -> float:
 def rank_correlation(a: Tensor, b: Tensor) -> float:
     """Return Spearman's rank correlation of the entries finite in both; NaN if one is constant."""
     both = torch.isfinite(a) & torch.isfinite(b)
-    x, y = a[both].numpy(), b[both].numpy()
+    x, y = a[both].cpu().numpy(), b[both].cpu().numpy()
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
     return float(spearmanr(x, y).statistic)
@@ -314,7 +314,7 @@ def _segment_measures(
     start, end = pairs[:, 0], pairs[:, 1]
     paths = class_path(space.head, z[start], z[end])
     exact = [[k for k in row if k >= 0] for row in paths.classes.tolist()]
-    times = torch.linspace(0, 1, points, dtype=images.dtype)
+    times = torch.linspace(0, 1, points, dtype=images.dtype, device=images.device)
     sampled = []
     for one, other in zip(images[start], images[end], strict=True):
         frames = torch.lerp(one[None], other[None], times.reshape(-1, 1, 1, 1))
@@ -406,13 +406,13 @@ def two_spaces(
     model, limits = space_of(space), check_bounds(bounds)
     fix = "drop such images: hulls and means use all rows"
     x = check_pixels(images, limits, finite_fix=fix)
-    train = check_pixels(train_images, limits, "train_images", finite_fix=fix)
+    train = check_pixels(train_images, limits, "train_images", finite_fix=fix).to(x.device)
     check_integer("batch_size", batch_size)
     for name, part in (("images", x), ("train_images", train)):
         if len(part) < 3:
             raise ArgumentError(name, f"{len(part)} images", "at least 3", "pass more")
-    train_labels = check_labels(train_labels, len(train), "train_labels")
-    labels = check_labels(labels, len(x))
+    train_labels = check_labels(train_labels, len(train), "train_labels").to(x.device)
+    labels = check_labels(labels, len(x)).to(x.device)
     sizes = {"sample": sample, "flips": flips, "pairs": pairs, "neighbours": neighbours}
     for name, size in (sizes | {"points": points}).items():
         check_integer(name, size, 2)
@@ -430,7 +430,7 @@ def two_spaces(
         Points(z, train_z, train_labels),
         draw_pairs(len(train), pairs, generator),
     )
-    image_pairs = draw_pairs(len(x), pairs, generator)
+    image_pairs = draw_pairs(len(x), pairs, generator).to(x.device)
     stages: tuple[Callable[[], list[Measure]], ...] = (
         lambda: _hull_measures(both, sample, seed),
         lambda: class_hull_measures(both),

@@ -246,7 +246,7 @@ class FeatureBank:
         rows = check_integer_tensor(
             "indices", indices, fix=fix, nonempty=True, noun="rows", within=range(len(self))
         )
-        return FeatureBank.of(self._store.subset(rows.unique()))
+        return FeatureBank.of(self._store.subset(rows.cpu().unique()))
 
     @in_standard_modes
     def price(

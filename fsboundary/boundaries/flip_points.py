@@ -26,7 +26,7 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead, MultiLabelHead, NonlinearHead
 from fsboundary.core.results import FlipPoints
-from fsboundary.core.rows import TensorOrArray, from_array, scatter_rows, write_rows
+from fsboundary.core.rows import TensorOrArray, device_of, from_array, scatter_rows, write_rows
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.nearest import nearest_classes
@@ -202,7 +202,7 @@ def _call_head(head: object, z: Tensor) -> Tensor:
     wanted, fix = f"logits ({len(z)}, K), K >= 2", "pass the layers after those of the features"
     try:
         with torch.enable_grad():
-            logits = head(z.clone().requires_grad_())
+            logits = head(z.to(device_of(head, z.device), copy=True).requires_grad_())
     except Exception as error:
         got = f"a callable that raised {type(error).__name__}: {error}"
         raise ArgumentError("head", got, wanted, fix) from error
@@ -213,7 +213,7 @@ def _call_head(head: object, z: Tensor) -> Tensor:
     if len(shape) != 2 or shape[0] != len(z) or shape[1] < 2 or not logits.is_floating_point():
         got = f"a callable that returns {logits.dtype} of shape {shape}"
         raise ArgumentError("head", got, wanted, fix)
-    return logits
+    return logits.to(z.device)
 
 
 def _candidates(head: NonlinearHead, z: Tensor, source: Tensor) -> Tensor:

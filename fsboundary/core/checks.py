@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead, MultiLabelHead, NonlinearHead
-from fsboundary.core.rows import from_array, scatter_rows
+from fsboundary.core.rows import from_array, require_float64, scatter_rows
 from fsboundary.core.status import Status
 
 _T = TypeVar("_T")
@@ -197,6 +197,7 @@ def check_float_tensor(
     if isinstance(value, Tensor) and not value.is_floating_point():
         raise ArgumentError(name, f"dtype {value.dtype}", wanted, "call .float() or .double()")
     found = check_shape(name, value, *shapes, fix=fix, nonempty=nonempty, wanted=wanted)
+    require_float64(name, found.device)
     if finite_fix is not None:
         bad = ~torch.isfinite(found).flatten(1).all(dim=1)
         if bool(bad.any()):

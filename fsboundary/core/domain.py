@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.rows import TensorOrArray, from_array
+from fsboundary.core.rows import TensorOrArray, from_array, require_float64
 
 Kind = Literal["unbounded", "nonnegative", "box"]
 
@@ -56,8 +56,10 @@ class Domain:
         ArgumentError
             Shapes differ or are not 1-D, a bound is NaN, or a lower bound is above its upper.
         """
-        low = torch.as_tensor(from_array(lower)).detach().to(torch.float64)
-        high = torch.as_tensor(from_array(upper)).detach().to(torch.float64)
+        given = torch.as_tensor(from_array(lower))
+        require_float64("lower", given.device)
+        low = given.detach().to(torch.float64)
+        high = torch.as_tensor(from_array(upper)).detach().to(low)
         if low.ndim != 1 or low.shape != high.shape:
             raise ArgumentError(
                 "lower, upper",

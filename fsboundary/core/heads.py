@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
-from fsboundary.core.rows import TensorOrArray, from_array
+from fsboundary.core.rows import TensorOrArray, device_of, from_array, require_float64
 
 _UNBOUNDED = Domain.unbounded()
 
@@ -28,7 +28,9 @@ def _read_map(weight: object, bias: object | None, noun: str) -> tuple[Tensor, T
 
     `noun` is what a row stands for: "class" or "label".
     """
-    w = torch.as_tensor(from_array(weight)).detach().to(torch.float64, copy=True)
+    given = torch.as_tensor(from_array(weight))
+    require_float64("weight", given.device)
+    w = given.detach().to(torch.float64, copy=True)
     if w.ndim != 2:
         raise ArgumentError(
             "weight", f"shape {tuple(w.shape)}", "shape (K, d)", f"pass one row per {noun}"
@@ -170,8 +172,9 @@ class _AffineHead:
         return type(self)(self._weight.to(device), self._bias.to(device), self.domain)  # type: ignore[call-arg]  # both heads are made so
 
     def logits(self, z: Tensor) -> Tensor:
-        """Return float64 logits of features `z` (B,d), one per class or label; differentiable."""
-        return z.to(torch.float64) @ self._weight.T + self._bias
+        """Return the float64 logits of `z` (B,d), on its device; differentiable."""
+        weight, bias = self._weight.to(z.device), self._bias.to(z.device)
+        return z.to(torch.float64) @ weight.T + bias
 
 
 @final
@@ -464,7 +467,8 @@ class NonlinearHead:
 
     def logits(self, z: Tensor) -> Tensor:
         """Return the logits (B,K) of `z` (B,d), upcast exactly to float64; differentiable."""
-        return self._function(z.to(self.dtype)).to(torch.float64)
+        place = device_of(self._function, z.device)
+        return self._function(z.to(place, self.dtype)).to(z.device, torch.float64)
 
     def predict(self, z: Tensor) -> Tensor:
         """Return the class (B,) of the largest logit, the lowest index on ties."""

@@ -1,15 +1,18 @@
-"""Tables of rows: NumPy arrays as tensors, solved rows among all rows, rows of several lengths."""
+"""Tables of rows: arrays as tensors, their device, some rows among all, rows of several lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from fsboundary.core.errors import ArgumentError
 
 TensorOrArray: TypeAlias = Tensor | np.ndarray[Any, np.dtype[Any]]
 """Arguments that are tables of numbers; results are tensors."""
@@ -29,6 +32,24 @@ def from_array(value: Any) -> Any:
         with suppress(TypeError):  # no such dtype in torch
             return torch.from_numpy(native)
     return value
+
+
+def device_of(function: object, otherwise: torch.device) -> torch.device:
+    """Return the device of a module's first parameter or buffer, or `otherwise` for any other."""
+    if not isinstance(function, nn.Module):
+        return otherwise
+    tensors = chain(function.parameters(), function.buffers())
+    return next((t.device for t in tensors), otherwise)
+
+
+def require_float64(name: str, device: torch.device) -> None:
+    """Raise ArgumentError if `device`, where argument `name` is, has no float64, such as MPS."""
+    try:
+        torch.empty(0, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        got, wanted = f"a device without float64, {device}", "one with float64, such as the CPU"
+        fix = "call .cpu() on the model and on every tensor: certificates are computed in float64"
+        raise ArgumentError(name, got, wanted, fix) from None
 
 
 _NONE: Mapping[str, float] = MappingProxyType({})

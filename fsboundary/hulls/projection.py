@@ -145,7 +145,7 @@ def hull_projection(
     fields = unsolved_hulls(z)
     fields["status"][~finite] = int(Status.NOT_FINITE)
     groups = _groups(bank, labels, finite)
-    exclude = _exclusions(bank, leave_out, len(z))
+    exclude = _exclusions(bank, leave_out, z)
     skips = [_local_exclusions(exclude, *group, len(bank)) for group in groups]
     with tqdm(total=int(finite.sum()), unit="row", disable=not show_progress) as bar:
         for (generators, bank_rows, rows), skip in zip(groups, skips, strict=True):
@@ -222,26 +222,27 @@ def class_generators(bank: FeatureBank, k: int) -> tuple[FeatureBank, Tensor]:
     return cache[k]
 
 
-def _exclusions(bank: FeatureBank, leave_out: object | None, rows: int) -> Tensor | None:
-    """Return the bank rows that do not count for each row, copies included, (B,E)."""
+def _exclusions(bank: FeatureBank, leave_out: object | None, z: Tensor) -> Tensor | None:
+    """Return the bank rows that do not count for each row of `z`, copies included, (B,E)."""
     if leave_out is None:
         return None
     out = check_integer_tensor(
         "leave_out",
         leave_out,
-        (rows,),
+        (len(z),),
         fix="pass one row of the bank per row of features",
         noun="rows",
         within=range(-1, len(bank)),
         range_fix="count the bank's rows from 0; -1 leaves none out",
     )
-    return copies_of(bank).of(out.cpu()).to(out.device)
+    return copies_of(bank).of(out.cpu()).to(z.device)
 
 
 def _to_bank_rows(generators: Tensor, bank_rows: Tensor | None) -> Tensor:
     """Return rows of a hull's own generators as rows of the bank; -1 stays."""
     if bank_rows is None:
         return generators
+    bank_rows = bank_rows.to(generators.device)
     return torch.where(generators >= 0, bank_rows[generators.clamp_min(0)], -1)
 
 
@@ -250,8 +251,8 @@ def _to_generators(rows: Tensor, bank_rows: Tensor | None, total: int) -> Tensor
     if bank_rows is None:
         return rows
     # -1 reads the last entry, which stays -1
-    index = torch.arange(len(bank_rows), device=bank_rows.device)
-    return scatter_rows(index, bank_rows, total + 1, -1)[rows]
+    index = torch.arange(len(bank_rows), device=rows.device)
+    return scatter_rows(index, bank_rows.to(rows.device), total + 1, -1)[rows]
 
 
 def _local_exclusions(

@@ -78,7 +78,7 @@ def logistic_head(
     fix = "pass one class per row of features"
     classes = check_integer_tensor(
         "classes", classes, (len(z),), fix=fix, noun="classes", within=range(num_classes)
-    )
+    ).to(z.device)
     mean, spread = z.mean(dim=0), z.std(dim=0, correction=0)
     scale = torch.where(spread > _CONSTANT_FRACTION * spread.max(), spread, torch.inf)
     standardised = (z - mean) / scale

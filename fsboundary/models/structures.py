@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, MutableMapping
-from itertools import chain
 from typing import Any
 
 import torch
@@ -82,9 +81,3 @@ def tensors_of(model: nn.Module) -> list[Tensor]:
         for tensor in tensors.values()
         if tensor is not None
     ]
-
-
-def device_of(module: nn.Module, otherwise: torch.device) -> torch.device:
-    """Return the device of the first parameter or buffer of `module`, or `otherwise`."""
-    tensors = chain(module.parameters(), module.buffers())
-    return next((t.device for t in tensors), otherwise)

@@ -333,7 +333,8 @@ def inverse_images(
     rows, count = starts.shape[:2]
     flat = starts.flatten(0, 1)
     first_logits(model, flat[:1], 1)  # finds the head, and checks that the images fit the model
-    wanted = check_features(model.head.num_features, features).to(flat.device)
+    wanted = check_features(model.head.num_features, features)
+    flat = flat.to(wanted.device)
     status = row_status(model.head, wanted).repeat_interleave(count)
     wanted = wanted.repeat_interleave(count, dim=0)
     images = find_images(model, wanted, flat, limits, steps, prior, status, batch_size)

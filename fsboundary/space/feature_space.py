@@ -18,10 +18,11 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import HeadError, PluginError
 from fsboundary.core.heads import LinearHead, MultiLabelHead
 from fsboundary.core.results import FeatureBatch
+from fsboundary.core.rows import device_of, require_float64
 from fsboundary.models.calling import require_deterministic, run_eagerly
 from fsboundary.models.inputs import ModelArguments, first_device, model_arguments
 from fsboundary.models.linear_maps import Residual
-from fsboundary.models.structures import device_of, to_device
+from fsboundary.models.structures import to_device
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins.grading.extractors import (
     CheckedPasses,
@@ -260,7 +261,8 @@ class FeatureSpace:
     def logits(self, inputs: Any = None, /, *additional: Any, **keywords: Any) -> Tensor:
         """Return the logits (B,K) of the examples, in one batch and with the graph kept.
 
-        Arguments are those of :meth:`extract`; only examples of different shapes need more passes.
+        They are on the inputs' device. Arguments are those of :meth:`extract`; only examples of
+        different shapes need more passes.
         """
         return self._join(inputs, additional, keywords)[1]
 
@@ -420,15 +422,16 @@ class FeatureSpace:
         """Return features and logits of all examples, with the graph kept."""
         arguments = model_arguments(self.model, inputs, additional, keywords)
         found = [self._run(batch)[:2] for batch in arguments.batches(max(arguments.rows, 1))]
-        if len(found) == 1:
-            return found[0]
-        features, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+        together = (one[0] if len(one) == 1 else torch.cat(one) for one in zip(*found, strict=True))
+        features, logits = (one.to(arguments.device) for one in together)
         return features, logits
 
     def _run(self, batch: ModelArguments) -> Pass:
         """Return one pass, after the check that its rows depend on nothing else where it is due."""
         check = RowCheck(self._checked, self.model, self._pass, self._prepare)
-        return check.run(batch, device_of(self.model, batch.device))
+        device = device_of(self.model, batch.device)
+        require_float64("model", device)
+        return check.run(batch, device)
 
     def _pass(self, batch: ModelArguments) -> Pass:
         """Return features and logits of one batch, and ``W z + b`` in float64 if it is known."""

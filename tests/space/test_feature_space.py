@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import fsboundary as fsb
 from fsboundary.core.protocols import ModelView
-from fsboundary.models.structures import device_of
+from fsboundary.core.rows import device_of
 from support.models.nets import CLASSES, WIDTH, Last, Net, images
 from support.models.untouched import state_of
 

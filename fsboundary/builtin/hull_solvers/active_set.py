@@ -87,6 +87,7 @@ class ActiveSet(HullSolver):
         max_steps: int,
     ) -> HullProjection:
         """Propose the nearest point of the hull to each of `queries` (B,d)."""
+        state = state.to(queries.device)
         fields = unsolved_hulls(queries)
         order = _order_by_similarity(queries - state.stats.mean)
         fit = _MEMORY // (8 * self.candidates * max(1, queries.shape[1]))

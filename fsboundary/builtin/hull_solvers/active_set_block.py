@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import final
 
 import torch
@@ -43,9 +44,8 @@ class Sample:
         self.points = points
         self.stats: PointSetStats = point_set_stats(points)
         count = min(len(points), SAMPLE_SIZE)
-        self.index: Tensor = torch.arange(count, device=self.stats.mean.device) * (
-            len(points) // count
-        )
+        step = len(points) // count
+        self.index: Tensor = torch.arange(count, device=self.stats.mean.device) * step
         self.values = points.take(self.index).to(torch.float64)
         unit = self._unit(self.values)
         self._shift = _RIDGE * float(unit.square().sum(dim=1).mean()) / unit.shape[1] + _TINY
@@ -54,6 +54,19 @@ class Sample:
         products = unit @ unit.T if self._few else unit.T @ unit
         products.diagonal().add_(count * self._shift)
         self._factor = torch.linalg.cholesky(products)
+        self._moved: dict[torch.device, Sample] = {}
+
+    def to(self, device: torch.device) -> Sample:
+        """Return the sample with its tensors on `device`, which are copied there once."""
+        if device == self.values.device:
+            return self
+        if device not in self._moved:
+            moved = copy.copy(self)
+            moved.stats, moved._moved = self.stats.to(device), {}
+            moved.index, moved.values = self.index.to(device), self.values.to(device)
+            moved._factor = self._factor.to(device)
+            self._moved[device] = moved
+        return self._moved[device]
 
     def _unit(self, rows: Tensor) -> Tensor:
         return (rows - self.stats.mean) / self.stats.scale.clamp_min(_TINY)

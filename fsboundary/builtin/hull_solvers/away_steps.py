@@ -61,7 +61,7 @@ class AwaySteps(HullSolver):
         max_steps: int,
     ) -> HullProjection:
         """Propose points of the hull near each of `queries` (B,d), by `max_steps` passes."""
-        stats = point_set_stats(state)
+        stats = point_set_stats(state).to(queries.device)
         first = state.price(stats.mean - queries, 1, exclude)[1]
         sets, weights = first, (first >= 0).to(torch.float64)
         fields = unsolved_hulls(queries)

@@ -28,6 +28,11 @@ class PointSetStats:
     largest: Tensor
     mean: Tensor
 
+    def to(self, device: torch.device) -> PointSetStats:
+        """Return the sizes on `device`."""
+        scale, largest, mean = (t.to(device) for t in (self.scale, self.largest, self.mean))
+        return PointSetStats(scale=scale, largest=largest, mean=mean)
+
 
 _stats: weakref.WeakKeyDictionary[PointSet, PointSetStats] = weakref.WeakKeyDictionary()
 
