@@ -64,7 +64,7 @@ class _NewKind(StrEnum):
     FEATURE_EXTRACTOR = "feature-extractor"
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool | None) -> None:
     if wanted:
         typer.echo(f"fsboundary {__version__}")
         raise typer.Exit
