@@ -83,10 +83,12 @@ class FeatureBank:
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> FeatureBank:
-        """Open a bank on disk; rows are read on demand, one chunk at a time.
+        """Open a bank on disk; rows are read on demand, about 8 MiB at a time.
 
         The metadata are compared with the seal of the bank when it is opened, and each chunk when
-        this process reads it for the first time; later reads compare a faster checksum.
+        this process reads it for the first time, or its file was written to since; other reads, of
+        a chunk or of the pieces with single rows, compare a faster checksum. The memory of one
+        block or chunk is kept for the next pass.
 
         Parameters
         ----------
@@ -254,7 +256,8 @@ class FeatureBank:
     ) -> tuple[Tensor, Tensor]:
         """Return the `k` smallest of ``directions @ generators.T`` for each direction.
 
-        All points are read, one chunk at a time; memory holds one chunk, 64 MiB of products and the
+        All points are read, one chunk at a time; memory holds one chunk (of a bank on disk: about
+        8 MiB), also in the dtype of the products, 64 MiB of products (128 MiB in float64) and the
         result.
 
         Parameters

@@ -110,7 +110,8 @@ class Store(ABC):
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         """Yield ``(first row, features (c,d))`` in order of rows, one chunk in memory at a time.
 
-        The chunks may be views of the store's own rows: only this package gets them, to read.
+        The chunks may be views of the store's own rows, or of memory that is used again for the
+        next chunk: only this package gets them, to read before it requests the next one.
         """
 
     @abstractmethod
@@ -238,20 +239,34 @@ def price(
     directions = torch.where(finite[:, None], directions, 0)
     values = directions.new_full((count, k), torch.inf)
     indices = torch.full((count, k), -1, dtype=torch.int64, device=directions.device)
+    # allocating memory of this size costs as much as the product that fills it
+    buffer, converted = directions.new_empty(0), directions.new_empty(0, store.num_features)
     for start, chunk in store.chunks():
-        generators = chunk.to(directions).T
+        if (chunk.dtype, chunk.device) != (directions.dtype, directions.device):
+            if len(converted) < len(chunk):
+                converted = directions.new_empty(chunk.shape)
+            chunk = converted[: len(chunk)].copy_(chunk)
         step = max(1, min(count, _PRODUCTS // len(chunk)))
-        # allocating memory of this size costs as much as the product that fills it
-        buffer = directions.new_empty(step, len(chunk))
+        if len(buffer) < step * len(chunk):
+            buffer = directions.new_empty(step * len(chunk))
         for first in range(0, count, step):
             part = slice(first, first + step)
-            rows = directions[part]
-            products = torch.mm(rows, generators, out=buffer[: len(rows)])
+            queries = directions[part]
+            products = buffer[: len(queries) * len(chunk)].view(len(queries), len(chunk))
+            torch.mm(queries, chunk.T, out=products)
             if exclude is not None:
                 _mask_excluded(products, exclude[part] - start)
+            # late chunks have nothing better for most rows, and a minimum costs less than a
+            # selection; a row with NaN, from products that overflow, is not left out
+            rows = (~(products.amin(dim=1) >= values[part, -1])).nonzero()[:, 0]
+            if len(rows) == 0:
+                continue
+            if len(rows) < len(products):
+                products = products.index_select(0, rows)
             best, columns = k_smallest(products, min(k, len(chunk)))
-            values[part], indices[part] = merge_smallest(
-                values[part], indices[part], best, columns + start
+            rows += first
+            values[rows], indices[rows] = merge_smallest(
+                values[rows], indices[rows], best, columns + start
             )
     indices[(values == torch.inf) | ~finite[:, None]] = -1
     values[~finite] = torch.nan

@@ -5,11 +5,14 @@ The files are read without Zarr, because the seal of the bank fixes their format
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
+import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
 from typing import Any, final
 
@@ -19,8 +22,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fsboundary.banks.records import GROUP, JOURNAL, Journal, read_file, read_seal, sha256
-from fsboundary.banks.store import BankInfo, Store
+from fsboundary.banks.records import (
+    GROUP,
+    JOURNAL,
+    Journal,
+    Layout,
+    chunk_file,
+    open_file,
+    read_file,
+    read_layout,
+    read_seal,
+    sha256,
+)
+from fsboundary.banks.store import Store
 from fsboundary.core.errors import DataError
 
 
@@ -80,20 +94,18 @@ class ZarrStore(Store):
         return self._contents.rows if self._rows is None else len(self._rows)
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield the chunks with rows of this store, restricted to these rows."""
-        for start, chunk in self._chunks("features"):
-            yield start, torch.from_numpy(chunk)
+        """Yield blocks of rows of this store, each in the same memory."""
+        for start, block in self._blocks("features"):
+            yield start, torch.from_numpy(block)
 
     def take(self, rows: Tensor) -> Tensor:
-        """Return the features at `rows` as float64; each chunk is read once."""
+        """Return the features at `rows` as float64."""
         wanted = rows.cpu() if self._rows is None else self._rows[rows.cpu()]
         points = torch.empty(len(wanted), self.num_features, dtype=torch.float64)
         order = wanted.argsort()
-        step = self._layout.chunk_rows
-        numbers, counts = (wanted[order] // step).unique_consecutive(return_counts=True)
-        for number, part in zip(numbers.tolist(), order.split(counts.tolist()), strict=True):
-            chunk = torch.from_numpy(self._contents.read("features", number))
-            points[part] = chunk[wanted[part] - number * step].to(torch.float64)
+        for start, number, inside in self._split_by_chunk(wanted[order]):
+            values = torch.from_numpy(self._contents.take("features", number, inside))
+            points[order[start : start + len(inside)]] = values.to(torch.float64)
         return points
 
     def features(self) -> Tensor:
@@ -121,24 +133,43 @@ class ZarrStore(Store):
         return RowLocation(str(self._path), indices, self.seal)
 
     def _all(self, name: str) -> Tensor:
-        width = (self.num_features,) if name == "features" else ()
+        width = self._layout.chunk_shape(name)[1:]
         values: NDArray[Any] = np.empty((len(self), *width), self._layout.dtype_of(name))
-        for start, chunk in self._chunks(name):
-            values[start : start + len(chunk)] = chunk
+        for start, block in self._blocks(name):
+            values[start : start + len(block)] = block
         return torch.from_numpy(values)
 
-    def _chunks(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield ``(first row in this store, values)`` of one array."""
-        step = self._layout.chunk_rows
-        if self._rows is None:
-            for number in range(-(-self._contents.rows // step)):
-                yield number * step, self._contents.read(name, number)
-            return
-        start = 0
-        numbers, counts = (self._rows // step).unique_consecutive(return_counts=True)
+    def _blocks(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield ``(first row in this store, values)`` of one array, in one buffer."""
+        step, width = self._layout.chunk_rows, self._layout.chunk_shape(name)[1:]
+        num_chunks = max(1, _BLOCK // self._layout.chunk_bytes(name))
+        size = step * min(num_chunks, -(-len(self) // step))
+        dtype = self._layout.dtype_of(name)
+        with self._contents.memory((size, *width), self._layout.stored_dtype(name)) as block:
+            for start in range(0, len(self), size):
+                count = min(size, len(self) - start)
+                if self._rows is None:
+                    for first in range(0, count, step):
+                        number = (start + first) // step
+                        self._contents.read(name, number, block[first : first + step])
+                        self._contents.prefetch(name, number + num_chunks)
+                else:
+                    rows = self._rows[start : start + count]
+                    for first, number, inside in self._split_by_chunk(rows):
+                        values = self._contents.take(name, number, inside)
+                        block[first : first + len(inside)] = values
+                yield start, block[:count].astype(dtype, copy=False)
+
+    def _split_by_chunk(self, rows: Tensor) -> Iterator[tuple[int, int, NDArray[Any]]]:
+        """Yield, for each chunk with some of `rows`, ascending rows of the group, three things.
+
+        The index of the first of these rows in `rows`, the number of the chunk, and the rows,
+        counted from the first row of the chunk.
+        """
+        step, start = self._layout.chunk_rows, 0
+        numbers, counts = (rows // step).unique_consecutive(return_counts=True)
         for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
-            inside = self._rows[start : start + count] - number * step
-            yield start, self._contents.read(name, number)[inside.numpy()]
+            yield start, number, (rows[start : start + count] - number * step).numpy()
             start += count
 
 
@@ -150,97 +181,42 @@ def _reopen(path: str, seal: str, rows: Tensor | None) -> ZarrStore:
     return ZarrStore(Path(path), contents, rows)
 
 
-_VERSION = 2
-_ATTRIBUTES = "fsboundary"
-_ROWS = 4096
-_BYTES = 2**20
-"""Maximal rows and bytes of a chunk, which a killed extraction has to recompute."""
-
-FILL_VALUES = {"features": float("nan"), "labels": int(np.iinfo(np.int64).min), "ids": -1}
-"""Values after the last row of the last chunk. No bank contains these numbers."""
-
 _FIX = "Restore it from a copy, or create the bank again"
+
+_BLOCK = 2**23
+"""Bytes that are read and reduced at once, if a chunk is not larger."""
+
+_PIECE = 2**12
+"""Bytes, at least one row, with a checksum in memory, by which single rows are verified."""
+
+
+def crc32c(content: Any) -> bytes:
+    """Return the CRC-32C of bytes or a contiguous array, as it ends the file of a chunk."""
+    return struct.pack("<I", google_crc32c.value(content))
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Properties of a bank on disk that are fixed before the first row is written.
+class _Verified:
+    """A chunk that was verified: its CRC-32C, the state of its file, and CRC-32C of its pieces.
 
-    Attributes
-    ----------
-    num_features : int
-        Width d.
-    dtype : str
-        Dtype of the features, "float32" or "float64".
-    chunk_rows : int
-        Number of rows per chunk, the same for all arrays.
-    labelled : bool
-        Whether there are labels.
-    info : BankInfo
-        Origin of the features.
+    The state changes if anybody writes to the file or replaces it, except within the resolution of
+    the file system's clock.
     """
 
-    num_features: int
-    dtype: str
-    chunk_rows: int
-    labelled: bool
-    info: BankInfo
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the arrays."""
-        return ["features", *["labels"] * self.labelled, "ids"]
-
-    def dtype_of(self, name: str) -> str:
-        """Return the dtype of an array."""
-        return self.dtype if name == "features" else "int64"
-
-    def chunk_shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of the chunks of an array; the last one is filled up."""
-        return (self.chunk_rows, *[self.num_features] * (name == "features"))
-
-    def chunk_bytes(self, name: str) -> int:
-        """Return the number of bytes of each chunk file of an array."""
-        return math.prod(self.chunk_shape(name)) * np.dtype(self.dtype_of(name)).itemsize + 4
-
-    def attributes(self) -> dict[str, Any]:
-        """Return the attributes of the group, from which :func:`read_layout` reads the layout."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        origin = values.pop("info")
-        values |= {field.name: getattr(origin, field.name) for field in fields(origin)}
-        return {_ATTRIBUTES: {"version": _VERSION} | values}
-
-
-def rows_per_chunk(num_features: int, dtype: str, batch: int = 1) -> int:
-    """Return the number of rows per chunk: whole batches, and about 1 MiB or 4,096 rows."""
-    rows = min(_ROWS, _BYTES // (num_features * np.dtype(dtype).itemsize))
-    return batch * max(1, rows // batch)
-
-
-def chunk_file(name: str, number: int) -> str:
-    """Return the path of a chunk in the folder of its bank, as Zarr names it."""
-    return f"{name}/c/{number}" + "/0" * (name == "features")
-
-
-def encode_chunk(values: NDArray[Any], shape: tuple[int, ...], fill_value: float) -> bytes:
-    """Return the bytes of a chunk: little-endian numbers, filled up to `shape`, and a CRC-32C."""
-    chunk = np.full(shape, fill_value, values.dtype.newbyteorder("<"))
-    chunk[: len(values)] = values
-    raw = chunk.tobytes()
-    return raw + _crc32c(raw)
-
-
-def _crc32c(content: Any) -> bytes:
-    return struct.pack("<I", google_crc32c.value(content))
+    checksum: bytes
+    state: tuple[int, ...]
+    pieces: NDArray[np.uint32] | None = None
 
 
 @final
 class Contents:
     """Chunks of a bank on disk, verified when they are read.
 
-    When this process reads a chunk for the first time, its SHA-256 is compared with the record of
-    the bank. Later reads compare its CRC-32C, which is much faster, with that of the first time.
+    When this process reads a chunk for the first time, or its file was written to since, its
+    SHA-256 is compared with the record of the bank. Other reads, of the chunk or of a piece of it,
+    compare a CRC-32C, which is much faster, with that of the verified bytes. Compared are the bytes
+    in memory from which results are computed, so that no file can change in between.
 
     Parameters
     ----------
@@ -261,33 +237,138 @@ class Contents:
     ) -> None:
         self.layout, self.rows, self.seal = layout, rows, seal
         self._path, self._checksums = path, checksums
-        self._verified: dict[str, bytes] = {}
+        self._verified: dict[str, _Verified] = {}
+        self._memory: list[NDArray[np.uint8]] = []
 
-    def read(self, name: str, number: int) -> NDArray[Any]:
-        """Read one chunk of an array, or raise a DataError that names it."""
-        shape, dtype = self.layout.chunk_shape(name), np.dtype(self.layout.dtype_of(name))
-        first = number * shape[0]
-        stop = min(first + shape[0], self.rows)
-        where = f"{self._path}: array {name!r}, chunk {number} (rows {first} to {stop - 1})"
-        file = chunk_file(name, number)
+    def read(self, name: str, number: int, out: NDArray[Any]) -> None:
+        """Read one chunk of an array to `out`, or raise a DataError that names it."""
+        with self.open_chunk(name, number) as file:
+            self._read(file, name, number, out)
+
+    def take(self, name: str, number: int, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return `rows` of one chunk, ascending and counted from its first row.
+
+        Only the pieces with these rows are read, unless they are many.
+        """
+        shape, dtype = self.layout.chunk_shape(name), self.layout.stored_dtype(name)
+        row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        per_piece = max(1, _PIECE // row_bytes)
+        stop, size = shape[0] * row_bytes, per_piece * row_bytes
+        starts = range(0, stop, size)
+        pieces, place = np.unique(rows // per_piece, return_inverse=True)
+        few, path = len(pieces) * _MANY < len(starts), chunk_file(name, number)
+        selected: NDArray[Any]
+        with self.open_chunk(name, number) as file:
+            known = self._verified.get(path)
+            if not few or known is None or known.pieces is None or known.state != _state(file):
+                with self.memory(shape, dtype) as chunk:
+                    known = self._read(file, name, number, chunk)
+                    if few and known.pieces is None:
+                        content = chunk.reshape(-1).view(np.uint8)
+                        sums = [google_crc32c.value(content[at : at + size]) for at in starts]
+                        self._verified[path] = replace(known, pieces=np.array(sums, np.uint32))
+                    selected = chunk[rows]
+                    return selected
+            parts = []
+            for piece in pieces.tolist():
+                file.seek(starts[piece])
+                parts.append(file.read(min(size, stop - starts[piece])))
+            if [google_crc32c.value(part) for part in parts] != known.pieces[pieces].tolist():
+                raise OSError(_CHANGED)
+        values = np.frombuffer(b"".join(parts), dtype).reshape(-1, *shape[1:])
+        selected = values[place * per_piece + rows % per_piece]
+        return selected
+
+    @contextmanager
+    def memory(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+        """Provide an array for the block, in memory that is kept for later calls.
+
+        New memory would cost more than the bytes that are read to it.
+        """
+        size = math.prod(shape) * dtype.itemsize
         try:
-            raw = read_file(self._path, file, self.layout.chunk_bytes(name))
+            raw = self._memory.pop()  # at most one thread gets it
+        except IndexError:
+            raw = np.empty(0, np.uint8)
+        if len(raw) < size:
+            # torch aligns memory to 64 bytes, NumPy to 16, and files are read to that half as fast
+            raw = torch.empty(size, dtype=torch.uint8).numpy()
+        try:
+            yield raw[:size].view(dtype).reshape(shape)
+        finally:
+            self._memory[:] = [raw]
+
+    def prefetch(self, name: str, number: int) -> None:
+        """Let the system read a chunk from the disk while this process computes, if it can."""
+        if number * self.layout.chunk_rows < self.rows and hasattr(os, "posix_fadvise"):
+            # a chunk that cannot be read is reported by whoever reads it
+            with suppress(OSError), open_file(self._path, chunk_file(name, number)) as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+    @contextmanager
+    def open_chunk(self, name: str, number: int) -> Iterator[FileIO]:
+        """Open the file of a chunk for the block, and name the chunk in errors."""
+        first = number * self.layout.chunk_rows
+        last = min(first + self.layout.chunk_rows, self.rows) - 1
+        where = f"{self._path}: array {name!r}, chunk {number} (rows {first} to {last})"
+        try:
+            with open_file(self._path, chunk_file(name, number)) as file:
+                size, wanted = os.fstat(file.fileno()).st_size, self.layout.chunk_bytes(name)
+                if size != wanted:
+                    raise OSError(f"it has {size} bytes instead of {wanted}")
+                yield file
         except FileNotFoundError as error:
             raise DataError(f"{where} is missing. {_FIX}") from error
         except OSError as error:
             raise DataError(f"{where} is damaged: {error}. {_FIX}") from error
-        last = raw[-4:].tobytes()
-        if file in self._verified:
-            intact = last == self._verified[file] == _crc32c(raw[:-4])
+
+    def _read(self, file: FileIO, name: str, number: int, out: NDArray[Any]) -> _Verified:
+        path, state = chunk_file(name, number), _state(file)
+        known = self._verified.get(path)
+        if known is not None and known.state != state:
+            known = None
+        new: Any = hashlib.sha256 if known is None else google_crc32c.Checksum
+        checksum = new()
+        content, last = out.reshape(-1).view(np.uint8), np.empty(4, np.uint8)
+        for first in range(0, len(content), _STRIDE):
+            part = content[first : first + _STRIDE]
+            _fill(part, file)
+            checksum.update(part)
+        _fill(last, file)
+        if known is None:
+            checksum.update(last)
+            intact = checksum.hexdigest() == self._checksums.get(path)
+            known = _Verified(last.tobytes(), state)
         else:
-            intact = sha256(raw) == self._checksums.get(file)
+            intact = last.tobytes() == known.checksum == checksum.digest()[::-1]
         if not intact:
-            raise DataError(
-                f"{where} is damaged: it is not the chunk that was written there. {_FIX}"
-            )
-        self._verified[file] = last
-        values = raw[:-4].view(dtype.newbyteorder("<")).reshape(shape)[: stop - first]
-        return values.astype(dtype, copy=False)  # a copy only on big-endian machines
+            raise OSError(_CHANGED)
+        self._verified[path] = known
+        return known
+
+
+_STRIDE = 2**18
+"""Bytes that are read and compared at once: they are still in a cache of the processor then."""
+
+_MANY = 5
+"""Reading a piece costs about as much as this many pieces cost if the whole chunk is read."""
+
+_CHANGED = "it is not the chunk that was written there"
+
+
+def _fill(part: NDArray[np.uint8], file: FileIO) -> None:
+    """Read as many bytes of `file` as `part` has, or raise OSError."""
+    while len(part):
+        count = file.readinto(part)  # type: ignore[arg-type] # an array is a buffer
+        if not count:
+            raise OSError("it ended while it was read")
+        part = part[count:]
+
+
+def _state(file: FileIO) -> tuple[int, ...]:
+    """Return what changes if anybody writes to the open `file` or puts another in its place."""
+    status = os.fstat(file.fileno())
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 def open_contents(path: Path) -> Contents:
@@ -328,54 +409,6 @@ def open_contents(path: Path) -> Contents:
     contents = Contents(path, layout, seal.rows, checksums, seal.digest)
     for name in layout.names:
         # a false number of rows per chunk is seen here, before memory is allocated for all rows
-        chunk = path / chunk_file(name, 0)
-        if not chunk.is_file() or chunk.stat().st_size != layout.chunk_bytes(name):
-            contents.read(name, 0)  # raises
+        with contents.open_chunk(name, 0):
+            pass
     return contents
-
-
-def read_layout(path: Path) -> tuple[Layout, str]:
-    """Return the layout of a bank, and the SHA-256 of the file that contains it.
-
-    Raises
-    ------
-    DataError
-        The folder is missing, is not a bank, or was written in another format.
-    """
-    if not path.exists():
-        raise DataError(f"{path}: no such bank. Create it with FeatureSpace.bank(loader, path)")
-    try:
-        raw = read_file(path, GROUP).tobytes()
-        attributes = json.loads(raw)["attributes"][_ATTRIBUTES]
-        version = attributes["version"]
-    except Exception as error:  # not a group, broken JSON, other attributes: the same to a user
-        raise DataError(f"{path}: not a feature bank ({error})") from error
-    if type(version) is not int or version != _VERSION:
-        fix = "Update fsboundary, or create the bank again"
-        if version == 1:
-            fix = "That format has no seal, by which damage is recognised: create the bank again"
-        raise DataError(
-            f"{path}: format {version} of a feature bank; this version reads {_VERSION}. {fix}"
-        )
-    try:
-        origin = {field.name: attributes[field.name] for field in fields(BankInfo)}
-        names = [field.name for field in fields(Layout) if field.name != "info"]
-        values = {name: attributes[name] for name in names}
-        _verify_layout(values, origin)
-        return Layout(**values, info=BankInfo(**origin)), sha256(raw)
-    except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: a damaged feature bank ({error!r}). Create it again") from error
-
-
-def _verify_layout(values: dict[str, Any], origin: dict[str, Any]) -> None:
-    """Raise ValueError unless the metadata describe a bank."""
-    for name in ("num_features", "chunk_rows"):
-        if type(values[name]) is not int or values[name] < 1:
-            raise ValueError(f"{name}={values[name]!r}")
-    if values["dtype"] not in ("float32", "float64"):
-        raise ValueError(f"dtype={values['dtype']!r}")
-    if type(values["labelled"]) is not bool:
-        raise ValueError(f"labelled={values['labelled']!r}")
-    for name, value in origin.items():
-        if type(value) is not str:
-            raise ValueError(f"{name}={value!r}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from os import PathLike
@@ -19,11 +20,19 @@ from torch import Tensor, nn
 from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 from tqdm import tqdm
 
-from fsboundary.banks import BankInfo, FeatureBank, zarr_store
+from fsboundary.banks import BankInfo, FeatureBank
 from fsboundary.banks.memory import MemoryStore
-from fsboundary.banks.records import JOURNAL, BatchRecord, Journal, read_seal
+from fsboundary.banks.records import (
+    JOURNAL,
+    BatchRecord,
+    Journal,
+    Layout,
+    read_layout,
+    read_seal,
+    rows_per_chunk,
+)
 from fsboundary.banks.writer import ChunkWriter, building, create, is_empty, writing
-from fsboundary.banks.zarr_store import Contents, Layout, ZarrStore
+from fsboundary.banks.zarr_store import Contents, ZarrStore, open_contents
 from fsboundary.core.checks import check_labels, describe
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.models.inputs import model_arguments
@@ -260,8 +269,8 @@ def stream_to_disk(source: FeatureSource, batches: Iterator[LoaderBatch], path: 
         The bank belongs to another head, to other examples or another order, or to a body that
         computes something else; or features are not finite.
     """
-    with building(path) as verify_lock:
-        bank = None if is_empty(path) else _PartialBank(path, verify_lock)
+    with building(path) as verify_lock, ThreadPoolExecutor(1) as disk:
+        bank = None if is_empty(path) else _PartialBank(path, verify_lock, disk)
         number = -1
         for number, batch in enumerate(batches):
             record = BatchRecord(batch.rows, batch.digest())
@@ -272,11 +281,11 @@ def stream_to_disk(source: FeatureSource, batches: Iterator[LoaderBatch], path: 
             if bank is None:
                 dtype = str(features.dtype).removeprefix("torch.")
                 width, rows = features.shape[1], len(features)
-                chunk = zarr_store.rows_per_chunk(width, dtype, rows)
+                chunk = rows_per_chunk(width, dtype, rows)
                 layout = Layout(width, dtype, chunk, batch.labels is not None, source.info())
                 with writing(path, lambda: _AFTER_FAILURE.format(0)):
                     create(path, layout)
-                bank = _PartialBank(path, verify_lock)
+                bank = _PartialBank(path, verify_lock, disk)
             elif number == 0:
                 bank.verify_head(source)
             bank.add(batch, features, record)
@@ -301,16 +310,19 @@ class _PartialBank:
     verify_lock : callable, optional
         Function that raises DataError if another process may write too; None if the bank is
         complete.
+    disk : Executor
+        Thread that waits for the disk.
     """
 
-    def __init__(self, path: Path, verify_lock: Callable[[], None] | None) -> None:
-        self._layout, group = zarr_store.read_layout(path)
+    def __init__(self, path: Path, verify_lock: Callable[[], None] | None, disk: Executor) -> None:
+        self._layout, group = read_layout(path)
+        self._disk = disk
         self._path, self._verify_lock, self._journal = path, verify_lock, Journal(path)
         rows, chunks = self._journal.rows, self._journal.checksums
         self._contents = Contents(path, self._layout, rows, chunks)
         intact = self._journal.group == group
         if verify_lock is None:
-            self._contents = zarr_store.open_contents(path)
+            self._contents = open_contents(path)
             seal = read_seal(path)
             intact &= seal is not None and seal.checksums[JOURNAL] == self._journal.checksum
         if not intact:
@@ -402,7 +414,9 @@ class _PartialBank:
     def _writer(self) -> ChunkWriter:
         if self._chunk_writer is None:
             rows, chunks = self._num_rows, self._journal.checksums
-            self._chunk_writer = ChunkWriter(self._path, self._layout, rows, chunks, self._commit)
+            self._chunk_writer = ChunkWriter(
+                self._path, self._layout, self._disk, rows, chunks, self._commit
+            )
         return self._chunk_writer
 
     def _commit(self, rows: int, chunks: dict[str, str]) -> None:

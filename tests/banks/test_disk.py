@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import shutil
 import tracemalloc
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,18 +18,18 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fsboundary.banks import BankInfo, FeatureBank, zarr_store
+from fsboundary.banks import BankInfo, FeatureBank, records, zarr_store
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.protocols import PointSet
-from support.banks import oracle
+from support.banks import oracle, small
 
 ROWS = 50
 
 
 @pytest.fixture
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zarr_store, "_ROWS", 8)
+    monkeypatch.setattr(records, "_ROWS", 8)
 
 
 def _labels() -> torch.Tensor:
@@ -163,21 +166,28 @@ def test_leftovers_of_a_killed_save_are_replaced(bank: FeatureBank, tmp_path: Pa
     assert [entry.name for entry in tmp_path.iterdir()] == ["bank"]
 
 
-def test_price_and_take_hold_one_chunk_at_a_time(tmp_path: Path) -> None:
-    """The buffers of NumPy and Zarr are traced: the bank has 16 MB, a chunk has 1 MB."""
+def test_all_passes_read_to_the_same_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bank has 16 MB, a block has 2 MB, which torch allocates; NumPy's memory is traced."""
+    monkeypatch.setattr(records, "_BYTES", 2**20)
+    monkeypatch.setattr(zarr_store, "_BLOCK", 2**21)
     points = oracle.normal(2000, 2000)
     FeatureBank(points).save(tmp_path / "bank")
     bank = FeatureBank.open(tmp_path / "bank")
     directions, indices = points[:2].clone(), torch.arange(0, 2000, 200)
     bank.price(directions, 1)
     tracemalloc.start()
-    bank.price(directions, 3)
-    bank.take(indices)
-    bank.range()
+    for _ in range(2):
+        bank.price(directions, 3)
+        bank.take(indices)
+        bank.range()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # a chunk as bytes and as an array, once while being read and once in use
-    assert 2**20 / 2 < peak < 6 * 2**20
+    assert peak < 2**20
+    blocks = [(len(block), block.data_ptr()) for _ in range(2) for _, block in bank._store.chunks()]
+    assert {rows for rows, _ in blocks} == {262, 2000 % 262}
+    assert len({address for _, address in blocks}) == 1
 
 
 DAMAGE: list[tuple[str, Callable[[bytes], bytes | None], str]] = [
@@ -252,8 +262,99 @@ def test_folders_that_are_not_a_complete_bank(
 
 
 def test_chunks_are_whole_batches() -> None:
-    assert zarr_store.rows_per_chunk(64, "float32") == 4096
-    assert zarr_store.rows_per_chunk(64, "float32", 100) == 4000
-    assert zarr_store.rows_per_chunk(2048, "float32", 256) == 256
-    assert zarr_store.rows_per_chunk(2048, "float64", 10) == 60
-    assert zarr_store.rows_per_chunk(2**20, "float64") == 1
+    assert records.rows_per_chunk(64, "float32") == 4096
+    assert records.rows_per_chunk(64, "float32", 100) == 4000
+    assert records.rows_per_chunk(2048, "float32", 256) == 1024
+    assert records.rows_per_chunk(2048, "float64", 10) == 510
+    assert records.rows_per_chunk(2**21, "float64") == 1
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_pieces_of_chunks_are_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Few rows are read in pieces, which end anywhere in a chunk, and the last chunk is filled."""
+    monkeypatch.setattr(records, "_ROWS", (100, 64, 33)[number % 3])
+    monkeypatch.setattr(zarr_store, "_PIECE", (1, 50, 100, 128)[number % 4])
+    points = oracle.normal(230, (3, 5)[number % 2], seed=number)
+    points = points.double() if number // 4 else points
+    bank = FeatureBank(points, torch.arange(230) % 90)
+    bank.save(tmp_path / "bank")
+    opened = FeatureBank.open(tmp_path / "bank")
+    part, part_in_memory = opened.subset(labels=7), bank.subset(labels=7)
+    generator = torch.Generator().manual_seed(number)
+    for _ in range(20):
+        rows = torch.randint(0, 230, (5,), generator=generator)
+        assert torch.equal(opened.take(rows), points[rows].double())
+        assert torch.equal(part.features, part_in_memory.features)
+        assert torch.equal(part.ids, part_in_memory.ids)
+
+
+def test_few_rows_are_read_without_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counting(FileIO):
+        """A file that counts the bytes that are read."""
+
+        count = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            content = super().read(size)
+            Counting.count += len(content)
+            return content
+
+        def readinto(self, buffer: Any, /) -> int:
+            Counting.count += len(buffer)
+            return super().readinto(buffer)
+
+    points = oracle.normal(4000, 256)
+    FeatureBank(points).save(tmp_path / "bank")
+    bank = FeatureBank.open(tmp_path / "bank")
+    monkeypatch.setattr(zarr_store, "open_file", lambda folder, name: Counting(folder / name))
+    rows = torch.tensor([3999, 5, 1234, 6])
+    counts = []
+    for _ in range(3):
+        Counting.count = 0
+        assert torch.equal(bank.take(rows), points[rows].double())
+        counts.append(Counting.count)
+    chunk = bank._store._layout.chunk_bytes("features")  # type: ignore[attr-defined] # a ZarrStore
+    assert counts == [chunk, 3 * 4096, 3 * 4096]  # rows 5 and 6 are in one piece of four rows
+
+
+EARLIER = "676b7a401baecb208a708b1fedc25ed70ec8b60202b2a9a7aff31b5ddee40b49"
+"""SHA-256 of the paths and bytes of all chunks, as the version with chunks of 1 MiB wrote them."""
+
+
+def test_chunks_are_those_of_earlier_versions(path: Path) -> None:
+    digest = hashlib.sha256()
+    for file, raw in small.content(path).items():
+        if "/c/" in file:
+            digest.update(file.encode() + raw)
+    assert digest.hexdigest() == EARLIER
+
+
+def test_chunks_of_another_size_are_read_and_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As banks that were begun by a version with smaller chunks."""
+    build = small.space().bank
+    monkeypatch.setattr(records, "_ROWS", small.CHUNK)
+    build(small.loader(), tmp_path / "old")
+    old, whole = FeatureBank.open(tmp_path / "old"), small.content(tmp_path / "old")
+    for number in range(1, 6):
+        monkeypatch.setattr(records, "_ROWS", small.CHUNK)
+        path = tmp_path / str(number)
+        batches = small.loader()
+        batches[2 * number] = (batches[2 * number][0] * torch.nan, batches[2 * number][1])
+        with pytest.raises(DataError, match="NaN or infinite features"):
+            build(batches, path)
+        monkeypatch.setattr(records, "_ROWS", 4 * small.CHUNK)
+        build(small.loader(), path)
+        assert small.content(path) == whole
+    build(small.loader(), tmp_path / "old")  # recognised, and left as it is
+    assert small.content(tmp_path / "old") == whole
+    build(small.loader(), tmp_path / "new")
+    assert small.content(tmp_path / "new") != whole
+    new = FeatureBank.open(tmp_path / "new")
+    assert torch.equal(new.features, old.features)
+    assert torch.equal(new.ids, old.ids)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from distributed import Client, LocalCluster
 
 import fsboundary as fsb
-from fsboundary.banks import BankInfo, FeatureBank, distributed, workers, zarr_store
+from fsboundary.banks import BankInfo, FeatureBank, distributed, records, workers
 from fsboundary.banks.writer import ChunkWriter, create
 from fsboundary.banks.zarr_store import ZarrStore
 from fsboundary.core.errors import ArgumentError, DataError
@@ -312,13 +313,14 @@ def test_another_client_may_be_the_current_one(client: Client) -> None:
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Yield a folder with a labelled bank `large`, written in pieces."""
     path, pieces = tmp_path / "large", 16
-    layout = zarr_store.Layout(WIDTH, "float32", 1024, True, BankInfo())
+    layout = records.Layout(WIDTH, "float32", 1024, True, BankInfo())
     create(path, layout)
-    writer = ChunkWriter(path, layout)
-    for piece in range(pieces):
-        ids = torch.arange(LARGE_ROWS // pieces) + piece * (LARGE_ROWS // pieces)
-        writer.add(oracle.normal(len(ids), WIDTH, seed=piece), ids % 3, ids)
-    writer.finish()
+    with ThreadPoolExecutor(1) as disk:
+        writer = ChunkWriter(path, layout, disk)
+        for piece in range(pieces):
+            ids = torch.arange(LARGE_ROWS // pieces) + piece * (LARGE_ROWS // pieces)
+            writer.add(oracle.normal(len(ids), WIDTH, seed=piece), ids % 3, ids)
+        writer.finish()
     yield tmp_path
     shutil.rmtree(path)  # pytest would keep it for three more sessions
 

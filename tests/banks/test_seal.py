@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fsboundary.banks import FeatureBank, zarr_store
+from fsboundary.banks import FeatureBank, records, zarr_store
 from fsboundary.banks.records import SEAL, Seal, read_seal
 from fsboundary.core.errors import DataError
 from support.banks import damage
@@ -24,7 +24,7 @@ from support.banks.small import CHUNK, ROWS, loader, space
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zarr_store, "_ROWS", CHUNK)
+    monkeypatch.setattr(records, "_ROWS", CHUNK)
 
 
 @pytest.fixture
@@ -268,15 +268,106 @@ def test_opening_reads_no_chunk_and_each_chunk_is_hashed_once(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, hashed = [], []
-    read_file, sha256 = zarr_store.read_file, zarr_store.sha256
-    monkeypatch.setattr(zarr_store, "read_file", lambda *a: (read.append(a[1]), read_file(*a))[1])
-    monkeypatch.setattr(zarr_store, "sha256", lambda raw: (hashed.append(raw), sha256(raw))[1])
+    fill, sha256 = zarr_store._fill, hashlib.sha256
+    monkeypatch.setattr(zarr_store, "_fill", lambda *a: (read.append(len(a[0])), fill(*a))[1])
+    monkeypatch.setattr(hashlib, "sha256", lambda *a: (hashed.append(a), sha256(*a))[1])
     bank = FeatureBank.open(path)
-    assert not [name for name in read if "/c/" in name]
-    read.clear(), hashed.clear()
+    assert not read
+    hashed.clear()
     for _ in range(3):
         bank.price(torch.ones(1, 4), 2)
     part = bank.subset(labels=1)  # reads the labels; the chunks of features are verified already
     assert torch.equal(part.features, bank.features[bank.labels == 1])
     assert len(hashed) == 2 * -(-ROWS // CHUNK)
     assert len(read) > 3 * -(-ROWS // CHUNK)
+
+
+POLYNOMIAL = 0x1EDC6F41
+"""That of CRC-32C, without its leading term."""
+
+
+def _invisible(raw: bytes, place: int) -> bytes:
+    """Return other bytes of the same CRC-32C: they differ by a multiple of its polynomial."""
+    # the lowest bit of a byte has the highest power
+    bits = int(f"{(1 << 32 | POLYNOMIAL):033b}"[::-1], 2)
+    number = int.from_bytes(raw, "little") ^ bits << 8 * place
+    return number.to_bytes(len(raw), "little")
+
+
+def test_a_change_that_no_crc_shows_is_an_invisible_one(path: Path) -> None:
+    raw = (path / "features" / "c" / "1" / "0").read_bytes()
+    other = _invisible(raw, 20)
+    assert other != raw
+    assert zarr_store.crc32c(other[:-4]) == zarr_store.crc32c(raw[:-4]) == raw[-4:]
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_file_that_was_written_to_is_verified_by_its_sha256(path: Path, name: str) -> None:
+    """Also where the CRC-32C, by which later reads are usually verified, shows nothing."""
+    file = path / "features" / "c" / "1" / "0"
+    for chunk in path.glob("features/c/*/0"):
+        os.utime(chunk, ns=(0, 10**18))  # so that the clock has moved on by the time of the change
+    bank = FeatureBank.open(path)
+    for _ in range(2):
+        READS[name](bank)
+    raw = file.read_bytes()
+    file.write_bytes(raw)  # the same: read again, and accepted
+    READS[name](bank)
+    file.write_bytes(_invisible(raw, 20))
+    if name in ("take", "subset"):  # rows of other chunks
+        assert torch.equal(bank.take(torch.tensor([0, 46])), bank.take(torch.tensor([0, 46])))
+    with pytest.raises(DataError, match=r"chunk 1 \(rows 8 to 15\) is damaged"):
+        READS["price"](bank)
+    file.write_bytes(raw)
+    READS[name](bank)
+
+
+def _flip(file: Path, place: int) -> None:
+    """Change a bit as a failing disk would, so that the state of the file says nothing of it."""
+    raw = file.read_bytes()
+    file.write_bytes(raw[:place] + bytes([raw[place] ^ 4]) + raw[place + 1 :])
+
+
+@pytest.mark.parametrize("wanted", [[0, 1], [7], [399], [250, 399], [130]])
+def test_a_bit_that_changes_in_a_piece_is_noticed_with_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: list[int]
+) -> None:
+    """Single rows are verified by checksums of their own, even if the file seems unchanged."""
+    monkeypatch.setattr(records, "_ROWS", 200)
+    monkeypatch.setattr(zarr_store, "_PIECE", 64)  # two rows of 32 bytes
+    monkeypatch.setattr(zarr_store, "_state", lambda _: (0,))
+    points = normal(400, 8)
+    FeatureBank(points).save(tmp_path / "bank")
+    bank = FeatureBank.open(tmp_path / "bank")
+    part = bank.select(torch.tensor(wanted))
+    indices = torch.tensor(wanted)
+    for _ in range(2):
+        assert torch.equal(bank.take(indices), points[indices].double())
+    row = wanted[-1]
+    _flip(tmp_path / "bank" / "features" / "c" / str(row // 200) / "0", row % 200 * 32 + 9)
+    for read in (lambda: bank.take(indices), lambda: part.features, lambda: bank.features):
+        with pytest.raises(DataError, match="is damaged: it is not the chunk that was written"):
+            read()
+    other = torch.tensor([row // 200 * 200 + 20])
+    assert torch.equal(bank.take(other), points[other].double())
+
+
+@pytest.mark.parametrize("stop", [0, 100, 32 * 200, 32 * 200 + 3])
+def test_a_chunk_that_is_cut_off_after_it_was_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    monkeypatch.setattr(records, "_ROWS", 200)
+    monkeypatch.setattr(zarr_store, "_PIECE", 64)
+    FeatureBank(normal(400, 8)).save(tmp_path / "bank")
+    bank = FeatureBank.open(tmp_path / "bank")
+    for _ in range(2):
+        bank.take(torch.tensor([250]))
+        bank.price(torch.ones(1, 8), 1)
+    file = tmp_path / "bank" / "features" / "c" / "1" / "0"
+    file.write_bytes(file.read_bytes()[:stop])
+    for read in (
+        lambda: bank.take(torch.tensor([250])),
+        lambda: bank.price(torch.ones(1, 8), 1),
+    ):
+        with pytest.raises(DataError, match=f"is damaged: it has {stop} bytes instead of 6404"):
+            read()

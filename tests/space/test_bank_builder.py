@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, TensorDataset
 
 import fsboundary as fsb
-from fsboundary.banks import FeatureBank, zarr_store
+from fsboundary.banks import FeatureBank, records
 from fsboundary.core.errors import ArgumentError, DataError
 from support.banks.small import BATCH, CHUNK, ROWS, content, images, labels, loader, model, space
 
@@ -38,7 +38,7 @@ def interrupt(batches: Loader, after: int) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zarr_store, "_ROWS", CHUNK)
+    monkeypatch.setattr(records, "_ROWS", CHUNK)
 
 
 @pytest.fixture
