@@ -8,15 +8,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fsboundary.banks.store import BankInfo, Store, price
-from fsboundary.threads import map_in_threads, num_threads
+from fsboundary.banks.store import BankInfo, Store
 
 _ROWS = 2**16
 _NUMBERS = 2**23
 """Maximal rows and numbers of a chunk, which a caller may convert at once (64 MiB of float64)."""
-
-_FEWEST = 32
-"""Directions priced together: each pass of fewer reads all rows for too little work."""
 
 
 @final
@@ -49,19 +45,6 @@ class MemoryStore(Store):
         step = max(1, min(_ROWS, _NUMBERS // self.num_features))
         for start in range(0, len(self), step):
             yield start, self._features[start : start + step]
-
-    def price(self, directions: Tensor, k: int, exclude: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the `k` smallest products of each direction, split among threads."""
-        size = max(_FEWEST, -(-len(directions) // num_threads()))
-
-        def one(part: slice) -> tuple[Tensor, Tensor]:
-            return price(self, directions[part], k, None if exclude is None else exclude[part])
-
-        parts = [slice(start, start + size) for start in range(0, len(directions), size)]
-        if len(parts) < 2:
-            return price(self, directions, k, exclude)
-        values, indices = zip(*map_in_threads(directions.device, one, parts), strict=True)
-        return torch.cat(values), torch.cat(indices)
 
     def take(self, rows: Tensor) -> Tensor:
         """Return the features at `rows` as float64, on the bank's device."""

@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 
 from fsboundary.core.protocols import Moments
 from fsboundary.modes import has_ieee_products
+from fsboundary.threads import map_in_threads, num_threads
 
 
 @final
@@ -207,6 +208,9 @@ def _digests(store: Store) -> Tensor:
 _PRODUCTS = 2**24
 """Count of products computed at once: 128 MiB of float64, with enough rows per matrix product."""
 
+_FEWEST = 32
+"""Directions priced together: a pass of fewer reads all rows for too little work."""
+
 
 def price(
     store: Store, directions: Tensor, k: int, exclude: Tensor | None
@@ -239,19 +243,26 @@ def price(
     directions = torch.where(finite[:, None], directions, 0)
     values = directions.new_full((count, k), torch.inf)
     indices = torch.full((count, k), -1, dtype=torch.int64, device=directions.device)
-    # allocating memory of this size costs as much as the product that fills it
-    buffer, converted = directions.new_empty(0), directions.new_empty(0, store.num_features)
+    converted = directions.new_empty(0, store.num_features)
+    buffers: list[Tensor] = []
     for start, chunk in store.chunks():
         if (chunk.dtype, chunk.device) != (directions.dtype, directions.device):
             if len(converted) < len(chunk):
                 converted = directions.new_empty(chunk.shape)
             chunk = converted[: len(chunk)].copy_(chunk)
-        step = max(1, min(count, _PRODUCTS // len(chunk)))
-        if len(buffer) < step * len(chunk):
-            buffer = directions.new_empty(step * len(chunk))
-        for first in range(0, count, step):
-            part = slice(first, first + step)
+        threads = num_threads()
+        share = max(_FEWEST, -(-count // threads))
+        step = max(1, min(share, _PRODUCTS // (threads * len(chunk))))
+
+        def reduce(part: slice, start: int = start, chunk: Tensor = chunk) -> None:
             queries = directions[part]
+            try:
+                buffer = buffers.pop()
+            except IndexError:  # all are in use
+                buffer = directions.new_empty(0)
+            # allocating memory of this size costs as much as the product that fills it
+            if len(buffer) < len(queries) * len(chunk):
+                buffer = directions.new_empty(len(queries) * len(chunk))
             products = buffer[: len(queries) * len(chunk)].view(len(queries), len(chunk))
             torch.mm(queries, chunk.T, out=products)
             if exclude is not None:
@@ -259,15 +270,18 @@ def price(
             # late chunks have nothing better for most rows, and a minimum costs less than a
             # selection; a row with NaN, from products that overflow, is not left out
             rows = (~(products.amin(dim=1) >= values[part, -1])).nonzero()[:, 0]
-            if len(rows) == 0:
-                continue
-            if len(rows) < len(products):
-                products = products.index_select(0, rows)
-            best, columns = k_smallest(products, min(k, len(chunk)))
-            rows += first
-            values[rows], indices[rows] = merge_smallest(
-                values[rows], indices[rows], best, columns + start
-            )
+            if len(rows):
+                if len(rows) < len(products):
+                    products = products.index_select(0, rows)
+                best, columns = k_smallest(products, min(k, len(chunk)))
+                rows += part.start
+                values[rows], indices[rows] = merge_smallest(
+                    values[rows], indices[rows], best, columns + start
+                )
+            buffers.append(buffer)
+
+        parts = [slice(first, min(first + step, count)) for first in range(0, count, step)]
+        map_in_threads(directions.device, reduce, parts)
     indices[(values == torch.inf) | ~finite[:, None]] = -1
     values[~finite] = torch.nan
     return values, indices
