@@ -163,20 +163,32 @@ def map_in_threads(
     return [found[number] for number in range(len(found))]
 
 
-_pools: dict[int, tuple[int, ThreadPoolExecutor]] = {}
-"""Size and threads by process: threads do not survive a fork."""
+_pools: list[tuple[int, ThreadPoolExecutor]] = []
+"""The pool and its size, once there is one."""
 
 _pool_lock, _start_lock = threading.Lock(), threading.Lock()
+
+
+def _forget_pool() -> None:
+    """Begin anew in a forked process: no thread survives, and one may have held a lock."""
+    global _pool_lock, _start_lock
+    _pool_lock, _start_lock = threading.Lock(), threading.Lock()
+    _pools.clear()
+    _thread.call = None
+
+
+if hasattr(os, "register_at_fork"):  # systems that fork
+    os.register_at_fork(after_in_child=_forget_pool)
 
 
 def _thread_pool(count: int) -> ThreadPoolExecutor:
     """Return at least `count` threads that each use one thread of torch, kept between calls."""
     with _pool_lock:
-        size, pool = _pools.get(os.getpid(), (0, None))
+        size, pool = _pools[0] if _pools else (0, None)
         if pool is None or size < count:
             # the smaller pool ends when its last user has finished
             pool = ThreadPoolExecutor(count, "fsboundary", initializer=_use_one_thread)
-            _pools[os.getpid()] = count, pool
+            _pools[:] = [(count, pool)]
         return pool
 
 

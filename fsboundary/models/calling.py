@@ -115,7 +115,8 @@ def _forget_locks() -> None:
     _pass_locks.clear()
 
 
-os.register_at_fork(after_in_child=_forget_locks)
+if hasattr(os, "register_at_fork"):  # systems that fork
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 def hooks_alone(model: nn.Module) -> contextlib.AbstractContextManager[None]:
