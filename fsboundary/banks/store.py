@@ -245,13 +245,13 @@ def price(
     indices = torch.full((count, k), -1, dtype=torch.int64, device=directions.device)
     converted = directions.new_empty(0, store.num_features)
     buffers: list[Tensor] = []
+    threads = num_threads()
+    share = max(_FEWEST, -(-count // threads))
     for start, chunk in store.chunks():
         if (chunk.dtype, chunk.device) != (directions.dtype, directions.device):
             if len(converted) < len(chunk):
                 converted = directions.new_empty(chunk.shape)
             chunk = converted[: len(chunk)].copy_(chunk)
-        threads = num_threads()
-        share = max(_FEWEST, -(-count // threads))
         step = max(1, min(share, _PRODUCTS // (threads * len(chunk))))
 
         def reduce(part: slice, start: int = start, chunk: Tensor = chunk) -> None:

@@ -32,11 +32,10 @@ from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.nearest import nearest_classes
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
-from fsboundary.plugins.grading.calls import is_built_in
+from fsboundary.plugins.grading.calls import in_thread_for
 from fsboundary.plugins.grading.flips import find_and_grade, find_and_grade_nonlinear
 from fsboundary.plugins.interfaces import BoundaryFinder, unsolved_flips
 from fsboundary.plugins.registry.info import NONLINEAR_HEAD
-from fsboundary.threads import in_one_thread
 
 
 def _read_targets(targets: object, rows: int, num_classes: int) -> str | Tensor:
@@ -323,9 +322,7 @@ def flip_points(
         fix = "leave it out, or pass LinearHead(weight, bias, domain)"
         raise ArgumentError("domain", repr(domain), "None with a LinearHead", fix)
     plugin = create("boundary_finder", finder)
-    # a plugin of others may depend on the thread that calls it
-    solve = in_one_thread(_linear_flip_points) if is_built_in(plugin) else _linear_flip_points
-    return solve(plugin, head, features, targets, rtol, limit)
+    return in_thread_for(plugin, _linear_flip_points)(plugin, head, features, targets, rtol, limit)
 
 
 @in_standard_modes

@@ -13,7 +13,7 @@ import signal
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, final
+from typing import Any, ParamSpec, TypeVar, final
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ from torch import Tensor, nn
 from fsboundary.core.errors import PluginError, PluginWarning
 from fsboundary.core.heads import LinearHead
 from fsboundary.modes import caller_level, flushes_subnormals
+from fsboundary.threads import in_one_thread
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _AUTOCAST = ("cpu", "cuda")
 _kept: list[Any] = []
@@ -204,6 +208,14 @@ def label_of(kind: str, plugin: object) -> str:
 def is_built_in(plugin: object) -> bool:
     """Return whether the class of `plugin` is one of this package."""
     return type(plugin).__module__.startswith("fsboundary.builtin.")
+
+
+def in_thread_for(plugin: object, function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Return `function`, which calls `plugin`, run in a thread of the pool if that is built in.
+
+    A plugin of others may depend on the thread that calls it.
+    """
+    return in_one_thread(function) if is_built_in(plugin) else function
 
 
 @final

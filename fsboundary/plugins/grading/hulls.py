@@ -12,9 +12,14 @@ from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.hulls.certify import grade_hulls
 from fsboundary.geometry.hulls.point_sets import view_of
-from fsboundary.plugins.grading.calls import Answer, is_built_in, label_of, plugin_call
+from fsboundary.plugins.grading.calls import (
+    Answer,
+    in_thread_for,
+    is_built_in,
+    label_of,
+    plugin_call,
+)
 from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
-from fsboundary.threads import in_one_thread
 
 _states: weakref.WeakKeyDictionary[PointSet, dict[str, Any]] = weakref.WeakKeyDictionary()
 
@@ -54,8 +59,7 @@ def project_and_grade(
     PluginError
         The solver raised, or a field of its answer has another type, shape or device.
     """
-    # a plugin of others may depend on the thread that calls it
-    solve = in_one_thread(_project_and_grade) if is_built_in(solver) else _project_and_grade
+    solve = in_thread_for(solver, _project_and_grade)
     return solve(solver, points, queries, exclude, tolerance, max_steps)
 
 
