@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -204,3 +205,19 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
     child.join(120)
     assert child.exitcode == 0
     assert queue.get() == expected
+
+
+def test_passes_over_a_bank_on_disk_at_once_do_not_share_memory(tmp_path: Path) -> None:
+    """Blocks are read to memory that is used again: by one pass at a time."""
+    g = torch.Generator().manual_seed(1)
+    memory = fsb.FeatureBank(torch.randn(9000, 40, generator=g))
+    memory.save(tmp_path / "bank")
+    bank = fsb.FeatureBank.open(tmp_path / "bank")
+    queries = [1.5 * torch.randn(6, 40, generator=g) for _ in range(12)]
+    expected = [fsb.hull_projection(memory, part) for part in queries]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda part: fsb.hull_projection(bank, part), queries))
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.membership, other.membership)
+        torch.testing.assert_close(one.distance, other.distance, rtol=1e-9, atol=0)
+        torch.testing.assert_close(one.lower_bound, other.lower_bound, rtol=1e-6, atol=0)
