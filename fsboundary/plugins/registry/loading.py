@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, TextIO, final
+from typing import Any, final
 
 import pluggy
 
@@ -31,17 +31,18 @@ class _Capture:
     """Replacement of ``sys.stdout`` that captures the text of one thread and forwards all other.
 
     A plugin may keep the stream (a logging handler does), so it forwards everything once it is
-    closed.
+    closed. ``sys.stdout`` may be any object that can write text, so its type is not stated.
     """
 
-    def __init__(self, stream: TextIO, parts: list[str]) -> None:
+    def __init__(self, stream: Any, parts: list[str]) -> None:
         self._stream, self._parts = stream, parts
         self.owner: int | None = threading.get_ident()
 
     def write(self, text: str) -> int:
         """Write as text streams do."""
         if threading.get_ident() != self.owner:
-            return self._stream.write(text)
+            written: int = self._stream.write(text)
+            return written
         self._parts.append(text)
         return len(text)
 
