@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -49,9 +50,7 @@ def shorten(name: str, max_length: int) -> str:
     return name if len(name) <= max_length else name[: max_length - 1].rstrip() + "…"
 
 
-def place_label(
-    centre: tuple[float, float], letters: int, view: dict[str, Any]
-) -> tuple[float, float]:
+def place_label(centre: Sequence[float], letters: int, view: dict[str, Any]) -> tuple[float, float]:
     """Return the position of the centre of a name, in the window's coordinates.
 
     Parameters
