@@ -58,12 +58,13 @@ _ADVICE = {
     Status.UNBOUNDED: "no limit: no other class can be reached, or balls of any size fit",
     Status.DUPLICATE: "two classes have equal weight rows and biases, so they tie everywhere",
     Status.MAX_STEPS: (
-        "stopped at max_steps before the certificate closed; lower_bound still holds. "
+        "stopped at max_steps before the certificate closed; a lower_bound still holds. "
         "Raise max_steps"
     ),
     Status.INACCURATE: (
-        "almost solved: the answer missed the tolerance when re-checked in float64; lower_bound "
-        "still holds. Loosen tolerance or choose another solver or finder"
+        "almost solved: the answer missed the tolerance when re-checked in float64; a lower_bound "
+        "still holds. Loosen tolerance, or choose another solver or finder, where there are such "
+        "arguments"
     ),
     Status.OUTSIDE_DOMAIN: (
         "the row lies outside the domain. Check that the features come from the body of this "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC
 from collections import Counter
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -21,6 +22,16 @@ class Result(ABC):
     """
 
     __slots__ = ()
+
+    _OWN_ADVICE: ClassVar[Mapping[Status, str]] = {}
+    """Advice of statuses that mean something else in this result than in most.
+
+    An argument of the function is named with ``=``, as in "raise max_steps="."""
+
+    @classmethod
+    def advice(cls, code: int) -> str:
+        """Return what status `code` means in this result, and what to do about it."""
+        return cls._OWN_ADVICE.get(Status(code), Status(code).advice)
 
     def _values(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]  # every subclass is a dataclass
@@ -66,6 +77,6 @@ class Result(ABC):
         for code, count in sorted(counts.items()):
             rows = (status == code).nonzero()[:5].tolist()
             shown = ", ".join(str(r[0] if len(r) == 1 else tuple(r)) for r in rows)
-            lines.append(f"{Status(code).name} x {count} (first at {shown}): {Status(code).advice}")
+            lines.append(f"{Status(code).name} x {count} (first at {shown}): {self.advice(code)}")
         name = type(self).__name__
         raise StatusError(f"{name}: {int(bad.sum())} of {bad.numel()} failed.\n" + "\n".join(lines))

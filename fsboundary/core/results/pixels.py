@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from fsboundary.core.results.base import Result
+from fsboundary.core.status import Status
+
+_UNCERTIFIED = (
+    "the distance of the image's features from the boundary was not certified. Call flip_points on "
+    "the features of this row with another finder"
+)
+_OUTSIDE = (
+    "the features of an image lie outside the domain of the head. Make the FeatureSpace with "
+    "domain=Domain.unbounded()"
+)
 
 
 @final
@@ -54,6 +65,12 @@ class Amplification(Result):
     predicted: Int[Tensor, " B"]
     status: Int[Tensor, " B"]
 
+    _OWN_ADVICE: ClassVar[Mapping[Status, str]] = {
+        Status.MAX_STEPS: _UNCERTIFIED,
+        Status.INACCURATE: _UNCERTIFIED,
+        Status.OUTSIDE_DOMAIN: _OUTSIDE,
+    }
+
     def ranking(self) -> Tensor:
         """Return the rows (B,) from the most to the least vulnerable, failed rows last."""
         return self.vulnerability.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
@@ -88,6 +105,18 @@ class FlipImages(Result):
     num_backwards: Int[Tensor, " B"]
     num_forwards: Int[Tensor, " B"]
 
+    _OWN_ADVICE: ClassVar[Mapping[Status, str]] = {
+        Status.MAX_STEPS: (
+            "no image on the boundary was found, which does not prove that there is none. Raise "
+            'max_steps=, choose another finder=, or leave targets= at "nearest"'
+        ),
+        Status.INACCURATE: (
+            "the finder's image failed the check: it is no tie of source and target, a third class "
+            "is above them, or pixels are out of bounds. Choose another finder="
+        ),
+        Status.UNDECIDED: "the row has no target, because targets= is -1. Pass a class number",
+    }
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,6 +141,12 @@ class CrossedImages(Result):
     source: Int[Tensor, " B"]
     target: Int[Tensor, " B"]
     status: Int[Tensor, " B"]
+
+    _OWN_ADVICE: ClassVar[Mapping[Status, str]] = {
+        Status.MAX_STEPS: "no image with this margin was found. Lower margin=",
+        Status.INACCURATE: "there is no flip image here. Choose another finder in flip_images",
+        Status.UNDECIDED: "there is no flip image here, because it had no target",
+    }
 
 
 @final
@@ -153,6 +188,25 @@ class InverseImages(Result):
     boundary_distance: Float64[Tensor, "B S"]
     spread: Float64[Tensor, " B"]
     status: Int[Tensor, "B S"]
+
+    _OWN_ADVICE: ClassVar[Mapping[Status, str]] = {
+        Status.MAX_STEPS: (
+            "the image is the nearest found, but its relative residual is above 0.01; perhaps no "
+            "image has these features. Raise max_steps=, or pass other images or more of them as "
+            "start="
+        ),
+        Status.INACCURATE: (
+            "no step came nearer to the features than the start. Pass other images as start="
+        ),
+        Status.OUTSIDE_DOMAIN: (
+            "no image has features outside the domain. Pass features= inside it, such as "
+            "FeatureSpace.domain.clip(features)"
+        ),
+        Status.NOT_FINITE: (
+            "features= or start= contain NaN or infinite values here. Leave the row out, or pass "
+            "another start="
+        ),
+    }
 
     def best(self) -> InverseImages:
         """Return the image with the smallest residual of each row, so S = 1; ``spread`` is kept."""
@@ -214,3 +268,18 @@ class Morph(Result):
     largest_jump: Float64[Tensor, " B"]
     blend_largest_jump: Float64[Tensor, " B"]
     status: Int[Tensor, " B"]
+
+    _OWN_ADVICE: ClassVar[Mapping[Status, str]] = {
+        Status.MAX_STEPS: (
+            "features of some frames are farther than 0.03 from the path, see off_path; perhaps no "
+            'image has features on it. Raise max_steps=, or pass via="straight"'
+        ),
+        Status.INACCURATE: (
+            "the flip point on the path was not certified. Pass images of another class as end="
+        ),
+        Status.OUTSIDE_DOMAIN: _OUTSIDE,
+        Status.TARGET_IS_SOURCE: (
+            "start= and end= are of one class, so there is no flip point. Pass another end=, or "
+            'via="straight" if it is an image'
+        ),
+    }

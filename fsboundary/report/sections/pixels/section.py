@@ -65,7 +65,7 @@ def _flip_numbers(m: Measurements, rows: Tensor, flips: FlipImages) -> dict[str,
         "median_distance": median(flips.distance[found]),
         "largest_residual": flips.residual[found].max() if found.any() else None,
         "max_gradients": flips.num_backwards.max(),
-        "failed": _failures(flips.status[~found]),
+        "failed": _failures(flips, ~found),
         "shown": [_flip_entry(m, int(row), flips, index) for index, row in enumerate(rows)],
     }
 
@@ -107,11 +107,11 @@ def diverging(change: Tensor) -> Tensor:
     return colours[..., :3].movedim(-1, 0)
 
 
-def _failures(status: Tensor) -> list[dict[str, Any]]:
-    """Return one entry per status of the rows without a result."""
-    codes, counts = status.unique(return_counts=True)
+def _failures(result: FlipImages | Amplification, failed: Tensor) -> list[dict[str, Any]]:
+    """Return one entry per status of the `failed` rows (B,)."""
+    codes, counts = result.status[failed].unique(return_counts=True)
     return [
-        {"status": Status(code).name, "count": count, "advice": Status(code).advice}
+        {"status": Status(code).name, "count": count, "advice": result.advice(code)}
         for code, count in zip(codes.tolist(), counts.tolist(), strict=True)
     ]
 
@@ -328,7 +328,7 @@ def _move_numbers(
         "above_one": float((score[known] >= 1).double().mean()) if order else None,
         "ratio_to_random": median((worst / random)[known & (random > 0)]),
         "median": {name: median(v[~v.isnan()]) for name, v in values.items()},
-        "failed": _failures(moves.status[~known]),
+        "failed": _failures(moves, ~known),
         "most": [_move_entry(m, int(rows[k]), moves, k) for k in order[:NUM_SHOWN]],
         "least": [
             _move_entry(m, int(rows[k]), moves, k) for k in order[NUM_SHOWN:][-NUM_SHOWN:][::-1]
