@@ -50,7 +50,7 @@ CALLS: dict[str, Callable[[Convert], Any]] = {
         BANK, c(Z), labels=c(INDEX % K), leave_out=c(INDEX)
     ),
     "class_hull_distances": lambda c: fsb.class_hull_distances(BANK, c(Z)),
-    "nearest_hulls": lambda c: fsb.nearest_hulls(BANK, c(Z)),
+    "nearest_hulls": lambda c: fsb.nearest_hulls(BANK, c(Z), leave_out=c(INDEX)),
     "leave_one_out_distances": lambda c: fsb.leave_one_out_distances(BANK, c(INDEX)),
     "hull_separation": lambda c: fsb.hull_separation(BANK, c(INDEX[:2]), c(INDEX[1:3])),
     "affine_residuals": lambda c: fsb.affine_residuals(BANK, c(Z)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank_features
@@ -23,6 +23,7 @@ def nearest_hulls(
     bank: FeatureBank,
     features: Float[TensorOrArray, "B d"] | FeatureBatch,
     *,
+    leave_out: Int[TensorOrArray, " B"] | None = None,
     solver: str | HullSolver = "active_set",
     tolerance: float | None = None,
     max_steps: int | None = None,
@@ -36,6 +37,9 @@ def nearest_hulls(
         A bank with labels.
     features : Tensor or array (B, d) or FeatureBatch
         As in :func:`hull_projection`.
+    leave_out : Tensor or array (B,), optional
+        A bank row that does not count as a generator for this row, together with all its exact
+        copies; -1 for none. The distance to a class without another generator is +inf.
     solver : str or HullSolver
     tolerance : float, optional
         Relative tolerance of the distances, default 1e-6.
@@ -57,13 +61,16 @@ def nearest_hulls(
         The solver raised, or returned tensors of another type, shape or device.
     """
     z = check_bank_features(bank, features)
-    projections = project_by_class(
-        bank,
-        features,
-        solver=solver,
-        tolerance=tolerance,
-        max_steps=max_steps,
-        show_progress=show_progress,
+    projections = dict(
+        project_by_class(
+            bank,
+            features,
+            leave_out,
+            solver=solver,
+            tolerance=tolerance,
+            max_steps=max_steps,
+            show_progress=show_progress,
+        )
     )
     by_class = list(projections.values())
     classes = torch.tensor(list(projections), device=z.device)

@@ -7,6 +7,7 @@ nearest point. Rows of a bank that hold the same point are its copies: they are 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from typing import Any, final
 
 import torch
@@ -166,12 +167,25 @@ def hull_projection(
 
 @in_standard_modes
 def class_hull_distances(
-    bank: FeatureBank, features: Float[TensorOrArray, "B d"] | FeatureBatch
+    bank: FeatureBank,
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
+    *,
+    leave_out: Int[TensorOrArray, " B"] | None = None,
 ) -> Tensor:
     """Return the distance to the hull of each class (B,K), feature units, float64.
 
     Column k belongs to the k-th smallest label of `bank`; :func:`nearest_hulls` compares the
     columns. NaN where there is no certified answer.
+
+    Parameters
+    ----------
+    bank : FeatureBank
+        A bank with labels.
+    features : Tensor or array (B, d) or FeatureBatch
+        As in :func:`hull_projection`.
+    leave_out : Tensor or array (B,), optional
+        A bank row that does not count as a generator for this row, together with all its exact
+        copies; -1 for none. The distance to a class without another generator is +inf.
 
     Raises
     ------
@@ -180,21 +194,46 @@ def class_hull_distances(
     HeadMismatchError
         A batch and a bank whose fingerprints differ.
     """
-    by_class = project_by_class(bank, features).values()
-    return torch.stack([projection.distance for projection in by_class], dim=1)
+    by_class = project_by_class(bank, features, leave_out)
+    return torch.stack([projection.distance for _, projection in by_class], dim=1)
 
 
 def project_by_class(
-    bank: FeatureBank, features: Float[TensorOrArray, "B d"] | FeatureBatch, **options: Any
-) -> dict[int, HullProjection]:
-    """Return the projections of all rows on the hull of each class, by ascending label."""
+    bank: FeatureBank,
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
+    leave_out: Int[TensorOrArray, " B"] | None = None,
+    **options: Any,
+) -> Iterator[tuple[int, HullProjection]]:
+    """Yield each class, ascending, and the projections of all rows on its hull.
+
+    A class whose generators are all left out for a row has no hull: the distance is +inf, the
+    status INFEASIBLE.
+    """
     z = check_bank_features(bank, features)
     options["solver"] = create("hull_solver", options.get("solver", "active_set"))
-    projections = {}
+    exclude = _exclusions(bank, leave_out, z)
+    finite = torch.isfinite(z).all(dim=1)
     for k in labelled_classes(bank):
-        labels = torch.full((len(z),), k, dtype=torch.int64, device=z.device)
-        projections[k] = hull_projection(bank, z, labels=labels, **options)
-    return projections
+        empty = torch.zeros_like(finite)
+        if exclude is not None:
+            generators, bank_rows = class_generators(bank, k)
+            skip = _to_generators(exclude, bank_rows, len(bank))
+            empty = finite & ((skip >= 0).sum(dim=1) >= len(generators))
+        labels = torch.where(empty, -1, k)
+        found = hull_projection(bank, z, labels=labels, leave_out=leave_out, **options)
+        yield k, _without_hull(found, empty)
+
+
+def _without_hull(projection: HullProjection, rows: Tensor) -> HullProjection:
+    """Return `projection` with the distance +inf at `rows`, a mask (B,) of unsolved rows."""
+    if not bool(rows.any()):
+        return projection
+    fields = projection.to_dict()
+    for name, value in (("distance", torch.inf), ("lower_bound", torch.inf), ("gap", 0.0)):
+        fields[name] = torch.where(rows, value, fields[name])
+    fields["membership"] = torch.where(rows, -1, fields["membership"])
+    fields["status"] = torch.where(rows, int(Status.INFEASIBLE), fields["status"])
+    return HullProjection(**fields)
 
 
 def _groups(

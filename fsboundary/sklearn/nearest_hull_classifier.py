@@ -80,7 +80,7 @@ class NearestHullClassifier(ClassifierMixin, BankEstimator):  # type: ignore[mis
     def _distances(self, rows: Array) -> Tensor:
         """Return the distances (n,K) to the hulls: NaN where unknown."""
         projections = project_by_class(self.bank_, rows, **self._options())
-        found = torch.stack([self._distance(one) for one in projections.values()], dim=1)
+        found = torch.stack([self._distance(one) for _, one in projections], dim=1)
         warn_unknown(int(found.isnan().sum()), found.numel())
         return found
 

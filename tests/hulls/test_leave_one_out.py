@@ -159,6 +159,30 @@ def test_the_nearest_hull() -> None:
         torch.testing.assert_close(alone.distances[0], found.distances[row], **NEAR)
 
 
+def test_a_row_left_out_of_every_class_is_as_if_it_had_never_been_there() -> None:
+    labels = torch.arange(40) % 3
+    points = cloud(40, 4, 20)
+    points, labels = torch.cat([points, points[:2]]), torch.cat([labels, labels[:2]])
+    points, labels = torch.cat([points, cloud(1, 4, 21)]), torch.cat([labels, torch.tensor([3])])
+    bank, rows = FeatureBank(points, labels), torch.arange(43)
+    found = nearest_hulls(bank, points, leave_out=rows)
+    table = class_hull_distances(bank, points, leave_out=rows)
+    torch.testing.assert_close(found.distances, table)
+    for row in range(43):
+        kept = (points != points[row]).any(dim=1)
+        alone = nearest_hulls(FeatureBank(points[kept], labels[kept]), points[row][None])
+        own = found.distances[row, : alone.distances.shape[1]]
+        torch.testing.assert_close(own, alone.distances[0], **NEAR)
+        assert found.label[row] == alone.label[0]
+    # row 42 is the only one of its class, which then has no hull
+    assert torch.isinf(torch.stack([found.distances[42, 3], found.lower_bounds[42, 3]])).all()
+    assert torch.isfinite(found.distances[:42]).all()
+    sole = nearest_hulls(FeatureBank(points[:1], [0]), points[:1], leave_out=torch.tensor([0]))
+    assert (sole.label.tolist(), sole.status.tolist()) == ([-1], [Status.UNDECIDED])
+    with pytest.raises(ArgumentError, match="leave_out"):
+        nearest_hulls(bank, points, leave_out=rows + 1)
+
+
 def test_a_row_in_two_hulls_or_between_them_is_not_certified() -> None:
     square = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]])
     points = torch.cat([square, square + 1, square + torch.tensor([5.0, 0.0])])
