@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         region_distances,
         tie_points,
     )
+    from fsboundary.certificates import export_certificates, write_verifier
     from fsboundary.core.domain import Domain
     from fsboundary.core.errors import (
         ArgumentError,
@@ -113,6 +114,7 @@ _MODULE_NAMES = {
         "region_distances",
         "tie_points",
     ),
+    "certificates": ("export_certificates", "write_verifier"),
     "models.new_heads": ("logistic_head", "two_class_head"),
     "core.domain": ("Domain",),
     "core.errors": (
@@ -252,6 +254,7 @@ __all__ = [
     "class_path",
     "coverage",
     "coverage_fractions",
+    "export_certificates",
     "extrapolation",
     "feature_fractions",
     "flip_points",
@@ -278,6 +281,7 @@ __all__ = [
     "testing",
     "tie_points",
     "two_class_head",
+    "write_verifier",
 ]
 
 

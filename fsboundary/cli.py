@@ -181,6 +181,18 @@ def plugins(
         typer.echo(_table(infos))
 
 
+@app.command()
+def verifier(
+    out: Annotated[Path, typer.Argument(help="File to write, such as verify.py.", dir_okay=False)],
+    force: _Force = False,
+) -> None:
+    """Write the program that checks files of certificates exactly, with Python alone."""
+    from fsboundary.certificates import write_verifier
+
+    path = write_verifier(out, force=_may_replace(force, out, None))
+    typer.echo(f"Wrote {path}. Next: python {path} certificates.json")
+
+
 @plugins_app.command()
 def check(
     name: Annotated[str, typer.Argument(help="A plugin that `fsboundary plugins` lists.")],

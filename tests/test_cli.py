@@ -343,6 +343,7 @@ def full_disk() -> Iterator[None]:
         ["plugins", "check", "some"],
         ["plugins", "check", "none"],
         ["plugins", "new", "mine", "--kind", "hull-solver"],
+        ["verifier", "verify.py"],
     ],
     ids=" ".join,
 )
@@ -464,3 +465,14 @@ def test_other_errors_keep_their_traceback(run_demo: Mock, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "argv", ["fsboundary", "demo"])
     with pytest.raises(ZeroDivisionError, match="a defect"):
         cli.main()
+
+
+def test_the_verifier_is_written_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert call(monkeypatch, "verifier", "verify.py") == 0
+    assert capsys.readouterr().out == "Wrote verify.py. Next: python verify.py certificates.json\n"
+    assert "Exit status" in (tmp_path / "verify.py").read_text()
+    assert call(monkeypatch, "verifier", "verify.py") == 2
+    assert "--force" in capsys.readouterr().err
+    assert call(monkeypatch, "verifier", "verify.py", "--force") == 0

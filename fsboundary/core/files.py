@@ -259,10 +259,10 @@ def _printable_character(character: str) -> str:
 
 
 def is_foreign(path: Path) -> bool:
-    """Return whether `path` is a file whose content would be lost: not empty, and no report.
+    """Return whether `path` is a file whose content would be lost: not empty, and not our own.
 
-    A report or its JSON file that fsboundary wrote is recognised by a mark at its start. Pipes and
-    devices have no content to lose.
+    A report, its JSON file or certificates that fsboundary wrote are recognised by a mark at their
+    start. Pipes and devices have no content to lose.
     """
     if not path.is_file():
         return False
@@ -270,7 +270,8 @@ def is_foreign(path: Path) -> bool:
         start = stream.read(_MARK_WITHIN)
     page = f'<meta name="generator" content="{GENERATOR}">'.encode()
     numbers = f'{{\n "generator": "{GENERATOR}"'.encode()
-    own = (start.startswith(b"<!doctype html>") and page in start) or start.startswith(numbers)
+    marks = numbers, b'{"format":"fsboundary certificates"'
+    own = (start.startswith(b"<!doctype html>") and page in start) or start.startswith(marks)
     return not own and start != b""
 
 

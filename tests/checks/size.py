@@ -9,6 +9,9 @@ from statistics import median
 ROOT = Path(__file__).parents[2]
 LARGEST, MEDIAN, PLUGIN = 500, 150, 150
 
+ALONE = {"fsboundary/certificates/verify.py": 730}
+"""Larger limits of modules that must be one file, because they are copied out of the package."""
+
 
 def lengths(folder: Path) -> dict[str, int]:
     """Return the number of lines of each module under `folder`."""
@@ -20,7 +23,8 @@ def lengths(folder: Path) -> dict[str, int]:
 
 def failures_of(core: dict[str, int], plugins: dict[str, int]) -> list[str]:
     """Return one line for each broken limit."""
-    failures = [f"{p}: {n} lines, limit {LARGEST}" for p, n in core.items() if n > LARGEST]
+    limits = {path: ALONE.get(path, LARGEST) for path in core}
+    failures = [f"{p}: {n} lines, limit {limits[p]}" for p, n in core.items() if n > limits[p]]
     failures += [f"{p}: {n} lines, limit {PLUGIN - 1}" for p, n in plugins.items() if n >= PLUGIN]
     if (middle := median(core.values())) >= MEDIAN:
         failures.append(f"the median module has {middle:g} lines, limit {MEDIAN - 1}")

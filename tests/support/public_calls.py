@@ -226,6 +226,8 @@ CALLS: dict[str, Call] = {
 
 NO_COMPUTATION = {
     "draw_attributions": "draws; computes nothing",
+    "export_certificates": "writes what other functions return",
+    "write_verifier": "copies a file",
     "write_gif": "writes what film_strip returns",
     "Supports": "a result",
 }

@@ -38,7 +38,8 @@ class Partition(Result):
         Pairs i < j with a proved facet, ascending.
     facet_centre : Tensor (P, d), float64
         Point of each facet: on the tie up to rounding, every other logit strictly smaller, strictly
-        inside the domain.
+        inside the domain. Where the whole tie is a face of the domain, or also a tie with a third
+        class, the point is on that face, or that logit is equal; a region may then be flat.
     chebyshev_centre : Tensor (K, d), float64
         Centre of a ball in the region; NaN where the region is not proved to be non-empty.
     chebyshev_radius : Tensor (K,), float64
