@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import doctest
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -35,6 +37,23 @@ STATEMENTS = (
     ast.FunctionDef,
     ast.ClassDef,
 )
+
+
+EXAMPLES = [
+    path
+    for path in sorted((ROOT / "fsboundary").rglob("*.py"))
+    if ">>> " in path.read_text("utf-8")
+]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_examples_in_docstrings_run(path: Path) -> None:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    module = importlib.import_module(".".join(parts).removesuffix(".__init__"))
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    failed, tried = doctest.testmod(module, optionflags=options)
+    assert tried
+    assert not failed
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:

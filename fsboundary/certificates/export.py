@@ -105,7 +105,7 @@ def export_certificates(
     >>> verify.main([str(file)])  # as `python verify.py flips.json` does
     head ... (3 classes, 3 features), 1 rows, 0 generators, 2 claims
     digest: as written
-    flip: 2 of 2 hold. the domain has no point nearer than `lower` where ...
+    flip: 2 of 2 hold. source and target tie, and no other logit is larger: ...
     0
     """
     path = Path(path)

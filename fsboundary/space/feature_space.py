@@ -85,9 +85,13 @@ class FeatureSpace:
 
     Examples
     --------
-    >>> space = FeatureSpace(model, example=images[:1])
-    >>> space.head.num_classes
-    10
+    >>> import torch
+    >>> from fsboundary import FeatureSpace
+    >>> body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.ReLU())
+    >>> model = torch.nn.Sequential(body, torch.nn.Linear(8, 3)).eval()
+    >>> space = FeatureSpace(model, example=torch.rand(1, 1, 4, 4))
+    >>> space.head.num_classes, space.domain.kind
+    (3, 'nonnegative')
     """
 
     def __init__(
@@ -183,9 +187,11 @@ class FeatureSpace:
 
         Examples
         --------
-        >>> space.extract(images, batch_size=64).features
-        >>> space.extract(tokenizer(texts, padding=True, return_tensors="pt"))
-        >>> space.extract(token_ids, attention_mask=mask)
+        >>> import torch
+        >>> from fsboundary import FeatureSpace
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+        >>> FeatureSpace(model).extract(torch.rand(5, 1, 4, 4), batch_size=2).logits.shape
+        torch.Size([5, 3])
         """
         arguments = model_arguments(self.model, inputs, additional, keywords)
         check_integer("batch_size", batch_size)
