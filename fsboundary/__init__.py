@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         AffineResiduals,
         Amplification,
         CertifiedClasses,
+        CertifiedPixels,
         ClassPath,
         Coverage,
         CoverageFractions,
@@ -81,10 +82,12 @@ if TYPE_CHECKING:
     from fsboundary.models.new_heads import logistic_head, two_class_head
     from fsboundary.plugins.hookspecs import hookimpl
     from fsboundary.plugins.interfaces import (
+        BodyBounds,
         BoundaryFinder,
         FeatureExtractor,
         HullSolver,
         ImageBoundaryFinder,
+        LinearFunctions,
         Registration,
     )
     from fsboundary.regions import (
@@ -141,10 +144,12 @@ _MODULE_NAMES = {
         "hull_projection",
     ),
     "plugins.interfaces": (
+        "BodyBounds",
         "BoundaryFinder",
         "FeatureExtractor",
         "HullSolver",
         "ImageBoundaryFinder",
+        "LinearFunctions",
         "Registration",
     ),
     "regions": (
@@ -165,6 +170,7 @@ _MODULE_NAMES = {
         "AffineResiduals",
         "Amplification",
         "CertifiedClasses",
+        "CertifiedPixels",
         "ClassPath",
         "Coverage",
         "CoverageFractions",
@@ -201,8 +207,10 @@ __all__ = [
     "AffineResiduals",
     "Amplification",
     "ArgumentError",
+    "BodyBounds",
     "BoundaryFinder",
     "CertifiedClasses",
+    "CertifiedPixels",
     "ClassPath",
     "Coverage",
     "CoverageFractions",
@@ -230,6 +238,7 @@ __all__ = [
     "LabelFlips",
     "LargestTies",
     "LeaveOneOutDistances",
+    "LinearFunctions",
     "LinearHead",
     "Morph",
     "MultiLabelHead",

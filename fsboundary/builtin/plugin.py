@@ -1,4 +1,4 @@
-"""The built-in plugin: one registration per extractor, solver and finder.
+"""The built-in plugin: one registration per extractor, solver, finder and bound.
 
 Each factory imports its module when it is first called, so listing them costs nothing.
 """
@@ -10,6 +10,7 @@ from fsboundary.plugins.hookspecs import hookimpl
 from fsboundary.plugins.interfaces import Registration
 
 _B = "fsboundary.builtin"
+_C = "fsboundary.builtin.body_bounds"
 _F = "fsboundary.builtin.boundary_finders"
 _I = "fsboundary.builtin.image_finders"
 _S = "fsboundary.builtin.hull_solvers"
@@ -55,6 +56,19 @@ def register_boundary_finders() -> list[Registration]:
         _pixels("feature_guided", "feature_guided:FeatureGuided", "nearest images; the default"),
         _pixels("ddn", "ddn:DecoupledDescent", "a baseline after Rony et al."),
         _pixels("line_search", "line_search:LineSearch", "between two images, no gradients"),
+    ]
+
+
+@hookimpl
+def register_body_bounds() -> list[Registration]:
+    """Return the built-in bounds of bodies."""
+    return [
+        Registration(
+            "linear_bounds",
+            lazy(f"{_C}.linear_bounds:LinearBounds"),
+            "linear functions of the pixels; the default",
+        ),
+        Registration("interval", lazy(f"{_C}.interval:Interval"), "fast, for shallow bodies"),
     ]
 
 

@@ -1,6 +1,7 @@
-"""Images near decision boundaries: flip images, inverse images, morphs and amplification."""
+"""Images near decision boundaries: flip images, certified radii, inverse images and morphs."""
 
 from fsboundary.pixels.amplification import amplification, vulnerability_by_class
+from fsboundary.pixels.certification.certified_radii import certify
 from fsboundary.pixels.checks import check_accuracy
 from fsboundary.pixels.crossed_images import crossed_images
 from fsboundary.pixels.film import film_strip, write_gif
@@ -10,6 +11,7 @@ from fsboundary.pixels.morph import morph
 
 __all__ = [
     "amplification",
+    "certify",
     "check_accuracy",
     "crossed_images",
     "film_strip",

@@ -37,7 +37,7 @@ def create(
 
     Parameters
     ----------
-    kind : {"feature_extractor", "hull_solver", "boundary_finder"}
+    kind : {"feature_extractor", "hull_solver", "boundary_finder", "body_bound"}
     plugin : str or object
         A name that ``fsboundary plugins`` lists, or an instance of the kind's interface.
     options : dict, optional
@@ -48,7 +48,7 @@ def create(
 
     Returns
     -------
-    FeatureExtractor, HullSolver, BoundaryFinder or ImageBoundaryFinder
+    FeatureExtractor, HullSolver, BoundaryFinder, ImageBoundaryFinder or BodyBounds
 
     Raises
     ------

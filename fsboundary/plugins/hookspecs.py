@@ -1,4 +1,4 @@
-"""Hook specifications of the three kinds of plugin."""
+"""Hook specifications of the four kinds of plugin."""
 
 from __future__ import annotations
 
@@ -31,3 +31,8 @@ def register_boundary_finders() -> Iterable[Registration]:  # type: ignore[empty
     With the capability "pixels" they make
     :class:`~fsboundary.plugins.interfaces.ImageBoundaryFinder` instead.
     """
+
+
+@hookspec
+def register_body_bounds() -> Iterable[Registration]:  # type: ignore[empty-body]  # a hook specification has no body
+    """Return registrations that make :class:`~fsboundary.plugins.interfaces.BodyBounds`."""

@@ -184,6 +184,65 @@ class ImageBoundaryFinder(ABC):
         """Propose an image on the boundary for each of `images` (B,C,H,W)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LinearFunctions:
+    """F linear functions of the features of each of B images, such as the margins of a class.
+
+    Attributes
+    ----------
+    weight : Tensor (B, F, d), float64
+    offset : Tensor (B, F), float64
+    weight_error : Tensor (B, F, d), float64
+        The functions are all those whose weights differ from ``weight`` by at most this: the
+        difference of two float64 numbers is rounded. Subtract it times the largest ``|z|``.
+    """
+
+    weight: Tensor
+    offset: Tensor
+    weight_error: Tensor
+
+    def values(self, features: Tensor) -> Tensor:
+        """Return the functions (B,F) at `features` (B,d), without the rounding of the weights."""
+        z = features.to(torch.float64)
+        return (self.weight @ z[..., None])[..., 0] + self.offset
+
+    def take(self, rows: Tensor | slice) -> LinearFunctions:
+        """Return those of some of the images."""
+        return LinearFunctions(
+            weight=self.weight[rows], offset=self.offset[rows], weight_error=self.weight_error[rows]
+        )
+
+
+class BodyBounds(ABC):
+    """Method that bounds functions of the features over sets of images (``register_body_bounds``).
+
+    Hyper-parameters go to the constructor, data to the call.
+    """
+
+    @abstractmethod
+    def bound(
+        self,
+        view: ModelView,
+        images: Tensor,
+        radius: Tensor,
+        *,
+        norm: Literal["l2", "linf"],
+        bounds: tuple[float, float],
+        functions: LinearFunctions,
+    ) -> Tensor:
+        """Return lower bounds (B,F), float64, of `functions` around each of `images` (B,C,H,W).
+
+        The set of an image is every image within its `radius` (B,) in `norm` whose pixels are
+        within `bounds`. A bound holds for the body in exact arithmetic and includes the rounding
+        of its own evaluation; it is -inf where nothing is known.
+
+        Raises
+        ------
+        HeadError
+            The method has no rule for an operation of the body; the message names it.
+        """
+
+
 def unsolved_flips(features: Tensor, source: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Return the fields of a :class:`FlipPoints` without results yet, for finders to fill in.
 

@@ -10,6 +10,7 @@ One line in a plugin's tests creates a parametrised pytest function with one cas
 from __future__ import annotations
 
 from fsboundary.testing.check_plugin import check_plugin
+from fsboundary.testing.checks.bounds import body_bounds_tests
 from fsboundary.testing.checks.captum import captum_attribution_tests
 from fsboundary.testing.checks.extractors import feature_extractor_tests
 from fsboundary.testing.checks.flips import boundary_finder_tests
@@ -21,6 +22,7 @@ __all__ = [
     "CheckFailure",
     "Outcome",
     "Suite",
+    "body_bounds_tests",
     "boundary_finder_tests",
     "captum_attribution_tests",
     "check_plugin",

@@ -10,6 +10,7 @@ from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError
 from fsboundary.plugins import Kind, PluginInfo
 from fsboundary.plugins.registry.info import NONLINEAR_HEAD, PIXELS
+from fsboundary.testing.checks.bounds import bounds_suite
 from fsboundary.testing.checks.extractors import extractor_suite
 from fsboundary.testing.checks.flips import flip_suite
 from fsboundary.testing.checks.hulls import hull_suite
@@ -21,6 +22,7 @@ _SUITES: dict[Kind, Callable[..., Suite[Any]]] = {
     "feature_extractor": extractor_suite,
     "hull_solver": hull_suite,
     "boundary_finder": flip_suite,
+    "body_bound": bounds_suite,
 }
 _SPECIAL: dict[str, Callable[..., Suite[Any]]] = {
     PIXELS: image_suite,

@@ -108,7 +108,7 @@ def test_foreign_base_exceptions_are_caught_too() -> None:
 
 def test_misspelt_beyond_recognition_lists_the_hooks() -> None:
     message = reason(module(setup=hookimpl(lambda: [])))
-    assert message.startswith("no hook is called 'setup'; hooks are register_boundary_finders, ")
+    assert message.startswith("no hook is called 'setup'; hooks are register_body_bounds, ")
 
 
 def test_optional_unknown_hook_is_allowed() -> None:

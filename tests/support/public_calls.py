@@ -170,6 +170,13 @@ CALLS: dict[str, Call] = {
     "vulnerability_by_class": lambda w: pixels.vulnerability_by_class(
         pixels.amplification(w.space, w.images, radius=0.5, directions=3, max_steps=3)
     ),
+    "certify": lambda w: pixels.certify(
+        w.space, w.images, upper=w.flips, tolerance=0.05, max_steps=9
+    ),
+    "certify interval": lambda w: pixels.certify(
+        w.space, w.images, norm="l2", method="interval", upper=w.flips, max_steps=5
+    ),
+    "certify lipschitz": lambda w: pixels.certify(w.space, w.images, upper=w.flips, lipschitz=1e3),
     "check_accuracy": lambda w: pixels.check_accuracy(w.model, w.train, _classes(w)),
     "crossed_images": lambda w: pixels.crossed_images(w.model, w.flips, margin=0.01),
     "film_strip": lambda w: np.asarray(pixels.film_strip(w.images)).copy(),

@@ -7,6 +7,7 @@ from typing import Any
 
 from fsboundary import plugins
 from fsboundary.testing import (
+    body_bounds_tests,
     boundary_finder_tests,
     feature_extractor_tests,
     hull_solver_tests,
@@ -32,6 +33,10 @@ def solver(name: str) -> Callable[[], Any]:
 
 def finder(name: str) -> Callable[[], Any]:
     return built_in("boundary_finder", name)
+
+
+def bounds(name: str) -> Callable[[], Any]:
+    return built_in("body_bound", name)
 
 
 def images(name: str) -> Callable[[], Any]:
@@ -63,6 +68,9 @@ test_cvxpy_finder = boundary_finder_tests(
 )
 test_linearised = boundary_finder_tests(finder("linearised"), nonlinear_head=True)
 test_linearised_on_linear_heads = boundary_finder_tests(finder("linearised"))
+
+test_interval = body_bounds_tests(bounds("interval"))
+test_linear_bounds = body_bounds_tests(bounds("linear_bounds"))
 
 test_feature_guided = image_finder_tests(images("feature_guided"))
 test_ddn = image_finder_tests(images("ddn"))

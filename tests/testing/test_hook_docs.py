@@ -18,6 +18,7 @@ EXAMPLES = {
     "test_hyperplane",
     "test_along_the_gradient",
     "test_penultimate",
+    "test_at_the_image_only",
 }
 
 

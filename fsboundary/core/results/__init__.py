@@ -26,6 +26,7 @@ from fsboundary.core.results.hulls import (
 from fsboundary.core.results.partition import Partition
 from fsboundary.core.results.pixels import (
     Amplification,
+    CertifiedPixels,
     CrossedImages,
     FlipImages,
     InverseImages,
@@ -48,6 +49,7 @@ __all__ = [
     "AffineResiduals",
     "Amplification",
     "CertifiedClasses",
+    "CertifiedPixels",
     "ClassPath",
     "Comparison",
     "Coverage",

@@ -151,6 +151,44 @@ class CrossedImages(Result):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CertifiedPixels(Result):
+    """Balls of pixels around B images in which the predicted class cannot change.
+
+    The distance to the nearest image of another class lies between ``radius`` and ``upper``.
+
+    Attributes
+    ----------
+    radius : Tensor (B,), float64
+        Certified radius, pixel units: no image within it, inside the pixel bounds, has another
+        class, for the model in exact arithmetic. 0 where nothing is certified, +inf where no image
+        inside the bounds has another class, NaN where the row failed.
+    upper : Tensor (B,), float64
+        Distance of the nearest known image of another class, as the model itself predicts; +inf
+        where none is known.
+    source : Tensor (B,)
+        Predicted class of the image, which the ball keeps; -1 where the row is not finite.
+    limit : Tensor (B,)
+        Class whose face stopped the search: its bound failed at the smallest radius that was tried
+        and is not certified. -1 where none did.
+    steps : Tensor (B,)
+        Number of radii that were tried.
+    status : Tensor (B,)
+        CONVERGED: certified, and no radius that is larger by more than the tolerance is, with this
+        method. UNBOUNDED: the whole box of pixels is certified. MAX_STEPS: certified, the search
+        stopped early. UNDECIDED: the method certifies no radius, or the image lies on a boundary.
+        NaN rows: INACCURATE where the method was proved wrong, NOT_FINITE.
+    """
+
+    radius: Float64[Tensor, " B"]
+    upper: Float64[Tensor, " B"]
+    source: Int[Tensor, " B"]
+    limit: Int[Tensor, " B"]
+    steps: Int[Tensor, " B"]
+    status: Int[Tensor, " B"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class InverseImages(Result):
     """Images whose features approximate B given ones, from S starts each.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
 from fsboundary.plugins.interfaces import (
+    BodyBounds,
     BoundaryFinder,
     FeatureExtractor,
     HullSolver,
@@ -16,7 +17,7 @@ from fsboundary.plugins.interfaces import (
     Registration,
 )
 
-Kind = Literal["feature_extractor", "hull_solver", "boundary_finder"]
+Kind = Literal["feature_extractor", "hull_solver", "boundary_finder", "body_bound"]
 State = Literal["ready", "rejected"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -33,6 +34,7 @@ _INTERFACES: dict[Kind, type[Any]] = {
     "feature_extractor": FeatureExtractor,
     "hull_solver": HullSolver,
     "boundary_finder": BoundaryFinder,
+    "body_bound": BodyBounds,
 }
 
 
@@ -57,7 +59,8 @@ class PluginInfo:
         Name by which users select it; the entry point's name if the plugin failed before it
         registered one.
     kind : str
-        "feature_extractor", "hull_solver" or "boundary_finder"; empty if it registered none.
+        "feature_extractor", "hull_solver", "boundary_finder" or "body_bound"; empty if it
+        registered none.
     distribution, version : str
         Installed package that it comes from; empty if it is not installed.
     state : {"ready", "rejected"}

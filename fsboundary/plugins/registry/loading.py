@@ -75,7 +75,7 @@ class PluginRejected(Exception):
 
 
 def make_manager() -> pluggy.PluginManager:
-    """Return a plugin manager with the three hook specifications."""
+    """Return a plugin manager with the four hook specifications."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     return manager

@@ -1,0 +1,1 @@
+"""Bounds of linear functions of the features over sets of images."""

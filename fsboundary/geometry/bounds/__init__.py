@@ -1,0 +1,1 @@
+"""Sets of pixels, relaxations of activations, and the rounding of linear bounds."""

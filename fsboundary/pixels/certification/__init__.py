@@ -1,0 +1,1 @@
+"""Radii in pixels within which the predicted class cannot change."""

@@ -1,0 +1,295 @@
+"""Certified pixels: radii around images within which the predicted class cannot change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fsboundary.core.checks import check_choice, check_integer, check_number
+from fsboundary.core.heads import LinearHead
+from fsboundary.core.results import CertifiedPixels, FlipImages
+from fsboundary.core.rows import write_rows
+from fsboundary.core.status import Status
+from fsboundary.geometry.bounds.rounding import below
+from fsboundary.modes import in_standard_modes
+from fsboundary.pixels.certification.lipschitz import radii_by_lipschitz
+from fsboundary.pixels.certification.radius_search import Bounder, largest_radii
+from fsboundary.pixels.checks import check_bounds, check_pixels
+from fsboundary.pixels.flip_images import flip_images
+from fsboundary.pixels.model_calls import first_logits
+from fsboundary.plugins import create
+from fsboundary.plugins.grading.bounds import KnownImages, bound_and_grade, report_refuted
+from fsboundary.plugins.grading.images import pixel_distance
+from fsboundary.plugins.interfaces import BodyBounds, LinearFunctions
+from fsboundary.space import FeatureSpace, space_of
+
+MAX_STEPS = 40
+"""Default limit of radii that are tried per image."""
+
+_BEYOND = (1.0, 1.0001, 1.002, 1.02, 1.2)
+"""Where images of another class are looked for, as multiples of the way to the flip image, which
+itself is a tie within a tolerance and may have the class of the row."""
+
+
+@in_standard_modes
+@torch.no_grad()
+def certify(
+    model: nn.Module | FeatureSpace,
+    images: Float[Tensor, "B C H W"],
+    *,
+    norm: Literal["linf", "l2"] = "linf",
+    bounds: tuple[float, float] = (0, 1),
+    method: str | BodyBounds = "linear_bounds",
+    lipschitz: float | None = None,
+    upper: FlipImages | Float[Tensor, "B C H W"] | None = None,
+    tolerance: float = 1e-3,
+    max_steps: int | None = None,
+    batch_size: int = 16,
+    show_progress: bool = False,
+) -> CertifiedPixels:
+    """Return radii in pixels within which no image has another predicted class.
+
+    The radius is a theorem about the model in exact arithmetic: about the real function that its
+    operations and its parameters, as they are stored, define. It includes the rounding of its own
+    computation, but not that of the model's forward pass, which may decide an image within float32
+    rounding of a boundary either way. The largest radius is found by bisection; each is certified
+    by lower bounds of the margins of the predicted class over all others.
+
+    Parameters
+    ----------
+    model : nn.Module or FeatureSpace
+        Model in eval mode. With ``preprocess=`` of a space, images and radii are in the user's own
+        pixels.
+    images : Tensor (B, C, H, W)
+        Floating-point images within `bounds`.
+    norm : {"linf", "l2"}
+        Norm of the radius.
+    bounds : (float, float)
+        Smallest and largest pixel value; images beyond them do not count.
+    method : str or BodyBounds
+        Name of a plugin ("linear_bounds", "interval") or an instance.
+    lipschitz : float, optional
+        Lipschitz constant from pixels, in `norm`, to features, in the Euclidean norm, for which the
+        caller vouches. The radius is then that of the guaranteed ball divided by it, whatever the
+        operations of the body are, and `method` is not used. It is compared with the changes at
+        known images and at random ones.
+    upper : FlipImages or Tensor (B, C, H, W), optional
+        Images of another class, NaN where none is known; their class is checked. By default
+        :func:`flip_images` looks for them.
+    tolerance : float
+        Relative difference, between a radius that is certified and one that is not, at which the
+        search ends.
+    max_steps : int, optional
+        Limit of radii that are tried per image, default 40.
+    batch_size : int
+        Number of images per batch.
+    show_progress : bool
+
+    Returns
+    -------
+    CertifiedPixels
+        On the device of `images`.
+
+    Raises
+    ------
+    ArgumentError
+        Wrong types or shapes, pixels out of bounds, or a Lipschitz constant that a known image
+        refutes.
+    HeadError
+        The model has no linear head, or the method has no rule for an operation of its body; the
+        message names the operation.
+    PluginError
+        The method raised, or returned another type or shape.
+
+    Warns
+    -----
+    PluginWarning
+        A bound of the method exceeds a value that the model takes; the rows are INACCURATE.
+
+    Examples
+    --------
+    >>> found = pixels.certify(space, images)
+    >>> bool((found.radius <= found.upper).all())
+    True
+    """
+    space = space_of(model)
+    limits = check_bounds(bounds)
+    pixels = check_pixels(images, limits)
+    check_choice("norm", norm, ("linf", "l2"))
+    check_integer("batch_size", batch_size)
+    check_number("tolerance", tolerance, 0, 1, fix="pass 1e-3")
+    steps = check_integer("max_steps", MAX_STEPS if max_steps is None else max_steps)
+    if lipschitz is not None:
+        check_number("lipschitz", lipschitz, 0, fix="pass a positive number, or leave it out")
+    known = None
+    if isinstance(upper, FlipImages):
+        known = check_pixels(upper.images, limits, "upper", like=pixels)
+    elif upper is not None:
+        known = check_pixels(upper, limits, "upper", like=pixels)
+    plugin = create("body_bound", method)
+    logits = first_logits(space, pixels, batch_size)
+    finite = torch.isfinite(logits).all(dim=1)
+    fields = _initial_fields(logits, finite)
+    rows = finite.nonzero()[:, 0]
+    if known is None:
+        known = torch.full_like(pixels, torch.nan)
+        if len(rows):
+            found = flip_images(space, pixels[rows], norm=norm, bounds=limits)
+            known[rows] = found.images
+    with tqdm(total=len(rows), unit="image", disable=not show_progress) as bar:
+        for part in rows.split(batch_size) if len(rows) else ():
+            batch = _Batch.of(
+                space, pixels[part], fields["source"][part], known[part], norm, limits
+            )
+            if lipschitz is None:
+                solved = _solve(plugin, space, batch, tolerance, steps)
+            else:
+                solved = radii_by_lipschitz(
+                    space, batch.images, batch.known.distance, batch.features, lipschitz, norm
+                )
+            write_rows(fields, part, solved | {"upper": batch.upper})
+            bar.update(len(part))
+    return CertifiedPixels(**fields)
+
+
+def _initial_fields(logits: Tensor, finite: Tensor) -> dict[str, Tensor]:
+    nan = torch.full((len(logits),), torch.nan, dtype=torch.float64, device=logits.device)
+    source = torch.where(finite, logits.nan_to_num().argmax(dim=1), -1)
+    return {
+        "radius": nan,
+        "upper": nan.clone(),
+        "source": source,
+        "limit": torch.full_like(source, -1),
+        "steps": torch.zeros_like(source),
+        "status": torch.where(finite, int(Status.UNDECIDED), int(Status.NOT_FINITE)),
+    }
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Batch:
+    """Some of the images, with what is known of them.
+
+    Attributes
+    ----------
+    images : Tensor (R, C, H, W)
+    features : Tensor (R, 1 + P, d)
+        Of the images, and of P images around each.
+    rivals : Tensor (R, K - 1)
+        All classes but the predicted one.
+    functions : LinearFunctions
+        Margins of the predicted class over these.
+    known : KnownImages
+    upper : Tensor (R,), float64
+        Distance of the nearest known image of another class.
+    reach : Tensor (R,), float64
+        Radius that contains all images within the bounds.
+    norm : {"linf", "l2"}
+    bounds : (float, float)
+    """
+
+    images: Tensor
+    features: Tensor
+    rivals: Tensor
+    functions: LinearFunctions
+    known: KnownImages
+    upper: Tensor
+    reach: Tensor
+    norm: Literal["linf", "l2"]
+    bounds: tuple[float, float]
+
+    @staticmethod
+    def of(
+        space: FeatureSpace,
+        images: Tensor,
+        source: Tensor,
+        flips: Tensor,
+        norm: Literal["linf", "l2"],
+        bounds: tuple[float, float],
+    ) -> _Batch:
+        """Return the batch of `images` with class `source` (R,) and images of other classes."""
+        rows, count = len(images), len(_BEYOND)
+        usable = torch.isfinite(flips).flatten(1).all(dim=1)
+        way = torch.where(usable[:, None, None, None], flips - images, 0.0)
+        others = torch.stack([(images + t * way).clamp(*bounds) for t in _BEYOND], dim=1)
+        shown = torch.cat([images[:, None], others], dim=1)
+        seen = space.extract(shown.flatten(0, 1))
+        features = seen.features.reshape(rows, 1 + count, -1)
+        crossed = seen.predicted.reshape(rows, 1 + count) != source[:, None]
+        distance = torch.stack(
+            [pixel_distance(images, shown[:, p], norm) for p in range(1 + count)], dim=1
+        )
+        head = space.head.to(images.device)
+        rivals = _rivals(source, head.num_classes)
+        functions = margins(head, source, rivals)
+        edge = torch.tensor(bounds, dtype=torch.float64, device=images.device)
+        far = torch.maximum((images - edge[0]).abs(), (edge[1] - images).abs()).flatten(1)
+        return _Batch(
+            images=images,
+            features=features,
+            rivals=rivals,
+            functions=functions,
+            known=KnownImages.of(functions, features, distance),
+            upper=torch.where(crossed, distance, torch.inf)[:, 1:].amin(dim=1),
+            # more than the exact one by far more than its rounding
+            reach=(1 + 1e-9)
+            * torch.linalg.vector_norm(far, ord=2 if norm == "l2" else torch.inf, dim=1),
+            norm=norm,
+            bounds=bounds,
+        )
+
+
+def _rivals(source: Tensor, num_classes: int) -> Tensor:
+    """Return all classes but `source` (R,), in order, (R,K-1)."""
+    others = torch.arange(num_classes - 1, device=source.device)[None]
+    return others + (others >= source[:, None])
+
+
+def margins(head: LinearHead, source: Tensor, rivals: Tensor) -> LinearFunctions:
+    """Return the margins of `source` (R,) over `rivals` (R,F) as functions of the features."""
+    first, second = head.weight[source][:, None], head.weight[rivals]
+    weight = first - second
+    # the exact rounding error of a difference (Knuth's two-sum)
+    back = weight - first
+    error = (first - (weight - back)) - (second + back)
+    offset = below(head.bias[source][:, None] - head.bias[rivals])
+    return LinearFunctions(weight=weight, offset=offset, weight_error=error.abs())
+
+
+def _bounder(plugin: BodyBounds, space: FeatureSpace, batch: _Batch) -> Bounder:
+    def bound(rows: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        return bound_and_grade(
+            plugin,
+            space,
+            batch.images[rows],
+            radius,
+            norm=batch.norm,
+            bounds=batch.bounds,
+            functions=batch.functions.take(rows),
+            known=batch.known.take(rows),
+        )
+
+    return bound
+
+
+def _solve(
+    plugin: BodyBounds, space: FeatureSpace, batch: _Batch, tolerance: float, max_steps: int
+) -> dict[str, Tensor]:
+    """Return the fields of the largest radii that `plugin` certifies."""
+    start = torch.minimum(batch.upper, batch.reach)
+    found = largest_radii(_bounder(plugin, space, batch), start, batch.reach, tolerance, max_steps)
+    wrong = int((found.status == Status.INACCURATE).sum())
+    if wrong:
+        report_refuted(plugin, wrong)
+    limit = batch.rivals.gather(1, found.place.clamp_min(0)[:, None])[:, 0]
+    return {
+        "radius": found.radius,
+        "limit": torch.where(found.place < 0, -1, limit),
+        "steps": found.steps,
+        "status": found.status,
+    }
