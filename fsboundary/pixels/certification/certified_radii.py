@@ -113,7 +113,10 @@ def certify(
 
     Examples
     --------
-    >>> found = pixels.certify(space, images)
+    >>> import torch
+    >>> from fsboundary import pixels
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)).eval()
+    >>> found = pixels.certify(model, torch.rand(2, 1, 2, 2))
     >>> bool((found.radius <= found.upper).all())
     True
     """
