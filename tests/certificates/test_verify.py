@@ -213,7 +213,7 @@ def mutate(data: Data, chance: random.Random) -> Data:
 def test_what_a_mutation_makes_false_does_not_hold(kind: str, tmp_path: Path) -> None:
     chance = random.Random(kind)
     refused = 0
-    for number in range(40):
+    for number in range(25):
         # in these problems the three classes tie
         seed = (0, 2, 3)[number % 3]
         data = json.loads(write(kind, seed, tmp_path / "file.json").read_text())
@@ -226,7 +226,7 @@ def test_what_a_mutation_makes_false_does_not_hold(kind: str, tmp_path: Path) ->
         refused += not all(held)
         for claim, holding in zip(changed["claims"], held, strict=True):
             assert not holding or TRUTH[claim["kind"]](changed, claim), (number, claim)
-    assert refused >= 5  # so that the test is about something
+    assert refused >= 4  # so that the test is about something
 
 
 @pytest.mark.parametrize("kind", KINDS)
