@@ -13,7 +13,8 @@ from fsboundary.core.status import Status
 from fsboundary.core.tolerance import EPS
 from fsboundary.geometry.hulls.certify import INSIDE, distance_above
 from fsboundary.geometry.hulls.point_sets import point_set_stats
-from fsboundary.hulls.projection import project_by_class
+from fsboundary.hulls.class_hulls import class_members
+from fsboundary.hulls.projection import distances_by_class
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins.interfaces import HullSolver
 
@@ -61,34 +62,30 @@ def nearest_hulls(
         The solver raised, or returned tensors of another type, shape or device.
     """
     z = check_bank_features(bank, features)
-    projections = dict(
-        project_by_class(
-            bank,
-            features,
-            leave_out,
-            solver=solver,
-            tolerance=tolerance,
-            max_steps=max_steps,
-            show_progress=show_progress,
-        )
+    found = distances_by_class(
+        bank,
+        features,
+        leave_out,
+        solver=solver,
+        tolerance=tolerance,
+        max_steps=max_steps,
+        show_progress=show_progress,
     )
-    by_class = list(projections.values())
-    classes = torch.tensor(list(projections), device=z.device)
-    distances = torch.stack([one.distance for one in by_class], dim=1)
-    lower_bounds = torch.stack([one.lower_bound for one in by_class], dim=1)
-    inside = torch.stack([one.membership == INSIDE for one in by_class], dim=1)
+    classes = class_members(bank).classes.to(z.device)
+    distances, lower_bounds = found["distance"], found["lower_bound"]
+    inside = found["membership"] == INSIDE
     # among several hulls that contain the row: the first, not the one that rounding makes nearest
     known = torch.where(inside, 0.0, torch.where(distances.isnan(), torch.inf, distances))
     column = known.sort(dim=1, stable=True).indices[:, :1]
     distance, lower_bound = (t.gather(1, column)[:, 0] for t in (distances, lower_bounds))
-    width = max(one.support.shape[1] for one in by_class)
-    above = distance_above(distance, z, point_set_stats(bank).largest.to(z.device), width)
+    largest, width = point_set_stats(bank).largest.to(z.device), int(found["width"])
+    above = distance_above(distance, z, largest, width)
     others = lower_bounds.scatter(1, column, torch.inf).amin(dim=1)
     # the factor covers the rounding of the subtraction, which never changes the sign
     runner_up_gap = (others - above) * (1 - EPS)
     certified = runner_up_gap > 0
-    failed = by_class[0].status
-    failed = torch.where(failed == Status.NOT_FINITE, failed, int(Status.UNDECIDED))
+    finite = torch.isfinite(z).all(dim=1)
+    failed = torch.where(finite, int(Status.UNDECIDED), int(Status.NOT_FINITE))
     return NearestHulls(
         label=torch.where(torch.isfinite(distance), classes[column[:, 0]], -1),
         distance=distance,

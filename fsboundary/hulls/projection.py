@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
@@ -17,12 +17,18 @@ from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank_features
-from fsboundary.banks.checks import labelled_classes, labels_of
+from fsboundary.banks.checks import check_classes, labels_of
 from fsboundary.core.checks import check_integer_tensor, check_limits, check_single_label
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
 from fsboundary.core.rows import TensorOrArray, scatter_rows, write_rows
 from fsboundary.core.status import Status
+from fsboundary.hulls.class_hulls import (
+    class_generators,
+    class_members,
+    is_small,
+    project_small_classes,
+)
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.hulls import project_and_grade
@@ -83,9 +89,7 @@ _ROWS = 2**14
 """Maximum number of queries that a solver gets at once, between two updates of the progress bar;
 similar queries speed each other up."""
 
-_class_generators: weakref.WeakKeyDictionary[FeatureBank, dict[int, tuple[FeatureBank, Tensor]]] = (
-    weakref.WeakKeyDictionary()
-)
+_PADDING = {"support": -1, "weights": 0}
 
 
 @in_standard_modes
@@ -145,22 +149,22 @@ def hull_projection(
     finite = torch.isfinite(z).all(dim=1)
     fields = unsolved_hulls(z)
     fields["status"][~finite] = int(Status.NOT_FINITE)
-    groups = _groups(bank, labels, finite)
+    wanted = None if labels is None else _wanted_classes(bank, labels, z)
     exclude = _exclusions(bank, leave_out, z)
-    skips = [_local_exclusions(exclude, *group, len(bank)) for group in groups]
+    _require_generators(bank, exclude, wanted, finite)
+    small, groups = _groups(bank, wanted, finite, plugin)
     with tqdm(total=int(finite.sum()), unit="row", disable=not show_progress) as bar:
-        for (generators, bank_rows, rows), skip in zip(groups, skips, strict=True):
-            for index in torch.arange(len(rows), device=z.device).split(_ROWS):
-                graded = project_and_grade(
-                    plugin,
-                    generators,
-                    z[rows[index]],
-                    exclude=None if skip is None else skip[index],
-                    tolerance=rtol,
-                    max_steps=limit,
-                ).to_dict()
-                graded["support"] = _to_bank_rows(graded["support"], bank_rows)
-                write_rows(fields, rows[index], graded, padding={"support": -1, "weights": 0})
+        for numbers, graded in project_small_classes(
+            bank, z, small, plugin, fields, exclude=exclude, tolerance=rtol, max_steps=limit
+        ):
+            rows = small[0][numbers].to(z.device)
+            write_rows(fields, rows, graded, padding=_PADDING)
+            left = _unconverged(graded)
+            groups += _class_groups(bank, small[1][numbers][left.cpu()], rows[left])
+            bar.update(len(rows) - len(left))
+        for group in groups:
+            for index, graded in _project_group(bank, z, group, plugin, exclude, rtol, limit):
+                write_rows(fields, index, graded, padding=_PADDING)
                 bar.update(len(index))
     return HullProjection(**fields)
 
@@ -194,71 +198,155 @@ def class_hull_distances(
     HeadMismatchError
         A batch and a bank whose fingerprints differ.
     """
-    by_class = project_by_class(bank, features, leave_out)
-    return torch.stack([projection.distance for _, projection in by_class], dim=1)
+    distance: Tensor = distances_by_class(bank, features, leave_out)["distance"]
+    return distance
 
 
-def project_by_class(
+def distances_by_class(
     bank: FeatureBank,
     features: Float[TensorOrArray, "B d"] | FeatureBatch,
     leave_out: Int[TensorOrArray, " B"] | None = None,
-    **options: Any,
-) -> Iterator[tuple[int, HullProjection]]:
-    """Yield each class, ascending, and the projections of all rows on its hull.
+    *,
+    solver: str | HullSolver = "active_set",
+    tolerance: float | None = None,
+    max_steps: int | None = None,
+    show_progress: bool = False,
+) -> dict[str, Tensor]:
+    """Return `distance`, `lower_bound` and `membership` of the hull of each class (B,K) by name.
 
-    A class whose generators are all left out for a row has no hull: the distance is +inf, the
-    status INFEASIBLE.
+    And `width` (), the largest number of generators that support a projection. Only these numbers
+    of each projection are kept, so memory does not grow with rows times classes times features.
+    A class whose generators are all left out for a row has no hull: its distance is +inf.
     """
     z = check_bank_features(bank, features)
-    options["solver"] = create("hull_solver", options.get("solver", "active_set"))
-    exclude = _exclusions(bank, leave_out, z)
+    rtol, limit = check_limits(tolerance, max_steps, (HULL_RTOL, MAX_STEPS))
+    plugin = create("hull_solver", solver)
     finite = torch.isfinite(z).all(dim=1)
-    for k in labelled_classes(bank):
-        empty = torch.zeros_like(finite)
-        if exclude is not None:
-            generators, bank_rows = class_generators(bank, k)
-            skip = _to_generators(exclude, bank_rows, len(bank))
-            empty = finite & ((skip >= 0).sum(dim=1) >= len(generators))
-        labels = torch.where(empty, -1, k)
-        found = hull_projection(bank, z, labels=labels, leave_out=leave_out, **options)
-        yield k, _without_hull(found, empty)
+    table = class_members(bank)
+    shape = (len(z), len(table.classes))
+    exclude = _exclusions(bank, leave_out, z)
+    empty = torch.zeros(shape, dtype=torch.bool, device=z.device)
+    if exclude is not None:
+        empty = _without_hull(bank, exclude, shape) & finite[:, None]
+    fields = {
+        "distance": torch.where(empty, torch.inf, torch.nan).double(),
+        "lower_bound": torch.where(empty, torch.inf, 0.0).double(),
+        "membership": -empty.long(),
+    }
+    todo = finite[:, None] & ~empty
+    width, few = 1, is_small(bank, torch.arange(shape[1]), plugin)
+    index, column = (todo.cpu() & few).nonzero().unbind(1)
+    pairs = index, column
+    groups: list[tuple[int, _Group]] = []
+    for k in (~few).nonzero()[:, 0].tolist():
+        generators, bank_rows = class_generators(bank, int(table.classes[k]))
+        groups.append((k, (generators, bank_rows, todo[:, k].nonzero()[:, 0])))
+    with tqdm(total=int(todo.sum()), unit="row", disable=not show_progress) as bar:
+        for numbers, graded in project_small_classes(
+            bank,
+            z,
+            pairs,
+            plugin,
+            [*fields, "status", "support"],
+            exclude=exclude,
+            tolerance=rtol,
+            max_steps=limit,
+        ):
+            index, column = (part[numbers].to(z.device) for part in pairs)
+            for name, value in fields.items():
+                value[index, column] = graded[name]
+            width, left = max(width, graded["support"].shape[1]), _unconverged(graded)
+            some = pairs[1][numbers][left.cpu()]
+            again = _class_groups(bank, some, index[left])
+            groups += zip(some.unique().tolist(), again, strict=True)
+            bar.update(len(numbers) - len(left))
+        for k, group in groups:
+            for index, graded in _project_group(bank, z, group, plugin, exclude, rtol, limit):
+                for name, value in fields.items():
+                    value[index, k] = graded[name]
+                width = max(width, graded["support"].shape[1])
+                bar.update(len(index))
+    return fields | {"width": torch.tensor(width)}
 
 
-def _without_hull(projection: HullProjection, rows: Tensor) -> HullProjection:
-    """Return `projection` with the distance +inf at `rows`, a mask (B,) of unsolved rows."""
-    if not bool(rows.any()):
-        return projection
-    fields = projection.to_dict()
-    for name, value in (("distance", torch.inf), ("lower_bound", torch.inf), ("gap", 0.0)):
-        fields[name] = torch.where(rows, value, fields[name])
-    fields["membership"] = torch.where(rows, -1, fields["membership"])
-    fields["status"] = torch.where(rows, int(Status.INFEASIBLE), fields["status"])
-    return HullProjection(**fields)
+def _without_hull(bank: FeatureBank, exclude: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return for which rows and classes (B,C) `exclude` (B,E) leaves no generator."""
+    table, labels = class_members(bank), labels_of(bank).cpu()
+    out = exclude.cpu()
+    of_row = torch.where(out >= 0, labels[out.clamp_min(0)], -1)
+    row, entry = (of_row >= 0).nonzero().unbind(1)
+    left_out = torch.zeros(shape, dtype=torch.int64)
+    one = torch.ones_like(row)
+    left_out.index_put_((row, table.position(of_row[row, entry])), one, accumulate=True)
+    empty: Tensor = left_out >= table.count
+    return empty.to(exclude.device)
 
 
-def _groups(
-    bank: FeatureBank, labels: object | None, finite: Tensor
-) -> list[tuple[FeatureBank, Tensor | None, Tensor]]:
-    """Return (generators, their rows in `bank` or None for all, rows of features) per hull."""
-    if labels is None:
-        return [(bank, None, finite.nonzero()[:, 0])]
-    fix = "pass one class per row of features"
-    labels = check_single_label("labels", labels)
-    found = check_integer_tensor("labels", labels, (len(finite),), fix=fix, noun="classes")
-    wanted = found.to(finite.device)
-    labels_of(bank)
+_Group = tuple[FeatureBank, Tensor | None, Tensor]
+"""The generators of a hull, their rows in the bank or None for all, and rows of features."""
+
+
+def _unconverged(graded: dict[str, Tensor]) -> Tensor:
+    """Return the rows without a certificate.
+
+    Among all points of a class float64 may lose what it keeps among the few that a row needs.
+    """
+    return (graded["status"] != Status.CONVERGED).nonzero()[:, 0]
+
+
+def _class_groups(bank: FeatureBank, positions: Tensor, rows: Tensor) -> list[_Group]:
+    """Return the groups of `rows` (P,) by the class at `positions` (P,), ascending."""
+    table, positions = class_members(bank), positions.cpu()
     return [
-        (*class_generators(bank, k), ((wanted == k) & finite).nonzero()[:, 0])
-        for k in wanted[wanted != -1].unique().tolist()
+        (*class_generators(bank, int(table.classes[k])), rows[(positions == k).to(rows.device)])
+        for k in positions.unique().tolist()
     ]
 
 
-def class_generators(bank: FeatureBank, k: int) -> tuple[FeatureBank, Tensor]:
-    """Return the generators of class `k` and their rows in `bank`; cached, as they are a copy."""
-    cache = _class_generators.setdefault(bank, {})
-    if k not in cache:
-        cache[k] = bank.subset(labels=k), (labels_of(bank) == k).nonzero()[:, 0]
-    return cache[k]
+def _project_group(
+    bank: FeatureBank,
+    z: Tensor,
+    group: _Group,
+    solver: HullSolver,
+    exclude: Tensor | None,
+    tolerance: float,
+    max_steps: int,
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Yield rows of `z` and the graded fields of their projections on the hull of one group."""
+    generators, bank_rows, rows = group
+    for index in rows.split(_ROWS):
+        skip = None
+        if exclude is not None:
+            skip = _to_generators(exclude[index], bank_rows, len(bank))
+        graded = project_and_grade(
+            solver, generators, z[index], exclude=skip, tolerance=tolerance, max_steps=max_steps
+        ).to_dict()
+        graded["support"] = _to_bank_rows(graded["support"], bank_rows)
+        yield index, graded
+
+
+def _wanted_classes(bank: FeatureBank, labels: object, z: Tensor) -> Tensor:
+    """Return the class (B,) of the hull of each row, on the CPU; -1 for none."""
+    fix = "pass one class per row of features"
+    labels = check_single_label("labels", labels)
+    found = check_integer_tensor("labels", labels, (len(z),), fix=fix, noun="classes").cpu()
+    if bool((found != -1).any()):
+        check_classes("labels", found[found != -1].unique(), labels_of(bank).cpu())
+    return found
+
+
+def _groups(
+    bank: FeatureBank, wanted: Tensor | None, finite: Tensor, solver: HullSolver
+) -> tuple[tuple[Tensor, Tensor], list[_Group]]:
+    """Return the pairs of rows and small classes, and the groups of rows of all other hulls."""
+    if wanted is None:
+        none = torch.arange(0)
+        return (none, none), [(bank, None, finite.nonzero()[:, 0])]
+    rows = ((wanted != -1) & finite.cpu()).nonzero()[:, 0]
+    positions = class_members(bank).position(wanted[rows])
+    few = is_small(bank, positions, solver)
+    others = _class_groups(bank, positions[~few], rows[~few].to(finite.device))
+    return (rows[few], positions[few]), others
 
 
 def _exclusions(bank: FeatureBank, leave_out: object | None, z: Tensor) -> Tensor | None:
@@ -294,23 +382,24 @@ def _to_generators(rows: Tensor, bank_rows: Tensor | None, total: int) -> Tensor
     return scatter_rows(index, bank_rows.to(rows.device), total + 1, -1)[rows]
 
 
-def _local_exclusions(
-    exclude: Tensor | None,
-    generators: FeatureBank,
-    bank_rows: Tensor | None,
-    rows: Tensor,
-    total: int,
-) -> Tensor | None:
-    """Return which of a hull's own generators do not count for its `rows`, or raise."""
+def _require_generators(
+    bank: FeatureBank, exclude: Tensor | None, wanted: Tensor | None, finite: Tensor
+) -> None:
+    """Raise ArgumentError if `exclude` (B,E) leaves a row no generator of its hull."""
     if exclude is None:
-        return None
-    skip, count = _to_generators(exclude[rows], bank_rows, total), len(generators)
-    none = ((skip >= 0).sum(dim=1) >= count).nonzero()[:, 0]
+        return
+    out, usable = exclude.cpu(), finite.cpu()
+    inside, count = out >= 0, torch.full_like(usable, len(bank), dtype=torch.int64)
+    if wanted is not None:
+        table, usable = class_members(bank), usable & (wanted != -1)
+        inside &= labels_of(bank).cpu()[out.clamp_min(0)] == wanted[:, None]
+        count[usable] = table.count[table.position(wanted[usable])]
+    none = (usable & (inside.sum(dim=1) >= count)).nonzero()[:, 0]
     if len(none):
+        row = int(none[0])
         raise ArgumentError(
             "leave_out",
-            f"all {count} generators of the hull of row {int(rows[none[0]])}",
+            f"all {int(count[row])} generators of the hull of row {row}",
             "at least one generator left",
             "drop such rows: a single example has no other to be compared with",
         )
-    return skip

@@ -16,7 +16,8 @@ from fsboundary.core.rows import TensorOrArray, stack_ragged
 from fsboundary.core.status import Status
 from fsboundary.geometry.hulls.certify import grade_separation
 from fsboundary.geometry.hulls.separation import Differences, Side, separate
-from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, class_generators
+from fsboundary.hulls.class_hulls import class_generators
+from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.hulls import project_and_grade

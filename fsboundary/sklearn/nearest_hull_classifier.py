@@ -12,8 +12,9 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from fsboundary.core.status import Status
+from fsboundary.geometry.hulls.certify import INSIDE
 from fsboundary.hulls.nearest import nearest_hulls
-from fsboundary.hulls.projection import project_by_class
+from fsboundary.hulls.projection import distances_by_class
 from fsboundary.sklearn.bank_estimator import Array, BankEstimator, warn_unknown
 
 
@@ -79,8 +80,8 @@ class NearestHullClassifier(ClassifierMixin, BankEstimator):  # type: ignore[mis
 
     def _distances(self, rows: Array) -> Tensor:
         """Return the distances (n,K) to the hulls: NaN where unknown."""
-        projections = project_by_class(self.bank_, rows, **self._options())
-        found = torch.stack([self._distance(one) for _, one in projections], dim=1)
+        by_class = distances_by_class(self.bank_, rows, **self._options())
+        found = torch.where(by_class["membership"] == INSIDE, 0.0, by_class["distance"])
         warn_unknown(int(found.isnan().sum()), found.numel())
         return found
 

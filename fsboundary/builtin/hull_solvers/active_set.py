@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.builtin.hull_solvers.active_set_block import Block, Sample
+from fsboundary.builtin.hull_solvers.min_norm_point import few_points_weights
 from fsboundary.core.checks import check_integers
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
@@ -111,6 +112,18 @@ class ActiveSet(HullSolver):
             fields["weights"] = cat_ragged([b.weights for b in blocks], 0.0)[back]
             fields["steps"] = torch.cat([b.steps for b in blocks])[back]
         return HullProjection(**fields)
+
+    def weights_of_few(self, points: Tensor, valid: Tensor) -> Tensor:
+        """Return simplex weights (B,S) of the least-norm point of each row's own hull.
+
+        Parameters
+        ----------
+        points : Tensor (B, S, d), float64
+            Generators less the query of each row, 0 where not valid.
+        valid : Tensor (B, S), bool
+            Which of them are generators, at least one per row.
+        """
+        return few_points_weights(points, valid)
 
     def _solve(self, state: Sample, blocks: list[Block], max_steps: int) -> None:
         """Solve the blocks locally, price all generators for the open rows, and repeat."""

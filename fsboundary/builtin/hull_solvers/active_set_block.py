@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from fsboundary.builtin.hull_solvers.common import INSIDE_FACTOR, SAFETY_FACTOR
-from fsboundary.builtin.hull_solvers.min_norm_point import min_norm_weights, reduce_support
+from fsboundary.builtin.hull_solvers.min_norm_point import (
+    ROUNDED_ZERO,
+    min_norm_weights,
+    reduce_support,
+)
 from fsboundary.core.protocols import PointSet
 from fsboundary.core.rows import pad_columns
 from fsboundary.geometry.batching import chunk_rows, chunks
@@ -108,10 +112,6 @@ _STALLED = 1 - 1e-12
 
 _PATIENCE = 3
 """Consecutive passes that may gain nothing."""
-
-
-_ROUNDED_ZERO = 1e-14
-"""Residual, relative to the largest coordinate of generator minus query, that may be rounding."""
 
 
 @final
@@ -229,7 +229,7 @@ class Block:
         for part in chunks(len(self.queries), chunk_rows(width)):
             points = self._values[self._sets[part].clamp_min(0)] - self.queries[part][:, None]
             size = points.abs().amax(dim=(1, 2))
-            outside = self.residual[part].norm(dim=1) > _ROUNDED_ZERO * size
+            outside = self.residual[part].norm(dim=1) > ROUNDED_ZERO * size
             self.weights[part] = reduce_support(points, self.weights[part], outside)
         self._sets = torch.where(self.weights > 0, self._sets, -1)
 

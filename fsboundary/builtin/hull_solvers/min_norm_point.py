@@ -154,6 +154,26 @@ def _affine_minimiser(gram: Tensor, passive: Tensor, size: Tensor) -> Tensor:
     return affine
 
 
+ROUNDED_ZERO = 1e-14
+"""Residual, relative to the largest coordinate of generator minus query, that may be rounding."""
+
+
+def few_points_weights(points: Tensor, valid: Tensor) -> Tensor:
+    """Return simplex weights (P,S) of affinely independent points: those of the least-norm point.
+
+    Parameters
+    ----------
+    points : Tensor (P, S, d), float64
+        Rows v - q, 0 where not valid.
+    valid : Tensor (P, S), bool
+        Mask, with at least one point per row.
+    """
+    weights = min_norm_weights(points, valid, valid)
+    residual = torch.linalg.vector_norm((weights[:, None] @ points)[:, 0], dim=1)
+    outside = residual > ROUNDED_ZERO * points.abs().amax(dim=(1, 2))
+    return reduce_support(points, weights, outside)
+
+
 def reduce_support(points: Tensor, weights: Tensor, outside: Tensor) -> Tensor:
     """Return weights (P,S) of at most d + 1 affinely independent points, d where `outside`.
 

@@ -21,21 +21,14 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
-from fsboundary.core.protocols import DifferenceSet, PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.core.rows import pad_columns
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import ATOL_FRACTION, EPS, dot_error
 from fsboundary.geometry.batching import chunk_rows, unsqueeze_like
 from fsboundary.geometry.hulls.exact_projection import project_exactly
-from fsboundary.geometry.hulls.point_sets import (
-    LOST,
-    PointSetStats,
-    point_set_stats,
-    weighted_distances,
-    weighted_sums,
-)
-from fsboundary.geometry.hulls.pricing import price_exact
+from fsboundary.geometry.hulls.point_sets import LOST
+from fsboundary.geometry.hulls.row_sets import RowSets
 from fsboundary.geometry.hulls.separation import Separation
 from fsboundary.geometry.norms import TINY, lengths
 
@@ -69,11 +62,10 @@ def distance_above(
 
 
 def grade_hulls(
-    points: PointSet,
+    sets: RowSets,
     queries: Float64[Tensor, "B d"],
     proposal: HullProjection,
     *,
-    exclude: Int[Tensor, "B E"] | None,
     rtol: float,
     max_steps: int,
 ) -> HullProjection:
@@ -84,24 +76,23 @@ def grade_hulls(
 
     Parameters
     ----------
-    points : PointSet
-        The generators, as the caller holds them and not as the solver sees them.
+    sets : RowSets
+        The generators of each row, as the caller holds them and not as the solver sees them.
     queries : Tensor (B, d), float64
         Finite rows to project.
     proposal : HullProjection
         The solver's answer.
-    exclude : Tensor (B, E), optional
-        Generators that do not count in a row, -1 as padding.
     rtol : float
         Tolerance of the gap relative to the distance.
     max_steps : int
         Limit of steps; rows that reached it without a certificate are MAX_STEPS.
     """
-    stats = point_set_stats(points)
-    support, weights = _admissible(proposal, len(points), exclude)
-    rows = _measure(queries, weighted_sums(points, support, weights), support, weights, stats)
-    graded = _bound(points, rows, exclude, stats, rtol)
-    _refine(points, queries, exclude, graded, rows, rtol)
+    support, weights = _admissible(proposal, sets)
+    index = torch.arange(len(queries), device=queries.device)
+    projected = sets.weighted_sums(index, support, weights)
+    rows = _measure(queries, projected, support, weights, sets.largest)
+    graded = _bound(sets, rows, rtol)
+    _refine(sets, queries, graded, rows, rtol)
     distance, lower = graded.distance, graded.lower_bound
     converged = graded.valid & (distance - lower <= graded.tolerance(rtol))
     # a bound above 0 is a proof, whatever the tolerance
@@ -166,12 +157,12 @@ class _Measured:
 
 
 def _measure(
-    queries: Tensor, projected: Tensor, support: Tensor, weights: Tensor, stats: PointSetStats
+    queries: Tensor, projected: Tensor, support: Tensor, weights: Tensor, largest: Tensor
 ) -> _Measured:
     """Return distances and roundings of rows and their projections."""
-    unit = _unit(queries, projected, stats.largest)
+    unit = _unit(queries, projected, largest)
     away = queries * unit - projected * unit
-    reach = torch.linalg.vector_norm(queries * unit, dim=1) + 3 * stats.largest * unit[:, 0]
+    reach = torch.linalg.vector_norm(queries * unit, dim=1) + 3 * largest * unit[:, 0]
     lost = LOST * queries.shape[1] ** 0.5 * unit[:, 0]
     return _Measured(
         points=projected,
@@ -215,22 +206,14 @@ class _Graded:
         return torch.maximum(self.atol, rtol * self.distance)
 
 
-def _bound(
-    points: PointSet,
-    rows: _Measured,
-    exclude: Tensor | None,
-    stats: PointSetStats,
-    rtol: float,
-) -> _Graded:
+def _bound(sets: RowSets, rows: _Measured, rtol: float) -> _Graded:
     """Return the rows with the directions that bound their distances best."""
 
     def price(index: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
         """Return max d.v over all generators and the bound min d.(q - v), d of length 1."""
         length = torch.linalg.vector_norm(direction, dim=1)
-        skip = None if exclude is None else exclude[index]
         toward = direction * rows.unit[index]
-        priced = price_exact(points, -toward, stats.largest, skip, rows.support[index])
-        best = -priced.best / length
+        best = -sets.smallest_products(index, -toward, rows.support[index]) / length
         along = torch.linalg.vecdot(direction, rows.queries[index]) / length
         return best, ((along - best) - rows.rounding[index]).nan_to_num(0.0, 0.0, 0.0)
 
@@ -240,15 +223,15 @@ def _bound(
     open_rows = rows.valid & ((lower <= 0) | (rows.distance - lower > rtol * rows.distance))
     index = open_rows.nonzero()[:, 0]
     if len(index):
-        atol[index] = _row_tolerance(points, rows, index, stats.scale)
+        atol[index] = _row_tolerance(sets, rows, index)
         near = open_rows & (rows.distance > atol)
-        near &= rows.distance <= ATOL_FRACTION * stats.scale * rows.unit[:, 0]
-        _polish(points, rows, atol, near.nonzero()[:, 0], stats.scale)
+        near &= rows.distance <= ATOL_FRACTION * sets.scale * rows.unit[:, 0]
+        _polish(sets, rows, atol, near.nonzero()[:, 0])
     # a residual near rounding points askew; the normal of the support's own face does not
     wide = open_rows & (rows.distance > atol) & (rows.distance - lower > atol)
     again = wide.nonzero()[:, 0]
     if len(again):
-        across = _face_normals(points, rows.support[again], away[again], rows.unit[again])
+        across = _face_normals(sets, rows, again, away[again])
         better, higher = price(again, across)
         wins = higher > lower[again].clamp_min(0.0)
         again = again[wins]
@@ -272,17 +255,19 @@ def _bound(
     )
 
 
-def _row_tolerance(points: PointSet, rows: _Measured, index: Tensor, scale: Tensor) -> Tensor:
+def _row_tolerance(sets: RowSets, rows: _Measured, index: Tensor) -> Tensor:
     """Return the absolute tolerance of the rows `index` (B,), in the units of each."""
     queries, unit = rows.queries[index], rows.unit[index]
-    spread = weighted_distances(points, rows.support[index], rows.weights[index], queries, unit)
+    support, weights = rows.support[index], rows.weights[index]
+    spread = sets.weighted_distances(index, support, weights, queries, unit)
+    scale = sets.scale.expand(len(rows.queries))[index]
     # a scale that overflows is no limit
     size = torch.minimum(spread, (scale * unit[:, 0]).nan_to_num(torch.inf))
     ulp = EPS * (4 * lengths(queries) + 3 * spread)
     return torch.maximum(ATOL_FRACTION * size, ulp)
 
 
-def _polish(points: PointSet, rows: _Measured, atol: Tensor, index: Tensor, scale: Tensor) -> None:
+def _polish(sets: RowSets, rows: _Measured, atol: Tensor, index: Tensor) -> None:
     """Improve the weights of the rows `index`, which rounding keeps from their own tolerance.
 
     Beside a generator that nearly equals the row, those of the others are tiny, and a solver
@@ -292,7 +277,7 @@ def _polish(points: PointSet, rows: _Measured, atol: Tensor, index: Tensor, scal
     for part in index.split(fit):
         support, weights, unit = rows.support[part], rows.weights[part], rows.unit[part]
         queries = rows.queries[part]
-        generators = points.take(support.clamp_min(0)).to(torch.float64)
+        generators = sets.take(part, support.clamp_min(0))
         away = torch.where(
             (support >= 0)[..., None], generators * unit[..., None] - queries[:, None], 0
         )
@@ -313,10 +298,10 @@ def _polish(points: PointSet, rows: _Measured, atol: Tensor, index: Tensor, scal
             good, kept = part[keep], tried[keep]
             rows.weights[good] = kept
             rows.support[good] = torch.where(kept > 0, rows.support[good], -1)
-            rows.points[good] = weighted_sums(points, rows.support[good], kept)
+            rows.points[good] = sets.weighted_sums(good, rows.support[good], kept)
             rows.away[good] = rows.queries[good] - rows.points[good] * rows.unit[good]
             rows.distance[good] = lengths(rows.away[good])
-            atol[good] = _row_tolerance(points, rows, good, scale)
+            atol[good] = _row_tolerance(sets, rows, good)
 
 
 _CLOSE = 1e-6
@@ -327,14 +312,7 @@ _COARSE = 0.05
 """A rounding above this fraction of the tolerance may be what leaves a row open."""
 
 
-def _refine(
-    points: PointSet,
-    queries: Tensor,
-    exclude: Tensor | None,
-    graded: _Graded,
-    rows: _Measured,
-    rtol: float,
-) -> None:
+def _refine(sets: RowSets, queries: Tensor, graded: _Graded, rows: _Measured, rtol: float) -> None:
     """Replace rows that float64 leaves open by their projections in exact arithmetic."""
     distance, unit = graded.distance, rows.unit[:, 0]
     tolerance = graded.tolerance(rtol)
@@ -342,10 +320,11 @@ def _refine(
     coarse = rows.rounding > _COARSE * tolerance * unit
     doubtful = ~graded.valid | coarse | (rows.distance <= _CLOSE * rows.reach)
     # two hulls are one row, and whether they meet is the question
-    decided &= (graded.lower_bound > 0) | (distance == 0) | (not isinstance(points, DifferenceSet))
+    decided &= (graded.lower_bound > 0) | (distance == 0) | (not sets.differences)
     usable = (rows.weights > 0).any(dim=1) & ~(graded.valid & decided)
+    scales = sets.scale.to(queries.device).expand(len(queries))
     for row in (usable & doubtful).nonzero()[:, 0].tolist():
-        skip = None if exclude is None else exclude[row]
+        points, skip = sets.of_row(row)
         found = project_exactly(points, queries[row], graded.support[row], skip)
         if found is None or found.lower_bound < float(graded.lower_bound[row]):
             continue
@@ -367,7 +346,7 @@ def _refine(
         graded.lower_bound[row] = min(found.lower_bound, float(graded.distance[row]))
         graded.normal[row] = torch.from_numpy(found.normal).to(device)
         graded.offset[row] = found.offset
-        scale = point_set_stats(points).scale.to(device).nan_to_num(torch.inf)
+        scale = scales[row].nan_to_num(torch.inf)
         atol = torch.maximum(ATOL_FRACTION * torch.minimum(spread, scale), ulp)
         graded.atol[row] = atol.clamp_min(TINY)
         graded.valid[row] = bool(torch.isfinite(graded.distance[row] + atol))
@@ -387,9 +366,10 @@ _FLAT = 1e-12
 """Singular values below this fraction of the largest are rounding."""
 
 
-def _face_normals(points: PointSet, support: Tensor, away: Tensor, unit: Tensor) -> Tensor:
-    """Return `away` (B,d) without its components along the face that `support` (B,S) spans."""
-    generators = points.take(support.clamp_min(0)).to(torch.float64) * unit[..., None]
+def _face_normals(sets: RowSets, rows: _Measured, index: Tensor, away: Tensor) -> Tensor:
+    """Return `away` (b,d) without its components along the faces that support rows `index` (b,)."""
+    support = rows.support[index]
+    generators = sets.take(index, support.clamp_min(0)) * rows.unit[index, :, None]
     along = torch.where((support >= 0)[..., None], generators - generators[:, :1], 0.0)
     _, sizes, axes = torch.linalg.svd(along, full_matrices=False)
     axes = torch.where((sizes > _FLAT * sizes[:, :1])[..., None], axes, 0.0)
@@ -398,14 +378,10 @@ def _face_normals(points: PointSet, support: Tensor, away: Tensor, unit: Tensor)
     return away
 
 
-def _admissible(
-    proposal: HullProjection, count: int, exclude: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _admissible(proposal: HullProjection, sets: RowSets) -> tuple[Tensor, Tensor]:
     """Return support and weights, with -1 and 0 for all that is not admissible."""
     support, weights = proposal.support, proposal.weights.to(torch.float64)
-    usable = (support >= 0) & (support < count) & torch.isfinite(weights) & (weights > 0)
-    if exclude is not None:
-        usable &= ~(support[:, :, None] == exclude[:, None, :]).any(dim=2)
+    usable = sets.counts_in(support) & torch.isfinite(weights) & (weights > 0)
     support, weights = torch.where(usable, support, -1), torch.where(usable, weights, 0.0)
     # weights of repeated generators are summed, after division by the largest, so that no sum
     # overflows

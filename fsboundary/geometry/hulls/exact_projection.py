@@ -15,14 +15,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fsboundary.core.protocols import PointSet
 from fsboundary.core.tolerance import EPS, dot_error
 from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.exact_arithmetic import Array
@@ -85,14 +84,30 @@ class ExactProjection:
     lower_bound: float
 
 
+@runtime_checkable
+class ReadablePoints(Protocol):
+    """Points that can be read, as of a :class:`~fsboundary.core.protocols.PointSet`."""
+
+    @property
+    def num_features(self) -> int:
+        """Width d."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Return the points at `indices` (any shape), (..., d)."""
+        ...
+
+
 def project_exactly(
-    points: PointSet, query: Tensor, support: Tensor, exclude: Tensor | None
+    points: ReadablePoints, query: Tensor, support: Tensor, exclude: Tensor | None
 ) -> ExactProjection | None:
     """Return the projection of one row, or None where it is too large or numbers overflow.
 
     Parameters
     ----------
-    points : PointSet
+    points : ReadablePoints
     query : Tensor (d,), float64
     support : Tensor (S,)
         Generators to start with, the heaviest first; -1 is ignored.
@@ -301,7 +316,7 @@ def _length(x: Integers, unit: Fraction) -> float | None:
 class _Products:
     """Products of a direction with every generator minus the row."""
 
-    def __init__(self, points: PointSet, query: Tensor, exclude: Tensor | None) -> None:
+    def __init__(self, points: ReadablePoints, query: Tensor, exclude: Tensor | None) -> None:
         self.points, self.query = points, query
         self.exclude = None if exclude is None else exclude[exclude >= 0].cpu()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from fsboundary.core.errors import DataError
@@ -12,6 +13,7 @@ from fsboundary.core.protocols import PointSet
 from fsboundary.core.results import HullProjection
 from fsboundary.geometry.hulls.certify import grade_hulls
 from fsboundary.geometry.hulls.point_sets import view_of
+from fsboundary.geometry.hulls.row_sets import SharedSet, SmallSets
 from fsboundary.plugins.grading.calls import (
     Answer,
     in_thread_for,
@@ -72,9 +74,8 @@ def _project_and_grade(
     max_steps: int,
 ) -> HullProjection:
     proposal = _propose(solver, points, queries, exclude, tolerance, max_steps)
-    return grade_hulls(
-        points, queries, proposal, exclude=exclude, rtol=tolerance, max_steps=max_steps
-    )
+    sets = SharedSet(points, exclude)
+    return grade_hulls(sets, queries, proposal, rtol=tolerance, max_steps=max_steps)
 
 
 def _propose(
@@ -108,3 +109,43 @@ def _propose(
     return HullProjection(
         **unsolved_hulls(queries) | {"support": support, "weights": weights, "steps": steps}
     )
+
+
+@runtime_checkable
+class SmallSetSolver(Protocol):
+    """A built-in solver that also projects on a small set of its own for each row."""
+
+    def weights_of_few(self, points: Tensor, valid: Tensor) -> Tensor:
+        """Return simplex weights (B,S) of the least-norm point of each hull of `points` (B,S,d)."""
+        ...
+
+
+def project_small_and_grade(
+    solver: SmallSetSolver,
+    sets: SmallSets,
+    queries: Tensor,
+    *,
+    tolerance: float,
+    max_steps: int,
+) -> HullProjection:
+    """Return the graded projections of each row on the hull of its own small set.
+
+    Parameters
+    ----------
+    solver : SmallSetSolver
+        A built-in plugin.
+    sets : SmallSets
+        The generators of each row, of which at least one counts.
+    queries : Tensor (B, d), float64
+        Finite rows to project.
+    tolerance, max_steps
+        As for :func:`project_and_grade`; all generators are read in one step.
+    """
+    slots = torch.arange(sets.counting.shape[1], device=queries.device)
+    with plugin_call(label_of("hull solver", solver), trusted=True):
+        weights = solver.weights_of_few(sets.shifted(queries), sets.counting.clone())
+    fields = unsolved_hulls(queries)
+    fields["support"] = torch.where(weights > 0, slots, -1)
+    fields["weights"] = weights
+    fields["steps"] = torch.ones_like(fields["steps"])
+    return grade_hulls(sets, queries, HullProjection(**fields), rtol=tolerance, max_steps=max_steps)
