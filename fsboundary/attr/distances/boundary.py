@@ -192,6 +192,8 @@ def empty_regions(head: LinearHead, classes: Sequence[int]) -> list[int]:
         others = logits.scatter(1, left[:, None], -torch.inf).amax(dim=1)
         # a lead that may be rounding proves nothing
         left = left[~(own[:, 0] - others > _LEAD_RTOL * logits.abs().amax(dim=1))]
+    if len(left) == 0:
+        return []  # without the distances of all pairs of weights, which the problems need
     # whether a region is empty does not depend on the row
     status = region_distances(head, zero, left[None]).status[0]
     return left[status == Status.INFEASIBLE].tolist()
