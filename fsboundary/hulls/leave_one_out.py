@@ -20,7 +20,8 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Extrapolation, HullProjection, LeaveOneOutDistances
 from fsboundary.core.rows import TensorOrArray, from_array, write_rows
 from fsboundary.core.status import Status
-from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, copies_of, hull_projection
+from fsboundary.hulls.copies import copies_of
+from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, hull_projection
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.interfaces import HullSolver

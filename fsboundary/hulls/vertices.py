@@ -14,8 +14,9 @@ from fsboundary.core.status import Status
 from fsboundary.core.tolerance import ATOL_FRACTION
 from fsboundary.geometry.hulls.affine import fit_affine_hull
 from fsboundary.geometry.hulls.separation import separation_bounds
+from fsboundary.hulls.copies import Copies, copies_of
 from fsboundary.hulls.leave_one_out import project_left_out, row_blocks
-from fsboundary.hulls.projection import MAX_STEPS, Copies, copies_of
+from fsboundary.hulls.projection import MAX_STEPS
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.interfaces import HullSolver
