@@ -101,7 +101,7 @@ class FeatureBank:
             No bank, or one that is damaged, unfinished or of another format. A chunk that is
             damaged, missing or at another's place raises when it is read.
         """
-        from fsboundary.banks.zarr_store import ZarrStore  # here: banks in memory need no Zarr
+        from fsboundary.banks.disk.zarr_store import ZarrStore  # here: banks in memory need no Zarr
 
         return cls.of(ZarrStore(Path(path)))
 
@@ -122,7 +122,7 @@ class FeatureBank:
         DataError
             The disk is full, the path cannot be written, or another process writes there.
         """
-        from fsboundary.banks.writer import save  # here: banks in memory need no Zarr
+        from fsboundary.banks.disk.writer import save  # here: banks in memory need no Zarr
 
         save(self._store, Path(path))
 
@@ -361,7 +361,9 @@ class FeatureBank:
             There is no worker, or one cannot read its rows.
         """
         try:
-            from fsboundary.banks.distributed import distribute  # here: other banks need no dask
+            from fsboundary.banks.cluster.distributed import (
+                distribute,
+            )  # here: other banks need no dask
         except ImportError:
             got = f"a {type(client).__name__}, and dask.distributed is not installed"
             fix = "pip install 'fsboundary[distributed]', here and on the workers"

@@ -21,18 +21,13 @@ from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomS
 from tqdm import tqdm
 
 from fsboundary.banks import BankInfo, FeatureBank
+from fsboundary.banks.disk.contents import Contents, open_contents
+from fsboundary.banks.disk.journal import JOURNAL, BatchRecord, Journal
+from fsboundary.banks.disk.layout import Layout, read_layout, rows_per_chunk
+from fsboundary.banks.disk.seal import read_seal
+from fsboundary.banks.disk.writer import ChunkWriter, building, create, is_empty, writing
+from fsboundary.banks.disk.zarr_store import ZarrStore
 from fsboundary.banks.memory import MemoryStore
-from fsboundary.banks.records import (
-    JOURNAL,
-    BatchRecord,
-    Journal,
-    Layout,
-    read_layout,
-    read_seal,
-    rows_per_chunk,
-)
-from fsboundary.banks.writer import ChunkWriter, building, create, is_empty, writing
-from fsboundary.banks.zarr_store import Contents, ZarrStore, open_contents
 from fsboundary.core.checks import check_labels, describe
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.models.inputs import model_arguments

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from fsboundary.banks import records
+from fsboundary.banks.disk import layout
 from support.banks.small import CHUNK, loader, space
 
 _EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.truncate")
@@ -63,7 +63,7 @@ def _child(path: Path, operations: int | None = None, seconds: float | None = No
 def main(folder: Path, seed: int, times: int) -> None:
     """Print how many kills interrupted a child, first for new banks, then for resumed ones."""
     torch.set_num_threads(1)
-    records._ROWS = CHUNK
+    layout._ROWS = CHUNK
     # SIGKILL loses nothing that was written, so waiting for the disk is not needed
     os.fsync = lambda fd: None
     rng = random.Random(seed)

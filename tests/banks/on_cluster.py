@@ -24,7 +24,7 @@ from distributed import Client, LocalCluster, Worker
 from distributed.utils import get_mp_context
 
 import fsboundary as fsb
-from fsboundary.banks.distributed import Cluster
+from fsboundary.banks.cluster.distributed import Cluster
 from support.banks.oracle import normal
 
 FATAL_TASK = 4
@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
     }
     with dask.config.set(settings):
         # torch is imported once instead of by each worker and each replacement of a killed one
-        get_mp_context().set_forkserver_preload(["__main__", "fsboundary.banks.workers"])
+        get_mp_context().set_forkserver_preload(["__main__", "fsboundary.banks.cluster.workers"])
         report = measure(folder)
     print(json.dumps(report))
 

@@ -18,7 +18,8 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fsboundary.banks import BankInfo, FeatureBank, records, zarr_store
+from fsboundary.banks import BankInfo, FeatureBank
+from fsboundary.banks.disk import contents, layout, zarr_store
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.protocols import PointSet
@@ -29,7 +30,7 @@ ROWS = 50
 
 @pytest.fixture
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_ROWS", 8)
+    monkeypatch.setattr(layout, "_ROWS", 8)
 
 
 def _labels() -> torch.Tensor:
@@ -170,7 +171,7 @@ def test_all_passes_read_to_the_same_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bank has 16 MB, a block has 2 MB, which torch allocates; NumPy's memory is traced."""
-    monkeypatch.setattr(records, "_BYTES", 2**20)
+    monkeypatch.setattr(layout, "_BYTES", 2**20)
     monkeypatch.setattr(zarr_store, "_BLOCK", 2**21)
     points = oracle.normal(2000, 2000)
     FeatureBank(points).save(tmp_path / "bank")
@@ -262,11 +263,11 @@ def test_folders_that_are_not_a_complete_bank(
 
 
 def test_chunks_are_whole_batches() -> None:
-    assert records.rows_per_chunk(64, "float32") == 4096
-    assert records.rows_per_chunk(64, "float32", 100) == 4000
-    assert records.rows_per_chunk(2048, "float32", 256) == 1024
-    assert records.rows_per_chunk(2048, "float64", 10) == 510
-    assert records.rows_per_chunk(2**21, "float64") == 1
+    assert layout.rows_per_chunk(64, "float32") == 4096
+    assert layout.rows_per_chunk(64, "float32", 100) == 4000
+    assert layout.rows_per_chunk(2048, "float32", 256) == 1024
+    assert layout.rows_per_chunk(2048, "float64", 10) == 510
+    assert layout.rows_per_chunk(2**21, "float64") == 1
 
 
 @pytest.mark.parametrize("number", range(8))
@@ -274,8 +275,8 @@ def test_pieces_of_chunks_are_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """Few rows are read in pieces, which end anywhere in a chunk, and the last chunk is filled."""
-    monkeypatch.setattr(records, "_ROWS", (100, 64, 33)[number % 3])
-    monkeypatch.setattr(zarr_store, "_PIECE", (1, 50, 100, 128)[number % 4])
+    monkeypatch.setattr(layout, "_ROWS", (100, 64, 33)[number % 3])
+    monkeypatch.setattr(contents, "_PIECE", (1, 50, 100, 128)[number % 4])
     points = oracle.normal(230, (3, 5)[number % 2], seed=number)
     points = points.double() if number // 4 else points
     bank = FeatureBank(points, torch.arange(230) % 90)
@@ -310,7 +311,7 @@ def test_few_rows_are_read_without_the_rest(
     points = oracle.normal(4000, 256)
     FeatureBank(points).save(tmp_path / "bank")
     bank = FeatureBank.open(tmp_path / "bank")
-    monkeypatch.setattr(zarr_store, "open_file", lambda folder, name: Counting(folder / name))
+    monkeypatch.setattr(contents, "open_file", lambda folder, name: Counting(folder / name))
     rows = torch.tensor([3999, 5, 1234, 6])
     counts = []
     for _ in range(3):
@@ -338,17 +339,17 @@ def test_chunks_of_another_size_are_read_and_continued(
 ) -> None:
     """As banks that were begun by a version with smaller chunks."""
     build = small.space().bank
-    monkeypatch.setattr(records, "_ROWS", small.CHUNK)
+    monkeypatch.setattr(layout, "_ROWS", small.CHUNK)
     build(small.loader(), tmp_path / "old")
     old, whole = FeatureBank.open(tmp_path / "old"), small.content(tmp_path / "old")
     for number in range(1, 6):
-        monkeypatch.setattr(records, "_ROWS", small.CHUNK)
+        monkeypatch.setattr(layout, "_ROWS", small.CHUNK)
         path = tmp_path / str(number)
         batches = small.loader()
         batches[2 * number] = (batches[2 * number][0] * torch.nan, batches[2 * number][1])
         with pytest.raises(DataError, match="NaN or infinite features"):
             build(batches, path)
-        monkeypatch.setattr(records, "_ROWS", 4 * small.CHUNK)
+        monkeypatch.setattr(layout, "_ROWS", 4 * small.CHUNK)
         build(small.loader(), path)
         assert small.content(path) == whole
     build(small.loader(), tmp_path / "old")  # recognised, and left as it is

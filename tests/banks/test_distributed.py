@@ -18,9 +18,11 @@ import torch
 from distributed import Client, LocalCluster
 
 import fsboundary as fsb
-from fsboundary.banks import BankInfo, FeatureBank, distributed, records, workers
-from fsboundary.banks.writer import ChunkWriter, create
-from fsboundary.banks.zarr_store import ZarrStore
+from fsboundary.banks import BankInfo, FeatureBank
+from fsboundary.banks.cluster import distributed, workers
+from fsboundary.banks.disk import layout
+from fsboundary.banks.disk.writer import ChunkWriter, create
+from fsboundary.banks.disk.zarr_store import ZarrStore
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.protocols import MeasuredPointSet
 from support.banks import oracle
@@ -277,7 +279,9 @@ def test_a_missing_client_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ArgumentError, match=r"client: got 'tcp:.*'; wanted a connected dask"):
         bank.distribute("tcp://127.0.0.1:8786")  # type: ignore[arg-type] # the wrong type is the point
     monkeypatch.setitem(sys.modules, "distributed", None)
-    monkeypatch.delitem(sys.modules, "fsboundary.banks.distributed")  # as in a fresh process
+    monkeypatch.delitem(
+        sys.modules, "fsboundary.banks.cluster.distributed"
+    )  # as in a fresh process
     with pytest.raises(
         ArgumentError, match=r"not installed.*pip install 'fsboundary\[distributed\]'"
     ):
@@ -313,10 +317,10 @@ def test_another_client_may_be_the_current_one(client: Client) -> None:
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Yield a folder with a labelled bank `large`, written in pieces."""
     path, pieces = tmp_path / "large", 16
-    layout = records.Layout(WIDTH, "float32", 1024, True, BankInfo())
-    create(path, layout)
+    written = layout.Layout(WIDTH, "float32", 1024, True, BankInfo())
+    create(path, written)
     with ThreadPoolExecutor(1) as disk:
-        writer = ChunkWriter(path, layout, disk)
+        writer = ChunkWriter(path, written, disk)
         for piece in range(pieces):
             ids = torch.arange(LARGE_ROWS // pieces) + piece * (LARGE_ROWS // pieces)
             writer.add(oracle.normal(len(ids), WIDTH, seed=piece), ids % 3, ids)

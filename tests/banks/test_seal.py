@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fsboundary.banks import FeatureBank, records, zarr_store
-from fsboundary.banks.records import SEAL, Seal, read_seal
+from fsboundary.banks import FeatureBank
+from fsboundary.banks.disk import contents, layout
+from fsboundary.banks.disk.seal import SEAL, Seal, read_seal
 from fsboundary.core.errors import DataError
 from support.banks import damage
 from support.banks.oracle import normal
@@ -24,7 +25,7 @@ from support.banks.small import CHUNK, ROWS, loader, space
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_ROWS", CHUNK)
+    monkeypatch.setattr(layout, "_ROWS", CHUNK)
 
 
 @pytest.fixture
@@ -268,8 +269,8 @@ def test_opening_reads_no_chunk_and_each_chunk_is_hashed_once(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, hashed = [], []
-    fill, sha256 = zarr_store._fill, hashlib.sha256
-    monkeypatch.setattr(zarr_store, "_fill", lambda *a: (read.append(len(a[0])), fill(*a))[1])
+    fill, sha256 = contents._fill, hashlib.sha256
+    monkeypatch.setattr(contents, "_fill", lambda *a: (read.append(len(a[0])), fill(*a))[1])
     monkeypatch.setattr(hashlib, "sha256", lambda *a: (hashed.append(a), sha256(*a))[1])
     bank = FeatureBank.open(path)
     assert not read
@@ -298,7 +299,7 @@ def test_a_change_that_no_crc_shows_is_an_invisible_one(path: Path) -> None:
     raw = (path / "features" / "c" / "1" / "0").read_bytes()
     other = _invisible(raw, 20)
     assert other != raw
-    assert zarr_store.crc32c(other[:-4]) == zarr_store.crc32c(raw[:-4]) == raw[-4:]
+    assert contents.crc32c(other[:-4]) == contents.crc32c(raw[:-4]) == raw[-4:]
 
 
 @pytest.mark.parametrize("name", READS)
@@ -331,9 +332,9 @@ def test_a_bit_that_changes_in_a_piece_is_noticed_with_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: list[int]
 ) -> None:
     """Single rows are verified by checksums of their own, even if the file seems unchanged."""
-    monkeypatch.setattr(records, "_ROWS", 200)
-    monkeypatch.setattr(zarr_store, "_PIECE", 64)  # two rows of 32 bytes
-    monkeypatch.setattr(zarr_store, "_state", lambda _: (0,))
+    monkeypatch.setattr(layout, "_ROWS", 200)
+    monkeypatch.setattr(contents, "_PIECE", 64)  # two rows of 32 bytes
+    monkeypatch.setattr(contents, "_state", lambda _: (0,))
     points = normal(400, 8)
     FeatureBank(points).save(tmp_path / "bank")
     bank = FeatureBank.open(tmp_path / "bank")
@@ -354,8 +355,8 @@ def test_a_bit_that_changes_in_a_piece_is_noticed_with_its_rows(
 def test_a_chunk_that_is_cut_off_after_it_was_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    monkeypatch.setattr(records, "_ROWS", 200)
-    monkeypatch.setattr(zarr_store, "_PIECE", 64)
+    monkeypatch.setattr(layout, "_ROWS", 200)
+    monkeypatch.setattr(contents, "_PIECE", 64)
     FeatureBank(normal(400, 8)).save(tmp_path / "bank")
     bank = FeatureBank.open(tmp_path / "bank")
     for _ in range(2):

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-from fsboundary.banks import FeatureBank, records, writer
+from fsboundary.banks import FeatureBank
+from fsboundary.banks.disk import layout, writer
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.files import hold_lock, lock_path
 from support.banks.small import CHUNK, ROWS, content, loader, space
@@ -26,7 +27,7 @@ Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_ROWS", CHUNK)
+    monkeypatch.setattr(layout, "_ROWS", CHUNK)
 
 
 @pytest.fixture
@@ -229,9 +230,9 @@ def test_a_full_disk_leaves_no_saved_bank(path: Path, monkeypatch: pytest.Monkey
 def test_a_real_limit_of_the_system(path: Path, root: Path) -> None:
     """Files of more than 300 bytes cannot be written."""
     code = (
-        "import resource, sys; from pathlib import Path; from fsboundary.banks import records;"
+        "import resource, sys; from pathlib import Path; from fsboundary.banks.disk import layout;"
         "from support.banks.small import loader, space;"
-        "records._ROWS = 64; bank = space(); bank.extract(loader()[0][0]);"
+        "layout._ROWS = 64; bank = space(); bank.extract(loader()[0][0]);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900));"
         "bank.bank(loader(), Path(sys.argv[1]))"
     )

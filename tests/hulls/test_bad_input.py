@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fsboundary import FsboundaryError, HeadMismatchError, PluginError, Status
-from fsboundary.banks import FeatureBank, records
+from fsboundary.banks import FeatureBank
+from fsboundary.banks.disk import layout
 from fsboundary.builtin.hull_solvers.nnls import Nnls
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FeatureBatch, HullProjection
@@ -170,7 +171,7 @@ def test_a_damaged_chunk_is_named(
     change: Callable[[bytes], bytes],
     solver: str,
 ) -> None:
-    monkeypatch.setattr(records, "_ROWS", 8)
+    monkeypatch.setattr(layout, "_ROWS", 8)
     path = tmp_path / "bank"
     small.space().bank(small.loader(), path)
     chunk = path / "features" / "c" / "2" / "0"

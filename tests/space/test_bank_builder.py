@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, TensorDataset
 
 import fsboundary as fsb
-from fsboundary.banks import FeatureBank, records
+from fsboundary.banks import FeatureBank
+from fsboundary.banks.disk import layout
 from fsboundary.core.errors import ArgumentError, DataError
 from support.banks.small import BATCH, CHUNK, ROWS, content, images, labels, loader, model, space
 
@@ -38,7 +39,7 @@ def interrupt(batches: Loader, after: int) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_ROWS", CHUNK)
+    monkeypatch.setattr(layout, "_ROWS", CHUNK)
 
 
 @pytest.fixture

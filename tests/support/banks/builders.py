@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import fsboundary as fsb
-from fsboundary.banks import records
+from fsboundary.banks.disk import layout
 from fsboundary.core.errors import DataError
 from support.banks.small import CHUNK, ROWS, content, loader, space
 
@@ -59,7 +59,7 @@ def build_twice(folder: Path, rounds: int, seed: int) -> Counter[str]:
     a bank that one process built.
     """
     torch.set_num_threads(1)
-    records._ROWS = CHUNK
+    layout._ROWS = CHUNK
     os.fsync = lambda _: None  # SIGKILL loses nothing that was written
     begin = time.perf_counter()
     space().bank(loader(), folder / "whole")

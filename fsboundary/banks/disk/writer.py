@@ -18,20 +18,18 @@ from torch import Tensor
 from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
-from fsboundary.banks.records import (
+from fsboundary.banks.disk.contents import crc32c
+from fsboundary.banks.disk.files import sha256
+from fsboundary.banks.disk.journal import JOURNAL, first_line
+from fsboundary.banks.disk.layout import (
     FILL_VALUES,
     GROUP,
-    JOURNAL,
-    SEAL,
     Layout,
-    Seal,
     chunk_file,
-    first_line,
     rows_per_chunk,
-    sha256,
 )
+from fsboundary.banks.disk.seal import SEAL, Seal
 from fsboundary.banks.store import Store
-from fsboundary.banks.zarr_store import crc32c
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.files import hold_lock, lock_path
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fsboundary.banks.disk.zarr_store import RowLocation, ZarrStore
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.banks.store import BankInfo, Store
-from fsboundary.banks.zarr_store import RowLocation, ZarrStore
 from fsboundary.core.errors import DataError
 from fsboundary.core.protocols import Moments
 from fsboundary.modes import in_standard_modes

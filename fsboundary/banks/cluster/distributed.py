@@ -18,10 +18,10 @@ import torch
 from distributed import Client, Future, KilledWorker
 from torch import Tensor
 
-from fsboundary.banks import workers
+from fsboundary.banks.cluster import workers
+from fsboundary.banks.cluster.workers import Array
+from fsboundary.banks.disk.zarr_store import ZarrStore
 from fsboundary.banks.store import Store, join_moments, merge_smallest
-from fsboundary.banks.workers import Array
-from fsboundary.banks.zarr_store import ZarrStore
 from fsboundary.core.checks import check_instance
 from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError
 from fsboundary.core.protocols import Moments

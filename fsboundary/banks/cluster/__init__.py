@@ -1,0 +1,1 @@
+"""Banks on the workers of a dask cluster."""

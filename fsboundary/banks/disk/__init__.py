@@ -1,0 +1,1 @@
+"""Banks on disk: the files, writing and reading them."""
