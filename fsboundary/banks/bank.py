@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fsboundary.banks.checks import check_classes, labels_of
-from fsboundary.banks.memory import MemoryStore
+from fsboundary.banks.checks import check_banks, check_classes, check_directions, labels_of
 from fsboundary.banks.store import BankInfo, Store
-from fsboundary.core.checks import (
-    check_float_tensor,
-    check_integer,
-    check_integer_tensor,
-    check_labels,
+from fsboundary.banks.streams import (
+    RowStream,
+    check_dtype,
+    merge,
+    rows_of_store,
+    store_points,
 )
+from fsboundary.banks.tables import npy_rows, parquet_rows
+from fsboundary.core.checks import check_integer_tensor
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import Moments
+from fsboundary.core.results import FeatureBatch
 from fsboundary.core.rows import TensorOrArray
 from fsboundary.modes import in_standard_modes
 
@@ -41,38 +46,34 @@ class FeatureBank:
     Parameters
     ----------
     features : Tensor or array (n, d)
-        Points, floating point and finite, with n and d at least 1, on any device. They are copied:
-        float64 is kept, all other dtypes become float32.
+        Points, floating point and finite, with n and d at least 1, on any device. They are copied.
     labels : Tensor, array or sequence of int (n,), optional
         Class of each row, used by :meth:`subset`.
+    dtype : torch.dtype, optional
+        Dtype in which points are stored: torch.float16, bfloat16, float32 or float64. By default
+        float64 is kept, and all others become float32. **The points of the bank are the stored
+        numbers**: every answer is certified in float64 relative to these.
 
     Raises
     ------
     ArgumentError
-        Not a tensor, no rows, rows with NaN or infinite numbers, or labels of another length.
+        Not a tensor, no rows, rows with NaN or infinite numbers, labels of another length, or
+        another dtype.
+    DataError
+        Numbers beyond the range of the dtype.
     """
 
     _store: Store
 
     @in_standard_modes
     def __init__(
-        self, features: TensorOrArray, labels: TensorOrArray | Sequence[int] | None = None
+        self,
+        features: TensorOrArray,
+        labels: TensorOrArray | Sequence[int] | None = None,
+        *,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        checked = check_float_tensor(
-            "features",
-            features,
-            ("n", "d"),
-            fix="pass one row per point, at least one, as in images.flatten(1)",
-            nonempty=True,
-            finite_fix="drop these rows or fix their examples",
-        )
-        dtype = checked.dtype if checked.dtype == torch.float64 else torch.float32
-        points = checked.to(dtype, copy=True).contiguous()
-        classes = None
-        if labels is not None:
-            classes = check_labels(labels, len(points)).to(points.device)
-        ids = torch.arange(len(points), device=points.device)
-        self._store = MemoryStore(points, classes, ids, BankInfo())
+        self._store = store_points(features, labels, dtype)
 
     @classmethod
     def of(cls, store: Store) -> FeatureBank:
@@ -80,6 +81,141 @@ class FeatureBank:
         bank = cls.__new__(cls)
         bank._store = store
         return bank
+
+    @classmethod
+    @in_standard_modes
+    def from_npy(
+        cls,
+        source: str | PathLike[str] | npt.NDArray[Any],
+        labels: TensorOrArray | Sequence[int] | str | PathLike[str] | None = None,
+        *,
+        path: str | PathLike[str] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> FeatureBank:
+        """Return the bank of the points in a file of ``numpy.save``, read a block at a time.
+
+        Parameters
+        ----------
+        source : str, PathLike or array (n, d)
+            File, or an array such as ``numpy.load(path, mmap_mode="r")``.
+        labels : Tensor, array, sequence of int (n,), str or PathLike, optional
+            Class of each row, or the file of these.
+        path : str or PathLike, optional
+            New folder for the bank, as in :meth:`save`, so that memory holds only a few blocks of
+            about 16 MiB; without it the bank is in memory.
+        dtype : torch.dtype, optional
+            Dtype in which points are stored, as in the constructor.
+
+        Raises
+        ------
+        ArgumentError
+            Not an array (n,d) of floating-point numbers, or as in the constructor and :meth:`save`.
+        DataError
+            Numbers that are not finite or beyond the range of the dtype, or as in :meth:`save`.
+        """
+        return cls._collect(npy_rows(source, labels, check_dtype(dtype)), path)
+
+    @classmethod
+    @in_standard_modes
+    def from_parquet(
+        cls,
+        source: str | PathLike[str] | Sequence[str | PathLike[str]],
+        features: str | Sequence[str],
+        labels: str | None = None,
+        *,
+        path: str | PathLike[str] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> FeatureBank:
+        """Return the bank of the points in Parquet files; needs ``fsboundary[parquet]``.
+
+        Parameters
+        ----------
+        source : str, PathLike or sequence of these
+            File, or several in the order of the rows.
+        features : str or sequence of str
+            Column of lists of d floating-point numbers, or d columns of one number each.
+        labels : str, optional
+            Column of class numbers.
+        path, dtype
+            As for :meth:`from_npy`.
+
+        Raises
+        ------
+        ArgumentError
+            A file that cannot be read, columns that are missing or of another type, no rows, or
+            pyarrow is not installed.
+        DataError
+            Nulls, lists of different lengths, or as in :meth:`from_npy`.
+        """
+        return cls._collect(parquet_rows(source, features, labels, check_dtype(dtype)), path)
+
+    @classmethod
+    @in_standard_modes
+    def merge(
+        cls,
+        banks: Sequence[FeatureBank],
+        *,
+        path: str | PathLike[str] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> FeatureBank:
+        """Return the rows of all `banks`, one bank after the other, numbered anew.
+
+        Parameters
+        ----------
+        banks : sequence of FeatureBank
+            Banks of one width, with labels in all or in none. One bank is copied, for example to
+            another dtype.
+        path : str or PathLike, optional
+            New folder, as for :meth:`from_npy`; banks on disk are read a chunk at a time.
+        dtype : torch.dtype, optional
+            Dtype in which points are stored; by default one that contains those of all banks.
+
+        Returns
+        -------
+        FeatureBank
+            Bank whose :attr:`info` is that of the banks if all have the same one, else empty.
+
+        Raises
+        ------
+        ArgumentError
+            No banks, or of different widths, or labels only in some.
+        HeadMismatchError
+            Two banks have different fingerprints.
+        DataError
+            As in :meth:`from_npy`.
+        """
+        streams = [rows_of_store(bank._store) for bank in check_banks(banks)]
+        return cls._collect(merge(streams, check_dtype(dtype)), path)
+
+    @in_standard_modes
+    def append(
+        self,
+        features: TensorOrArray | FeatureBatch,
+        labels: TensorOrArray | Sequence[int] | None = None,
+        *,
+        path: str | PathLike[str] | None = None,
+    ) -> FeatureBank:
+        """Return a new bank: these rows, then `features` (m,d), in the dtype of this bank.
+
+        A bank never changes, so its rows are copied; see :meth:`merge` for `path` and errors. The
+        rows of a :class:`FeatureBatch` keep the :attr:`info` of the bank.
+        """
+        info = BankInfo()
+        if isinstance(features, FeatureBatch):
+            info = replace(self.info, fingerprint=features.fingerprint)
+            features = features.features
+        more = FeatureBank(features, labels, dtype=self.dtype)._store
+        more.info = info
+        return self._collect(merge([rows_of_store(self._store), rows_of_store(more)], None), path)
+
+    @classmethod
+    def _collect(cls, rows: RowStream, path: str | PathLike[str] | None) -> FeatureBank:
+        if path is None:
+            return cls.of(rows.load())
+        from fsboundary.banks.disk.writer import save  # here: banks in memory need no Zarr
+
+        save(rows, Path(path))
+        return cls.open(path)
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> FeatureBank:
@@ -124,7 +260,7 @@ class FeatureBank:
         """
         from fsboundary.banks.disk.writer import save  # here: banks in memory need no Zarr
 
-        save(self._store, Path(path))
+        save(rows_of_store(self._store), Path(path))
 
     def __len__(self) -> int:
         return len(self._store)
@@ -135,14 +271,20 @@ class FeatureBank:
         return self._store.num_features
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Dtype in which the points are stored."""
+        return self._store.dtype
+
+    @property
     def features(self) -> Tensor:
-        """A copy of all points (n,d), float32 or float64, made by each access.
+        """A copy of all points (n,d), float32 or, if they are stored so, float64; made each time.
 
         It takes as much memory as the points, until it is dropped; :meth:`price`, :meth:`take` and
         :meth:`select` never need all points at once. A bank on disk is read completely, and a
         distributed one from the bank that it was created from.
         """
-        return self._store.features()
+        features = self._store.features()
+        return features if features.dtype == torch.float64 else features.to(torch.float32)
 
     @property
     def labels(self) -> Tensor | None:
@@ -282,26 +424,7 @@ class FeatureBank:
         DataError
             A damaged chunk of a bank on disk.
         """
-        width = self.num_features
-        fix = f"pass one direction per row, of the bank's width {width}; one row needs [None]"
-        rows = check_float_tensor("directions", directions, ("B", width), fix=fix)
-        if rows.dtype not in (torch.float32, torch.float64):
-            wanted, fix = "float32 or float64", "call .float() or .double()"
-            raise ArgumentError("directions", f"dtype {rows.dtype}", wanted, fix)
-        check_integer("k", k)
-        if exclude is not None:
-            count, fix = len(rows), "pass rows of this bank, one or more per direction; -1: none"
-            exclude = check_integer_tensor(
-                "exclude",
-                exclude,
-                (count,),
-                (count, "E"),
-                fix=fix,
-                noun="rows",
-                within=range(-1, len(self)),
-                range_fix=fix,
-            )
-            exclude = exclude.reshape(count, -1 if exclude.numel() else 0).to(rows.device)
+        rows, exclude = check_directions(self, directions, k, exclude)
         return self._store.price(rows, k, exclude)
 
     @in_standard_modes

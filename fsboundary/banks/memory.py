@@ -22,7 +22,7 @@ class MemoryStore(Store):
     Parameters
     ----------
     features : Tensor (n, d)
-        Rows, float32 or float64.
+        Rows, of a floating-point dtype.
     labels : Tensor (n,) or None
         Class of each row, int64.
     ids : Tensor (n,)
@@ -35,7 +35,7 @@ class MemoryStore(Store):
         self, features: Tensor, labels: Tensor | None, ids: Tensor, info: BankInfo
     ) -> None:
         self._features, self._labels, self._ids, self.info = features, labels, ids, info
-        self.num_features = features.shape[1]
+        self.num_features, self.dtype = features.shape[1], features.dtype
 
     def __len__(self) -> int:
         return len(self._features)

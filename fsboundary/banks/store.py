@@ -10,10 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -43,6 +44,19 @@ class BankInfo:
     extractor: str = ""
     layer: str = ""
     domain: str = ""
+
+
+def to_array(values: Tensor) -> NDArray[Any]:
+    """Return values on the CPU as an array without a copy; bfloat16 as its bits."""
+    bits = values.view(torch.uint16) if values.dtype == torch.bfloat16 else values
+    array: NDArray[Any] = bits.numpy()
+    return array
+
+
+def to_tensor(array: NDArray[Any]) -> Tensor:
+    """Return the tensor whose :func:`to_array` is `array`."""
+    values = torch.from_numpy(array)
+    return values.view(torch.bfloat16) if array.dtype == np.uint16 else values
 
 
 def k_smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -95,13 +109,14 @@ def _select_smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 class Store(ABC):
     """n immutable rows of width d with ids and optional labels.
 
-    Rows are finite, float32 or float64. Arguments were checked by the bank. Reductions over all
-    rows read one chunk after the other, unless a store overrides them. Everything except the
-    chunks belongs to the caller, who may write to it.
+    Rows are finite: float16, bfloat16, float32 or float64. Arguments were checked by the bank.
+    Reductions over all rows read one chunk after the other, unless a store overrides them.
+    Everything except the chunks belongs to the caller, who may write to it.
     """
 
     info: BankInfo
     num_features: int
+    dtype: torch.dtype
     seal: str = ""
 
     @abstractmethod
@@ -121,7 +136,7 @@ class Store(ABC):
 
     @abstractmethod
     def features(self) -> Tensor:
-        """Return all features (n,d), completely in memory."""
+        """Return all features (n,d) in their dtype, completely in memory."""
 
     @abstractmethod
     def labels(self) -> Tensor | None:
@@ -199,6 +214,8 @@ def _digests(store: Store) -> Tensor:
     """Return a 128-bit digest of each row, (n,2) int64, equal for rows with the same point."""
     digests = bytearray()
     for _, chunk in store.chunks():
+        if chunk.dtype != torch.float64:
+            chunk = chunk.to(torch.float32)  # the same number in all narrower dtypes
         # adding zero turns -0.0 into 0.0, which is the same point
         for point in (chunk.cpu() + 0.0).numpy():
             digests += blake2b(point, digest_size=16).digest()

@@ -7,13 +7,12 @@ appended after the chunk was written.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +21,28 @@ from tqdm import tqdm
 
 from fsboundary.banks import BankInfo, FeatureBank
 from fsboundary.banks.disk.contents import Contents, open_contents
+from fsboundary.banks.disk.folder import (
+    BankFolder,
+    WrittenChunk,
+    building,
+    create,
+    is_empty,
+    writing,
+)
 from fsboundary.banks.disk.journal import JOURNAL, BatchRecord, Journal
 from fsboundary.banks.disk.layout import Layout, read_layout, rows_per_chunk
 from fsboundary.banks.disk.seal import read_seal
-from fsboundary.banks.disk.writer import ChunkWriter, building, create, is_empty, writing
+from fsboundary.banks.disk.writer import ChunkWriter, DiskThreads, disk_threads
 from fsboundary.banks.disk.zarr_store import ZarrStore
 from fsboundary.banks.memory import MemoryStore
+from fsboundary.banks.streams import round_features, stored_dtype
 from fsboundary.core.checks import check_labels, describe
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.models.inputs import model_arguments
 from fsboundary.models.structures import leaves_of, map_leaves
+
+if TYPE_CHECKING:
+    from fsboundary.space.feature_space import FeatureSpace
 
 _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
@@ -171,39 +182,41 @@ def _all_have_rows(inputs: list[Any], labels: Any) -> bool:
 @final
 @dataclass(frozen=True, slots=True)
 class FeatureSource:
-    """The part of a feature space that a bank needs.
+    """The features of a space, as a bank stores them.
 
     Attributes
     ----------
-    model : nn.Module
-        The model, whose signature says how inputs are passed.
-    extract : callable
-        Function from inputs and their number m to features (m,d), in one batch, because the same
-        inputs give the same bits only within the same batch.
-    info : callable
-        Function that returns the space's BankInfo, once some features were extracted.
-    num_classes : callable
-        Function that returns the number of classes, once some features were extracted.
+    space : FeatureSpace
+        Space whose features are stored.
+    dtype : torch.dtype or None
+        Dtype in which they are stored.
     """
 
-    model: nn.Module
-    extract: Callable[[Any, int], Tensor]
-    info: Callable[[], BankInfo]
-    num_classes: Callable[[], int]
+    space: FeatureSpace
+    dtype: torch.dtype | None = None
+
+    def info(self) -> BankInfo:
+        """Return the origin of the features, once some were extracted."""
+        space, kind = self.space, type(self.space.extractor)
+        name, layer = f"{kind.__module__}.{kind.__qualname__}", space.notes().get("layer", "")
+        return BankInfo(space.fingerprint, name, layer, space.domain.kind)
 
     def features(self, batch: LoaderBatch) -> Tensor:
-        """Return the features (m,d) of a batch, float32 or float64.
+        """Return the features (m,d) of a batch, in the dtype in which they are stored.
 
         Raises
         ------
         ArgumentError
             Labels that are no classes of the model.
         DataError
-            Features are NaN or infinite; the message lists the rows.
+            Features are NaN or infinite, or beyond the range of the dtype; the message lists the
+            rows.
         """
-        features = self.extract(batch.inputs, batch.rows)
+        # one batch, because the same inputs give the same bits only within the same batch
+        found = self.space.extract(batch.inputs, batch_size=batch.rows)
+        features = found.features
         if batch.labels is not None:
-            check_labels(batch.labels, len(features), num_classes=self.num_classes())
+            check_labels(batch.labels, len(features), num_classes=found.logits.shape[1])
         bad = (~torch.isfinite(features).all(dim=1)).nonzero()[:, 0] + batch.start
         if len(bad):
             shown = ", ".join(map(str, bad[:20].tolist())) + (", .." if len(bad) > 20 else "")
@@ -212,7 +225,7 @@ class FeatureSource:
                 "(counted from 0). Leave these out or fix them, and call again: on disk, whole "
                 "chunks before them are kept"
             )
-        return features if features.dtype == torch.float64 else features.to(torch.float32)
+        return round_features(features, stored_dtype(features.dtype, self.dtype), batch.start)
 
 
 def build_bank(
@@ -226,9 +239,9 @@ def build_bank(
     if not isinstance(loader, Iterable) or isinstance(loader, Tensor):
         raise ArgumentError("loader", describe(loader), "an iterable of batches", fix)
     if path is None:
-        return _build_in_memory(source, loader_batches(source.model, loader, show_progress))
+        return _build_in_memory(source, loader_batches(source.space.model, loader, show_progress))
     reject_shuffling(loader)
-    stream_to_disk(source, loader_batches(source.model, loader, show_progress), Path(path))
+    stream_to_disk(source, loader_batches(source.space.model, loader, show_progress), Path(path))
     return FeatureBank.open(path)
 
 
@@ -264,8 +277,8 @@ def stream_to_disk(source: FeatureSource, batches: Iterator[LoaderBatch], path: 
         The bank belongs to another head, to other examples or another order, or to a body that
         computes something else; or features are not finite.
     """
-    with building(path) as verify_lock, ThreadPoolExecutor(1) as disk:
-        bank = None if is_empty(path) else _PartialBank(path, verify_lock, disk)
+    with building(path) as verify_lock, disk_threads() as threads:
+        bank = None if is_empty(path) else _PartialBank(path, verify_lock, threads)
         number = -1
         for number, batch in enumerate(batches):
             record = BatchRecord(batch.rows, batch.digest())
@@ -280,7 +293,7 @@ def stream_to_disk(source: FeatureSource, batches: Iterator[LoaderBatch], path: 
                 layout = Layout(width, dtype, chunk, batch.labels is not None, source.info())
                 with writing(path, lambda: _AFTER_FAILURE.format(0)):
                     create(path, layout)
-                bank = _PartialBank(path, verify_lock, disk)
+                bank = _PartialBank(path, verify_lock, threads)
             elif number == 0:
                 bank.verify_head(source)
             bank.add(batch, features, record)
@@ -305,13 +318,15 @@ class _PartialBank:
     verify_lock : callable, optional
         Function that raises DataError if another process may write too; None if the bank is
         complete.
-    disk : Executor
-        Thread that waits for the disk.
+    threads : DiskThreads
+        Threads that write.
     """
 
-    def __init__(self, path: Path, verify_lock: Callable[[], None] | None, disk: Executor) -> None:
+    def __init__(
+        self, path: Path, verify_lock: Callable[[], None] | None, threads: DiskThreads
+    ) -> None:
         self._layout, group = read_layout(path)
-        self._disk = disk
+        self._threads = threads
         self._path, self._verify_lock, self._journal = path, verify_lock, Journal(path)
         rows, chunks = self._journal.rows, self._journal.checksums
         self._contents = Contents(path, self._layout, rows, chunks)
@@ -328,7 +343,6 @@ class _PartialBank:
         self.known = tuple(self._journal.batches)
         self._num_rows = self._journal.rows
         self._chunk_writer: ChunkWriter | None = None
-        self._new: list[BatchRecord] = []
 
     def verify_stored(
         self, source: FeatureSource, number: int, batch: LoaderBatch, record: BatchRecord
@@ -345,6 +359,7 @@ class _PartialBank:
             )
         if features is None:
             return
+        self._verify_dtype(features)
         stop = min(batch.stop, self._num_rows)
         store = ZarrStore(self._path, self._contents)
         stored = store.take(torch.arange(batch.start, stop))
@@ -372,6 +387,15 @@ class _PartialBank:
                 "or choose another path"
             )
 
+    def _verify_dtype(self, features: Tensor) -> None:
+        """Raise DataError unless features are stored in the dtype of the bank."""
+        dtype = self._layout.torch_dtype("features")
+        if features.dtype != dtype:
+            raise DataError(
+                f"{self._path}: a bank of {dtype}; this call would store {features.dtype}. Pass "
+                f"dtype={dtype}, or choose another path"
+            )
+
     def add(self, batch: LoaderBatch, features: Tensor, record: BatchRecord) -> None:
         """Append a batch that the journal does not record."""
         if self._verify_lock is None or self._num_rows % self._layout.chunk_rows:
@@ -384,8 +408,8 @@ class _PartialBank:
             raise DataError(
                 f"{self._path}: the bank has {present}, unlike the loader. {_SAME_ORDER}"
             )
-        self._new.append(record)
-        self._append(features, batch.labels, torch.arange(batch.start, batch.stop))
+        self._verify_dtype(features)
+        self._append(features, batch.labels, torch.arange(batch.start, batch.stop), record)
 
     def finish(self, num_batches: int) -> None:
         """Write pending rows and mark the bank as complete."""
@@ -399,23 +423,21 @@ class _PartialBank:
             with self._writing():
                 self._writer().finish()
 
-    def _append(self, features: Tensor, labels: Tensor | None, ids: Tensor) -> None:
+    def _append(
+        self, features: Tensor, labels: Tensor | None, ids: Tensor, *records: BatchRecord
+    ) -> None:
         with self._writing():
-            self._writer().add(features, labels, ids)
+            self._writer().add(features, labels, ids, *records)
 
     def _writing(self) -> AbstractContextManager[None]:
         return writing(self._path, lambda: _AFTER_FAILURE.format(self._journal.rows))
 
     def _writer(self) -> ChunkWriter:
         if self._chunk_writer is None:
-            rows, chunks = self._num_rows, self._journal.checksums
-            self._chunk_writer = ChunkWriter(
-                self._path, self._layout, self._disk, rows, chunks, self._commit
-            )
+            chunks, verify = self._journal.checksums, self._verify_lock
+            folder = BankFolder(self._path, self._layout, chunks, verify, self._record)
+            self._chunk_writer = ChunkWriter(folder, self._threads, self._num_rows)
         return self._chunk_writer
 
-    def _commit(self, rows: int, chunks: dict[str, str]) -> None:
-        assert self._verify_lock is not None, "nothing is written to a complete bank"
-        self._verify_lock()
-        self._journal.append(rows, self._new, chunks)
-        self._new = []
+    def _record(self, chunks: Sequence[WrittenChunk]) -> None:
+        self._journal.append(*((one.rows, one.records, one.checksums) for one in chunks))

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fsboundary import plugins
-from fsboundary.banks import BankInfo, FeatureBank
+from fsboundary.banks import FeatureBank
+from fsboundary.banks.streams import check_dtype
 from fsboundary.core.checks import check_instance, check_integer
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import HeadError, PluginError
@@ -217,6 +218,8 @@ class FeatureSpace:
         loader: Iterable[Any],
         path: str | PathLike[str] | None = None,
         show_progress: bool = False,
+        *,
+        dtype: torch.dtype | None = None,
     ) -> FeatureBank:
         """Return the bank of the features of all examples in `loader`, in its order.
 
@@ -226,19 +229,22 @@ class FeatureSpace:
             Batches: inputs as for :meth:`extract`, pairs (inputs, labels), or mappings with the
             labels under "labels" or "label". Each is one batch for the model.
         path : str or PathLike, optional
-            Folder on disk for the bank, so that only a chunk is kept in memory. Resumable: after an
+            Folder on disk for the bank, so that memory holds a few chunks. Resumable: after an
             interruption at any moment, repeat the call. Examples already in the bank are loaded
             again and recognised by digest, the model runs on the others, and the bank is bit for
             bit that of an uninterrupted call. A second process that builds it meanwhile is
             rejected.
         show_progress : bool
             Whether to show a progress bar on standard error.
+        dtype : torch.dtype, optional
+            Dtype in which features are stored, as for :class:`fsboundary.FeatureBank`; by default
+            float32, and float64 for a model that computes in it.
 
         Raises
         ------
         ArgumentError
-            No batches, batches of another kind, labels that are no classes of the model (-1
-            stands for no label), or a shuffling sampler with `path`.
+            No batches, batches of another kind, another dtype, labels that are no classes of the
+            model (-1 stands for no label), or a shuffling sampler with `path`.
         DataError
             Features are NaN or infinite (the message lists the rows); or `path` contains a bank of
             another head, of other examples or order, or something else; or another process writes
@@ -246,21 +252,7 @@ class FeatureSpace:
         HeadError, HeadMismatchError
             As in :meth:`extract`.
         """
-
-        def extract(inputs: Any, rows: int) -> Tensor:
-            return self.extract(inputs, batch_size=rows).features
-
-        def info() -> BankInfo:
-            kind = type(self.extractor)
-            name, layer = f"{kind.__module__}.{kind.__qualname__}", self.notes().get("layer", "")
-            return BankInfo(self.fingerprint, name, layer, self.domain.kind)
-
-        return build_bank(
-            FeatureSource(self.model, extract, info, lambda: self._linear_head().num_classes),
-            loader,
-            path,
-            show_progress,
-        )
+        return build_bank(FeatureSource(self, check_dtype(dtype)), loader, path, show_progress)
 
     @run_eagerly
     @in_standard_modes

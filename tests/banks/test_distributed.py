@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +20,8 @@ import fsboundary as fsb
 from fsboundary.banks import BankInfo, FeatureBank
 from fsboundary.banks.cluster import distributed, workers
 from fsboundary.banks.disk import layout
-from fsboundary.banks.disk.writer import ChunkWriter, create
+from fsboundary.banks.disk.folder import BankFolder, create
+from fsboundary.banks.disk.writer import ChunkWriter, disk_threads
 from fsboundary.banks.disk.zarr_store import ZarrStore
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.protocols import MeasuredPointSet
@@ -319,8 +319,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     path, pieces = tmp_path / "large", 16
     written = layout.Layout(WIDTH, "float32", 1024, True, BankInfo())
     create(path, written)
-    with ThreadPoolExecutor(1) as disk:
-        writer = ChunkWriter(path, written, disk)
+    with disk_threads() as threads:
+        writer = ChunkWriter(BankFolder(path, written), threads)
         for piece in range(pieces):
             ids = torch.arange(LARGE_ROWS // pieces) + piece * (LARGE_ROWS // pieces)
             writer.add(oracle.normal(len(ids), WIDTH, seed=piece), ids % 3, ids)

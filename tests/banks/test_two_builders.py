@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from fsboundary.banks import FeatureBank
-from fsboundary.banks.disk import layout, writer
+from fsboundary.banks.disk import folder, layout, writer
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.files import hold_lock, lock_path
 from support.banks.small import CHUNK, ROWS, content, loader, space
@@ -103,7 +103,7 @@ def test_another_writer_is_seen_in_the_journal(
 
     def second() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(writer, "hold_lock", lambda _: hold_lock(path.with_name("other")))
+            patch.setattr(folder, "hold_lock", lambda _: hold_lock(path.with_name("other")))
             space().bank(loader(), path)
 
     with pytest.raises(DataError, match="another process writes to this bank"):

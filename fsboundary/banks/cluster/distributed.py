@@ -21,7 +21,7 @@ from torch import Tensor
 from fsboundary.banks.cluster import workers
 from fsboundary.banks.cluster.workers import Array
 from fsboundary.banks.disk.zarr_store import ZarrStore
-from fsboundary.banks.store import Store, join_moments, merge_smallest
+from fsboundary.banks.store import Store, join_moments, merge_smallest, to_array
 from fsboundary.core.checks import check_instance
 from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError
 from fsboundary.core.protocols import Moments
@@ -90,7 +90,7 @@ class Shard:
                 location = self.source.locate(self.rows)
                 self._future = client.submit(workers.read_rows, location, **self.submit_options())
             else:
-                rows = self.source.subset(self.rows).features().cpu().numpy()
+                rows = to_array(self.source.subset(self.rows).features().cpu())
                 self._future = client.scatter(rows, workers=[worker], hash=False, timeout=timeout)
         return self._future
 
@@ -277,6 +277,7 @@ class DistributedStore(Store):
         self._cluster, self._shards, self._source = cluster, shards, source
         self._labels, self._ids = labels, ids
         self.info, self.num_features, self.seal = source.info, source.num_features, source.seal
+        self.dtype = source.dtype
 
     def __len__(self) -> int:
         return len(self._ids)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fsboundary.banks.disk.zarr_store import RowLocation, ZarrStore
 from fsboundary.banks.memory import MemoryStore
-from fsboundary.banks.store import BankInfo, Store
+from fsboundary.banks.store import BankInfo, Store, to_array, to_tensor
 from fsboundary.core.errors import DataError
 from fsboundary.core.protocols import Moments
 from fsboundary.modes import in_standard_modes
@@ -34,7 +34,7 @@ def read_rows(location: RowLocation) -> Array:
     """
     advice = (
         "Give the workers a file system in which this path is the same bank as for the client, or "
-        "distribute a copy in memory: FeatureBank(bank.features, bank.labels)"
+        "distribute a copy in memory: FeatureBank.merge([bank])"
     )
     try:
         store = ZarrStore(Path(location.path))
@@ -43,7 +43,7 @@ def read_rows(location: RowLocation) -> Array:
     if store.seal != location.seal:
         raise DataError(f"{location.path}: a worker finds another bank there. {advice}")
     rows = torch.from_numpy(np.asarray(location.rows, dtype=np.int64))
-    return store.subset(rows).features().numpy()
+    return to_array(store.subset(rows).features())
 
 
 def select_rows(shard: Array, indices: Array) -> Array:
@@ -75,7 +75,7 @@ def price_rows(
 def take_rows(shard: Array, start: int, rows: Array) -> Tensor:
     """Return the points at those of `rows` that this shard contains."""
     here = (rows >= start) & (rows < start + len(shard))
-    return torch.from_numpy(shard[rows[here] - start])
+    return to_tensor(shard[rows[here] - start])
 
 
 @in_standard_modes
@@ -97,4 +97,4 @@ def digests(shard: Array, start: int) -> Tensor:
 
 
 def _store(shard: Array) -> Store:
-    return MemoryStore(torch.from_numpy(shard), None, torch.arange(0), BankInfo())
+    return MemoryStore(to_tensor(shard), None, torch.arange(0), BankInfo())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -97,29 +98,26 @@ class Journal:
             self._size += len(line)
             self._last = checksum
 
-    def append(self, rows: int, batches: list[BatchRecord], chunks: dict[str, str]) -> None:
-        """Record that the bank holds `rows` rows.
+    def append(self, *entries: tuple[int, Sequence[BatchRecord], dict[str, str]]) -> None:
+        """Append lines, one per chunk, and wait until they are on the disk.
 
         Parameters
         ----------
-        rows : int
-            Number of rows.
-        batches : list of BatchRecord
-            Batches since the last line.
-        chunks : dict
-            SHA-256 by path of the chunks since the last line, which must be on the disk.
+        *entries : tuple of int, sequence of BatchRecord, dict
+            The number of rows of the bank with this chunk; the batches since the line before; the
+            SHA-256 of the chunk's files by their paths, which must be on the disk.
 
         Raises
         ------
         DataError
             Another process has written to the journal.
         """
-        entry = {
-            "rows": rows,
-            "batches": [[batch.rows, batch.digest] for batch in batches],
-            "chunks": chunks,
-        }
-        line, checksum = _format_line(entry, self._last)
+        lines, last = [], self._last
+        for rows, batches, chunks in entries:
+            records = [[batch.rows, batch.digest] for batch in batches]
+            line, last = _format_line({"rows": rows, "batches": records, "chunks": chunks}, last)
+            lines.append(line)
+        content = b"".join(lines)
         with self._file.open("r+b") as file:
             if file.seek(0, os.SEEK_END) != self._end:
                 raise DataError(
@@ -129,13 +127,15 @@ class Journal:
             file.truncate(self._size)  # an incomplete line of a killed process
             file.seek(self._size)
             self._end = self._size  # if the disk is full, nothing more is written by this process
-            file.write(line)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        self.rows, self._last = rows, checksum
-        self.batches += batches
-        self.checksums |= chunks
-        self._size += len(line)
+        for rows, batches, chunks in entries:
+            self.rows = rows
+            self.batches += batches
+            self.checksums |= chunks
+        self._last = last
+        self._size += len(content)
         self._end = self._size
 
 

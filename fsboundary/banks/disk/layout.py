@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import torch
 
 from fsboundary.banks.disk.files import read_file, sha256
 from fsboundary.banks.store import BankInfo
@@ -24,8 +25,11 @@ _BYTES = 2**23
 """Maximal rows and bytes of a chunk, which a killed extraction has to recompute. A disk is slower
 with smaller files."""
 
-FILL_VALUES = {"features": float("nan"), "labels": int(np.iinfo(np.int64).min), "ids": -1}
-"""Values after the last row of the last chunk. No bank contains these numbers."""
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+"""Dtypes of the features. Zarr and NumPy have no bfloat16, so its bits are stored as uint16."""
+
+_NAN = {"bfloat16": 0x7FC0}
+"""NaN of the dtypes whose bits are stored as integers."""
 
 
 @final
@@ -38,7 +42,7 @@ class Layout:
     num_features : int
         Width d.
     dtype : str
-        Dtype of the features, "float32" or "float64".
+        Dtype of the features, one of :data:`DTYPES`.
     chunk_rows : int
         Number of rows per chunk, the same for all arrays.
     labelled : bool
@@ -58,16 +62,28 @@ class Layout:
         """Names of the arrays."""
         return ["features", *["labels"] * self.labelled, "ids"]
 
-    def dtype_of(self, name: str) -> str:
-        """Return the dtype of an array."""
-        return self.dtype if name == "features" else "int64"
+    def torch_dtype(self, name: str) -> torch.dtype:
+        """Return the dtype of the numbers of an array."""
+        dtype: torch.dtype = getattr(torch, self.dtype if name == "features" else "int64")
+        return dtype
+
+    def array_dtype(self, name: str) -> np.dtype[Any]:
+        """Return the dtype of NumPy that has the bits of these numbers."""
+        dtype = self.dtype if name == "features" else "int64"
+        return np.dtype("uint16" if dtype == "bfloat16" else dtype)
 
     def stored_dtype(self, name: str) -> np.dtype[Any]:
         """Return the dtype of the numbers in the chunk files of an array, which are little-endian.
 
-        Arrays of it are those of :meth:`dtype_of` on nearly all machines.
+        Arrays of it are those of :meth:`array_dtype` on nearly all machines.
         """
-        return np.dtype(self.dtype_of(name)).newbyteorder("<")
+        return self.array_dtype(name).newbyteorder("<")
+
+    def fill_value(self, name: str) -> float | int:
+        """Return the value after the last row of the last chunk, which no bank contains."""
+        if name == "features":
+            return _NAN.get(self.dtype, float("nan"))
+        return int(np.iinfo(np.int64).min) if name == "labels" else -1
 
     def chunk_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of the chunks of an array; the last one is filled up."""
@@ -75,7 +91,7 @@ class Layout:
 
     def chunk_bytes(self, name: str) -> int:
         """Return the number of bytes of each chunk file of an array."""
-        return math.prod(self.chunk_shape(name)) * np.dtype(self.dtype_of(name)).itemsize + 4
+        return math.prod(self.chunk_shape(name)) * self.array_dtype(name).itemsize + 4
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the group, from which :func:`read_layout` reads the layout."""
@@ -87,7 +103,8 @@ class Layout:
 
 def rows_per_chunk(num_features: int, dtype: str, batch: int = 1) -> int:
     """Return the number of rows per chunk: whole batches, and about 8 MiB or 4,096 rows."""
-    rows = min(_ROWS, _BYTES // (num_features * np.dtype(dtype).itemsize))
+    itemsize: int = getattr(torch, dtype).itemsize
+    rows = min(_ROWS, _BYTES // (num_features * itemsize))
     return batch * max(1, rows // batch)
 
 
@@ -134,7 +151,7 @@ def _verify_layout(values: dict[str, Any], origin: dict[str, Any]) -> None:
     for name in ("num_features", "chunk_rows"):
         if type(values[name]) is not int or values[name] < 1:
             raise ValueError(f"{name}={values[name]!r}")
-    if values["dtype"] not in ("float32", "float64"):
+    if values["dtype"] not in DTYPES:
         raise ValueError(f"dtype={values['dtype']!r}")
     if type(values["labelled"]) is not bool:
         raise ValueError(f"labelled={values['labelled']!r}")

@@ -2,87 +2,102 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 from torch import Tensor
-from zarr.codecs import BytesCodec, Crc32cCodec
-from zarr.storage import MemoryStore
 
 from fsboundary.banks.disk.contents import crc32c
 from fsboundary.banks.disk.files import sha256
-from fsboundary.banks.disk.journal import JOURNAL, first_line
-from fsboundary.banks.disk.layout import (
-    FILL_VALUES,
-    GROUP,
-    Layout,
-    chunk_file,
-    rows_per_chunk,
+from fsboundary.banks.disk.folder import (
+    BankFolder,
+    WrittenChunk,
+    partial_path,
+    publish_folder,
+    remove_temporary,
+    temporary_folder,
+    write_partial,
+    writing,
 )
-from fsboundary.banks.disk.seal import SEAL, Seal
-from fsboundary.banks.store import Store
-from fsboundary.core.errors import ArgumentError, DataError
-from fsboundary.core.files import hold_lock, lock_path
+from fsboundary.banks.disk.journal import BatchRecord
+from fsboundary.banks.disk.layout import Layout, chunk_file, rows_per_chunk
+from fsboundary.banks.store import to_array
+from fsboundary.banks.streams import RowStream
+from fsboundary.core.errors import ArgumentError
+from fsboundary.core.files import hold_lock
 
-_PARTIAL = ".partial"
-"""End of the name of a file that is not completely written."""
+_WAITING = 4
+"""Maximal number of chunks that are filled and not yet published; each waits in memory."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DiskThreads:
+    """Threads that write while the calling thread computes.
+
+    Attributes
+    ----------
+    files : Executor
+        Two threads, each with one file: while the disk writes one, the checksums of the other are
+        computed.
+    publishing : Executor
+        One thread that publishes chunks in order.
+    """
+
+    files: Executor
+    publishing: Executor
+
+
+@contextmanager
+def disk_threads() -> Iterator[DiskThreads]:
+    """Provide threads for the block; at its end they finish what was handed to them."""
+    with ThreadPoolExecutor(2) as files, ThreadPoolExecutor(1) as publishing:
+        yield DiskThreads(files, publishing)
 
 
 @final
 class ChunkWriter:
-    """Appends rows to a bank and writes them as whole chunks.
+    """Appends rows to a bank and writes them as whole chunks, in the order of the rows.
+
+    Other threads compute checksums and wait for the disk; all chunks that are on the disk when they
+    are ready for the next step take it together. What they raise, the next call raises.
 
     Parameters
     ----------
-    path : Path
-        Folder made by :func:`create`, or a new one.
-    layout : Layout
-        Layout that it was made with.
-    disk : Executor
-        Thread that waits for the disk.
+    folder : BankFolder
+        Folder of the bank.
+    threads : DiskThreads
+        Threads that write.
     rows : int
-        Number of committed rows; the last chunk may be incomplete only if no row is added.
-    checksums : dict, optional
-        SHA-256 of the committed chunks by their paths; all other chunks are removed.
-    on_commit : callable, optional
-        Callback that receives the number of rows after each chunk, once it is on the disk, and the
-        SHA-256 of its files by their paths. Without it, chunks are on the disk only after
-        :meth:`finish`, and nothing waits for them before.
+        Number of published rows; the last chunk may be incomplete only if no row is added.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        layout: Layout,
-        disk: Executor,
-        rows: int = 0,
-        checksums: dict[str, str] | None = None,
-        on_commit: Callable[[int, dict[str, str]], None] | None = None,
-    ) -> None:
-        self._path, self._layout, self._disk, self._on_commit = path, layout, disk, on_commit
-        self._rows, self._checksums = rows, dict(checksums or {})
-        for file in path.rglob("*"):
-            chunk = file.relative_to(path).as_posix()
-            if file.is_symlink():
-                raise DataError(f"{file}: a link, which could lead anywhere. Create the bank again")
-            left = "/c/" in chunk and chunk not in self._checksums and not file.is_dir()
-            if left or chunk.endswith(_PARTIAL):
-                file.unlink()
-        self._count = 0
+    def __init__(self, folder: BankFolder, threads: DiskThreads, rows: int = 0) -> None:
+        self._folder, self._layout, self._threads = folder, folder.layout, threads
+        self._rows, self._count = rows, 0
+        self._records: list[BatchRecord] = []
         self._buffers: dict[str, NDArray[np.uint8]] = {}
-        self._flushes: dict[str, Future[None]] = {}
+        self._unused: list[dict[str, NDArray[np.uint8]]] = []
+        self._written: deque[_Chunk] = deque()
+        self._published: deque[Future[None]] = deque()
+        self._stopped = False
 
-    def add(self, features: Tensor, labels: Tensor | None, ids: Tensor) -> None:
-        """Append copies of rows: float features (m,d) and int64 labels and ids (m,)."""
+    def add(
+        self, features: Tensor, labels: Tensor | None, ids: Tensor, *records: BatchRecord
+    ) -> None:
+        """Append copies of rows: features (m,d) and int64 labels and ids (m,).
+
+        The features are finite in the dtype of the bank; `records` are those of the batches that
+        begin in the next chunk.
+        """
+        self._records += records
         start, given = 0, {"features": features, "labels": labels, "ids": ids}
         while start < len(features):
             stop = min(start + self._layout.chunk_rows - self._count, len(features))
@@ -90,7 +105,8 @@ class ChunkWriter:
                 values = given[name]
                 assert values is not None, "labels are given for every row or for none"
                 target = self._values(name)[self._count : self._count + stop - start]
-                target[:] = values[start:stop].detach().cpu().numpy()
+                rows = values[start:stop].detach().cpu()
+                target[:] = to_array(rows.to(self._layout.torch_dtype(name)))
             self._count += stop - start
             start = stop
             if self._count == self._layout.chunk_rows:
@@ -100,112 +116,125 @@ class ChunkWriter:
         """Write the pending rows, the metadata and, as the last file, the seal."""
         if self._count:
             for name in self._layout.names:
-                self._values(name)[self._count :] = FILL_VALUES[name]
+                self._values(name)[self._count :] = self._layout.fill_value(name)
             self._write()
-        self._publish_chunks()
-        checksums = {}
-        for file, content in _metadata(self._layout, self._rows).items():
-            _write_file(self._path, file, content)
-            checksums[file] = sha256(content)
-        if (journal := self._path / JOURNAL).exists():
-            checksums[JOURNAL] = sha256(journal.read_bytes())
-        for name in self._layout.names:
-            for number in range(-(-self._rows // self._layout.chunk_rows)):
-                file = chunk_file(name, number)
-                checksums[file] = self._checksums[file]
-        _write_file(self._path, SEAL, Seal(self._rows, checksums).encode())
+        self._wait(0)
+        self._folder.seal(self._rows)
 
     def _values(self, name: str) -> NDArray[Any]:
         """Return the numbers of the chunk of an array that is being filled."""
-        if name not in self._buffers:
-            self._buffers[name] = np.empty(self._layout.chunk_bytes(name), np.uint8)
+        if not self._buffers:
+            layout = self._layout
+            new = {one: np.empty(layout.chunk_bytes(one), np.uint8) for one in layout.names}
+            # new memory would cost more than the bytes that are copied to it
+            self._buffers = self._unused.pop() if self._unused else new
         numbers = self._buffers[name][:-4].view(self._layout.stored_dtype(name))
         return numbers.reshape(self._layout.chunk_shape(name))
 
     def _write(self) -> None:
-        """Write the chunk that was filled, and commit it if that is wanted."""
+        """Hand the chunk that was filled to the threads."""
         number = self._rows // self._layout.chunk_rows
-        chunks = {}
+        self._rows += self._count
+        buffers, self._buffers, self._count = self._buffers, {}, 0
+        checksums = {}
+        for name, buffer in buffers.items():
+            file = chunk_file(name, number)
+            checksums[file] = self._threads.files.submit(
+                write_chunk, self._folder.path / file, buffer
+            )
+        self._written.append(_Chunk(self._rows, tuple(self._records), buffers, checksums))
+        self._records = []
+        self._published.append(self._threads.publishing.submit(self._publish))
+        self._wait(_WAITING)
+
+    def _publish(self) -> None:
+        """Publish the next chunk if no call did before, and all others that are written by now."""
         try:
-            for name, buffer in self._buffers.items():
-                file = chunk_file(name, number)
-                buffer[-4:] = np.frombuffer(crc32c(buffer[:-4]), np.uint8)
-                partial = _write_partial(self._path / file, buffer)
-                # the disk is busy while the processor computes checksums
-                self._flushes[file] = self._disk.submit(_flush, partial)
-                chunks[file] = sha256(buffer)
-            self._rows += self._count
-            self._count = 0
-            self._checksums |= chunks
-            if self._on_commit is not None:
-                self._publish_chunks()
+            if self._written and not self._stopped:
+                ready = [self._written[0]]
+                wait(ready[0].checksums.values())
+                for chunk in list(self._written)[1:]:
+                    if not all(future.done() for future in chunk.checksums.values()):
+                        break
+                    ready.append(chunk)
+                self._folder.publish([chunk.result() for chunk in ready])
+                for chunk in ready:
+                    self._written.popleft()
+                    self._unused.append(chunk.buffers)
         except BaseException:
-            for file in self._flushes:
-                with suppress(OSError):
-                    _partial(self._path / file).unlink()  # a full disk gets its space back
+            self._stopped = True  # chunks are published in order or not at all
             raise
-        if self._on_commit is not None:
-            self._on_commit(self._rows, chunks)
+        finally:
+            if self._stopped:
+                self._discard()
 
-    def _publish_chunks(self) -> None:
-        """Wait until the files of chunks are on the disk, and give them their names."""
-        folders = set()
-        for file, flush in self._flushes.items():
-            flush.result()
-            os.replace(_partial(self._path / file), self._path / file)
-            folders.update(_folders(self._path / file, self._path))
-        self._flushes = {}
-        _sync(folders)
+    def _discard(self) -> None:
+        """Remove the files of all chunks that are not published: a full disk gets space back."""
+        while self._written:
+            for file, written in self._written.popleft().checksums.items():
+                wait([written])
+                with suppress(OSError):
+                    partial_path(self._folder.path / file).unlink()
 
-
-def _metadata(layout: Layout, rows: int) -> dict[str, bytes]:
-    """Return the metadata of a group of arrays with `rows` rows, by their paths."""
-    files: dict[str, Any] = {}
-    group = zarr.create_group(
-        store=MemoryStore(files), zarr_format=3, attributes=layout.attributes()
-    )
-    for name in layout.names:
-        chunk = layout.chunk_shape(name)
-        group.create_array(
-            name,
-            shape=(rows, *chunk[1:]),
-            chunks=chunk,
-            dtype=layout.dtype_of(name),
-            fill_value=FILL_VALUES[name],
-            serializer=BytesCodec(endian="little"),
-            compressors=[Crc32cCodec()],  # only a checksum: features hardly compress
-        )
-    return {file: content.to_bytes() for file, content in files.items()}
+    def _wait(self, count: int) -> None:
+        """Wait until at most `count` chunks are not published, and raise what a thread raised."""
+        try:
+            while self._published and (len(self._published) > count or self._published[0].done()):
+                self._published.popleft().result()
+        except BaseException:
+            self._stopped = True
+            wait(self._published)
+            raise
 
 
-def save(store: Store, path: Path) -> None:
-    """Write `store` to `path`; an interrupted or failed call leaves nothing at `path`."""
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chunk:
+    """A chunk that is handed to the threads: what :class:`WrittenChunk` has, in the future."""
+
+    rows: int
+    records: tuple[BatchRecord, ...]
+    buffers: dict[str, NDArray[np.uint8]]
+    checksums: dict[str, Future[str]]
+
+    def result(self) -> WrittenChunk:
+        """Return the written chunk, or raise what a thread raised."""
+        checksums = {file: future.result() for file, future in self.checksums.items()}
+        return WrittenChunk(self.rows, self.records, checksums)
+
+
+def write_chunk(path: Path, content: NDArray[np.uint8]) -> str:
+    """Write the file that becomes `path`, wait for the disk, and return its SHA-256.
+
+    The last four bytes of `content` are set to the CRC-32C of those before.
+    """
+    content[-4:] = np.frombuffer(crc32c(content[:-4]), np.uint8)
+    write_partial(path, content)
+    return sha256(content)
+
+
+def save(rows: RowStream, path: Path) -> None:
+    """Write `rows` to `path`; an interrupted or failed call leaves nothing at `path`."""
     _reject_existing(path)
-    labels, ids = store.labels(), store.ids()
+    dtype = str(rows.dtype).removeprefix("torch.")
+    step = rows_per_chunk(rows.num_features, dtype)
+    layout = Layout(rows.num_features, dtype, step, rows.labelled, rows.info)
     advice = "Nothing was left there. Free some space, or choose another path, and save again"
     with writing(path, lambda: advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         with hold_lock(path.resolve()) as verify:
             _reject_existing(path)  # another process may have been faster
-            _remove_temporary(path)
+            remove_temporary(path)
             try:
-                with ThreadPoolExecutor(1) as disk:
-                    writer = None
-                    for start, chunk in store.chunks():
-                        if writer is None:
-                            dtype = str(chunk.dtype).removeprefix("torch.")
-                            rows = rows_per_chunk(store.num_features, dtype)
-                            labelled = labels is not None
-                            layout = Layout(store.num_features, dtype, rows, labelled, store.info)
-                            writer = ChunkWriter(_temporary_folder(path), layout, disk)
-                        part = slice(start, start + len(chunk))
-                        writer.add(chunk, None if labels is None else labels[part], ids[part])
-                    assert writer is not None, "a bank has at least one row"
+                with disk_threads() as threads:
+                    writer = ChunkWriter(BankFolder(temporary_folder(path), layout), threads)
+                    for features, labels, ids in rows.rounded_blocks():
+                        writer.add(features, labels, ids)
                     writer.finish()
                 verify()
-                _publish(path)
+                publish_folder(path)
             finally:
-                _remove_temporary(path)
+                remove_temporary(path)
 
 
 def _reject_existing(path: Path) -> None:
@@ -213,129 +242,3 @@ def _reject_existing(path: Path) -> None:
     if path.exists():
         fix = "choose another path, or delete it first"
         raise ArgumentError("path", f"{path}, which exists", "a path of a new folder", fix)
-
-
-@contextmanager
-def writing(path: Path, advice: Callable[[], str]) -> Iterator[None]:
-    """Raise a DataError that ends with `advice()` if something cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
-        problem = "the disk is full" if full else "it cannot be written"
-        raise DataError(f"{path}: {problem} ({error}). {advice()}") from error
-
-
-@contextmanager
-def building(path: Path) -> Iterator[Callable[[], None] | None]:
-    """Hold the lock of the bank at `path` in the block, unless the bank is complete.
-
-    The block receives a function that verifies that the lock is still held; None if the bank is
-    complete, because nothing is written to it any more.
-
-    Raises
-    ------
-    DataError
-        Another process builds this bank, or it cannot be written.
-    """
-    if not (path / SEAL).exists():
-        with writing(path, lambda: "Choose another path, or make this one writable"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with hold_lock(path.resolve()) as verify:
-            _remove_temporary(path)
-            if not (path / SEAL).exists():  # as before another process may have finished it
-                try:
-                    yield verify
-                finally:
-                    _remove_temporary(path)
-                return
-    elif lock_path(path.resolve()).exists():
-        with suppress(DataError), hold_lock(path.resolve()):
-            pass  # removes the lock that a process left that was killed after its last write
-    yield None
-
-
-def is_empty(path: Path) -> bool:
-    """Return whether there is nothing at `path`, or a folder without files."""
-    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
-
-
-def create(path: Path, layout: Layout) -> None:
-    """Create an unfinished bank without rows, atomically; the lock of `path` must be held."""
-    temporary = _temporary_folder(path)
-    for file, content in _metadata(layout, 0).items():
-        _write_file(temporary, file, content)
-        if file == GROUP:
-            _write_file(temporary, JOURNAL, first_line(sha256(content)))
-    _publish(path)
-
-
-def _temporary_folder(path: Path) -> Path:
-    """Return the sibling of `path` that is renamed to it once it is a bank."""
-    return path.with_name(f".{path.name}.unfinished")
-
-
-def _remove_temporary(path: Path) -> None:
-    """Remove what a process left that failed or was killed; the lock of `path` must be held."""
-    shutil.rmtree(_temporary_folder(path), ignore_errors=True)
-
-
-def _publish(path: Path) -> None:
-    """Rename the temporary folder to `path`."""
-    os.rename(_temporary_folder(path), path)
-    _sync({path.parent})
-
-
-def _write_file(folder: Path, name: str, content: bytes) -> None:
-    """Write a file of a bank, completely or not at all, and wait until it is on the disk."""
-    path = folder / name
-    partial = _write_partial(path, content)
-    try:
-        _flush(partial)
-        os.replace(partial, path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise
-    _sync(_folders(path, folder))
-
-
-def _partial(path: Path) -> Path:
-    """Return the name of a file until it is complete."""
-    return path.with_name(path.name + _PARTIAL)
-
-
-def _write_partial(path: Path, content: Any) -> Path:
-    """Write the file that becomes `path`, without waiting for the disk, and return its name."""
-    partial = _partial(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()  # a full disk gets its space back
-        raise
-    return partial
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file is on the disk."""
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
-
-
-def _folders(path: Path, top: Path) -> set[Path]:
-    """Return the folders above `path`, up to `top`."""
-    return {folder for folder in path.parents if folder.is_relative_to(top)}
-
-
-def _sync(folders: set[Path]) -> None:
-    """Wait until folders are on the disk, the deepest first."""
-    for folder in sorted(folders, key=lambda one: -len(one.parts)):
-        if os.name != "nt":  # Windows cannot open folders
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)

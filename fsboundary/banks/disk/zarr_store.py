@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fsboundary.banks.disk.contents import Contents, open_contents
-from fsboundary.banks.store import Store
+from fsboundary.banks.store import Store, to_tensor
 from fsboundary.core.errors import DataError
 
 _BLOCK = 2**23
@@ -67,6 +67,7 @@ class ZarrStore(Store):
         self._layout, self._rows = self._contents.layout, rows
         self.seal, self.info = self._contents.seal, self._layout.info
         self.num_features = self._layout.num_features
+        self.dtype = self._layout.torch_dtype("features")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Open the bank again in another process, where nothing has been verified yet."""
@@ -78,7 +79,7 @@ class ZarrStore(Store):
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         """Yield blocks of rows of this store, each in the same memory."""
         for start, block in self._blocks("features"):
-            yield start, torch.from_numpy(block)
+            yield start, to_tensor(block)
 
     def take(self, rows: Tensor) -> Tensor:
         """Return the features at `rows` as float64."""
@@ -86,7 +87,7 @@ class ZarrStore(Store):
         points = torch.empty(len(wanted), self.num_features, dtype=torch.float64)
         order = wanted.argsort()
         for start, number, inside in self._split_by_chunk(wanted[order]):
-            values = torch.from_numpy(self._contents.take("features", number, inside))
+            values = to_tensor(self._contents.take("features", number, inside))
             points[order[start : start + len(inside)]] = values.to(torch.float64)
         return points
 
@@ -116,17 +117,17 @@ class ZarrStore(Store):
 
     def _all(self, name: str) -> Tensor:
         width = self._layout.chunk_shape(name)[1:]
-        values: NDArray[Any] = np.empty((len(self), *width), self._layout.dtype_of(name))
+        values: NDArray[Any] = np.empty((len(self), *width), self._layout.array_dtype(name))
         for start, block in self._blocks(name):
             values[start : start + len(block)] = block
-        return torch.from_numpy(values)
+        return to_tensor(values)
 
     def _blocks(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield ``(first row in this store, values)`` of one array, in one buffer."""
         step, width = self._layout.chunk_rows, self._layout.chunk_shape(name)[1:]
         num_chunks = max(1, _BLOCK // self._layout.chunk_bytes(name))
         size = step * min(num_chunks, -(-len(self) // step))
-        dtype = self._layout.dtype_of(name)
+        dtype = self._layout.array_dtype(name)
         with self._contents.memory((size, *width), self._layout.stored_dtype(name)) as block:
             for start in range(0, len(self), size):
                 count = min(size, len(self) - start)
