@@ -13,7 +13,7 @@ from fsboundary._version import __version__
 
 if TYPE_CHECKING:
     from fsboundary import analysis, attr, pixels, plugins, testing
-    from fsboundary.banks import FeatureBank
+    from fsboundary.banks import FeatureBank, map_rows
     from fsboundary.boundaries import (
         ambiguity,
         class_path,
@@ -106,7 +106,7 @@ if TYPE_CHECKING:
     from fsboundary.space import FeatureSpace
 
 _MODULE_NAMES = {
-    "banks": ("FeatureBank",),
+    "banks": ("FeatureBank", "map_rows"),
     "boundaries": (
         "ambiguity",
         "class_path",
@@ -279,6 +279,7 @@ __all__ = [
     "largest_ties",
     "leave_one_out_distances",
     "logistic_head",
+    "map_rows",
     "nearest_hulls",
     "normal_angles",
     "partition",

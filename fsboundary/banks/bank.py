@@ -13,7 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fsboundary.banks.checks import check_banks, check_classes, check_directions, labels_of
+from fsboundary.banks.checks import (
+    check_banks,
+    check_classes,
+    check_directions,
+    labels_of,
+    without_dask,
+)
 from fsboundary.banks.store import BankInfo, Store
 from fsboundary.banks.streams import (
     RowStream,
@@ -24,7 +30,6 @@ from fsboundary.banks.streams import (
 )
 from fsboundary.banks.tables import npy_rows, parquet_rows
 from fsboundary.core.checks import check_integer_tensor
-from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import Moments
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.rows import TensorOrArray
@@ -488,10 +493,7 @@ class FeatureBank:
                 distribute,
             )  # here: other banks need no dask
         except ImportError:
-            got = f"a {type(client).__name__}, and dask.distributed is not installed"
-            fix = "pip install 'fsboundary[distributed]', here and on the workers"
-            wanted = "a connected dask.distributed.Client"
-            raise ArgumentError("client", got, wanted, fix) from None
+            raise without_dask(client) from None
         return FeatureBank.of(distribute(self._store, client))
 
     def __repr__(self) -> str:

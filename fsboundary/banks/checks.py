@@ -91,3 +91,10 @@ def check_directions(
         range_fix=fix,
     )
     return rows, found.reshape(count, -1 if found.numel() else 0).to(rows.device)
+
+
+def without_dask(client: object) -> ArgumentError:
+    """Return the error of a call with `client` where dask.distributed is not installed."""
+    got = f"a {type(client).__name__}, and dask.distributed is not installed"
+    fix = "pip install 'fsboundary[distributed]', here and on the workers"
+    return ArgumentError("client", got, "a connected dask.distributed.Client", fix)

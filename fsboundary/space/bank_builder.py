@@ -6,20 +6,18 @@ appended after the chunk was written.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, Protocol, final
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
-from tqdm import tqdm
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from fsboundary.banks import BankInfo, FeatureBank
+from fsboundary.banks.checks import without_dask
 from fsboundary.banks.disk.contents import Contents, open_contents
 from fsboundary.banks.disk.folder import (
     BankFolder,
@@ -35,219 +33,72 @@ from fsboundary.banks.disk.seal import read_seal
 from fsboundary.banks.disk.writer import ChunkWriter, DiskThreads, disk_threads
 from fsboundary.banks.disk.zarr_store import ZarrStore
 from fsboundary.banks.memory import MemoryStore
-from fsboundary.banks.streams import round_features, stored_dtype
-from fsboundary.core.checks import check_labels, describe
+from fsboundary.core.checks import describe
 from fsboundary.core.errors import ArgumentError, DataError
-from fsboundary.models.inputs import model_arguments
-from fsboundary.models.structures import leaves_of, map_leaves
-
-if TYPE_CHECKING:
-    from fsboundary.space.feature_space import FeatureSpace
-
-_SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+from fsboundary.space.loaders import Batch, FeatureSource, loader_batches, reject_shuffling
 
 
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class LoaderBatch:
-    """A batch from the loader, and the index of its first row.
+class BankSource(Protocol):
+    """Batches and their features, from which a bank is built."""
 
-    Attributes
-    ----------
-    start : int
-        Number of rows before the batch.
-    inputs : object
-        Inputs of the model, as for :meth:`fsboundary.FeatureSpace.extract`.
-    rows : int
-        Number of examples m, at least one.
-    labels : Tensor (m,) or None
-        Class of each example, int64.
-    """
+    def batches(self, known: int) -> Iterator[Any]:
+        """Yield the batches; features of most of the first `known` will not be needed."""
 
-    start: int
-    inputs: Any
-    rows: int
-    labels: Tensor | None
-
-    @property
-    def stop(self) -> int:
-        """Index after the last row."""
-        return self.start + self.rows
-
-    def digest(self) -> str:
-        """Return the SHA-256 of inputs and labels, with their structure, shapes and dtypes."""
-        digest = hashlib.sha256()
-        if not isinstance(self.inputs, Tensor):
-            digest.update(f"{map_leaves(_describe_leaf, self.inputs)} ".encode())
-        tensors = [leaf for leaf in leaves_of(self.inputs) if isinstance(leaf, Tensor)]
-        for value in (*tensors, self.labels):
-            if value is None:
-                continue
-            for part in value.unbind() if value.is_nested else (value,):
-                digest.update(f"{part.dtype} {tuple(part.shape)} ".encode())
-                raw = part.detach().cpu().contiguous().view(-1).view(torch.uint8)
-                digest.update(raw.numpy().data)
-        return digest.hexdigest()
-
-
-def _describe_leaf(leaf: object) -> object:
-    """Return a leaf that says the same in every process: no address, and no numbers of tensors."""
-    plain = leaf is None or isinstance(leaf, str | int | float | torch.dtype | torch.device)
-    return leaf if plain else type(leaf).__name__
-
-
-def loader_batches(
-    model: nn.Module, loader: Iterable[Any], show_progress: bool
-) -> Iterator[LoaderBatch]:
-    """Yield the validated batches of the loader; empty batches are skipped.
-
-    Raises
-    ------
-    ArgumentError
-        No batch at all, or one that is neither inputs nor (inputs, labels), or a change between the
-        two.
-    """
-    start, labelled = 0, False
-    for batch in tqdm(loader, unit="batch", disable=not show_progress):
-        inputs, labels = split_batch(batch)
-        rows = model_arguments(model, inputs).rows
-        if rows == 0:
-            continue
-        classes = None if labels is None else check_labels(labels, rows).cpu()
-        if start and labelled != (classes is not None):
-            wanted = "labels with every batch, or with none"
-            fix = "let the loader yield (inputs, labels) throughout"
-            raise ArgumentError("loader", f"a change at row {start}", wanted, fix)
-        labelled = classes is not None
-        yield LoaderBatch(start, inputs, rows, classes)
-        start += rows
-    if start == 0:
-        fix = "pass a DataLoader or a list; an iterator yields its batches only once"
-        raise ArgumentError("loader", "no examples", "at least one batch", fix)
-
-
-def reject_shuffling(loader: object) -> None:
-    """Raise ArgumentError if `loader` is known to yield a different order each time."""
-    outer = getattr(loader, "batch_sampler", None)
-    for sampler in (getattr(loader, "sampler", None), outer, getattr(outer, "sampler", None)):
-        # DistributedSampler shuffles too, by default, and has an attribute for it
-        if isinstance(sampler, _SHUFFLING) or getattr(sampler, "shuffle", False) is True:
-            got = f"a {type(loader).__name__} with a {type(sampler).__name__}"
-            wanted = "the same order each time: a bank on disk can be resumed only in that order"
-            fix = "pass shuffle=False, or leave out path to build the bank in memory"
-            raise ArgumentError("loader", got, wanted, fix)
-
-
-_LABELS = ("labels", "label")
-"""Keys of the labels in batches of the collators of transformers and datasets."""
-
-
-def split_batch(batch: object) -> tuple[Any, Any]:
-    """Return inputs and labels (or None) of one batch."""
-    if isinstance(batch, Tensor):
-        return batch, None
-    if isinstance(batch, Mapping):
-        labels = next((batch[key] for key in _LABELS if key in batch), None)
-        return {key: part for key, part in batch.items() if key not in _LABELS}, labels
-    if isinstance(batch, list | tuple) and len(batch) in (1, 2):
-        inputs, labels = batch[0], batch[1] if len(batch) == 2 else None
-        if isinstance(labels, Tensor) and labels.ndim > 1:
-            raise ArgumentError(
-                "loader",
-                f"a pair whose second part has shape {tuple(labels.shape)}",
-                "(inputs, labels) with one class number per example",
-                "for a second input of the model, let the loader yield ((first, second), labels), "
-                "or ((first, second),) without labels",
-            )
-        # a DataLoader collates pairs of inputs to a list, which is no list of examples
-        if isinstance(inputs, list) and labels is not None and _all_have_rows(inputs, labels):
-            inputs = tuple(inputs)
-        return inputs, labels
-    got = f"a batch that is a {type(batch).__name__}"
-    if isinstance(batch, list | tuple):
-        got += f" of {len(batch)}"
-    fix = "wrap the loader in a generator function, or a class with __iter__, that yields these; "
-    fix += "several inputs are a tuple, as in ((first, second), labels)"
-    wanted = 'inputs, (inputs, labels), or a mapping with inputs and "labels"'
-    raise ArgumentError("loader", got, wanted, fix)
-
-
-def _all_have_rows(inputs: list[Any], labels: Any) -> bool:
-    """Return whether all of `inputs` have a row per label, and are not as many as these."""
-    leaves, rows = leaves_of(inputs), len(labels)
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim > 0]
-    return len(inputs) != rows and all(t.size(0) == rows for t in tensors)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class FeatureSource:
-    """The features of a space, as a bank stores them.
-
-    Attributes
-    ----------
-    space : FeatureSpace
-        Space whose features are stored.
-    dtype : torch.dtype or None
-        Dtype in which they are stored.
-    """
-
-    space: FeatureSpace
-    dtype: torch.dtype | None = None
+    def features(self, batch: Any) -> Tensor:
+        """Return the features (m,d) of a batch, as :meth:`FeatureSource.features`."""
 
     def info(self) -> BankInfo:
         """Return the origin of the features, once some were extracted."""
-        space, kind = self.space, type(self.space.extractor)
-        name, layer = f"{kind.__module__}.{kind.__qualname__}", space.notes().get("layer", "")
-        return BankInfo(space.fingerprint, name, layer, space.domain.kind)
 
-    def features(self, batch: LoaderBatch) -> Tensor:
-        """Return the features (m,d) of a batch, in the dtype in which they are stored.
 
-        Raises
-        ------
-        ArgumentError
-            Labels that are no classes of the model.
-        DataError
-            Features are NaN or infinite, or beyond the range of the dtype; the message lists the
-            rows.
-        """
-        # one batch, because the same inputs give the same bits only within the same batch
-        found = self.space.extract(batch.inputs, batch_size=batch.rows)
-        features = found.features
-        if batch.labels is not None:
-            check_labels(batch.labels, len(features), num_classes=found.logits.shape[1])
-        bad = (~torch.isfinite(features).all(dim=1)).nonzero()[:, 0] + batch.start
-        if len(bad):
-            shown = ", ".join(map(str, bad[:20].tolist())) + (", .." if len(bad) > 20 else "")
-            raise DataError(
-                f"loader: NaN or infinite features of {len(bad)} examples, at rows {shown} "
-                "(counted from 0). Leave these out or fix them, and call again: on disk, whole "
-                "chunks before them are kept"
-            )
-        return round_features(features, stored_dtype(features.dtype, self.dtype), batch.start)
+@final
+class _LocalSource:
+    """The batches of a loader, extracted by this process."""
+
+    def __init__(self, source: FeatureSource, loader: Iterable[Any], show_progress: bool) -> None:
+        self.features, self.info = source.features, source.info
+        self._model, self._loader, self._show_progress = source.space.model, loader, show_progress
+
+    def batches(self, known: int) -> Iterator[Any]:
+        return loader_batches(self._model, self._loader, self._show_progress)
+
+
+BATCH = 256
+"""Number of examples per batch of a dataset that is passed without a loader."""
 
 
 def build_bank(
     source: FeatureSource,
-    loader: Iterable[Any],
+    loader: Iterable[Any] | Dataset[Any],
     path: str | PathLike[str] | None,
     show_progress: bool,
+    client: object,
 ) -> FeatureBank:
     """Return the bank of a loader; see :meth:`fsboundary.FeatureSpace.bank`."""
+    if isinstance(loader, Dataset) and not isinstance(loader, Iterable):
+        loader = DataLoader(loader, batch_size=BATCH)
     fix = "pass a DataLoader, or a list of batches; pass a tensor to extract(inputs)"
     if not isinstance(loader, Iterable) or isinstance(loader, Tensor):
         raise ArgumentError("loader", describe(loader), "an iterable of batches", fix)
+    if path is not None:
+        reject_shuffling(loader)
+    batches: BankSource = _LocalSource(source, loader, show_progress)
+    if client is not None:
+        try:
+            # here: other banks need no dask
+            from fsboundary.space.worker_batches import WorkerSource
+        except ImportError:
+            raise without_dask(client) from None
+        batches = WorkerSource(source, loader, client, show_progress)
     if path is None:
-        return _build_in_memory(source, loader_batches(source.space.model, loader, show_progress))
-    reject_shuffling(loader)
-    stream_to_disk(source, loader_batches(source.space.model, loader, show_progress), Path(path))
+        return _build_in_memory(batches)
+    stream_to_disk(batches, Path(path))
     return FeatureBank.open(path)
 
 
-def _build_in_memory(source: FeatureSource, batches: Iterator[LoaderBatch]) -> FeatureBank:
+def _build_in_memory(source: BankSource) -> FeatureBank:
     parts, classes = [], []
-    for batch in batches:
+    for batch in source.batches(0):
         parts.append(source.features(batch))
         if batch.labels is not None:
             classes.append(batch.labels)
@@ -264,7 +115,7 @@ _SAME_ORDER = (
 )
 
 
-def stream_to_disk(source: FeatureSource, batches: Iterator[LoaderBatch], path: Path) -> None:
+def stream_to_disk(source: BankSource, path: Path) -> None:
     """Write the features of all batches to the bank at `path`, resuming it if it is unfinished.
 
     After each chunk, a journal line that lists its batches is written; rows that no line lists are
@@ -279,10 +130,10 @@ def stream_to_disk(source: FeatureSource, batches: Iterator[LoaderBatch], path: 
     """
     with building(path) as verify_lock, disk_threads() as threads:
         bank = None if is_empty(path) else _PartialBank(path, verify_lock, threads)
-        number = -1
-        for number, batch in enumerate(batches):
+        number, known = -1, 0 if bank is None else len(bank.known)
+        for number, batch in enumerate(source.batches(known)):
             record = BatchRecord(batch.rows, batch.digest())
-            if bank is not None and number < len(bank.known):
+            if bank is not None and number < known:
                 bank.verify_stored(source, number, batch, record)
                 continue
             features = source.features(batch)
@@ -345,7 +196,7 @@ class _PartialBank:
         self._chunk_writer: ChunkWriter | None = None
 
     def verify_stored(
-        self, source: FeatureSource, number: int, batch: LoaderBatch, record: BatchRecord
+        self, source: BankSource, number: int, batch: Batch, record: BatchRecord
     ) -> None:
         """Check a batch that the journal records, and add rows that its chunk does not contain."""
         last = number == len(self.known) - 1
@@ -377,7 +228,7 @@ class _PartialBank:
             ids = torch.arange(stop, batch.stop)
             self._append(features[rest], labels, ids)
 
-    def verify_head(self, source: FeatureSource) -> None:
+    def verify_head(self, source: BankSource) -> None:
         """Raise DataError if the bank belongs to another head, extractor or layer."""
         expected, other = self._layout.info.fingerprint, source.info().fingerprint
         if expected != other:
@@ -396,7 +247,7 @@ class _PartialBank:
                 f"dtype={dtype}, or choose another path"
             )
 
-    def add(self, batch: LoaderBatch, features: Tensor, record: BatchRecord) -> None:
+    def add(self, batch: Batch, features: Tensor, record: BatchRecord) -> None:
         """Append a batch that the journal does not record."""
         if self._verify_lock is None or self._num_rows % self._layout.chunk_rows:
             raise DataError(

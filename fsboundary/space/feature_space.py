@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from os import PathLike
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from fsboundary import plugins
@@ -35,7 +36,7 @@ from fsboundary.plugins.grading.extractors import (
 )
 from fsboundary.plugins.interfaces import FeatureExtractor
 from fsboundary.space.arguments import check_arguments, chosen_domain, extractor_options
-from fsboundary.space.bank_builder import FeatureSource, build_bank
+from fsboundary.space.bank_builder import build_bank
 from fsboundary.space.batches import (
     fields_of_nothing,
     fields_of_pass,
@@ -43,8 +44,12 @@ from fsboundary.space.batches import (
     join_passes,
 )
 from fsboundary.space.fidelity import Fidelity, fit_surrogate
+from fsboundary.space.loaders import FeatureSource
 from fsboundary.space.notes import space_notes
 from fsboundary.space.zero_shot import ZeroShotClassifier
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @final
@@ -215,19 +220,21 @@ class FeatureSpace:
     @in_standard_modes
     def bank(
         self,
-        loader: Iterable[Any],
+        loader: Iterable[Any] | Dataset[Any],
         path: str | PathLike[str] | None = None,
         show_progress: bool = False,
         *,
         dtype: torch.dtype | None = None,
+        client: Client | None = None,
     ) -> FeatureBank:
         """Return the bank of the features of all examples in `loader`, in its order.
 
         Parameters
         ----------
-        loader : iterable
+        loader : iterable or Dataset
             Batches: inputs as for :meth:`extract`, pairs (inputs, labels), or mappings with the
-            labels under "labels" or "label". Each is one batch for the model.
+            labels under "labels" or "label". Each is one batch for the model. A dataset of examples
+            is read in batches of 256. With `client`: a DataLoader or a list.
         path : str or PathLike, optional
             Folder on disk for the bank, so that memory holds a few chunks. Resumable: after an
             interruption at any moment, repeat the call. Examples already in the bank are loaded
@@ -239,6 +246,11 @@ class FeatureSpace:
         dtype : torch.dtype, optional
             Dtype in which features are stored, as for :class:`fsboundary.FeatureBank`; by default
             float32, and float64 for a model that computes in it.
+        client : dask.distributed.Client, optional
+            Cluster whose workers read and extract the batches, in any order; this process writes
+            them, in the order of the loader. Workers that die are replaced by others. The model
+            and the dataset are sent to the workers. The bank is bit for bit that of one process if
+            the workers have the same processors, number of threads of torch and versions.
 
         Raises
         ------
@@ -252,7 +264,8 @@ class FeatureSpace:
         HeadError, HeadMismatchError
             As in :meth:`extract`.
         """
-        return build_bank(FeatureSource(self, check_dtype(dtype)), loader, path, show_progress)
+        source = FeatureSource(self, check_dtype(dtype))
+        return build_bank(source, loader, path, show_progress, client)
 
     @run_eagerly
     @in_standard_modes

@@ -14,7 +14,7 @@ from fsboundary.core.errors import ArgumentError, PluginError
 from fsboundary.models.inputs import ModelArguments, model_arguments
 from fsboundary.models.structures import leaves_of
 from fsboundary.plugins.grading.extractors import GuardedExtractor
-from fsboundary.space.bank_builder import split_batch
+from fsboundary.space.loaders import split_batch
 
 _HELD_OUT_EVERY = 5
 """One example in this many is held out."""

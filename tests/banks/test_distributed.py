@@ -8,13 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import dask
 import pytest
 import torch
-from distributed import Client, LocalCluster
+from distributed import Client
 
 import fsboundary as fsb
 from fsboundary.banks import BankInfo, FeatureBank
@@ -26,6 +24,7 @@ from fsboundary.banks.disk.zarr_store import ZarrStore
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.protocols import MeasuredPointSet
 from support.banks import oracle
+from support.banks.cluster import start_cluster
 
 ROWS = 70
 
@@ -44,23 +43,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """Yield a client of three workers that are threads of this process, because they start fast."""
     with start_cluster(3, 1, tmp_path_factory.mktemp("scratch")) as (_, connected):
         yield connected
-
-
-@contextmanager
-def start_cluster(count: int, threads: int, scratch: Path) -> Iterator[tuple[LocalCluster, Client]]:
-    """Start `count` workers in this process, without a dashboard and on free ports."""
-    with (
-        dask.config.set({"temporary-directory": str(scratch)}),
-        LocalCluster(
-            n_workers=count,
-            threads_per_worker=threads,
-            processes=False,
-            memory_limit=None,  # a worker must not pause because others fill the memory
-            dashboard_address="127.0.0.1:0",
-        ) as local,
-        Client(local) as connected,
-    ):
-        yield local, connected
 
 
 def labels() -> torch.Tensor:

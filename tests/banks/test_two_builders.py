@@ -31,6 +31,12 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def _no_pending_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a builder publish each chunk before it reads more: the second begins at a known row."""
+    monkeypatch.setattr(writer, "_WAITING", 0)
+
+
+@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "bank"
 
@@ -81,6 +87,7 @@ def test_two_builders_that_are_killed(root: Path) -> None:
     assert found["refused"] > 0
 
 
+@pytest.mark.usefixtures("_no_pending_chunks")
 def test_a_lock_that_was_deleted_ends_both_builders_before_harm(
     path: Path, whole: dict[str, bytes]
 ) -> None:
@@ -96,6 +103,7 @@ def test_a_lock_that_was_deleted_ends_both_builders_before_harm(
     assert content(path) == whole
 
 
+@pytest.mark.usefixtures("_no_pending_chunks")
 def test_another_writer_is_seen_in_the_journal(
     path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,8 @@ restored. Rows are never gathered on the client.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial, reduce
@@ -116,10 +117,17 @@ _TICK = 1.0
 _ATTEMPTS = 10
 """Number of attempts to run a task before the cluster is called unusable."""
 
+_AHEAD = 3
+"""Number of tasks per thread that run ahead of the one whose result is needed next."""
+
 _WARNING = "distributed.admin.large-graph-warning-threshold"
 """Size of a task above which dask warns; many wide directions are as large."""
 
 _LOGS = "The logs of the workers say why; most often memory ran out"
+
+
+_Running = tuple[int, Any, Future[Any] | None]
+"""Number and item of a task, and its future."""
 
 
 @final
@@ -175,18 +183,82 @@ class Cluster:
                 return [results[shard] for shard in shards]
         raise DataError(f"workers were lost in each of {_ATTEMPTS} attempts to run a task. {_LOGS}")
 
+    def stream(
+        self, task: Callable[[Any, Any], Any], items: Iterable[Any], shared: object
+    ) -> Iterator[Any]:
+        """Yield ``task(item, shared)`` of each item, in order, run by any worker.
+
+        A few tasks per thread of the workers run ahead. Tasks of workers that die run again.
+
+        Parameters
+        ----------
+        task : callable
+            Function that workers can import.
+        items : iterable
+            Arguments, or functions that return an argument, which may contain futures, and the
+            keyword arguments of ``Client.submit``; they are called for each attempt.
+        shared : object
+            Argument that workers pass on to each other, once per worker.
+
+        Raises
+        ------
+        DataError
+            As :meth:`map_shards`.
+        """
+        sent = self._send(shared)
+        ahead = _AHEAD * sum(self.workers().values())
+        running: deque[_Running] = deque()
+        try:
+            for number, item in enumerate(items):
+                running.append((number, item, self._run(task, item, sent)))
+                if len(running) > ahead:
+                    yield self._next(task, running, sent)
+            while running:
+                yield self._next(task, running, sent)
+        finally:
+            with suppress(OSError):
+                self.client.cancel([future for *_, future in running if future is not None])
+
+    def _send(self, shared: object) -> Future[Any]:
+        """Return a future of `shared`; a task, because dask reruns it if a worker dies."""
+        with dask.config.set({_WARNING: "1TiB"}):
+            return self.client.submit(workers.identity, shared, pure=False)
+
+    def load(self, shard: Shard, number: int) -> Future[Any]:
+        """Return the rows of a shard as a future; `number` chooses a worker if they are lost."""
+        addresses = sorted(self.workers())
+        return shard.load(self.client, addresses[number % len(addresses)], _TICK)
+
+    def _run(self, task: Callable[..., Any], item: Any, sent: Future[Any]) -> Future[Any] | None:
+        """Submit a task; None if a worker is lost meanwhile."""
+        with dask.config.set({_WARNING: "1TiB"}), suppress(OSError, KeyError):
+            argument, options = item() if callable(item) else (item, {"pure": False})
+            return self.client.submit(task, argument, sent, **options)
+        return None
+
+    def _next(
+        self, task: Callable[[Any, Any], Any], running: deque[_Running], sent: Future[Any]
+    ) -> Any:
+        """Return the result of the first of `running`, after other attempts if it was lost."""
+        number, item, future = running.popleft()
+        for _ in range(_ATTEMPTS):
+            with suppress(OSError, CancelledError):
+                if future is not None:
+                    return self._wait_for(f"part {number}", future)
+            time.sleep(_TICK)  # until the scheduler has noticed
+            future = self._run(task, item, sent)
+        raise DataError(f"workers were lost in each of {_ATTEMPTS} attempts to run a task. {_LOGS}")
+
     def _submit(
         self, task: Callable[..., Any], shards: Sequence[Shard], shared: Sequence[Array]
     ) -> dict[Shard, Future[Any]]:
         """Submit `task` for `shards`, or only for the first ones if a worker is lost meanwhile."""
         futures: dict[Shard, Future[Any]] = {}
         try:
-            addresses = sorted(self.workers())
-            # tasks, because dask reruns them if a worker dies; a broadcast would wait for it
-            with dask.config.set({_WARNING: "1TiB"}):
-                sent = [self.client.submit(workers.identity, array, pure=False) for array in shared]
+            self.workers()
+            sent = [self._send(array) for array in shared]  # a broadcast would wait for the dead
             for number, shard in enumerate(shards):
-                rows = shard.load(self.client, addresses[number % len(addresses)], _TICK)
+                rows = self.load(shard, number)
                 futures[shard] = self.client.submit(
                     task, rows, shard.start, *sent, **shard.submit_options()
                 )
@@ -199,32 +271,31 @@ class Cluster:
         results: dict[Shard, Any] = {}
         for shard, future in futures.items():
             with suppress(OSError, CancelledError):
-                results[shard] = self._wait_for(shard, future)
+                results[shard] = self._wait_for(f"rows {shard.start} to {shard.stop - 1}", future)
         return results
 
-    def _wait_for(self, shard: Shard, future: Future[Any]) -> Any:
+    def _wait_for(self, what: str, future: Future[Any]) -> Any:
         while True:
             try:
                 return future.result(timeout=_TICK)
             except Exception as error:
                 if future.status == "error":
-                    raise _describe_failure(shard, error) from error
+                    raise _describe_failure(what, error) from error
                 if not isinstance(error, TimeoutError):
                     raise
             self.workers()
 
 
-def _describe_failure(shard: Shard, error: Exception) -> FsboundaryError:
+def _describe_failure(what: str, error: Exception) -> FsboundaryError:
     if isinstance(error, FsboundaryError):
         return error
-    rows = f"rows {shard.start} to {shard.stop - 1}"
     if isinstance(error, KilledWorker):
-        return DataError(f"workers died repeatedly while they held {rows}. {_LOGS}")
-    return DataError(f"a worker failed on {rows}: {error!r}")
+        return DataError(f"workers died repeatedly while they held {what}. {_LOGS}")
+    return DataError(f"a worker failed on {what}: {error!r}")
 
 
-def distribute(store: Store, client: Client) -> DistributedStore:
-    """Return `store` in shards on the workers, after they have loaded their rows.
+def connect(client: object) -> Cluster:
+    """Return the cluster of `client`.
 
     Raises
     ------
@@ -232,14 +303,19 @@ def distribute(store: Store, client: Client) -> DistributedStore:
         `client` is not a client, not connected, or asynchronous.
     """
     wanted, fix = "a connected dask.distributed.Client", "pass dask.distributed.Client(address)"
-    check_instance("client", client, Client, wanted, fix)
-    if client.asynchronous:
+    found = check_instance("client", client, Client, wanted, fix)
+    if found.asynchronous:
         fix = "create it with asynchronous=False, and call this outside its event loop"
         raise ArgumentError("client", "an asynchronous client", wanted, fix)
-    if client.status != "running":
-        raise ArgumentError("client", f"a client that is {client.status}", wanted, fix)
+    if found.status != "running":
+        raise ArgumentError("client", f"a client that is {found.status}", wanted, fix)
+    return Cluster(found)
+
+
+def distribute(store: Store, client: object) -> DistributedStore:
+    """Return `store` in shards on the workers, after they have loaded their rows."""
+    cluster = connect(client)
     source = store.origin() if isinstance(store, DistributedStore) else store
-    cluster = Cluster(client)
     shards = split_into_shards(source, sum(cluster.workers().values()))
     cluster.map_shards(workers.count_rows, shards)
     labels = source.labels()
@@ -274,7 +350,7 @@ class DistributedStore(Store):
         labels: Tensor | None,
         ids: Tensor,
     ) -> None:
-        self._cluster, self._shards, self._source = cluster, shards, source
+        self.cluster, self.shards, self._source = cluster, shards, source
         self._labels, self._ids = labels, ids
         self.info, self.num_features, self.seal = source.info, source.num_features, source.seal
         self.dtype = source.dtype
@@ -286,7 +362,7 @@ class DistributedStore(Store):
         """Return these rows of the source, on the client."""
         if len(self) == len(self._source):
             return self._source
-        return self._source.subset(torch.cat([shard.rows for shard in self._shards]))
+        return self._source.subset(torch.cat([shard.rows for shard in self.shards]))
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         """Yield the chunks of the origin, without using the workers."""
@@ -307,19 +383,19 @@ class DistributedStore(Store):
     def subset(self, rows: Tensor) -> DistributedStore:
         """Return the store of `rows`, which stay on their workers."""
         shards, begin = [], 0
-        for shard in self._shards:
+        for shard in self.shards:
             indices = rows[(rows >= shard.start) & (rows < shard.stop)] - shard.start
             if len(indices):
-                shards.append(shard.subset(begin, indices, self._cluster.client))
+                shards.append(shard.subset(begin, indices, self.cluster.client))
                 begin += len(indices)
         labels = None if self._labels is None else self._labels[rows]
-        return DistributedStore(self._cluster, shards, self._source, labels, self._ids[rows])
+        return DistributedStore(self.cluster, shards, self._source, labels, self._ids[rows])
 
     def price(self, directions: Tensor, k: int, exclude: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the `k` smallest of the products that the workers find; ties by the lowest row."""
         shared = [directions] if exclude is None else [directions, exclude]
-        results = self._cluster.map_shards(
-            partial(workers.price_rows, k=k), self._shards, *(one.cpu().numpy() for one in shared)
+        results = self.cluster.map_shards(
+            partial(workers.price_rows, k=k), self.shards, *(one.cpu().numpy() for one in shared)
         )
         values = directions.new_full((len(directions), k), torch.inf)
         indices = torch.full_like(values, -1, dtype=torch.int64)
@@ -332,23 +408,23 @@ class DistributedStore(Store):
     def take(self, rows: Tensor) -> Tensor:
         """Return the features at `rows` as float64, on the CPU; each row is sent once."""
         wanted, inverse = rows.cpu().unique(return_inverse=True)
-        shards = [s for s in self._shards if bool(((wanted >= s.start) & (wanted < s.stop)).any())]
-        results = self._cluster.map_shards(workers.take_rows, shards, wanted.numpy())
+        shards = [s for s in self.shards if bool(((wanted >= s.start) & (wanted < s.stop)).any())]
+        results = self.cluster.map_shards(workers.take_rows, shards, wanted.numpy())
         # both the rows wanted and the shards are in ascending order
         points = [torch.empty(0, self.num_features, dtype=torch.float32), *results]
         return torch.cat(points).to(torch.float64)[inverse]
 
     def range(self) -> tuple[Tensor, Tensor]:
         """Return the range over the ranges that the workers find."""
-        ranges = self._cluster.map_shards(workers.coordinate_range, self._shards)
+        ranges = self.cluster.map_shards(workers.coordinate_range, self.shards)
         lower, upper = zip(*ranges, strict=True)
         return torch.stack(lower).amin(dim=0), torch.stack(upper).amax(dim=0)
 
     def moments(self) -> Moments:
         """Return the joined moments that the workers compute."""
-        moments: list[Moments] = self._cluster.map_shards(workers.moments, self._shards)
+        moments: list[Moments] = self.cluster.map_shards(workers.moments, self.shards)
         return reduce(join_moments, moments)
 
     def digests(self) -> Tensor:
         """Return the digests that the workers compute."""
-        return torch.cat(self._cluster.map_shards(workers.digests, self._shards))
+        return torch.cat(self.cluster.map_shards(workers.digests, self.shards))

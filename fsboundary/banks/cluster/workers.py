@@ -51,7 +51,7 @@ def select_rows(shard: Array, indices: Array) -> Array:
     return shard[indices]
 
 
-def identity(shared: Array) -> Array:
+def identity(shared: Any) -> Any:
     """Return an argument shared by all shards; workers pass it on to each other."""
     return shared
 
