@@ -55,6 +55,8 @@ CALLS: dict[str, Callable[[Convert], Any]] = {
     "hull_separation": lambda c: fsb.hull_separation(BANK, c(INDEX[:2]), c(INDEX[1:3])),
     "affine_residuals": lambda c: fsb.affine_residuals(BANK, c(Z)),
     "guaranteed_balls": lambda c: fsb.guaranteed_balls(HEAD, c(Z)),
+    "map_rows": lambda c: next(fsb.map_rows(fsb.guaranteed_balls, HEAD, c(Z)))[1],
+    "FeatureBank.append": lambda c: BANK.append(c(Z), c(INDEX % K)),
     "guaranteed_boxes": lambda c: fsb.guaranteed_boxes(HEAD, c(Z)),
     "guaranteed_hulls": lambda c: fsb.guaranteed_hulls(HEAD, BANK).check(c(Z)),
     "coverage": lambda c: fsb.coverage(HEAD, BANK, c(Z), c(INDEX % K)),
