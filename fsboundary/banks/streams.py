@@ -14,6 +14,7 @@ from fsboundary.banks.memory import MemoryStore
 from fsboundary.banks.store import BankInfo, Store
 from fsboundary.core.checks import check_float_tensor, check_labels
 from fsboundary.core.errors import ArgumentError, DataError, HeadMismatchError
+from fsboundary.core.rows import finite_rows
 
 Block = tuple[Tensor, Tensor | None, Tensor]
 """Features (m,d), labels (m,) or None, and ids (m,) of consecutive rows."""
@@ -97,7 +98,7 @@ def round_features(features: Tensor, dtype: torch.dtype, start: int = 0) -> Tens
         A number is not finite, or beyond the range of the dtype; the message lists the rows.
     """
     rounded = features.to(dtype)
-    bad = (~torch.isfinite(rounded).all(dim=1)).nonzero()[:, 0]
+    bad = (~finite_rows(rounded)).nonzero()[:, 0]
     if len(bad):
         rows = ", ".join(str(row + start) for row in bad[:20].tolist())
         shown = rows + (", .." if len(bad) > 20 else "")

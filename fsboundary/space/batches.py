@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FeatureBatch
+from fsboundary.core.rows import finite_rows
 from fsboundary.core.status import Status
 from fsboundary.plugins.grading.extractors import Pass
 
@@ -44,9 +45,3 @@ def join_passes(parts: list[dict[str, Tensor]], fingerprint: str) -> FeatureBatc
     """Return the batch of all rows, in order."""
     fields = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return FeatureBatch(**fields, fingerprint=fingerprint)
-
-
-def finite_rows(x: Tensor) -> Tensor:
-    """Return whether each row of `x` (B,n) is finite, (B,); aminmax propagates NaN."""
-    low, high = torch.aminmax(x, dim=1)
-    return torch.isfinite(low) & torch.isfinite(high)

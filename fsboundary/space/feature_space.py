@@ -20,7 +20,7 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import HeadError, PluginError
 from fsboundary.core.heads import LinearHead, MultiLabelHead
 from fsboundary.core.results import FeatureBatch
-from fsboundary.core.rows import device_of, require_float64
+from fsboundary.core.rows import device_of, finite_rows, require_float64
 from fsboundary.models.calling import require_deterministic, run_eagerly
 from fsboundary.models.inputs import ModelArguments, first_device, model_arguments
 from fsboundary.models.linear_maps import Residual
@@ -40,7 +40,6 @@ from fsboundary.space.bank_builder import build_bank
 from fsboundary.space.batches import (
     fields_of_nothing,
     fields_of_pass,
-    finite_rows,
     join_passes,
 )
 from fsboundary.space.fidelity import Fidelity, fit_surrogate

@@ -17,6 +17,7 @@ from fsboundary.banks import BankInfo
 from fsboundary.banks.streams import round_features, stored_dtype
 from fsboundary.core.checks import check_labels
 from fsboundary.core.errors import ArgumentError, DataError
+from fsboundary.core.rows import finite_rows
 from fsboundary.models.inputs import model_arguments
 from fsboundary.models.structures import leaves_of, map_leaves
 
@@ -238,7 +239,7 @@ class FeatureSource:
         """Return extracted features as they are stored, or raise as :meth:`features`."""
         if batch.labels is not None:
             check_labels(batch.labels, len(features), num_classes=num_classes)
-        bad = (~torch.isfinite(features).all(dim=1)).nonzero()[:, 0] + batch.start
+        bad = (~finite_rows(features)).nonzero()[:, 0] + batch.start
         if len(bad):
             shown = ", ".join(map(str, bad[:20].tolist())) + (", .." if len(bad) > 20 else "")
             raise DataError(

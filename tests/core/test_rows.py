@@ -5,7 +5,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsboundary.core.rows import cat_ragged, pad_columns, scatter_rows, stack_ragged, write_rows
+from fsboundary.core.rows import (
+    cat_ragged,
+    finite_rows,
+    pad_columns,
+    scatter_rows,
+    stack_ragged,
+    write_rows,
+)
 
 WIDTHS = st.lists(st.integers(0, 5), min_size=1, max_size=6)
 
@@ -114,3 +121,27 @@ def test_write_rows_refuses_other_shapes_and_names():
         write_rows(fields, rows, {"support": torch.zeros(1, 3, dtype=torch.int64)})
     with pytest.raises(KeyError):
         write_rows(fields, rows, {"weights": torch.zeros(1, 1)})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_finite_rows_are_those_without_nan_and_infinities(dtype: torch.dtype) -> None:
+    """Also where the sum of a row overflows, and where infinities cancel."""
+    most = torch.finfo(dtype).max
+    rows = torch.tensor(
+        [
+            [1.0, 2.0, 3.0],
+            [most, most, most],
+            [-most, most, -most],
+            [torch.inf, -torch.inf, 0.0],
+            [torch.inf, 1.0, 1.0],
+            [torch.nan, 1.0, 1.0],
+            [0.0, most, -torch.inf],
+        ],
+        dtype=dtype,
+    )
+    wanted = torch.tensor([True, True, True, False, False, False, False])
+    assert torch.equal(finite_rows(rows), wanted)
+    assert bool(finite_rows(rows[:3]).all())
+    assert bool(finite_rows(rows[:1]).all())
+    assert finite_rows(rows[:0]).shape == (0,)
+    assert bool(finite_rows(rows[:, :0]).all())

@@ -20,6 +20,7 @@ from fsboundary.core.checks import distinct_texts
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import FsboundaryError, HeadError, HeadMismatchError, PluginError
 from fsboundary.core.heads import LinearHead
+from fsboundary.core.rows import finite_rows
 from fsboundary.models.calling import OperationNames, batch_statistics, chance_state, has_drawn
 from fsboundary.models.inputs import ModelArguments
 from fsboundary.models.linear_maps import (
@@ -327,7 +328,7 @@ class RowCheck:
         return found
 
     def _check(self, batch: ModelArguments, found: Pass, drawn: bool) -> None:
-        finite = torch.isfinite(found[0]).all(dim=1) & torch.isfinite(found[1]).all(dim=1)
+        finite = finite_rows(found[0]) & finite_rows(found[1])
         if not bool(finite.any()):
             return
         r = int(finite.nonzero()[0, 0])
