@@ -62,8 +62,7 @@ class FeatureBank:
     Raises
     ------
     ArgumentError
-        Not a tensor, no rows, rows with NaN or infinite numbers, labels of another length, or
-        another dtype.
+        Not a tensor, no rows, NaN or infinite numbers, labels of another length, another dtype.
     DataError
         Numbers beyond the range of the dtype.
     """
@@ -178,7 +177,7 @@ class FeatureBank:
         Returns
         -------
         FeatureBank
-            Bank whose :attr:`info` is that of the banks if all have the same one, else empty.
+            Its :attr:`info` is that of the banks if all have the same one, else empty.
 
         Raises
         ------
@@ -209,7 +208,7 @@ class FeatureBank:
         if isinstance(features, FeatureBatch):
             info = replace(self.info, fingerprint=features.fingerprint)
             features = features.features
-        more = FeatureBank(features, labels, dtype=self.dtype)._store
+        more = store_points(features, labels, self.dtype)
         more.info = info
         return self._collect(merge([rows_of_store(self._store), rows_of_store(more)], None), path)
 
@@ -282,11 +281,11 @@ class FeatureBank:
 
     @property
     def features(self) -> Tensor:
-        """A copy of all points (n,d), float32 or, if they are stored so, float64; made each time.
+        """A copy of all points (n,d), float32 or, if stored so, float64; made by each access.
 
-        It takes as much memory as the points, until it is dropped; :meth:`price`, :meth:`take` and
-        :meth:`select` never need all points at once. A bank on disk is read completely, and a
-        distributed one from the bank that it was created from.
+        It takes as much memory as the points; :meth:`price`, :meth:`take` and :meth:`select` never
+        need all points at once. A bank on disk is read completely, and a distributed one from the
+        bank that it was created from.
         """
         features = self._store.features()
         return features if features.dtype == torch.float64 else features.to(torch.float32)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fsboundary.banks.store import BankInfo
@@ -47,7 +48,7 @@ def npy_rows(source: object, labels: object, dtype: torch.dtype | None) -> RowSt
     return RowStream(array.shape[1], stored, classes is not None, BankInfo(), blocks)
 
 
-def _open_npy(name: str, source: object) -> np.ndarray[Any, Any]:
+def _open_npy(name: str, source: object) -> NDArray[Any]:
     """Return an array, mapped to memory if it is in a file."""
     fix = "pass the path of a file of numpy.save, or numpy.load(path, mmap_mode='r')"
     if isinstance(source, str | PathLike):
@@ -137,7 +138,7 @@ def _several(name: str, value: object, kinds: Any, wanted: str, fix: str) -> lis
     return list(found)
 
 
-def _coordinates(columns: list[Any], path: str) -> np.ndarray[Any, Any]:
+def _coordinates(columns: list[Any], path: str) -> NDArray[Any]:
     """Return the points (m,d) of columns of Arrow: one of lists, or one per coordinate."""
     import pyarrow
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.space.loaders import Batch, FeatureSource, loader_batches, reject_shuffling
 
 
+@runtime_checkable
 class BankSource(Protocol):
     """Batches and their features, from which a bank is built."""
 
