@@ -166,7 +166,7 @@ def test_lost_shards_are_restored(client: Client, tmp_path: Path, kind: str) -> 
     shared = given.distribute(client)
     part = shared.subset(labels=1)
     for store in (shared._store, part._store):
-        for shard in store._shards[1:]:  # type: ignore[attr-defined] # of a distributed store
+        for shard in store.shards[1:]:  # type: ignore[attr-defined] # of a distributed store
             client.cancel(shard._future)
     directions = oracle.whole_numbers(4, 3, seed=1)
     for mine, theirs in ((shared, bank), (part, bank.subset(labels=1))):
@@ -249,7 +249,7 @@ def test_a_worker_that_sees_other_files_is_an_error(tmp_path: Path) -> None:
 def test_other_errors_of_a_worker_name_the_rows(client: Client) -> None:
     shared = FeatureBank(oracle.normal(ROWS, 3)).distribute(client)
     with pytest.raises(DataError, match=r"a worker failed on rows 0 to 23: ZeroDivisionError"):
-        shared._store._cluster.map_shards(_failing, shared._store._shards)  # type: ignore[attr-defined] # of a distributed store
+        shared._store.cluster.map_shards(_failing, shared._store.shards)  # type: ignore[attr-defined] # of a distributed store
 
 
 def _failing(shard: object, start: int) -> float:
