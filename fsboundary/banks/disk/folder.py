@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -75,6 +75,7 @@ class BankFolder:
         self.path, self.layout = path, layout
         self._checksums = dict(checksums or {})
         self._verify, self._on_publish = verify, on_publish
+        self._unsynced, self._known = set[Path](), set[Path]()
         for file in path.rglob("*"):
             chunk = file.relative_to(path).as_posix()
             if file.is_symlink():
@@ -84,21 +85,34 @@ class BankFolder:
                 file.unlink()
 
     def publish(self, chunks: Sequence[WrittenChunk]) -> None:
-        """Give the files of chunks their names, and wait until these are on the disk."""
+        """Give the files of chunks their names, on the disk too if a callback relies on them."""
         if self._verify is not None:
             self._verify()
-        folders = set()
         for chunk in chunks:
             for file in chunk.checksums:
                 os.replace(partial_path(self.path / file), self.path / file)
-                folders.update(_folders(self.path / file, self.path))
+                self._note(self.path / file)
             self._checksums |= chunk.checksums
-        _sync(folders)
         if self._on_publish is not None:
+            self._sync()
             self._on_publish(chunks)
+
+    def _note(self, path: Path) -> None:
+        """Remember which folders have new entries because of a new file."""
+        for folder in path.parents:
+            self._unsynced.add(folder)
+            if folder in self._known or folder == self.path:
+                break
+            self._known.add(folder)  # from now on, only its own entries are new
+
+    def _sync(self) -> None:
+        """Wait until the names of all published files are on the disk."""
+        _sync(self._unsynced)
+        self._unsynced = set()
 
     def seal(self, rows: int) -> None:
         """Write the metadata of a bank with `rows` rows and, as the last file, the seal."""
+        self._sync()
         checksums = {}
         for file, content in _metadata(self.layout, rows).items():
             _write_file(self.path, file, content)
@@ -208,32 +222,40 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + _PARTIAL)
 
 
-def write_partial(path: Path, content: Any) -> Path:
-    """Write the file that becomes `path`, wait until it is on the disk, and return its name."""
-    partial = partial_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("wb", buffering=0) as file:
-            view = memoryview(content).cast("B")
-            while view:  # a disk that is full takes a part
-                view = view[file.write(view) :]
-            os.fsync(file.fileno())
-    except BaseException:
+def write_partial(files: Mapping[Path, Any]) -> None:
+    """Write the files that become those paths, and wait until they are on the disk."""
+    with ExitStack() as opened:
+        written = []
+        try:
+            for path, content in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = opened.enter_context(partial_path(path).open("wb", buffering=0))
+                written.append(file)
+                view = memoryview(content).cast("B")
+                while view:  # a disk that is full takes a part
+                    view = view[file.write(view) :]
+            for file in written:  # a file system writes its own journal once for all of them
+                os.fsync(file.fileno())
+        except BaseException:
+            remove_partial(files)  # a full disk gets its space back
+            raise
+
+
+def remove_partial(paths: Iterable[Path]) -> None:
+    """Remove the files that would have become `paths`."""
+    for path in paths:
         with suppress(OSError):
-            partial.unlink()  # a full disk gets its space back
-        raise
-    return partial
+            partial_path(path).unlink()
 
 
 def _write_file(folder: Path, name: str, content: bytes) -> None:
     """Write a file of a bank, completely or not at all, and wait until it is on the disk."""
     path = folder / name
-    partial = write_partial(path, content)
+    write_partial({path: content})
     try:
-        os.replace(partial, path)
+        os.replace(partial_path(path), path)
     except BaseException:
-        with suppress(OSError):
-            partial.unlink()
+        remove_partial([path])
         raise
     _sync(_folders(path, folder))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, final
 
@@ -19,8 +20,8 @@ from fsboundary.banks.disk.files import sha256
 from fsboundary.banks.disk.folder import (
     BankFolder,
     WrittenChunk,
-    partial_path,
     publish_folder,
+    remove_partial,
     remove_temporary,
     temporary_folder,
     write_partial,
@@ -45,7 +46,7 @@ class DiskThreads:
     Attributes
     ----------
     files : Executor
-        Two threads, each with one file: while the disk writes one, the checksums of the other are
+        Two threads, each with one chunk: while the disk writes one, the checksums of the other are
         computed.
     publishing : Executor
         One thread that publishes chunks in order.
@@ -136,13 +137,11 @@ class ChunkWriter:
         number = self._rows // self._layout.chunk_rows
         self._rows += self._count
         buffers, self._buffers, self._count = self._buffers, {}, 0
-        checksums = {}
-        for name, buffer in buffers.items():
-            file = chunk_file(name, number)
-            checksums[file] = self._threads.files.submit(
-                write_chunk, self._folder.path / file, buffer
-            )
-        self._written.append(_Chunk(self._rows, tuple(self._records), buffers, checksums))
+        files = {chunk_file(name, number): buffer for name, buffer in buffers.items()}
+        written = self._threads.files.submit(_write_chunk, self._folder.path, files)
+        self._written.append(
+            _Chunk(self._rows, tuple(self._records), buffers, tuple(files), written)
+        )
         self._records = []
         self._published.append(self._threads.publishing.submit(self._publish))
         self._wait(_WAITING)
@@ -151,12 +150,8 @@ class ChunkWriter:
         """Publish the next chunk if no call did before, and all others that are written by now."""
         try:
             if self._written and not self._stopped:
-                ready = [self._written[0]]
-                wait(ready[0].checksums.values())
-                for chunk in list(self._written)[1:]:
-                    if not all(future.done() for future in chunk.checksums.values()):
-                        break
-                    ready.append(chunk)
+                wait([self._written[0].checksums])
+                ready = list(takewhile(lambda one: one.checksums.done(), list(self._written)))
                 self._folder.publish([chunk.result() for chunk in ready])
                 for chunk in ready:
                     self._written.popleft()
@@ -171,10 +166,9 @@ class ChunkWriter:
     def _discard(self) -> None:
         """Remove the files of all chunks that are not published: a full disk gets space back."""
         while self._written:
-            for file, written in self._written.popleft().checksums.items():
-                wait([written])
-                with suppress(OSError):
-                    partial_path(self._folder.path / file).unlink()
+            chunk = self._written.popleft()
+            wait([chunk.checksums])
+            remove_partial(self._folder.path / file for file in chunk.files)
 
     def _wait(self, count: int) -> None:
         """Wait until at most `count` chunks are not published, and raise what a thread raised."""
@@ -195,22 +189,23 @@ class _Chunk:
     rows: int
     records: tuple[BatchRecord, ...]
     buffers: dict[str, NDArray[np.uint8]]
-    checksums: dict[str, Future[str]]
+    files: tuple[str, ...]
+    checksums: Future[dict[str, str]]
 
     def result(self) -> WrittenChunk:
         """Return the written chunk, or raise what a thread raised."""
-        checksums = {file: future.result() for file, future in self.checksums.items()}
-        return WrittenChunk(self.rows, self.records, checksums)
+        return WrittenChunk(self.rows, self.records, self.checksums.result())
 
 
-def write_chunk(path: Path, content: NDArray[np.uint8]) -> str:
-    """Write the file that becomes `path`, wait for the disk, and return its SHA-256.
+def _write_chunk(folder: Path, files: dict[str, NDArray[np.uint8]]) -> dict[str, str]:
+    """Write what becomes the files of a chunk, wait for the disk, and return their SHA-256.
 
-    The last four bytes of `content` are set to the CRC-32C of those before.
+    The last four bytes of each are set to the CRC-32C of those before.
     """
-    content[-4:] = np.frombuffer(crc32c(content[:-4]), np.uint8)
-    write_partial(path, content)
-    return sha256(content)
+    for content in files.values():
+        content[-4:] = np.frombuffer(crc32c(content[:-4]), np.uint8)
+    write_partial({folder / file: content for file, content in files.items()})
+    return {file: sha256(content) for file, content in files.items()}
 
 
 def save(rows: RowStream, path: Path) -> None:
