@@ -36,18 +36,26 @@ def make_points(rows: int, width: int, seed: int) -> torch.Tensor:
 
 def seconds_of(run: Callable[[], object]) -> float:
     """Return the seconds that a call takes."""
-    start = time.perf_counter()
+    return both_times(run)[0]
+
+
+def both_times(run: Callable[[], object]) -> tuple[float, float]:
+    """Return the seconds that a call takes, and those of the processor, of all threads."""
+    start, processor = time.perf_counter(), time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - processor
 
 
 def compare(own: Callable[[], object], other: Callable[[], object], rounds: int) -> dict[str, Any]:
     """Return seconds of both and their ratio, medians over `rounds` in which they alternate."""
-    pairs = [(seconds_of(other), seconds_of(own)) for _ in range(rounds)]
+    times = [(both_times(other), both_times(own)) for _ in range(rounds)]
+    pairs = [(theirs[0], mine[0]) for theirs, mine in times]
     ratios = sorted(mine / theirs for theirs, mine in pairs)
     return {
         "seconds": round(float(np.median([mine for _, mine in pairs])), 3),
+        "processor_seconds": round(float(np.median([mine[1] for _, mine in times])), 3),
         "denominator_seconds": round(float(np.median([theirs for theirs, _ in pairs])), 3),
+        "denominator_processor_seconds": round(float(np.median([one[1] for one, _ in times])), 3),
         "ratio": round(float(np.median(ratios)), 2),
         "ratios": [round(ratio, 2) for ratio in ratios],
     }
