@@ -246,10 +246,9 @@ class FeatureSpace:
             Dtype in which features are stored, as for :class:`fsboundary.FeatureBank`; by default
             float32, and float64 for a model that computes in it.
         client : dask.distributed.Client, optional
-            Cluster whose workers read and extract the batches, in any order; this process writes
-            them, in the order of the loader. Workers that die are replaced by others. The model
-            and the dataset are sent to the workers. The bank is bit for bit that of one process if
-            the workers have the same processors, number of threads of torch and versions.
+            Cluster to whose workers model and dataset are sent. They read and extract the batches;
+            this process writes them in order. Workers may die. The bank is bit for bit that of one
+            process if processors, number of threads of torch and versions are the same.
 
         Raises
         ------
