@@ -142,6 +142,7 @@ ON_CPU = {
     "leave_one_out_distances": "",
     "FeatureBank.moments": "numbers of a bank, found once; the same for the next",
     "FeatureBank.digests": "",
+    "FeatureBank.from_npy": "an array is on the CPU",
     "HullClassifier": "Captum's interface of classifiers has no device",
     "film_strip": "an image file's array",
 }
@@ -150,6 +151,7 @@ ON_CPU = {
 LIKE_THE_REST = {
     "guaranteed_hulls", "GuaranteedHulls.inflated", "normal_angles", "partition", "region_faces",
     "region_fractions", "FeatureBank.range", "FeatureBank.subset", "FeatureBank.select",
+    "FeatureBank.append", "FeatureBank.merge",
     "LayerBoundaryDirection",  # attributions of what a layer of the model computes
 }  # fmt: skip
 """Calls whose answer is about a head, a bank or a model, and is on its device."""

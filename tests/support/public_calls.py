@@ -155,7 +155,9 @@ CALLS: dict[str, Call] = {
     "FeatureBank": lambda w: fsb.FeatureBank(w.z, w.labels),
     "FeatureBank.append": lambda w: w.bank.append(w.z, w.labels),
     "FeatureBank.merge": lambda w: fsb.FeatureBank.merge([w.bank, w.bank], dtype=torch.float16),
-    "FeatureBank.from_npy": lambda w: fsb.FeatureBank.from_npy(w.z.numpy(), w.labels),
+    "FeatureBank.from_npy": lambda w: fsb.FeatureBank.from_npy(
+        w.z.detach().cpu().numpy(), w.labels
+    ),
     "FeatureBank.price": lambda w: w.bank.price(w.far, 3),
     "FeatureBank.take": lambda w: w.bank.take(w.labels),
     "FeatureBank.moments": lambda w: w.bank.moments(),
