@@ -69,8 +69,14 @@ def map_rows(
 
     Examples
     --------
-    >>> for start, balls in fsb.map_rows(fsb.guaranteed_balls, space.head, bank):
-    ...     radius[start : start + len(balls.radius)] = balls.radius
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(2), torch.zeros(2))
+    >>> rows = torch.tensor([[3.0, 1.0], [0.0, 1.0], [2.0, 0.0]])
+    >>> for start, balls in fsb.map_rows(fsb.guaranteed_balls, head, rows, batch_size=2):
+    ...     print(start, balls.radius.round(decimals=3).tolist())
+    0 [1.414, 0.707]
+    2 [1.414]
     """
     kind: Any = Callable
     fix = "pass the function itself, such as fsboundary.flip_points"
