@@ -6,6 +6,7 @@ import base64
 import copy
 import io
 import json
+import time
 from statistics import median
 from typing import Any
 
@@ -22,8 +23,9 @@ from fsboundary.report.sections.pixels import sizes
 from fsboundary.report.sections.pixels.section import WORDS, diverging
 from fsboundary.report.sections.pixels.sizes import (
     Sizes,
+    budget_for,
     evenly_spaced,
-    sizes_for,
+    num_gradients,
     stratified_sample,
 )
 from support.report import NAMES, Page, read, tiny_images, tiny_model, tiny_page, tiny_subject
@@ -274,21 +276,50 @@ def test_other_shapes(shape: tuple[int, int, int]) -> None:
     assert p["spaces"]["missing"] is None
 
 
-def test_dear_models_get_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_models_get_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    least = Sizes(**dict.fromkeys(fields(), 2))
     monkeypatch.setattr(sizes, "FULL", Sizes())
-    monkeypatch.setattr(sizes, "MINIMUM", least := Sizes(**dict.fromkeys(fields(), 2)))
+    monkeypatch.setattr(sizes, "MINIMUM", least)
     space, image = fsb.FeatureSpace(tiny_model().eval()), tiny_images(1)[0]
     space.extract(image[None])
-    assert sizes_for(space, image) == Sizes()
-    operations = 2 * (36 * 7 + 7 * 5)  # a multiplication and an addition for each weight
-    monkeypatch.setattr(sizes, "FULL_STUDY_FLOPS", operations / 2)
-    assert 2 < sizes_for(space, image).inverse_steps <= Sizes().inverse_steps // 2
-    monkeypatch.setattr(sizes, "FULL_STUDY_FLOPS", 0)
-    assert sizes_for(space, image) == Sizes(**dict.fromkeys(fields(), 2) | {"training": 3})
-    assert least.training == 2
-    monkeypatch.setattr(sizes, "FULL_STUDY_FLOPS", 1e9)
+
+    def budget_at(seconds: float) -> sizes.Budget:
+        monkeypatch.setattr(sizes, "_seconds_per_gradient", lambda space, image: seconds)
+        return budget_for(space, image)
+
+    one = sizes.SECONDS / num_gradients(Sizes())
+    assert budget_at(one / 2).sizes == Sizes()
+    assert budget_at(one / 2).numbers()["reduced"] is False
+    for slow in (1.5, 3, 10):
+        budget = budget_at(slow * one)
+        numbers = budget.numbers()
+        assert numbers["reduced"] is True
+        assert sizes.SECONDS / 4 < numbers["expected_seconds"] <= sizes.SECONDS
+        assert 2 < budget.sizes.inverse_steps <= Sizes().inverse_steps // 2
+    # even the smallest does not fit: it runs anyway, and the page says how long it takes
+    budget = budget_at(1e6 * one)
+    assert budget.sizes == Sizes(**dict.fromkeys(fields(), 2) | {"training": 3})
+    assert budget.numbers()["expected_seconds"] > sizes.SECONDS
     monkeypatch.setattr(sizes, "_PIXELS", 36 * 50)
-    assert sizes_for(space, image).training == 50
+    assert budget_at(one / 2).sizes.training == 50
+
+
+def test_the_time_of_a_pass_is_measured_on_the_model() -> None:
+    class Slow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = tiny_model().eval()
+
+        def forward(self, images: Tensor) -> Tensor:
+            time.sleep(0.02)
+            out: Tensor = self.body(images)
+            return out
+
+    space, image = fsb.FeatureSpace(Slow().eval()), tiny_images(1)[0]
+    space.extract(image[None])
+    budget = budget_for(space, image)
+    # the sleep of a pass, shared by its images; no upper bound, because a machine may be busy
+    assert budget.seconds_per_gradient >= 0.02 / sizes._TIMED
 
 
 def fields() -> list[str]:

@@ -65,7 +65,11 @@ class FeatureGuided(ImageBoundaryFinder):
     num_start_classes : int
         Number of classes that compete for the first image; a tenth of the gradients at most.
     step_size : float
-        First length of a gradient step of a round, relative to the norm of the change.
+        First length of a gradient step of a round, relative to the norm of the change. Steps
+        longer than the change search many parts of the boundary.
+    target_step_size : float
+        The same with a chosen target. A small region far away is found only by steps shorter than
+        the change: it is then the sum of many gradients, not the last one.
     norm_decrease, norm_increase : float
         Fraction by which the norm of the change falls or grows in a step.
     round_fractions : tuple of float
@@ -78,6 +82,7 @@ class FeatureGuided(ImageBoundaryFinder):
 
     num_start_classes: int = 3
     step_size: float = 6.0
+    target_step_size: float = 0.4
     norm_decrease: float = 0.1
     norm_increase: float = 0.05
     round_fractions: tuple[float, ...] = (0.6, 0.4)
@@ -88,6 +93,7 @@ class FeatureGuided(ImageBoundaryFinder):
         check_integers(self, num_start_classes=self.num_start_classes)
         fix = "leave it out"
         check_number("step_size", self.step_size, 0, fix=fix)
+        check_number("target_step_size", self.target_step_size, 0, fix=fix)
         check_number("norm_decrease", self.norm_decrease, 0, 1, fix=fix)
         check_number("norm_increase", self.norm_increase, 0, fix=fix)
         check_number("final_fraction", self.final_fraction, 0, 1, closed="low", fix=fix)
@@ -160,7 +166,7 @@ class FeatureGuided(ImageBoundaryFinder):
                 end - begin,
                 change,
                 radius=(high - low) * factor,
-                step_size=self.step_size,
+                step_size=self.step_size if search.target is None else self.target_step_size,
                 norm_decrease=self.norm_decrease,
                 norm_increase=self.norm_increase,
             )

@@ -32,9 +32,9 @@ from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.extremes import image_facts
 from fsboundary.report.sections.pixels.sizes import (
     Sizes,
+    budget_for,
     evenly_spaced,
     has_pixel_gradients,
-    sizes_for,
     stratified_sample,
 )
 
@@ -473,7 +473,8 @@ class Pixels(Section):
         numbers["has_gradients"] = has_pixel_gradients(m.subject.space, m.subject.images[rows[0]])
         if not numbers["has_gradients"]:
             return Content(numbers=numbers)
-        sizes = sizes_for(m.subject.space, m.subject.images[rows[0]])
+        budget = budget_for(m.subject.space, m.subject.images[rows[0]])
+        sizes = budget.sizes
         rows = stratified_sample(rows, m.batch.predicted[rows], sizes.ranked, SEED)
         rows = rows[distance[rows].argsort(stable=True)]
         flip_rows = evenly_spaced(rows, sizes.flips)
@@ -483,6 +484,7 @@ class Pixels(Section):
         pairs, morphs = _compute_morphs(m, flip_rows, sizes)
         radius, moves = _measure_moves(m, rows, flip_rows, flips, sizes)
         numbers |= {
+            "budget": budget.numbers(),
             "flips": _flip_numbers(m, flip_rows, flips),
             "inverses": _inverse_numbers(m, inverse_rows, inverses, sizes),
             "morphs": _morph_numbers(m, pairs, morphs, sizes),

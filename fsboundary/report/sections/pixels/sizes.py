@@ -1,18 +1,18 @@
-"""Numbers of images and steps of the section on pixels, by the cost of the model."""
+"""Numbers of images and steps of the section on pixels, by the time that a pass takes."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from fsboundary.space import FeatureSpace
 
-FULL_STUDY_FLOPS = 5e7
-"""FLOPs per image up to which the full study runs; more expensive models use fewer images."""
+SECONDS = 40.0
+"""Time for the passes through the model, as far as smaller samples can keep it."""
 
 
 @final
@@ -76,21 +76,93 @@ _PIXELS = 1 << 24
 """Largest number of values of all training images in the comparison of two spaces."""
 
 
-def sizes_for(space: FeatureSpace, image: Tensor) -> Sizes:
-    """Return the sizes for a model and images (C, H, W) such as `image`.
+_TIMED = 4
+"""Number of images per timed pass, and of timed passes, of which the fastest counts."""
 
-    The cost is measured in operations, not in seconds, so that a report is reproducible.
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Time for the section, what one gradient takes, and the sizes that follow.
+
+    Attributes
+    ----------
+    seconds : float
+    seconds_per_gradient : float
+        Time of a forward and a backward pass, per image, measured here and now.
+    sizes : Sizes
     """
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        space.logits(image[None])
-    scale = min(1.0, FULL_STUDY_FLOPS / max(1, counter.get_total_flops()))
+
+    seconds: float
+    seconds_per_gradient: float
+    sizes: Sizes
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what the page says about the budget."""
+        gradients = num_gradients(self.sizes)
+        reduced = num_gradients(FULL) > gradients
+        # no measured time where it changed nothing, so that numbers are then reproducible
+        spent = self.seconds_per_gradient if reduced else None
+        return {
+            "seconds": self.seconds,
+            "gradients": gradients,
+            "reduced": reduced,
+            "seconds_per_gradient": spent,
+            "expected_seconds": None if spent is None else gradients * spent,
+        }
+
+
+def num_gradients(sizes: Sizes) -> int:
+    """Return about how many gradients a section of `sizes` takes, three forward passes as one."""
+    flips = 2 * sizes.flips * sizes.flip_steps  # as many gradients as forward passes, and walks
+    inverses = 2 * sizes.inverses * (sizes.inverse_steps + _POLISH)
+    morphs = sizes.morphs * max(0, sizes.frames - 2) * (sizes.frame_steps + _POLISH)
+    moves = sizes.ranked * (sizes.directions // 3 + 3 * sizes.move_steps)
+    spaces = 100 * sizes.sampled_flips + (sizes.pairs * sizes.path_points + sizes.training) // 3
+    return flips + inverses + morphs + moves + spaces
+
+
+_POLISH = 100
+"""Gradients of the last digits of an image with given features: those of a linear system."""
+
+
+def budget_for(space: FeatureSpace, image: Tensor) -> Budget:
+    """Return the budget for a model and images (C, H, W) such as `image`.
+
+    The cost is measured, because operations say little: two models of as many can differ by ten
+    times, and so can one on free and on busy cores. Sizes are halved until they fit into the time,
+    so that reports of the same model on the same machine usually have the same.
+    """
+    spent = _seconds_per_gradient(space, image)
+    scale = 1.0
+    sizes = _scaled(scale, image)
+    while num_gradients(sizes) * spent > SECONDS and sizes != _scaled(0.0, image):
+        scale /= 2
+        sizes = _scaled(scale, image)
+    return Budget(seconds=SECONDS, seconds_per_gradient=spent, sizes=sizes)
+
+
+def _scaled(scale: float, image: Tensor) -> Sizes:
     counts = {
         name: max(getattr(MINIMUM, name), round(scale * getattr(FULL, name)))
         for name in Sizes.__dataclass_fields__
     }
     counts["training"] = max(3, min(counts["training"], _PIXELS // image.numel()))
     return Sizes(**counts)
+
+
+def _seconds_per_gradient(space: FeatureSpace, image: Tensor) -> float:
+    """Return the time of a forward and a backward pass of one of several images."""
+    images = image.expand(_TIMED, *image.shape)
+    fastest = float("inf")
+    # the first pass may prepare what the others use
+    for _ in range(_TIMED + 1):
+        start = time.perf_counter()
+        with torch.enable_grad():
+            x = images.clone().requires_grad_(True)
+            torch.autograd.grad(space.features(x).sum(), x)
+        fastest = min(fastest, time.perf_counter() - start)
+    return fastest / _TIMED
 
 
 def has_pixel_gradients(space: FeatureSpace, image: Tensor) -> bool:
