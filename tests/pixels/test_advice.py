@@ -12,11 +12,19 @@ import torch
 
 import fsboundary as fsb
 from fsboundary import Status
-from fsboundary.core.results import Amplification, CrossedImages, FlipImages, InverseImages, Morph
+from fsboundary.core.results import (
+    Amplification,
+    CertifiedPixels,
+    CrossedImages,
+    FlipImages,
+    InverseImages,
+    Morph,
+)
 from fsboundary.core.results.base import Result
 
 FUNCTIONS: dict[type[Result], Callable[..., Result]] = {
     Amplification: fsb.pixels.amplification,
+    CertifiedPixels: fsb.pixels.certify,
     CrossedImages: fsb.pixels.crossed_images,
     FlipImages: fsb.pixels.flip_images,
     InverseImages: fsb.pixels.inverse_images,
@@ -28,6 +36,7 @@ COMMON = {Status.NOT_FINITE, Status.OUTSIDE_DOMAIN, Status.MAX_STEPS, Status.INA
 
 POSSIBLE = {
     Amplification: COMMON | {Status.INFEASIBLE},
+    CertifiedPixels: COMMON - {Status.OUTSIDE_DOMAIN} | {Status.UNDECIDED},
     CrossedImages: COMMON - {Status.OUTSIDE_DOMAIN} | {Status.TARGET_IS_SOURCE, Status.UNDECIDED},
     FlipImages: COMMON - {Status.OUTSIDE_DOMAIN} | {Status.TARGET_IS_SOURCE, Status.UNDECIDED},
     InverseImages: COMMON,

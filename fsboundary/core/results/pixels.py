@@ -186,6 +186,20 @@ class CertifiedPixels(Result):
     steps: Int[Tensor, " B"]
     status: Int[Tensor, " B"]
 
+    _OWN_ADVICE: ClassVar[Mapping[Status, str]] = {
+        Status.MAX_STEPS: (
+            "the radius is certified; the search for a larger one stopped early. Raise max_steps="
+        ),
+        Status.INACCURATE: (
+            "the method was proved wrong: an image of another class lies within its radius. Choose "
+            "another method="
+        ),
+        Status.UNDECIDED: (
+            "this method certifies no radius, or the image lies on a boundary. Choose another "
+            "method="
+        ),
+    }
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
