@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fsboundary._version import __version__
 
 if TYPE_CHECKING:
-    from fsboundary import analysis, attr, pixels, plugins, testing
+    from fsboundary import analysis, attr, pixels, plugins, scores, testing
     from fsboundary.banks import FeatureBank, map_rows
     from fsboundary.boundaries import (
         ambiguity,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from fsboundary.core.heads import LinearHead, MultiLabelHead
     from fsboundary.core.results import (
+        AccuracyEstimate,
         AffineRank,
         AffineResiduals,
         Amplification,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         ClassPath,
         Coverage,
         CoverageFractions,
+        Drift,
         Extrapolation,
         FeatureBatch,
         FlipPoints,
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
         RegionDistances,
         RegionFaces,
         RegionFractions,
+        Scores,
         TiePoints,
     )
     from fsboundary.core.status import Status
@@ -103,6 +106,8 @@ if TYPE_CHECKING:
         region_faces,
         region_fractions,
     )
+    from fsboundary.review import Triage, triage
+    from fsboundary.scores import Reference
     from fsboundary.space import FeatureSpace
 
 _MODULE_NAMES = {
@@ -166,6 +171,7 @@ _MODULE_NAMES = {
         "region_fractions",
     ),
     "core.results": (
+        "AccuracyEstimate",
         "AffineRank",
         "AffineResiduals",
         "Amplification",
@@ -174,6 +180,7 @@ _MODULE_NAMES = {
         "ClassPath",
         "Coverage",
         "CoverageFractions",
+        "Drift",
         "Extrapolation",
         "FeatureBatch",
         "FlipPoints",
@@ -193,16 +200,20 @@ _MODULE_NAMES = {
         "RegionDistances",
         "RegionFaces",
         "RegionFractions",
+        "Scores",
         "TiePoints",
     ),
+    "review": ("Triage", "triage"),
+    "scores": ("Reference",),
     "space": ("FeatureSpace",),
     "core.status": ("Status",),
 }
 # the same names as above, for run time; a test checks that both lists agree with __all__
 _MODULE_OF = {name: module for module, names in _MODULE_NAMES.items() for name in names}
-_SUBMODULES = ("analysis", "attr", "pixels", "plugins", "testing")
+_SUBMODULES = ("analysis", "attr", "pixels", "plugins", "scores", "testing")
 
 __all__ = [
+    "AccuracyEstimate",
     "AffineRank",
     "AffineResiduals",
     "Amplification",
@@ -216,6 +227,7 @@ __all__ = [
     "CoverageFractions",
     "DataError",
     "Domain",
+    "Drift",
     "Extrapolation",
     "FeatureBank",
     "FeatureBatch",
@@ -246,13 +258,16 @@ __all__ = [
     "Partition",
     "PluginError",
     "PluginWarning",
+    "Reference",
     "RegionDistances",
     "RegionFaces",
     "RegionFractions",
     "Registration",
+    "Scores",
     "Status",
     "StatusError",
     "TiePoints",
+    "Triage",
     "__version__",
     "affine_rank",
     "affine_residuals",
@@ -288,8 +303,10 @@ __all__ = [
     "region_distances",
     "region_faces",
     "region_fractions",
+    "scores",
     "testing",
     "tie_points",
+    "triage",
     "two_class_head",
     "write_verifier",
 ]

@@ -1,4 +1,4 @@
-"""The command line: ``fsboundary demo``, ``report`` and ``plugins``.
+"""The command line: ``fsboundary demo``, ``report``, ``triage`` and ``plugins``.
 
 Only lightweight modules are imported at the top level, so that help is shown at once; each command
 imports what it needs.
@@ -150,6 +150,56 @@ def report(
         show_progress=not quiet,
     )
     _finish(path, open_it)
+
+
+@app.command()
+def triage(
+    model: Annotated[
+        str, typer.Option(help="Function that returns the model: package.module:factory.")
+    ],
+    data: Annotated[Path, typer.Option(help="Images to examine: npz or folder.", exists=True)],
+    train: Annotated[Path, typer.Option(help="Training images: npz or folder.", exists=True)],
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Safetensors file; without it, those of the function.", exists=True, dir_okay=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Table to write: .csv, .parquet or .html.", dir_okay=False)
+    ] = Path("suspects.csv"),
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="File of the reference: opened if it exists, else saved there."),
+    ] = None,
+    rows: Annotated[
+        Path | None, typer.Option(help="File with which an interrupted run continues.")
+    ] = None,
+    pixels: Annotated[bool, typer.Option(help="Compute pixel margins.")] = True,
+    level: Annotated[float, typer.Option(help="p-value up to which a score is suspicious.")] = 0.05,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 256,
+    force: _Force = False,
+    quiet: _Quiet = False,
+) -> None:
+    """List the images that are novel, untrustworthy, mislabelled or fragile."""
+    from fsboundary.review.folders import run_triage
+
+    path = run_triage(
+        model=model,
+        weights=weights,
+        data=data,
+        train=train,
+        out=out,
+        reference=reference,
+        rows=rows,
+        pixels=pixels,
+        level=level,
+        batch_size=batch_size,
+        module_folder=Path.cwd(),
+        force=force,
+        show_progress=not quiet,
+    )
+    typer.echo(f"Wrote {printable(str(path))}")
 
 
 plugins_app = typer.Typer(

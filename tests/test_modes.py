@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import fsboundary as fsb
-from fsboundary import analysis, attr, pixels
+from fsboundary import analysis, attr, pixels, scores
 from fsboundary.core.results import FlipImages
 from fsboundary.modes import seeded
 from fsboundary.plugins.interfaces import ImageBoundaryFinder
@@ -32,10 +32,10 @@ from support.public_calls import CALLS, NO_COMPUTATION, require_same, world
 
 def test_every_public_function_and_module_is_called() -> None:
     called = {name.split()[0].split(".")[0] for name in CALLS}
-    public = {name for m in (fsb, pixels, attr, analysis) for name in m.__all__}
+    public = {name for m in (fsb, pixels, attr, analysis, scores) for name in m.__all__}
     functions = {
         name
-        for m in (fsb, pixels, attr, analysis)
+        for m in (fsb, pixels, attr, analysis, scores)
         for name in m.__all__
         if inspect.isfunction(getattr(m, name)) or m is attr
     }

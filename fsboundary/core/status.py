@@ -78,7 +78,8 @@ _ADVICE = {
     Status.UNDECIDED: "the bracket does not decide the question. Tighten tolerance",
     Status.DEGENERATE: (
         "nothing can be measured: all entries of an attribution are equal, so they have no order, "
-        "or the example already lies on the boundary. Leave the row out"
+        "or the example already lies on the boundary, or its features are all 0 and have no "
+        "direction. Leave the row out"
     ),
     Status.ON_BOUNDARY: (
         "certified to lie on the boundary of a non-linear head; not certified to be the nearest "

@@ -15,7 +15,7 @@ from captum.attr import Saliency
 from torch import Tensor, nn
 
 import fsboundary as fsb
-from fsboundary import analysis, attr, pixels
+from fsboundary import analysis, attr, pixels, scores
 
 
 @functools.cache
@@ -54,6 +54,7 @@ def world() -> SimpleNamespace:
         box=fsb.Domain.box(torch.zeros(6), torch.full((6,), 2.0)),
         balls=fsb.guaranteed_hulls(space.head, bank),
         batch=space.extract(images),
+        reference=fsb.Reference.fit(space, [(train, train_labels)], "given"),
     )
 
 
@@ -215,6 +216,13 @@ CALLS: dict[str, Call] = {
         [(torch.cat([w.z, w.z + 9.0]), torch.arange(8) // 4)]
     ),
     "BoundaryPush": lambda w: attr.BoundaryPush(w.space, steps=2).perturb(w.images, 0.1),
+    "novelty": lambda w: scores.novelty(w.reference, w.far),
+    "trust": lambda w: scores.trust(w.reference, w.far),
+    "label_issues": lambda w: scores.label_issues(w.reference, w.far, w.labels),
+    "pixel_margin": lambda w: scores.pixel_margin(w.space, w.images),
+    "estimate_accuracy": lambda w: scores.estimate_accuracy(w.reference, w.far),
+    "drift": lambda w: scores.drift(w.reference, w.far),
+    "triage": lambda w: list(fsb.triage(w.space, [(w.images, w.labels)], w.reference)),
     "attribute_methods": lambda w: attr.attribute_methods(
         w.space, w.images, {"saliency": Saliency}
     ),

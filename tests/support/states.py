@@ -171,6 +171,9 @@ CALLS: dict[str, Call] = {
     "hull_projection away_steps": lambda w, i: fsb.hull_projection(
         w.bank, i.features, solver="away_steps"
     ),
+    "triage": lambda w, i: list(
+        fsb.triage(w.space, [i.images], fsb.Reference.fit(w.space, [(i.images, i.labels)], "given"))
+    ),
     "nearest_hulls": lambda w, i: fsb.nearest_hulls(w.bank, i.features),
     "class_hull_distances": lambda w, i: fsb.class_hull_distances(w.bank, i.features),
     "leave_one_out_distances": lambda w, i: fsb.leave_one_out_distances(w.bank, i.rows),

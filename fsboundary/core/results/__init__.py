@@ -42,9 +42,11 @@ from fsboundary.core.results.regions import (
     RegionFaces,
     RegionFractions,
 )
+from fsboundary.core.results.scores import AccuracyEstimate, Drift, Scores
 from fsboundary.core.status import Status
 
 __all__ = [
+    "AccuracyEstimate",
     "AffineRank",
     "AffineResiduals",
     "Amplification",
@@ -55,6 +57,7 @@ __all__ = [
     "Coverage",
     "CoverageFractions",
     "CrossedImages",
+    "Drift",
     "Extrapolation",
     "FeatureBatch",
     "FlipImages",
@@ -76,6 +79,7 @@ __all__ = [
     "RegionFaces",
     "RegionFractions",
     "Result",
+    "Scores",
     "TiePoints",
 ]
 

@@ -1,0 +1,134 @@
+"""Triage of folders of images with the user's own model, as ``fsboundary triage`` runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fsboundary.core.errors import ArgumentError, DataError
+from fsboundary.core.files import check_outputs
+from fsboundary.report.loading import ImageSet, load_images, source_files
+from fsboundary.report.user import build_model, load_weights
+from fsboundary.review.table import triage
+from fsboundary.scores import Reference
+from fsboundary.space import FeatureSpace
+
+SUFFIXES = (".csv", ".parquet", ".html")
+"""Endings of the files that a triage can be written to."""
+
+
+@final
+class _Images(Dataset[tuple[Tensor, Tensor]]):
+    """Images in memory, with labels and with names as ImageFolder of torchvision has them."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self._images = images.images
+        none = torch.full((len(images.images),), -1)
+        self._labels = none if images.labels is None else images.labels
+        if images.file_names is not None:
+            self.samples = list(zip(images.file_names, self._labels.tolist(), strict=True))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self._images[index], self._labels[index]
+
+
+def run_triage(
+    *,
+    model: str,
+    weights: Path | None,
+    data: Path,
+    train: Path,
+    out: Path,
+    reference: Path | None = None,
+    rows: Path | None = None,
+    pixels: bool = True,
+    level: float = 0.05,
+    batch_size: int = 256,
+    module_folder: Path | None = None,
+    force: bool = False,
+    show_progress: bool = True,
+) -> Path:
+    """Compare images with the training images of a model, and write the table of suspects.
+
+    Parameters
+    ----------
+    model, weights, batch_size, module_folder, force, show_progress
+        As for :func:`fsboundary.report.user.run_report`.
+    data, train : Path
+        Images to examine, and training images: npz files or folders, with a subfolder per class
+        where they have labels. The same path twice examines the training images themselves.
+    out : Path
+        File that ends in .csv, .parquet or .html.
+    reference : Path, optional
+        File of the reference: opened if it exists, else fitted and saved there.
+    rows : Path, optional
+        File for the rows while they are computed, with which an interrupted call continues.
+    pixels : bool
+        Whether to compute pixel margins.
+    level : float
+        p-value up to which a score is suspicious.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    ArgumentError, DataError, HeadError
+        The model, weights, images or files are not as described above.
+    """
+    if out.suffix.lower() not in SUFFIXES:
+        fix = "name a file such as suspects.csv"
+        raise ArgumentError("out", str(out), f"a file that ends in {', '.join(SUFFIXES)}", fix)
+    inputs = [*source_files(data), *source_files(train), *([weights] if weights else [])]
+    check_outputs({"out": out}, inputs=inputs, force=force)
+    images, training = load_images(data), load_images(train)
+    network = build_model(model, module_folder)
+    if weights is not None:
+        load_weights(network, weights)
+    space = FeatureSpace(network.eval(), example=training.images[:1])
+    classes = space.head.num_classes
+    images.verify_classes(classes, data)
+    training.verify_classes(classes, train)
+    here, there = images.class_names, training.class_names
+    if here is not None and there is not None and here != there:
+        raise DataError(
+            f"{data}: its classes are {', '.join(here[:5])}, those of {train} are "
+            f"{', '.join(there[:5])}. Name the subfolders alike"
+        )
+    if reference is not None and reference.exists():
+        known = Reference.open(reference)
+    else:
+        known = Reference.fit(
+            space,
+            DataLoader(_Images(training), batch_size=batch_size),
+            "predicted" if training.labels is None else "both",
+            path=reference,
+            show_progress=show_progress,
+        )
+    found = triage(
+        space,
+        DataLoader(_Images(images), batch_size=batch_size),
+        known,
+        path=rows,
+        training=data.resolve() == train.resolve(),
+        pixels=pixels,
+        level=level,
+        show_progress=show_progress,
+    )
+    if out.suffix.lower() == ".csv":
+        found.to_csv(out, force=force)
+    elif out.suffix.lower() == ".parquet":
+        found.to_parquet(out, force=force)
+    else:
+        names = training.class_names or images.class_names
+        found.to_html(out, class_names=names, title=f"Suspects in {data.name}", force=force)
+    return out
