@@ -194,3 +194,19 @@ def test_differences_of_weights_that_are_rounded_are_covered() -> None:
     found = margins(head, torch.tensor([0]), torch.tensor([[1]]))
     assert found.weight_error[0, 0, 0] == 1e-17
     assert found.weight_error[0, 0, 1] > 0
+
+
+class FittedHead(fsb.FeatureExtractor):
+    surrogate = True
+
+    def features(self, model: nn.Module, inputs: Tensor, *additional: object, **keywords: object):
+        return inputs.flatten(1), model(inputs)
+
+    def head(self, model: nn.Module) -> fsb.LinearHead:
+        return fsb.LinearHead(torch.ones(3, 2), torch.zeros(3))
+
+
+def test_fitted_heads_are_refused_because_the_model_may_differ() -> None:
+    space = fsb.FeatureSpace(kinked(), extractor=FittedHead())
+    with pytest.raises(ArgumentError, match="model: got a FeatureSpace with a fitted head"):
+        pixels.certify(space, pictures(2, 1, 1, 2))

@@ -164,7 +164,7 @@ class CertifiedPixels(Result):
         inside the bounds has another class, NaN where the row failed.
     upper : Tensor (B,), float64
         Distance of the nearest known image of another class, as the model itself predicts; +inf
-        where none is known.
+        where none is known. Below ``radius`` only by the rounding of the model.
     source : Tensor (B,)
         Predicted class of the image, which the ball keeps; -1 where the row is not finite.
     limit : Tensor (B,)

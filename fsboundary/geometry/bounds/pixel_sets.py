@@ -82,7 +82,8 @@ class PixelSets:
         if self.norm == "linf":
             return lowest
         size = (a.abs() @ self._size[..., None])[..., 0]
-        length = torch.linalg.vector_norm(a, dim=-1)
+        # squares of numbers below 1e-154 are 0: up to 1e12 pixels lose less than 1e-147 of length
+        length = torch.linalg.vector_norm(a, dim=-1) + 1e-147
         radius = self._radius[:, None]
         at_center = (a @ self._center[..., None])[..., 0]
         terms = a.shape[-1] + 8

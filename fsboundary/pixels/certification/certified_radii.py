@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fsboundary.core.checks import check_choice, check_integer, check_number
+from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import CertifiedPixels, FlipImages
 from fsboundary.core.rows import write_rows
@@ -134,6 +135,13 @@ def certify(
         known = check_pixels(upper.images, limits, "upper", like=pixels)
     elif upper is not None:
         known = check_pixels(upper, limits, "upper", like=pixels)
+    if space.surrogate:
+        raise ArgumentError(
+            "model",
+            "a FeatureSpace with a fitted head, whose class may differ from the model's",
+            "a space with the model's own head",
+            "leave extractor= out, so that the head is found in the model",
+        )
     plugin = create("body_bound", method)
     logits = first_logits(space, pixels, batch_size)
     finite = torch.isfinite(logits).all(dim=1)
