@@ -59,13 +59,11 @@ def report(
     flips: fsb.core.results.FlipImages,
     method: str | BodyBounds = "linear_bounds",
     constant: float | None = None,
-    max_steps: int | None = None,
 ) -> None:
     """Certify the images with one method, and print a line."""
     start = time.process_time()
     found = pixels.certify(
-        space, images, upper=flips, method=method, lipschitz=constant, tolerance=TOLERANCE,
-        max_steps=max_steps,
+        space, images, upper=flips, method=method, lipschitz=constant, tolerance=TOLERANCE
     )  # fmt: skip
     seconds = (time.process_time() - start) / len(images)
     share = (found.radius / found.upper)[torch.isfinite(found.upper)]
@@ -79,14 +77,18 @@ def report(
     )
 
 
-def main() -> None:
-    """Train, certify and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=100)
-    parser.add_argument("--demo-images", type=int, default=8)
-    args = parser.parse_args()
+def mixed() -> BodyBounds:
+    """Return linear bounds with limits by intervals."""
+    made: BodyBounds = plugins.create(
+        "body_bound", "linear_bounds", options={"intermediate": "interval"}
+    )
+    return made
+
+
+def small_network(count: int) -> None:
+    """Train the small network, and certify test images."""
     demo = load_demo()
-    images = demo.test_images[: args.images]
+    images = demo.test_images[:count]
     start = time.process_time()
     model = train(demo.train_images, demo.train_labels)
     accuracy = float((model(demo.test_images).argmax(1) == demo.test_labels).double().mean())
@@ -95,19 +97,35 @@ def main() -> None:
     flips = pixels.flip_images(space, images, norm="linf")
     print(f"median distance of flip images, Linf: {float(flips.distance.median()):.4f}")
     print(f"{'small CNN':34} {'certified':>9} {'median':>8} {'quartiles':>17} {'s/image':>10}")
-    mixed = plugins.create("body_bound", "linear_bounds", options={"intermediate": "interval"})
     report("linear_bounds", space, images, flips)
-    report("linear_bounds, intervals within", space, images, flips, mixed)
+    report("linear_bounds, intervals within", space, images, flips, mixed())
     report("interval", space, images, flips, "interval")
     report(
         "Lipschitz, product of norms", space, images, flips, constant=lipschitz(model, images[0])
     )
+
+
+def demo_network(count: int) -> None:
+    """Certify test images for the demo's network."""
+    demo = load_demo()
+    images = demo.test_images[:count]
     space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
-    images = demo.test_images[: args.demo_images]
     flips = pixels.flip_images(space, images, norm="linf")
     print(f"demo's ResNet, median distance of flip images {float(flips.distance.median()):.4f}")
-    report("linear_bounds, intervals within", space, images, flips, mixed)
+    report("linear_bounds, intervals within", space, images, flips, mixed())
     report("interval", space, images, flips, "interval")
+
+
+def main() -> None:
+    """Train, certify and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--demo-images", type=int, default=4)
+    args = parser.parse_args()
+    if args.images:
+        small_network(args.images)
+    if args.demo_images:
+        demo_network(args.demo_images)
 
 
 if __name__ == "__main__":

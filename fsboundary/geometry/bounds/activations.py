@@ -83,7 +83,8 @@ def _silu() -> Activation:
 
 def _gelu(approximate: str = "none") -> Activation:
     if approximate == "tanh":
-        # tests/geometry/bounds evaluates the second derivative in interval arithmetic
+        # largest on a grid of 1e-4 between -20 and 20, where third derivatives are below 3, in
+        # tests/geometry/bounds: 0.798; beyond, the tanh differs from 1 by less than 1e-200
         return Activation(_gelu_tanh, curvature=0.81, least=(-0.75246142207, -0.170040751))
     # f'' = phi(x) (2 - x^2) with the normal density phi is largest at 0: 2 phi(0)
     return Activation(

@@ -23,6 +23,10 @@ _DECADES = 1e-4
 """Fraction of the failed radius at which a bracket from 0 counts as beginning."""
 
 
+_USELESS = 1e-8
+"""Fraction of the first radius below which a search that certified nothing ends."""
+
+
 @final
 class LargestRadii(NamedTuple):
     """Result of the search, one entry per row.
@@ -115,6 +119,7 @@ class _Bracket:
         low, high = self._low, self._high
         narrow = (high - low <= self._tolerance * high) & torch.isfinite(high)
         nothing = (low < 0) & (self._steps > 0)
+        nothing |= (low <= 0) & (high <= _USELESS * self._start)
         self.open = ~(self._wrong | nothing | narrow | (low >= self._reach))
 
     def _next(self) -> Tensor:

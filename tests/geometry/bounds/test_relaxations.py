@@ -80,9 +80,13 @@ def test_curvatures_and_minima_are_bounds(name: str) -> None:
     x = torch.linspace(-20, 20, 400_001, dtype=torch.float64, requires_grad=True)
     y = torch_function(x)
     (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
-    (second,) = torch.autograd.grad(first.sum(), x)
-    # third derivatives are below 3, and half a step is 5e-5
-    assert float(second.abs().max()) <= function.curvature <= float(second.abs().max()) + 0.02
+    (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
+    (third,) = torch.autograd.grad(second.sum(), x)
+    largest = float(second.detach().abs().max())
+    assert float(third.abs().max()) < 3
+    assert largest <= function.curvature <= largest + 0.02
+    if name == "gelu_tanh":  # the others have proofs in closed form; half a step is 5e-5
+        assert largest + 3 * 5e-5 <= function.curvature
     if function.least is not None:
         place, value = function.least
         at = torch.tensor(place, dtype=torch.float64)
