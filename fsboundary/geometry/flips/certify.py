@@ -164,7 +164,7 @@ def _grade(
     Also returned is which points (P,) violate a constraint however the values are rounded.
     """
     z, domain = problems.z, problems.head.domain
-    bound, u = dual_bound(problems, operator, lam, operator.values(z))
+    bound, u = dual_bound(problems, operator, lam, operator.at_rows())
     bound = torch.minimum(bound, cap)
     distance, end = lengths(points - z), lengths(points)
     violation, rounding = _row_violation(problems, operator, points, end)

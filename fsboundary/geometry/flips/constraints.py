@@ -17,13 +17,25 @@ from fsboundary.geometry.batching import MEMORY_BYTES
 from fsboundary.geometry.flips.dual_problems import DualProblems
 from fsboundary.geometry.norms import lengths, pair_norms
 
+_MANY = 64
+"""Number of classes from which a product with all weights is avoided where few are needed."""
+
+_FEW = 4
+"""Weights per problem that are gathered rather than multiplied as one matrix."""
+
 
 class ConstraintOperator(ABC):
     """Base of the operators of P problems: ties and slacks by slot."""
 
+    problems: DualProblems
+
     @abstractmethod
     def values(self, x: Tensor) -> Tensor:
         """Return ``M x + c`` by slot, (P,K), at `x` (P,d); 0 in the slot without a constraint."""
+
+    def at_rows(self) -> Tensor:
+        """Return the values (P,K) at the rows of the problems themselves."""
+        return self.values(self.problems.z)
 
     @abstractmethod
     def adjoint(self, lam: Tensor) -> Tensor:
@@ -54,9 +66,33 @@ class FactoredConstraints(ConstraintOperator):
         head = self.problems.head
         return self.problems.constraints(torch.addmm(head._bias, x, head._weight.T))
 
+    def at_rows(self) -> Tensor:
+        """Return the values (P,K) at the rows, from the logits of distinct rows.
+
+        The problems of all classes of a row follow each other.
+        """
+        z = self.problems.z
+        if self.problems.head.num_classes < _MANY or len(z) == 0:
+            return self.values(z)
+        new = torch.ones(len(z), dtype=torch.bool, device=z.device)
+        new[1:] = (z[1:] != z[:-1]).any(dim=1)
+        distinct = z[new]
+        head = self.problems.head
+        logits = torch.addmm(head._bias, distinct, head._weight.T)
+        return self.problems.constraints(logits[new.cumsum(dim=0) - 1])
+
     def adjoint(self, lam: Tensor) -> Tensor:
         """Return ``Mᵀ lam`` (P,d)."""
-        return self.problems.coefficients(lam) @ self.problems.head._weight
+        head, alpha = self.problems.head, self.problems.coefficients(lam)
+        if head.num_classes < _MANY:
+            return alpha @ head._weight
+        used = alpha != 0
+        width = int(used.sum(dim=1).amax()) if len(used) else 0
+        if width > _FEW:
+            return alpha @ head._weight
+        # few weights are gathered for less than a product with all takes
+        classes = used.to(torch.uint8).topk(width, dim=1).indices
+        return (alpha.gather(1, classes)[:, None] @ head._weight[classes])[:, 0]
 
     def absolute_adjoint(self, lam: Tensor) -> Tensor:
         """Return Σ |λ| (|w| + |w'|) per coordinate, (P,d)."""

@@ -76,8 +76,11 @@ class DualProblems(ABC):
         """Return M (P,K,d) and c (P,K); the slot without a constraint is zero."""
 
     @abstractmethod
-    def row_classes(self, slots: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Return classes (P,S) whose weights differ by the rows at `slots`; equal if invalid."""
+    def row_classes(self, slots: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return classes r (P,), k (P,S) and signs (P,S) of the rows ±(w_k - w_r) at `slots`.
+
+        The sign is 0 where invalid.
+        """
 
     @abstractmethod
     def project(self, lam: Tensor) -> Tensor:
@@ -213,12 +216,12 @@ class FlipProblems(DualProblems):
         matrix[row, self.source], offset[row, self.source] = 0.0, 0.0
         return matrix, offset
 
-    def row_classes(self, slots: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Return classes (P,S) whose weights differ by the rows at `slots`; equal if invalid."""
-        j = self.target[:, None]
-        is_tie = slots == j
-        first = torch.where(is_tie & valid, self.source[:, None], j)
-        return first, torch.where(is_tie | ~valid, j, slots)
+    def row_classes(self, slots: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the target, the other classes and the signs of the rows at `slots`."""
+        is_tie = slots == self.target[:, None]
+        other = torch.where(is_tie, self.source[:, None], slots)
+        signs = torch.where(is_tie, 1.0, -1.0).to(self.z) * valid
+        return self.target, other, signs
 
     def project(self, lam: Tensor) -> Tensor:
         """Return `lam` with the slack slots clipped at 0."""

@@ -126,11 +126,12 @@ def solve_dual(
     work = problems.take(open_rows)
     state = _initial_state(problems, open_rows, norms, out.multipliers)
     operator: ConstraintOperator = DenseConstraints(work) if dense else FactoredConstraints(work)
-    trial = state.lam
+    trial, adjoint = state.lam, None
     for count in range(1, max_steps + 1):
         if len(state.index) == 0:
             break
-        _accept_or_reject(state, work, trial, _evaluate(work, operator, trial))
+        evaluated = _evaluate(work, operator, trial, adjoint)
+        _accept_or_reject(state, work, trial, evaluated)
         distance = torch.linalg.vector_norm(state.points - work.z, dim=1)
         solved = _is_solved(state, distance, rtol)
         ends = solved | (state.stalled >= _MAX_STALLED) | (count == max_steps)
@@ -140,7 +141,7 @@ def solve_dual(
             out.solved[state.index[ends]] = solved[ends]
             state, work, operator = state.take(~ends), work.take(~ends), operator.take(~ends)
         if len(state.index):
-            trial = _next_trial(state, work)
+            trial, adjoint = _next_trial(state, work)
     return out
 
 
@@ -185,10 +186,14 @@ def _initial_state(
 
 
 def _evaluate(
-    problems: DualProblems, operator: ConstraintOperator, lam: Tensor
+    problems: DualProblems, operator: ConstraintOperator, lam: Tensor, adjoint: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return z' (P,d), constraint values (P,K) and f (P,) at multipliers `lam` (P,K)."""
-    points = problems.head.domain.clip(problems.z + operator.adjoint(lam))
+    """Return z' (P,d), constraint values (P,K) and f (P,) at multipliers `lam` (P,K).
+
+    `adjoint` (P,d) is ``Mᵀ lam``, if it is known.
+    """
+    moved = operator.adjoint(lam) if adjoint is None else adjoint
+    points = problems.head.domain.clip(problems.z + moved)
     values = operator.values(points)
     moved = points - problems.z
     objective = torch.linalg.vecdot(lam, values) - 0.5 * torch.linalg.vecdot(moved, moved)
@@ -263,14 +268,14 @@ def _polish(state: _NewtonState, work: DualProblems, operator: ConstraintOperato
     """
     points = state.points
     active = (state.lam != 0) & (state.norms > 0)
-    delta = _solve_active(work, points, active, state.values, state.norms, state.ridge)
+    delta, _ = _solve_active(work, points, active, state.values, state.norms, state.ridge)
     low, high = work.head.domain.limits(points)
     free = (points > low) & (points < high)
     return work.head.domain.clip(points + torch.where(free, operator.adjoint(delta), 0.0))
 
 
-def _next_trial(state: _NewtonState, work: DualProblems) -> Tensor:
-    """Return the next trial multipliers (P,K)."""
+def _next_trial(state: _NewtonState, work: DualProblems) -> tuple[Tensor, Tensor | None]:
+    """Return the next trial multipliers (P,K), and ``Mᵀ λ`` (P,d) where their rows were formed."""
     depth = torch.where(state.norms > 0, state.values / state.norms, torch.inf)
     active = state.lam > 0
     violated = (depth < 0) & ~active
@@ -278,8 +283,9 @@ def _next_trial(state: _NewtonState, work: DualProblems) -> Tensor:
         worst = depth.masked_fill(~violated, 0.0).topk(_MAX_ADDED, dim=1, largest=False)
         violated &= depth <= worst.values[:, -1:]
     active = work.working_set(active | violated, state.norms)
-    delta = _solve_active(work, state.points, active, state.values, state.norms, state.ridge)
-    return work.project(state.lam + delta)
+    delta, rows = _solve_active(work, state.points, active, state.values, state.norms, state.ridge)
+    trial = work.project(state.lam + delta)
+    return trial, None if rows is None else rows.adjoint(trial)
 
 
 def _solve_active(
@@ -289,10 +295,11 @@ def _solve_active(
     values: Tensor,
     norms: Tensor,
     ridge: Tensor,
-) -> Tensor:
+) -> tuple[Tensor, _Rows | None]:
     """Return the direction -(M_A diag(free) M_Aᵀ + ridge)⁻¹ (M z' + c)_A per slot, (P,K).
 
-    The rows are scaled to unit norm first, so the ridge is relative.
+    The rows are scaled to unit norm first, so the ridge is relative. Also returned are the rows of
+    A, where they were formed at once.
 
     Parameters
     ----------
@@ -309,9 +316,8 @@ def _solve_active(
     width = int(active.sum(dim=1).amax())
     slots = active.to(torch.uint8).topk(width, dim=1).indices
     valid = active.gather(1, slots)
-    first, second = problems.row_classes(slots, valid)
     scale = torch.where(valid, norms.gather(1, slots), 1.0)
-    system = _inner_products(problems.head, points, first, second)
+    system, rows = _inner_products(problems, points, slots, valid)
     system = system / (scale[:, :, None] * scale[:, None, :])
     system.diagonal(dim1=1, dim2=2).add_((~valid).to(scale.dtype) + ridge[:, None])
     right = torch.where(valid, values.gather(1, slots) / scale, 0.0)
@@ -323,44 +329,70 @@ def _solve_active(
         # not positive definite after rounding: a gradient step, and the next ridge is larger
         solution = torch.where((info == 0)[:, None], solved, -right)
     delta = torch.where(valid, solution / scale, 0.0)
-    return torch.zeros_like(values).scatter_(1, slots, delta)
+    return torch.zeros_like(values).scatter_(1, slots, delta), rows
 
 
-def _inner_products(head: LinearHead, points: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Return (P,S,S) inner products of the rows w_first - w_second over the free coordinates."""
-    bounded = head.domain.kind != "unbounded"
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Rows:
+    """The constraint rows of P sets of S slots.
+
+    Attributes
+    ----------
+    slots : Tensor (P, S)
+    signs : Tensor (P, S)
+        1, -1, or 0 for a slot that does not count.
+    differences : Tensor (P, S, d)
+        Rows times their signs.
+    """
+
+    slots: Tensor
+    signs: Tensor
+    differences: Tensor
+
+    def adjoint(self, lam: Tensor) -> Tensor:
+        """Return ``Mᵀ lam`` (P,d); `lam` (P,K) is 0 in all other slots."""
+        weights = self.signs * lam.gather(1, self.slots)
+        return (weights[:, None] @ self.differences)[:, 0]
+
+
+def _inner_products(
+    problems: DualProblems, points: Tensor, slots: Tensor, valid: Tensor
+) -> tuple[Tensor, _Rows | None]:
+    """Return the inner products (P,S,S) of the rows at `slots` over the free coordinates.
+
+    And the rows, where they were formed at once.
+    """
+    head, (anchor, other, signs) = problems.head, problems.row_classes(slots, valid)
     free = None
-    if bounded:
+    if head.domain.kind != "unbounded":
         low, high = head.domain.limits(points)
         free = ((points > low) & (points < high)).to(points.dtype)
-    table = _table(head)
+    table, rows = _table(head), None
     if table is None:
-        return _gather_products(head, free, first, second)
-    k = head.num_classes
-    # every coordinate is free without a domain: one Hessian for all rows
-    everywhere = table.sum(dim=0).expand(len(points), k * k)
-    grams = everywhere if free is None else free @ table
-    f, s = first * k, second * k
-    out = torch.zeros((*first.shape, first.shape[1]), dtype=points.dtype, device=points.device)
-    for left, sign_left in ((f, 1.0), (s, -1.0)):
-        for right, sign in ((first, sign_left), (second, -sign_left)):
-            index = left[:, :, None] + right[:, None, :]
-            out.add_(grams.gather(1, index.flatten(1)).view_as(out), alpha=sign)
-    return out
-
-
-def _gather_products(
-    head: LinearHead, free: Tensor | None, first: Tensor, second: Tensor
-) -> Tensor:
-    """Return the products from explicitly gathered rows, piece by piece."""
-    count, slots = first.shape
-    size = max(1, _GATHER_BYTES // (8 * slots * head.num_features))
-    out = []
-    for part in chunks(count, size):
-        rows = head._weight[first[part]].sub_(head._weight[second[part]])
-        scaled = rows if free is None else rows * free[part, None, :]
-        out.append(scaled @ rows.mT)
-    return torch.cat(out)
+        size = max(1, _GATHER_BYTES // (8 * slots.shape[1] * head.num_features))
+        out = []
+        for part in chunks(len(slots), size):
+            differences = head._weight[other[part]].sub_(head._weight[anchor[part]][:, None])
+            scaled = differences if free is None else differences * free[part, None, :]
+            out.append(scaled @ differences.mT)
+        products = torch.cat(out)
+        if len(out) == 1:
+            rows = _Rows(slots=slots, signs=signs, differences=differences)
+    else:
+        k = head.num_classes
+        # every coordinate is free without a domain: one Hessian for all rows
+        everywhere = table.sum(dim=0).expand(len(points), k * k)
+        grams = everywhere if free is None else free @ table
+        base = anchor[:, None].expand_as(other)
+        products = torch.zeros_like(other, dtype=points.dtype)[..., None].repeat(
+            1, 1, other.shape[1]
+        )
+        for left, sign_left in ((other, 1.0), (base, -1.0)):
+            for right, sign in ((other, sign_left), (base, -sign_left)):
+                index = left[:, :, None] * k + right[:, None, :]
+                products.add_(grams.gather(1, index.flatten(1)).view_as(products), alpha=sign)
+    return products * (signs[:, :, None] * signs[:, None, :]), rows
 
 
 def _table(head: LinearHead) -> Tensor | None:

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from fsboundary.core.heads import LinearHead
+from fsboundary.geometry.flips.constraints import FactoredConstraints
 from fsboundary.geometry.flips.dual_problems import DualProblems, FlipProblems, empty_slots
 from fsboundary.geometry.flips.scalar_dual import solve_scalar_dual
 from fsboundary.geometry.norms import pair_norms
@@ -73,10 +74,9 @@ class TieProblems(DualProblems):
         w, b = self.head._weight, self.head._bias
         return w[self.anchor][:, None, :] - w, b[self.anchor][:, None] - b
 
-    def row_classes(self, slots: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Return classes (P,S) whose weights differ by the rows at `slots`; equal if invalid."""
-        first = self.anchor[:, None].expand_as(slots)
-        return first, torch.where(valid, slots, first)
+    def row_classes(self, slots: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the anchor, the other classes and the signs of the rows at `slots`."""
+        return self.anchor, slots, -valid.to(self.z)
 
     def project(self, lam: Tensor) -> Tensor:
         """Return `lam` with the slack slots clipped at 0."""
@@ -157,7 +157,7 @@ def tie_start(
     """
     norms = pair_norms(problems.head).index_select(0, problems.anchor)
     i, r = source, problems.anchor
-    lead = problems.constraints(problems.head.logits(problems.z))
+    lead = FactoredConstraints(problems).at_rows()
     plane_distance = torch.where(problems.free & (norms > 0), lead / norms, -torch.inf)
     farthest = plane_distance.argmax(dim=1)
     is_source = i == r
