@@ -26,10 +26,12 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead, MultiLabelHead, NonlinearHead
 from fsboundary.core.results import FlipPoints
+from fsboundary.core.results.deferred import defer, stored
 from fsboundary.core.rows import TensorOrArray, device_of, from_array, scatter_rows, write_rows
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.nearest import nearest_classes
+from fsboundary.geometry.flips.recomputed import DeferredPoints
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.calls import in_thread_for
@@ -71,8 +73,10 @@ def _scatter_flips(
 
     The other rows are NaN with their `status`, and so are entries whose target is the source or -1.
     """
-    fields = unsolved_flips(z, source, target)
-    names = fields.keys() - {"source", "target"}
+    points = stored(graded, "points")
+    deferred = points if isinstance(points, DeferredPoints) else None
+    fields = unsolved_flips(z, source, target, with_points=deferred is None)
+    names = fields.keys() - {"source", "target"} - ({"points"} if deferred else set())
     solved = {name: getattr(graded, name) for name in names}
     write_rows(fields, usable, solved, padding={"active": -1, "multipliers": 0})
     codes = status[:, None].expand_as(target)
@@ -81,12 +85,15 @@ def _scatter_flips(
     blank = (own | none) & (codes == Status.CONVERGED)
     fields["status"][blank & own] = int(Status.TARGET_IS_SOURCE)
     fields["status"][blank & none] = int(Status.UNDECIDED)
-    for name in ("points", "distance", "gap", "violation"):
+    for name in names & {"points", "distance", "gap", "violation"}:
         fields[name][blank] = torch.nan
     fields["lower_bound"][blank] = 0.0
     fields["active"][blank] = -1
     fields["multipliers"][blank] = 0.0
-    return FlipPoints(**fields)
+    flips = FlipPoints(**fields)
+    if deferred is None:
+        return flips
+    return defer(flips, "points", deferred.among(z, usable, flips.status == Status.CONVERGED))
 
 
 _MAX_CANDIDATES = 9

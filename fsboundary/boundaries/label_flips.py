@@ -322,9 +322,8 @@ def _grade_nearest(
         "lower_bound": torch.stack([torch.where(known, own, bound), bound], dim=1),
         "violation": torch.stack([fields["violation"]] * 2, dim=1),
         "status": torch.stack([first, code], dim=1),
-        "points": torch.stack([fields["points"]] * 2, dim=1),
     }
-    graded, _ = grade_own_region(others, z, rtol)
+    graded, _ = grade_own_region(others, lambda _: fields["points"], z, rtol)
     found = fields | {name: value[:, 0] for name, value in graded.items()}
     # no label can change: for one label, and for a set, this is INFEASIBLE
     none = found["status"] == Status.UNBOUNDED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -18,11 +19,17 @@ from fsboundary.core.checks import (
 )
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import RegionDistances
+from fsboundary.core.results.deferred import defer
 from fsboundary.core.rows import TensorOrArray, write_rows
 from fsboundary.core.status import OK_CODES, Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.certify import grade_own_region
 from fsboundary.geometry.flips.nearest import nearest_classes
+from fsboundary.geometry.flips.recomputed import (
+    DEFER_BYTES,
+    DeferredDirections,
+    DeferredPoints,
+)
 from fsboundary.geometry.flips.solve import solve_ties
 from fsboundary.geometry.flips.tie_problems import TieProblems
 from fsboundary.modes import in_standard_modes
@@ -91,64 +98,75 @@ def region_distances(
         "lower_bound": torch.zeros_like(nan),
         "gap": nan.clone(),
         "violation": nan.clone(),
-        "gradient": nan[..., None].repeat(1, 1, z.shape[1]),
         "status": status[:, None].repeat(1, target.shape[1]),
     }
     rows, own = z[usable], source[usable]
     if isinstance(chosen, str) and chosen == "all":
-        columns = _all_columns(head, rows, own, rtol, limit)
+        columns, points = _all_columns(head, rows, own, rtol, limit)
     else:
-        columns = _columns(head, rows, own, target[usable], rtol, limit)
+        columns, points = _columns(head, rows, own, target[usable], rtol, limit)
     write_rows(fields, usable, columns)
-    return RegionDistances(source=source, target=target, **fields)
+    later = DeferredDirections(
+        points=points.among(z, usable, torch.isfinite(fields["distance"])),
+        distance=fields["distance"],
+    )
+    few = 8 * nan.numel() * z.shape[1] <= DEFER_BYTES
+    gradient = later.compute() if few else later.placeholder()
+    found = RegionDistances(source=source, target=target, gradient=gradient, **fields)
+    return found if few else defer(found, "gradient", later)
 
 
 def _all_columns(
     head: LinearHead, z: Tensor, source: Tensor, rtol: float, limit: int
-) -> dict[str, Tensor]:
-    """Return the fields of usable rows, one column per region."""
+) -> tuple[dict[str, Tensor], DeferredPoints]:
+    """Return the fields and points of usable rows, one column per region."""
     columns = torch.arange(head.num_classes - 1, device=z.device).repeat(len(z), 1)
     columns = columns + (columns >= source[:, None]).long()
-    others = _other_regions(head, z, source, columns, rtol, limit)
-    own = _own_region(others, z, rtol)
-    _add_gradients(others, z)
-    rows = torch.arange(len(z), device=z.device)[:, None]
-    fields = {}
-    for name, value in own.items():
-        table = value.new_empty((len(z), head.num_classes, *value.shape[2:]))
-        table[rows, columns] = others[name]
-        table[rows, source[:, None]] = value
-        fields[name] = table
-    return fields
+    others, points = _other_regions(head, z, source, columns, rtol, limit)
+    own, nearest = grade_own_region(others, _at(points), z, rtol)
+    others["distance"] = -others["distance"]
+    order = torch.cat([columns, source[:, None]], dim=1).argsort(dim=1)
+    fields = {
+        name: torch.cat([others[name], value], dim=1).gather(1, order)
+        for name, value in own.items()
+    }
+    # the own region's point is that of the nearest other one
+    every = torch.arange(columns.shape[1], device=z.device).expand_as(columns)
+    taken = torch.cat([every, nearest[:, None]], dim=1).gather(1, order)
+    return fields, points.choose(torch.arange(len(z), device=z.device)[:, None], taken, z)
 
 
 def _columns(
     head: LinearHead, z: Tensor, source: Tensor, target: Tensor, rtol: float, limit: int
-) -> dict[str, Tensor]:
-    """Return the fields of usable rows for the regions `target` (B,T); those of -1 are unknown."""
+) -> tuple[dict[str, Tensor], DeferredPoints]:
+    """Return fields and points of usable rows for the regions `target` (B,T); none of -1."""
     is_own = target == source[:, None]
     other = (~is_own & (target >= 0)).nonzero()
-    solved = _other_regions(
+    solved, points = _other_regions(
         head, z[other[:, 0]], source[other[:, 0]], target[other.unbind(1)][:, None], rtol, limit
     )
-    _add_gradients(solved, z[other[:, 0]])
+    solved["distance"] = -solved["distance"]
     rows = is_own.any(dim=1).nonzero()[:, 0]
-    own = _nearest_region(head, z[rows], source[rows], rtol, limit)
+    own, own_points = _nearest_region(head, z[rows], source[rows], rtol, limit)
     number = torch.zeros_like(source).index_copy(0, rows, torch.arange(len(rows), device=z.device))
     row, column = is_own.nonzero().unbind(1)
     unknown = {"lower_bound": 0.0, "status": int(Status.UNDECIDED)}
     fields = {}
     for name, value in own.items():
-        table = value.new_full((*target.shape, *value.shape[2:]), unknown.get(name, torch.nan))
+        table = value.new_full(target.shape, unknown.get(name, torch.nan))
         table[row, column] = value[number[row], 0]
         table[other.unbind(1)] = solved[name][:, 0]
         fields[name] = table
-    return fields
+    both = points.followed_by(own_points)
+    taken = torch.zeros_like(target)  # an entry of -1 has no distance, so any point will do
+    taken[other.unbind(1)] = torch.arange(len(other), device=z.device)
+    taken[row, column] = len(other) + number[row]
+    return fields, both.choose(taken, torch.zeros_like(taken), z)
 
 
 def _nearest_region(
     head: LinearHead, z: Tensor, source: Tensor, rtol: float, limit: int
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], DeferredPoints]:
     """Return the fields (B,1) of each row's own region, from the nearest other region.
 
     A path to another region crosses its tie with the row's own class, so a radius that no tie
@@ -157,22 +175,33 @@ def _nearest_region(
     """
     # regions are closed: a class that wins exactly where logits agree within rounding is at 0
     nearest = nearest_classes(head, z, source, allow_ties=True)
-    others = _other_regions(head, z, source, nearest.target[:, None], rtol, limit)
-    own = _own_region(others, z, rtol, nearest.radius)
+    others, points = _other_regions(head, z, source, nearest.target[:, None], rtol, limit)
+    own, _ = grade_own_region(others, _at(points), z, rtol, nearest.radius)
     left = (~torch.isin(own["status"][:, 0], torch.tensor(OK_CODES, device=z.device))).nonzero()
     rows = left[:, 0]
     if len(rows):
-        whole = _all_columns(head, z[rows], source[rows], rtol, limit)
+        whole, all_points = _all_columns(head, z[rows], source[rows], rtol, limit)
         index = torch.arange(len(rows), device=z.device)
         for name, value in own.items():
             value[rows, 0] = whole[name][index, source[rows]]
-    return own
+        chosen = all_points.choose(index[:, None], source[rows, None], z[rows])
+        number = torch.arange(len(z), device=z.device)
+        number[rows] = len(z) + index
+        points = points.followed_by(chosen).choose(
+            number[:, None], torch.zeros_like(number)[:, None], z
+        )
+    return own, points
+
+
+def _at(points: DeferredPoints) -> Callable[[Tensor], Tensor]:
+    """Return the function from columns (B,) to the points (B,d) there."""
+    return lambda columns: points.at(torch.arange(len(columns), device=columns.device), columns)
 
 
 def _other_regions(
     head: LinearHead, z: Tensor, source: Tensor, region: Tensor, rtol: float, limit: int
-) -> dict[str, Tensor]:
-    """Return the graded fields (B,T) of the distances to `region` (B,T), not the source's own."""
+) -> tuple[dict[str, Tensor], DeferredPoints]:
+    """Return fields and points (B,T) of the nearest points of `region` (B,T), not the source's."""
     shape = region.shape
     row = torch.arange(len(z), device=z.device).repeat_interleave(shape[1])
     regions = region.flatten()
@@ -182,32 +211,19 @@ def _other_regions(
         free = torch.zeros((len(rows), head.num_classes), dtype=torch.bool, device=z.device)
         return TieProblems(head=head, z=z[rows], anchor=anchor, free=free), source[rows]
 
-    solved = solve_ties(head, len(row), make, ties=1, rtol=rtol, max_steps=limit)
-    return {name: solved[name].unflatten(0, shape) for name in _USED_FIELDS}
+    solved = solve_ties(head, len(row), make, ties=1, rtol=rtol, max_steps=limit, recompute=True)
+    table = {name: solved[name].unflatten(0, shape) for name in _USED_FIELDS}
+    points = DeferredPoints(
+        head=head,
+        z=z,
+        anchor=region,
+        other=solved["active"].unflatten(0, shape).clamp_min(0).to(torch.int32),
+        coefficients=-solved["multipliers"].unflatten(0, shape),
+        known=table["status"] == Status.CONVERGED,
+        kept_at=solved["kept_at"].unflatten(0, shape),
+        kept=solved["kept"],
+    )
+    return table, points
 
 
-def _own_region(
-    others: dict[str, Tensor], z: Tensor, rtol: float, floor: Tensor | None = None
-) -> dict[str, Tensor]:
-    """Return the fields (B,1) of each row's own region, with its gradient."""
-    own, nearest = grade_own_region(others, z, rtol, floor)
-    points = others["points"][torch.arange(len(z), device=z.device), nearest]
-    own["gradient"] = _unit((z - points)[:, None], own)
-    return own
-
-
-def _add_gradients(others: dict[str, Tensor], z: Tensor) -> None:
-    """Replace the points of other regions by the gradients, and make distances negative."""
-    others["gradient"] = _unit(others.pop("points") - z[:, None], others)
-    others["distance"] = -others["distance"]
-
-
-_USED_FIELDS = ("points", "distance", "lower_bound", "gap", "violation", "status")
-
-
-def _unit(direction: Tensor, fields: dict[str, Tensor]) -> Tensor:
-    """Return unit directions (B,C,d): 0 at distance 0 or infinity, NaN where the entry failed."""
-    distance = fields["distance"][..., None]
-    unit = direction / torch.where(distance > 0, distance, 1.0)
-    unit = torch.where(torch.isinf(distance), 0.0, unit)
-    return torch.where(torch.isnan(distance), torch.nan, unit)
+_USED_FIELDS = ("distance", "lower_bound", "gap", "violation", "status")

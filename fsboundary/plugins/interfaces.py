@@ -243,7 +243,9 @@ class BodyBounds(ABC):
         """
 
 
-def unsolved_flips(features: Tensor, source: Tensor, targets: Tensor) -> dict[str, Tensor]:
+def unsolved_flips(
+    features: Tensor, source: Tensor, targets: Tensor, *, with_points: bool = True
+) -> dict[str, Tensor]:
     """Return the fields of a :class:`FlipPoints` without results yet, for finders to fill in.
 
     Parameters
@@ -251,6 +253,8 @@ def unsolved_flips(features: Tensor, source: Tensor, targets: Tensor) -> dict[st
     features : Tensor (B, d)
     source : Tensor (B,)
     targets : Tensor (B, T)
+    with_points : bool
+        Whether the points get memory; else they are one NaN, which cannot be written to.
 
     Returns
     -------
@@ -260,8 +264,9 @@ def unsolved_flips(features: Tensor, source: Tensor, targets: Tensor) -> dict[st
     """
     shape = targets.shape
     nan = torch.full(shape, torch.nan, dtype=torch.float64, device=features.device)
+    points = nan.new_full((), torch.nan).expand(*shape, features.shape[1])
     return {
-        "points": nan[..., None].repeat(1, 1, features.shape[1]),
+        "points": points.contiguous() if with_points else points,
         "distance": nan,
         "lower_bound": torch.zeros_like(nan),
         "gap": nan.clone(),

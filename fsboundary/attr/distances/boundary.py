@@ -15,13 +15,15 @@ from fsboundary.attr.distances.base import (
     distinct_classes,
     excluded_classes,
 )
-from fsboundary.attr.distances.distance_function import DistanceResult
+from fsboundary.attr.distances.distance_function import Directions, DistanceResult
 from fsboundary.boundaries import region_distances, tie_points
 from fsboundary.core.checks import check_integer, check_limits
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
+from fsboundary.core.results.deferred import stored
 from fsboundary.core.status import OK_CODES, Status
 from fsboundary.core.tolerance import FLIP_RTOL
+from fsboundary.geometry.flips.recomputed import DeferredDirections
 from fsboundary.geometry.norms import lengths
 from fsboundary.space import FeatureSpace
 
@@ -120,7 +122,8 @@ class BoundaryDistance(Distance):
             reason = f"{self.source} is the source itself, or the column was left out by classes="
         columns = (~excluded).nonzero()[:, 0]
         if self.source is not None:
-            distance, direction, status = self._flip_distances(head, z, self.source, columns)
+            distance, unit, status = self._flip_distances(head, z, self.source, columns)
+            directions: Directions = _entries_of(unit)
         else:
             found = region_distances(
                 head,
@@ -128,7 +131,10 @@ class BoundaryDistance(Distance):
                 "all" if self.classes is None else columns.repeat(len(z), 1),
                 tolerance=self.tolerance,
             )
-            distance, direction, status = found.distance, found.gradient, found.status
+            distance, status = found.distance, found.status
+            gradient = stored(found, "gradient")
+            later = isinstance(gradient, DeferredDirections)
+            directions = gradient.at if later else _entries_of(gradient)
         value = torch.full((len(z), head.num_classes), torch.nan, dtype=z.dtype, device=z.device)
         value[:, columns] = distance
         failed = torch.zeros_like(value, dtype=torch.bool)
@@ -136,14 +142,14 @@ class BoundaryDistance(Distance):
         notes = [(value == 0, _KINK), (torch.isinf(value), _NONE), (failed, _FAILED)]
 
         def curvature(rows: Tensor, positions: Tensor, vectors: Tensor) -> Tensor:
-            unit, f = direction[rows, positions], distance[rows, positions]
+            unit, f = directions(rows, positions), distance[rows, positions]
             points = z[rows] - unit * torch.where(torch.isfinite(f), f, 0.0)[:, None]
             return distance_hvp(vectors, boundary_normals(head, z[rows], points, vectors), unit, f)
 
         return DistanceResult(
             value=value,
             columns=columns,
-            direction=direction,
+            directions=directions,
             notes=notes,
             excluded=excluded,
             reason=reason,
@@ -165,6 +171,11 @@ class BoundaryDistance(Distance):
         fields = (ties.distance, unit, ties.status)
         distance, direction, status = (value.unflatten(0, sizes) for value in fields)
         return distance, direction, status
+
+
+def _entries_of(table: Tensor) -> Directions:
+    """Return the function from rows and positions to the entries of `table` (B,C,d)."""
+    return lambda rows, positions: table[rows, positions]
 
 
 _SCALES = (1.0, 30.0, 1e3)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fsboundary.core.errors import ArgumentError
+from fsboundary.geometry.batching import chunk_rows
 from fsboundary.modes import caller_level
 
 MAX_ROWS_SHOWN = 5
@@ -25,6 +26,9 @@ MAX_ROWS_SHOWN = 5
 
 MAX_COLUMNS_SHOWN = 12
 """Largest number of columns that a warning lists, so that the demo's ten classes are all named."""
+
+Directions = Callable[[Tensor, Tensor], Tensor]
+"""Rows (P,), positions among the computed columns (P,) -> derivatives (P,d), float64."""
 
 Curvature = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Rows (P,), positions among the computed columns (P,), vectors (P,d) -> second derivative times
@@ -42,8 +46,9 @@ class DistanceResult:
         Distances; NaN where there is no certified result or none was requested.
     columns : Tensor (C,)
         The columns that were computed.
-    direction : Tensor (B, C, d), float64
-        Derivative of the value of each computed column with respect to the row.
+    directions : callable
+        Derivatives of the values with respect to the rows, of entries of the computed columns: a
+        table of all would be larger than everything else.
     notes : list of (Tensor (B, K) bool, str)
         Entries whose derivative needs care, and the warning to raise when it is used.
     excluded : Tensor (K,), bool
@@ -56,7 +61,7 @@ class DistanceResult:
 
     value: Tensor
     columns: Tensor
-    direction: Tensor
+    directions: Directions
     notes: list[tuple[Tensor, str]]
     excluded: Tensor
     reason: str
@@ -81,8 +86,7 @@ def attach_gradient(features: Tensor, result: DistanceResult, record: GradientRe
     """Return ``result.value`` in the dtype of `features` (B,d), differentiable in them."""
     # a copy of the value, which the caller may write to while the derivatives still need it
     value = result.value.to(features.dtype, copy=True)
-    direction = result.direction.to(features.dtype)
-    out: Tensor = _DistanceFunction.apply(features, value, direction, result, record)  # type: ignore[no-untyped-call]  # torch's
+    out: Tensor = _DistanceFunction.apply(features, value, result, record)  # type: ignore[no-untyped-call]  # torch's
     return out
 
 
@@ -122,17 +126,16 @@ class _DistanceFunction(Function):
         ctx: Any,
         features: Tensor,
         value: Tensor,
-        direction: Tensor,
         result: DistanceResult,
         record: GradientRecord,
     ) -> Tensor:
-        ctx.save_for_backward(features, direction)
+        ctx.save_for_backward(features)
         ctx.result, ctx.record = result, record
         return value
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, direction = ctx.saved_tensors
+        (features,) = ctx.saved_tensors
         result, used = ctx.result, grad.detach() != 0
         if bool((used & result.excluded).any()):
             columns = _describe_columns((used & result.excluded).any(dim=0))
@@ -141,32 +144,39 @@ class _DistanceFunction(Function):
             noted = used & mask
             if bool(noted.any()):
                 warnings.warn(f"{message} ({describe_rows(noted)})", stacklevel=2)
-        gradient = _DistanceGradient.apply(grad, features, direction, result)  # type: ignore[no-untyped-call]  # torch's
+        gradient = _DistanceGradient.apply(grad, features, result)  # type: ignore[no-untyped-call]  # torch's
         ctx.record.nonzero = (gradient.detach() != 0).any(dim=1)
-        return gradient, None, None, None, None
+        return gradient, None, None, None
 
 
 class _DistanceGradient(Function):
     """The backward pass as a separate function, so that it can be differentiated again."""
 
     @staticmethod
-    def forward(
-        ctx: Any, grad: Tensor, features: Tensor, direction: Tensor, result: DistanceResult
-    ) -> Tensor:
-        ctx.save_for_backward(grad, features, direction)
+    def forward(ctx: Any, grad: Tensor, features: Tensor, result: DistanceResult) -> Tensor:
+        ctx.save_for_backward(grad, features)
         ctx.result = result
         grad = grad[:, result.columns]
+        out = torch.zeros_like(features)
         # NaN in an unused entry must not propagate to the row
-        used = torch.where((grad != 0)[..., None], direction, 0.0)
-        return torch.einsum("bc,bcd->bd", grad, used)
+        for part in (grad != 0).nonzero().split(chunk_rows(features.shape[1])):
+            rows, positions = part.unbind(1)
+            direction = result.directions(rows, positions).to(features.dtype)
+            out.index_add_(0, rows, grad[rows, positions, None] * direction)
+        return out
 
     @staticmethod
     def backward(ctx: Any, vector: Tensor) -> tuple[Tensor | None, ...]:
-        grad, features, direction = ctx.saved_tensors
+        grad, features = ctx.saved_tensors
         with torch.no_grad():
             columns = ctx.result.columns
             first = torch.zeros_like(grad)
-            first[:, columns] = torch.einsum("bd,bcd->bc", vector, torch.nan_to_num(direction))
+            every = torch.ones_like(grad[:, columns], dtype=torch.bool).nonzero()
+            for part in every.split(chunk_rows(features.shape[1])):
+                rows, positions = part.unbind(1)
+                direction = ctx.result.directions(rows, positions).to(vector.dtype)
+                along = torch.linalg.vecdot(vector[rows], torch.nan_to_num(direction))
+                first[rows, columns[positions]] = along
             used = grad[:, columns]
             rows, positions = (used != 0).nonzero().unbind(1)
             curved = ctx.result.curvature(rows, positions, vector[rows].to(torch.float64))
@@ -174,7 +184,7 @@ class _DistanceGradient(Function):
             second = torch.zeros_like(vector).index_add_(0, rows, curved)
         sources = (grad, features, vector)
         first, second = (_NoThirdDerivative.apply(t, *sources) for t in (first, second))  # type: ignore[no-untyped-call]  # torch's
-        return first, second, None, None
+        return first, second, None
 
 
 class _NoThirdDerivative(Function):

@@ -81,7 +81,7 @@ class _HullDistances(Distance, ABC):
         return DistanceResult(
             value=value,
             columns=torch.tensor(columns, device=z.device),
-            direction=direction,
+            directions=lambda rows, positions: direction[rows, positions],
             notes=[(failed, _FAILED), (undecided, _UNDECIDED)],
             excluded=excluded,
             reason="the column was left out by classes=",

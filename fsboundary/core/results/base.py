@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.errors import StatusError
+from fsboundary.core.results.deferred import Deferred, defer, stored
 from fsboundary.core.status import OK_CODES, Status
 
 
@@ -37,15 +38,21 @@ class Result(ABC):
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]  # every subclass is a dataclass
 
     def _map(self, change: Any) -> Self:
-        values = self._values()
-        return type(self)(
-            **{k: change(v) if isinstance(v, Tensor) else v for k, v in values.items()}
-        )
+        names = [f.name for f in dataclasses.fields(self)]  # type: ignore[arg-type]  # as above
+        values = {name: stored(self, name) for name in names}
+        changed = {
+            k: change(v) if isinstance(v, Tensor | Deferred) else v for k, v in values.items()
+        }
+        later = {k: v for k, v in changed.items() if isinstance(v, Deferred)}
+        result = type(self)(**changed | {k: v.placeholder() for k, v in later.items()})
+        for name, value in later.items():
+            defer(result, name, value)
+        return result
 
     @property
     def ok(self) -> Tensor:
         """Mask of the entries that are final answers, bool, in the shape of ``status``."""
-        status: Tensor = self._values()["status"]
+        status: Tensor = stored(self, "status")
         return torch.isin(status, torch.tensor(OK_CODES, device=status.device))
 
     def take(self, index: Tensor | slice | list[int]) -> Self:
@@ -71,7 +78,7 @@ class Result(ABC):
         bad = ~self.ok
         if not bool(bad.any()):
             return self
-        status: Tensor = self._values()["status"]
+        status: Tensor = stored(self, "status")
         counts = Counter(int(code) for code in status[bad].tolist())
         lines = []
         for code, count in sorted(counts.items()):

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results.base import Result
+from fsboundary.core.results.deferred import deferrable
 
 
 @final
+@deferrable("points")
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FlipPoints(Result):
     """The closest boundary points of B rows for T targets each, with certificates.
@@ -197,6 +199,7 @@ class ClassPath(Result):
 
 
 @final
+@deferrable("gradient")
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RegionDistances(Result):
     """Signed distances of B rows to T decision regions each, in the domain, with certificates.

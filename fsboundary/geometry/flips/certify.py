@@ -6,6 +6,7 @@ a solver's own distances and statuses are never read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -262,6 +263,7 @@ def _finish(grade: Grade, lam: Tensor, steps: Tensor, max_steps: int) -> Grade:
 
 def grade_own_region(
     others: dict[str, Tensor],
+    points_at: Callable[[Tensor], Tensor],
     z: Float64[Tensor, "B d"],
     rtol: float,
     floor: Float64[Tensor, " B"] | None = None,
@@ -274,7 +276,9 @@ def grade_own_region(
     Parameters
     ----------
     others : dict of str to Tensor
-        Graded fields (B,C) of the distances to the other regions, and their points (B,C,d).
+        Graded fields (B,C) of the distances to the other regions.
+    points_at : callable
+        Function from columns (B,) to the graded points (B,d) there.
     z : Tensor (B, d), float64
         The rows.
     rtol : float
@@ -288,7 +292,7 @@ def grade_own_region(
     bound, lowest = others["lower_bound"].min(dim=1, keepdim=True)
     rest = torch.full_like(bound, torch.inf) if floor is None else floor[:, None]
     bound = torch.minimum(torch.minimum(bound, rest), distance)
-    end = others["points"][torch.arange(len(z), device=z.device), nearest[:, 0]]
+    end = points_at(nearest[:, 0])
     allowed = torch.maximum(absolute(lengths(z) + lengths(end)), rtol * distance[:, 0])[:, None]
     converged = torch.isfinite(distance) & (distance - bound <= allowed)
     # if the gap stays open, the region with the lowest bound may be nearer

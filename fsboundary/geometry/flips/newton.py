@@ -62,18 +62,24 @@ multiplier. Of the hundreds that a thousand classes violate at the start few sta
 worst ones of a step are often implied by one another: with 24 in place of 4, random heads of 1,000
 classes need twice as many steps, each three times as long."""
 
-_tables: weakref.WeakKeyDictionary[LinearHead, Tensor | None] = weakref.WeakKeyDictionary()
+_tables: weakref.WeakKeyDictionary[LinearHead, tuple[Tensor | None, bool]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DualSolution:
-    """Proposed multipliers (P,K), points (P,d), steps and whether the inner stop was met (P,)."""
+    """Proposed multipliers (P,K), points (P,d), steps and whether the inner stop was met (P,).
+
+    And which points (P,) were moved, so that the multipliers do not give them.
+    """
 
     multipliers: Tensor
     points: Tensor
     steps: Tensor
     solved: Tensor
+    moved: Tensor
 
 
 @final
@@ -160,6 +166,7 @@ def _initial_solution(
         points=torch.full_like(problems.z, torch.nan),
         steps=torch.ones_like(solved, dtype=torch.int64),
         solved=solved,
+        moved=torch.zeros_like(solved),
     )
 
 
@@ -257,6 +264,7 @@ def _store(
     if bool(off.any()):
         polished = _polish(state.take(off), work.take(off), operator.take(off))
         out.points[state.index[off]] = polished
+        out.moved[state.index[off]] = True
 
 
 def _polish(state: _NewtonState, work: DualProblems, operator: ConstraintOperator) -> Tensor:
@@ -368,7 +376,7 @@ def _inner_products(
     if head.domain.kind != "unbounded":
         low, high = head.domain.limits(points)
         free = ((points > low) & (points < high)).to(points.dtype)
-    table, rows = _table(head), None
+    (table, apart), rows = _table(head), None
     if table is None:
         size = max(1, _GATHER_BYTES // (8 * slots.shape[1] * head.num_features))
         out = []
@@ -377,7 +385,8 @@ def _inner_products(
             scaled = differences if free is None else differences * free[part, None, :]
             out.append(scaled @ differences.mT)
         products = torch.cat(out)
-        if len(out) == 1:
+        # where rows nearly agree, their exact sums would hide how little the logits can tell
+        if len(out) == 1 and apart:
             rows = _Rows(slots=slots, signs=signs, differences=differences)
     else:
         k = head.num_classes
@@ -395,15 +404,19 @@ def _inner_products(
     return products * (signs[:, :, None] * signs[:, None, :]), rows
 
 
-def _table(head: LinearHead) -> Tensor | None:
-    """Return (d, K K) products of centred weight rows, or None where rows must be gathered."""
+def _table(head: LinearHead) -> tuple[Tensor | None, bool]:
+    """Return (d, K K) products of centred weight rows, or None where rows must be gathered.
+
+    And whether no two rows nearly agree.
+    """
     if head not in _tables:
         centred = head._weight - head._weight.mean(dim=0)
         norms = pair_norms(head)
         between = norms[norms > 0]
-        use = head.num_classes <= _TABLE_CLASSES and len(between) > 0
-        if use and float(between.min()) >= _TABLE_SPREAD * float(between.max()):
-            _tables[head] = torch.einsum("im,km->mik", centred, centred).flatten(1)
-        else:
-            _tables[head] = None
+        apart = len(between) > 0
+        apart = apart and float(between.min()) >= _TABLE_SPREAD * float(between.max())
+        table = None
+        if apart and head.num_classes <= _TABLE_CLASSES:
+            table = torch.einsum("im,km->mik", centred, centred).flatten(1)
+        _tables[head] = table, apart
     return _tables[head]

@@ -21,8 +21,9 @@ from fsboundary.core.rows import cat_ragged
 from fsboundary.geometry.batching import map_chunks
 from fsboundary.geometry.flips.certify import grade_solutions
 from fsboundary.geometry.flips.constraints import DenseConstraints
-from fsboundary.geometry.flips.dual_problems import DualProblems
+from fsboundary.geometry.flips.dual_problems import DualProblems, compress
 from fsboundary.geometry.flips.newton import DualSolution, solve_dual
+from fsboundary.geometry.flips.recomputed import combined_points, kept_points, number_kept
 from fsboundary.geometry.flips.tie_problems import TieProblems, tie_start
 from fsboundary.geometry.linear_programs import solve_lp
 from fsboundary.geometry.norms import pair_norms
@@ -151,6 +152,7 @@ def solve_with_certificates(
         again = solve_dual(problems.take(index), begin, tolerance, max_steps, dense=True)
         solution.multipliers[index] = again.multipliers
         solution.points[index], solution.steps[index] = again.points, again.steps
+        solution.moved[index] = again.moved
     return solution
 
 
@@ -170,8 +172,12 @@ def solve_ties(
     ties: int,
     rtol: float,
     max_steps: int,
+    recompute: bool = False,
 ) -> dict[str, Tensor]:
     """Solve `total` tie problems; return the certified fields of ``results.TiePoints`` by name.
+
+    With `recompute`, ``points`` are those that :mod:`fsboundary.geometry.flips.recomputed` gives
+    and have no field; ``kept_at`` and ``kept`` are the others.
 
     Parameters
     ----------
@@ -187,11 +193,13 @@ def solve_ties(
     proofs = FarkasCache(head, _MAX_PROGRAMS)
 
     def solve(part: slice) -> dict[str, Tensor]:
-        return _solve_chunk(*make_problems(part), proofs, rtol, max_steps)
+        return _solve_chunk(*make_problems(part), proofs, rtol, max_steps, recompute)
 
     width = max(head.num_features, head.num_classes, ties * ties)
     # an empty batch has one empty chunk, which gives every field its shape
     parts = map_chunks(solve, total, width, head.device) or [solve(slice(0, 0))]
+    if recompute:
+        number_kept(parts)
     columns = {name: [part[name] for part in parts] for name in parts[0]}
     padding = {"active": -1, "multipliers": 0}
     return {
@@ -201,7 +209,12 @@ def solve_ties(
 
 
 def _solve_chunk(
-    problems: TieProblems, source: Tensor, proofs: FarkasCache, rtol: float, max_steps: int
+    problems: TieProblems,
+    source: Tensor,
+    proofs: FarkasCache,
+    rtol: float,
+    max_steps: int,
+    recompute: bool,
 ) -> dict[str, Tensor]:
     """Return the graded fields of one chunk."""
     solution = solve_with_certificates(
@@ -209,11 +222,18 @@ def _solve_chunk(
     )
     # 0 in place of an overflow is admissible and proves nothing
     lam = solution.multipliers.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    grade = grade_solutions(
-        problems, solution.points, lam, solution.steps, rtol=rtol, max_steps=max_steps
-    )
-    return {
-        "points": grade.points,
+    points = solution.points
+    if recompute:
+        active, multipliers = compress(lam)
+        given = combined_points(
+            problems.head, problems.z, problems.anchor, active.clamp_min(0), -multipliers
+        )
+        points = torch.where(solution.moved[:, None], points, given)
+    grade = grade_solutions(problems, points, lam, solution.steps, rtol=rtol, max_steps=max_steps)
+    shown = {"points": grade.points}
+    if recompute:
+        shown = kept_points(grade.points, solution.moved)
+    return shown | {
         "distance": grade.distance,
         "lower_bound": grade.lower_bound,
         "gap": grade.gap,

@@ -6,6 +6,7 @@ Boundary points of a non-linear head are graded with the head itself.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor
 
 from fsboundary.core.heads import LinearHead, NonlinearHead
 from fsboundary.core.results import FlipPoints
+from fsboundary.core.results.deferred import defer, stored
 from fsboundary.core.rows import cat_ragged
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.batching import chunk_rows, chunks, map_chunks
 from fsboundary.geometry.flips.certify import Grade, Proposal, grade_flips
 from fsboundary.geometry.flips.dual_problems import FlipProblems
+from fsboundary.geometry.flips.recomputed import DeferredPoints
 from fsboundary.plugins.grading.calls import (
     Answer,
     handed_head,
@@ -58,9 +61,12 @@ def find_and_grade(
     PluginError
         The finder raised, or a field of its answer has another type, shape or device.
     """
-    proposal = propose_flips(
+    proposal, deferred = propose_flips(
         finder, head, features, targets, tolerance=tolerance, max_steps=max_steps
     )
+    if deferred is not None:
+        # the graded head, rows and classes, whatever the finder used
+        deferred = replace(deferred, head=head, z=features, anchor=targets)
     width = targets.shape[1]
     flat_target = targets.reshape(-1)
     flat_ceiling = None if ceiling is None else ceiling.reshape(-1)
@@ -71,13 +77,17 @@ def find_and_grade(
             head=head, z=features[index], source=source[index], target=flat_target[part]
         )
         cap = None if flat_ceiling is None else flat_ceiling[part]
-        return grade_flips(
-            problems, proposal.take(part), rtol=tolerance, max_steps=max_steps, ceiling=cap
-        )
+        proposed = proposal.take(part)
+        if deferred is not None:
+            columns = torch.arange(part.start, part.stop, device=targets.device) % width
+            proposed = replace(proposed, points=deferred.at(index, columns))
+        graded = grade_flips(problems, proposed, rtol=tolerance, max_steps=max_steps, ceiling=cap)
+        # the same bits again when they are read, because the multipliers are the same
+        return graded if deferred is None else replace(graded, points=graded.points[:, :0])
 
     size = max(head.num_features, head.num_classes)
     parts = map_chunks(grade, len(flat_target), size, targets.device)
-    return _collect(parts, proposal, source, targets, head.num_features)
+    return _collect(parts, proposal, source, targets, head.num_features, deferred)
 
 
 def propose_flips(
@@ -88,8 +98,10 @@ def propose_flips(
     *,
     tolerance: float,
     max_steps: int,
-) -> Proposal:
+) -> tuple[Proposal, DeferredPoints | None]:
     """Return what `finder` proposes for copies of `features` (B,d) and `targets` (B,T), flat.
+
+    And its points, if it is built in and defers them; the proposal then has none.
 
     Raises
     ------
@@ -117,16 +129,28 @@ def propose_flips(
     slots = active.shape[-1]
     multipliers = fields.floats("multipliers", *shape, slots)
     count = targets.numel()
-    return Proposal(
-        points=fields.floats("points", *shape, width).reshape(count, width),
+    points = stored(answer, "points") if own else None
+    deferred = points if isinstance(points, DeferredPoints) else None
+    if deferred is None:
+        flat = fields.floats("points", *shape, width).reshape(count, width)
+    else:
+        flat = multipliers.new_empty(count, 0)
+    proposal = Proposal(
+        points=flat,
         active=active.reshape(count, slots),
         multipliers=multipliers.reshape(count, slots),
         steps=fields.counts("steps", *shape).reshape(count),
     )
+    return proposal, deferred
 
 
 def _collect(
-    parts: list[Grade], proposal: Proposal, source: Tensor, targets: Tensor, width: int
+    parts: list[Grade],
+    proposal: Proposal,
+    source: Tensor,
+    targets: Tensor,
+    width: int,
+    deferred: DeferredPoints | None,
 ) -> FlipPoints:
     """Return the graded chunks as one result."""
     shape = targets.shape
@@ -151,8 +175,12 @@ def _collect(
         )
     active = cat_ragged([p.active for p in parts], -1)
     multipliers = cat_ragged([p.multipliers for p in parts], 0)
-    return FlipPoints(
-        points=torch.cat([p.points for p in parts]).reshape(*shape, width),
+    if deferred is None:
+        points = torch.cat([p.points for p in parts]).reshape(*shape, width)
+    else:
+        points = deferred.placeholder()
+    found = FlipPoints(
+        points=points,
         distance=joined("distance"),
         lower_bound=joined("lower_bound"),
         gap=joined("gap"),
@@ -164,6 +192,9 @@ def _collect(
         status=joined("status"),
         steps=proposal.steps.reshape(shape),
     )
+    if deferred is None:
+        return found
+    return defer(found, "points", replace(deferred, known=found.status == Status.CONVERGED))
 
 
 def find_and_grade_nonlinear(
@@ -196,7 +227,7 @@ def find_and_grade_nonlinear(
     PluginError
         The finder raised, or a field of its answer has another type, shape or device.
     """
-    proposal = propose_flips(
+    proposal, _ = propose_flips(
         finder, head, features, targets, tolerance=tolerance, max_steps=max_steps
     )
     fields = unsolved_flips(features, source, targets)

@@ -13,6 +13,8 @@ import fsboundary as fsb
 
 Array = NDArray[Any]
 
+DomainKind = Literal["unbounded", "nonnegative", "box"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -33,7 +35,7 @@ class Case:
     weight: Array
     bias: Array
     features: Array
-    kind: Literal["unbounded", "nonnegative", "box"] = "unbounded"
+    kind: DomainKind = "unbounded"
     lower: Array = field(default_factory=lambda: np.zeros(0))
     upper: Array = field(default_factory=lambda: np.zeros(0))
     targets: Any = "all"
