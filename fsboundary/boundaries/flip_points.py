@@ -307,6 +307,12 @@ def flip_points(
         where there is no certified answer. For a callable: ON_BOUNDARY where a point was found;
         ``gap`` is the distance, ``violation`` the distance to the tie by linearisation.
 
+    Notes
+    -----
+    Points of more than 16 MiB are certified in chunks, not kept, and computed again, to the same
+    bits, when ``points`` is read: then they take B x T x d x 8 bytes. Until then the memory is that
+    of B x T x S multipliers and some arrays of 1 MiB per thread. Other finders keep all points.
+
     Raises
     ------
     ArgumentError

@@ -74,6 +74,12 @@ def region_distances(
     -------
     RegionDistances
 
+    Notes
+    -----
+    Gradients of more than 16 MiB are computed when ``gradient`` is read: then they take
+    B x T x d x 8 bytes. Until then the memory is that of B x T x S multipliers, S a few active
+    constraints, and some arrays of 1 MiB per thread.
+
     Raises
     ------
     ArgumentError
@@ -108,7 +114,7 @@ def region_distances(
     write_rows(fields, usable, columns)
     later = DeferredDirections(
         points=points.among(z, usable, torch.isfinite(fields["distance"])),
-        distance=fields["distance"],
+        distance=fields["distance"].clone(),  # the field itself may be written to
     )
     few = 8 * nan.numel() * z.shape[1] <= DEFER_BYTES
     gradient = later.compute() if few else later.placeholder()

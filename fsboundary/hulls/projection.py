@@ -131,7 +131,9 @@ def class_hull_distances(
     """Return the distance to the hull of each class (B,K), feature units, float64.
 
     Column k belongs to the k-th smallest label of `bank`; :func:`nearest_hulls` compares the
-    columns. NaN where there is no certified answer.
+    columns. NaN where there is no certified answer. Classes of at most 64 points are projected on
+    together, in the memory of the points of some of them, at most 32 MiB, and of one chunk of
+    projections.
 
     Parameters
     ----------

@@ -157,8 +157,11 @@ class DeferredPoints(Deferred):
         )
 
     def among(self, z: Tensor, rows: Tensor, known: Tensor) -> DeferredPoints:
-        """Return the points as those of `rows` among all rows `z`, where `known` (B,T)."""
-        total = len(z)
+        """Return the points as those of `rows` among all rows `z`, where `known` (B,T).
+
+        The rows are copied: the caller may write to theirs before the points are read.
+        """
+        z, total = z.clone(), len(z)
         if len(rows) == total:
             return replace(self, z=z, known=self.known & known)
         return replace(

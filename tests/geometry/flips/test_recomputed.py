@@ -112,6 +112,22 @@ def test_statuses_are_read_without_the_points() -> None:
     assert found.points is found.points
 
 
+@pytest.mark.usefixtures("defer_all")
+def test_writing_to_rows_or_fields_changes_no_point() -> None:
+    """Before they are read: a result owns its numbers."""
+    head, z = problem()
+    z = z.double()
+    flips, regions = fsb.flip_points(head, z, "all"), fsb.region_distances(head, z)
+    wanted = fsb.flip_points(head, z, "all").points, fsb.region_distances(head, z).gradient
+    z += 1.0
+    for result in (flips, regions):
+        for name in ("distance", "status", "active", "multipliers", "source", "target"):
+            if hasattr(result, name):
+                getattr(result, name).zero_()
+    for found, value in zip((flips.points, regions.gradient), wanted, strict=True):
+        assert torch.equal(found.nan_to_num(-7.0), value.nan_to_num(-7.0))
+
+
 @pytest.mark.parametrize("targets", ["all", "own", "some"])
 def test_gradients_are_those_of_a_result_that_keeps_them(
     targets: str, monkeypatch: pytest.MonkeyPatch
