@@ -309,9 +309,10 @@ def flip_points(
 
     Notes
     -----
-    Points of more than 16 MiB are certified in chunks, not kept, and computed again, to the same
-    bits, when ``points`` is read: then they take B x T x d x 8 bytes. Until then the memory is that
-    of B x T x S multipliers and some arrays of 1 MiB per thread. Other finders keep all points.
+    Points of more than 16 MiB, of at least 256 features, are certified in chunks, not kept, and
+    computed again, to the same bits, when ``points`` is read: then they take B x T x d x 8 bytes.
+    Until then the memory is that of B x T x S multipliers, S a few active constraints, and some
+    arrays of 1 MiB per thread. Other finders keep all points.
 
     Raises
     ------

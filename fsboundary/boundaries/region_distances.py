@@ -26,9 +26,9 @@ from fsboundary.core.tolerance import FLIP_RTOL
 from fsboundary.geometry.flips.certify import grade_own_region
 from fsboundary.geometry.flips.nearest import nearest_classes
 from fsboundary.geometry.flips.recomputed import (
-    DEFER_BYTES,
     DeferredDirections,
     DeferredPoints,
+    defers,
 )
 from fsboundary.geometry.flips.solve import solve_ties
 from fsboundary.geometry.flips.tie_problems import TieProblems
@@ -76,9 +76,9 @@ def region_distances(
 
     Notes
     -----
-    Gradients of more than 16 MiB are computed when ``gradient`` is read: then they take
-    B x T x d x 8 bytes. Until then the memory is that of B x T x S multipliers, S a few active
-    constraints, and some arrays of 1 MiB per thread.
+    Gradients of more than 16 MiB, of at least 256 features, are computed when ``gradient`` is read:
+    then they take B x T x d x 8 bytes. Until then the memory is that of B x T x S multipliers, S a
+    few active constraints, and some arrays of 1 MiB per thread.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def region_distances(
         points=points.among(z, usable, torch.isfinite(fields["distance"])),
         distance=fields["distance"].clone(),  # the field itself may be written to
     )
-    few = 8 * nan.numel() * z.shape[1] <= DEFER_BYTES
+    few = not defers(nan.numel(), z.shape[1])
     gradient = later.compute() if few else later.placeholder()
     found = RegionDistances(source=source, target=target, gradient=gradient, **fields)
     return found if few else defer(found, "gradient", later)
@@ -217,7 +217,13 @@ def _other_regions(
         free = torch.zeros((len(rows), head.num_classes), dtype=torch.bool, device=z.device)
         return TieProblems(head=head, z=z[rows], anchor=anchor, free=free), source[rows]
 
-    solved = solve_ties(head, len(row), make, ties=1, rtol=rtol, max_steps=limit, recompute=True)
+    recompute = defers(len(row), head.num_features)
+    solved = solve_ties(
+        head, len(row), make, ties=1, rtol=rtol, max_steps=limit, recompute=recompute
+    )
+    if not recompute:
+        solved["kept"] = solved.pop("points")
+        solved["kept_at"] = torch.arange(len(row), device=z.device)
     table = {name: solved[name].unflatten(0, shape) for name in _USED_FIELDS}
     points = DeferredPoints(
         head=head,

@@ -16,8 +16,8 @@ from fsboundary.core.rows import cat_ragged
 from fsboundary.geometry.batching import map_chunks
 from fsboundary.geometry.flips.dual_problems import FlipProblems, compress
 from fsboundary.geometry.flips.recomputed import (
-    DEFER_BYTES,
     deferred_flips,
+    defers,
     kept_points,
     number_kept,
 )
@@ -58,7 +58,7 @@ class DualNewton(BoundaryFinder):
         source = head.predict(features)
         count, width = targets.shape
         num_features = head.num_features
-        deferred = 8 * count * width * num_features > DEFER_BYTES
+        deferred = defers(count * width, num_features)
         steps = torch.zeros(count * width, dtype=torch.int64, device=targets.device)
         shape = (0 if deferred else count * width, num_features)
         points = torch.full(shape, torch.nan, dtype=torch.float64, device=targets.device)

@@ -325,8 +325,9 @@ def _solve_active(
     slots = active.to(torch.uint8).topk(width, dim=1).indices
     valid = active.gather(1, slots)
     scale = torch.where(valid, norms.gather(1, slots), 1.0)
-    system, rows = _inner_products(problems, points, slots, valid)
-    system = system / (scale[:, :, None] * scale[:, None, :])
+    products, signs, rows = _inner_products(problems, points, slots, valid)
+    factor = signs / scale
+    system = products.mul_(factor[:, :, None] * factor[:, None, :])
     system.diagonal(dim1=1, dim2=2).add_((~valid).to(scale.dtype) + ridge[:, None])
     right = torch.where(valid, values.gather(1, slots) / scale, 0.0)
     if width == 1:
@@ -366,10 +367,11 @@ class _Rows:
 
 def _inner_products(
     problems: DualProblems, points: Tensor, slots: Tensor, valid: Tensor
-) -> tuple[Tensor, _Rows | None]:
-    """Return the inner products (P,S,S) of the rows at `slots` over the free coordinates.
+) -> tuple[Tensor, Tensor, _Rows | None]:
+    """Return the inner products (P,S,S) over the free coordinates of the rows at `slots`.
 
-    And the rows, where they were formed at once.
+    Without the signs (P,S) of the rows, which follow, 0 where invalid; and the rows, where they
+    were formed at once.
     """
     head, (anchor, other, signs) = problems.head, problems.row_classes(slots, valid)
     free = None
@@ -394,14 +396,13 @@ def _inner_products(
         everywhere = table.sum(dim=0).expand(len(points), k * k)
         grams = everywhere if free is None else free @ table
         base = anchor[:, None].expand_as(other)
-        products = torch.zeros_like(other, dtype=points.dtype)[..., None].repeat(
-            1, 1, other.shape[1]
-        )
+        shape = (*other.shape, other.shape[1])
+        products = torch.zeros(shape, dtype=points.dtype, device=points.device)
         for left, sign_left in ((other, 1.0), (base, -1.0)):
             for right, sign in ((other, sign_left), (base, -sign_left)):
                 index = left[:, :, None] * k + right[:, None, :]
                 products.add_(grams.gather(1, index.flatten(1)).view_as(products), alpha=sign)
-    return products * (signs[:, :, None] * signs[:, None, :]), rows
+    return products, signs, rows
 
 
 def _table(head: LinearHead) -> tuple[Tensor | None, bool]:

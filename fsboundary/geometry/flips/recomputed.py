@@ -20,8 +20,14 @@ from fsboundary.core.results.deferred import Deferred
 from fsboundary.core.rows import cat_ragged, scatter_rows
 from fsboundary.geometry.batching import chunk_rows
 
-DEFER_BYTES = 16 << 20
-"""Points and directions above this size are computed when they are read."""
+_DEFER_BYTES, _DEFER_WIDTH = 16 << 20, 256
+"""Points above this size, of at least this width, are computed when they are read. The multipliers
+and distances of narrower ones take about as much memory."""
+
+
+def defers(count: int, width: int) -> bool:
+    """Return whether `count` points of `width` features are computed when they are read."""
+    return width >= _DEFER_WIDTH and 8 * count * width > _DEFER_BYTES
 
 
 def combined_points(
@@ -101,15 +107,19 @@ class DeferredPoints(Deferred):
 
     def at(self, rows: Int[Tensor, " P"], columns: Int[Tensor, " P"]) -> Float64[Tensor, "P d"]:
         """Return the points (P,d) of some entries."""
-        points = combined_points(
-            self.head,
-            self.z[rows],
-            self.anchor[rows, columns],
-            self.other[rows, columns],
-            self.coefficients[rows, columns],
-        )
         kept = self.kept_at[rows, columns]
+        points = torch.empty_like(self.z[rows])
         points[kept >= 0] = self.kept[kept[kept >= 0]]
+        left = (kept < 0).nonzero()[:, 0]
+        if len(left):
+            at = rows[left], columns[left]
+            points[left] = combined_points(
+                self.head,
+                self.z[rows[left]],
+                self.anchor[at],
+                self.other[at],
+                self.coefficients[at],
+            )
         points[~self.known[rows, columns]] = torch.nan
         return points
 
