@@ -160,7 +160,7 @@ torch.set_num_threads(1)
 g = torch.Generator().manual_seed(0)
 d = 1280
 head = fsb.LinearHead(torch.randn(1000, d, generator=g) / d**0.5, None, fsb.Domain.unbounded())
-z = torch.randn(6, d, generator=g)
+z = torch.randn(10, d, generator=g)
 call = getattr(fsb, sys.argv[1])
 call(head, z[:1], "all")  # imports, and the norms of all pairs
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -171,8 +171,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
 
 @pytest.mark.parametrize("call", ["flip_points", "region_distances"])
 def test_memory_at_a_thousand_classes_is_not_that_of_the_points(call: str) -> None:
-    """The points of 6 rows are 59 MiB; kept, they took more than twice as much."""
+    """The points of 10 rows are 98 MiB; kept, they took more than twice as much."""
     command = [sys.executable, "-c", MEASURE, call]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     # the tables of multipliers, and the arrays of one chunk, of 1 MiB each
-    assert float(done.stdout) < 50
+    assert float(done.stdout) < 90
