@@ -59,16 +59,17 @@ def test_no_certificate_of_a_recomputed_point_is_false(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_as_much_is_decided_as_with_the_points_of_the_finder(
+def test_no_less_is_decided_than_with_the_points_of_the_finder(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Points that the finder moved off their multipliers are kept."""
+    """Points that the finder moved are kept; sums by term decide some that products leave open."""
     for seed in range(2):
         kept, _ = examine_flips(draw(name, seed))
         monkeypatch.setattr(dual_newton, "defers", always)
         recomputed, _ = examine_flips(draw(name, seed))
         monkeypatch.undo()
-        assert recomputed == kept
+        for status in ("CONVERGED", "INFEASIBLE"):
+            assert recomputed[status] >= kept[status], (seed, status)
 
 
 def test_points_are_those_of_a_result_that_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
