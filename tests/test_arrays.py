@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,15 @@ HEAD = LinearHead(W, BIAS, Domain.nonnegative())
 BANK = FeatureBank(TRAIN, LABELS)
 INDEX = torch.arange(6)
 Convert = Callable[[Tensor], Any]
+
+
+def exported(features: Any) -> str:
+    """Return the file of certificates of flip points of `features`."""
+    flips = fsb.flip_points(HEAD, Z)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "certificates.json"
+        return fsb.export_certificates(file, flips, head=HEAD, features=features).read_text()
+
 
 CALLS: dict[str, Callable[[Convert], Any]] = {
     "LinearHead": lambda c: LinearHead(c(W), c(BIAS)).fingerprint,
@@ -62,6 +73,7 @@ CALLS: dict[str, Callable[[Convert], Any]] = {
     "coverage": lambda c: fsb.coverage(HEAD, BANK, c(Z), c(INDEX % K)),
     "feature_fractions": lambda c: fsb.feature_fractions(HEAD, c(Z)),
     "partition": lambda c: fsb.partition(HEAD, pairs=c(torch.tensor([[0, 1]]))),
+    "export_certificates": lambda c: exported(c(Z)),
     "logistic_head": lambda c: fsb.logistic_head(c(TRAIN), c(LABELS), K).weight,
 }
 
@@ -189,6 +201,9 @@ OF_CLASSES: dict[str, Callable[[Any], object]] = {
     "normal_angles": lambda h: fsb.normal_angles(h, 0),
     "region_fractions": lambda h: fsb.region_fractions(h, Domain.nonnegative()),
     "feature_fractions": lambda h: fsb.feature_fractions(h, Z),
+    "export_certificates": lambda h: fsb.export_certificates(
+        "never.json", fsb.flip_points(HEAD, Z), head=h, features=Z
+    ),
 }
 
 

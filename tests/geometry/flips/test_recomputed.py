@@ -172,8 +172,11 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
 
 @pytest.mark.parametrize("call", ["flip_points", "region_distances"])
 def test_memory_at_a_thousand_classes_is_not_that_of_the_points(call: str) -> None:
-    """The points of 10 rows are 98 MiB; kept, they took more than twice as much."""
+    """The points of 10 rows are 98 MiB; kept, they took more than twice as much.
+
+    The limit is far above what the multipliers need: peaks between 27 and 104 MiB were measured,
+    and what makes the difference is not known. It only excludes that all points are kept.
+    """
     command = [sys.executable, "-c", MEASURE, call]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    # tables of multipliers, arrays of one chunk, and points that were moved off their multipliers
     assert float(done.stdout) < 150
