@@ -21,7 +21,7 @@ from fsboundary.models.head_search.search import HeadSearch
 from fsboundary.models.head_search.verified_head import VerifiedHead
 from fsboundary.models.inputs import num_rows
 from fsboundary.models.linear_maps import LayerCall
-from fsboundary.models.structures import leaves_of
+from fsboundary.models.structures import leaves_of, modules_of
 from fsboundary.plugins.interfaces import FeatureExtractor
 
 
@@ -97,7 +97,8 @@ class HeadInput(FeatureExtractor):
         The core asks for the head afterwards, which raises if it changed, and verifies the product.
         """
         inner = unwrap(model)
-        require_eval_mode(inner)
+        modules = modules_of(inner).values()
+        require_eval_mode(inner, modules=modules)
         known = self._known.get(inner)
         given = call_arguments(inner, inputs, additional, keywords)
         rows = num_rows((inputs, additional, keywords))
@@ -107,6 +108,7 @@ class HeadInput(FeatureExtractor):
             _tensors(given),
             rows,
             self._separate,
+            modules,
         )
         if known is not None:
             try:

@@ -10,7 +10,7 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast, final
 
 import torch
@@ -189,9 +189,14 @@ def accepts(model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> b
     return True
 
 
-def require_eval_mode(module: nn.Module, what: str = "the model") -> None:
-    """Raise HeadError if `module` or a submodule is in training mode, naming the first."""
-    if not any(m.training for m in modules_of(module).values()):
+def require_eval_mode(
+    module: nn.Module, what: str = "the model", modules: Iterable[nn.Module] | None = None
+) -> None:
+    """Raise HeadError if `module` or a submodule is in training mode, naming the first.
+
+    `modules` are `module` and its submodules, if the caller has them.
+    """
+    if not any(m.training for m in modules or modules_of(module).values()):
         return
     if "eval" in vars(module):  # of torch.export: its graph is that of one mode, whatever it says
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -69,14 +69,17 @@ def _add_modules(name: str, module: nn.Module, found: dict[str, nn.Module], seen
             _add_modules(f"{name}.{child_name}" if name else child_name, child, found, seen)
 
 
-def tensors_of(model: nn.Module) -> list[Tensor]:
-    """Return all parameters and buffers of `model`, shared ones once per module."""
+def tensors_of(model: nn.Module, modules: Iterable[nn.Module]) -> list[Tensor]:
+    """Return all parameters and buffers of `model` with these modules, shared ones once per module.
+
+    The modules are those of :func:`modules_of`, which every batch needs for other things too.
+    """
     own = nn.Module.named_parameters, nn.Module.named_buffers
     if (type(model).named_parameters, type(model).named_buffers) != own:
         return [*model.parameters(), *model.buffers()]
     return [
         tensor
-        for module in modules_of(model).values()
+        for module in modules
         for tensors in (module._parameters, module._buffers)
         for tensor in tensors.values()
         if tensor is not None

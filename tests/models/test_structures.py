@@ -65,4 +65,4 @@ def test_the_fast_walks_agree_with_torch(name: str) -> None:
     if name != "scripted":  # whose modules are wrapped anew by each walk
         assert all(found[key] is expected[key] for key in expected)
         tensors = {id(t) for t in [*model.parameters(), *model.buffers()]}
-        assert {id(t) for t in tensors_of(model)} == tensors
+        assert {id(t) for t in tensors_of(model, modules_of(model).values())} == tensors

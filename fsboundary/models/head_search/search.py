@@ -21,7 +21,7 @@ from fsboundary.models.head_search.composition import Composed, Composition
 from fsboundary.models.head_search.graph import Operation, Ref, Selection
 from fsboundary.models.head_search.tracing import ForwardTrace, LateTrace
 from fsboundary.models.head_search.verified_head import Constant, Plan
-from fsboundary.models.structures import tensors_of
+from fsboundary.models.structures import modules_of, tensors_of
 
 Run = Callable[[], Any]
 """One forward pass; returns the model's output."""
@@ -43,6 +43,8 @@ class HeadSearch:
         Number of rows B.
     multi_label : bool
         Whether the outputs are separate labels.
+    modules : iterable of nn.Module, optional
+        The model and its submodules, if the caller has them.
     """
 
     def __init__(
@@ -52,10 +54,14 @@ class HeadSearch:
         inputs: Sequence[Tensor],
         rows: int,
         multi_label: bool = False,
+        modules: Iterable[nn.Module] | None = None,
     ) -> None:
         self._run, self._inputs, self._rows = run, inputs, rows
         self.multi_label = multi_label
-        self._model, self._tensors = model, tensors_of(model)
+        self._model = model
+        self._tensors = tensors_of(
+            model, modules_of(model).values() if modules is None else modules
+        )
         self._ids = frozenset(map(id, self._tensors))
         self.trace = ForwardTrace(inputs)
 
