@@ -154,7 +154,12 @@ def functions_of(weight: Tensor, rows: int, seed: int) -> LinearFunctions:
 
 
 def points_inside(
-    images: Tensor, radius: Tensor, norm: str, values: Callable[[Tensor], Tensor], seed: int
+    images: Tensor,
+    radius: Tensor,
+    norm: str,
+    values: Callable[[Tensor], Tensor],
+    seed: int,
+    bounds: tuple[float, float] = (0, 1),
 ) -> Iterator[Tensor]:
     """Yield batches of images in the sets: random ones, corners, and those of descents.
 
@@ -166,6 +171,8 @@ def points_inside(
     values : callable
         Function (B,) of images that descents make small.
     seed : int
+    bounds : (float, float)
+        Limits of pixels.
     """
     g = torch.Generator().manual_seed(seed)
     r = radius[:, None, None, None]
@@ -178,7 +185,7 @@ def points_inside(
             length = step.flatten(1).norm(dim=1)[:, None, None, None]
             step = step * (r / torch.maximum(length, r).clamp_min(1e-300))
         # towards the centre, so that rounding leaves the point inside
-        return (images + (1 - 1e-13) * step).clamp(0, 1)
+        return (images + (1 - 1e-13) * step).clamp(*bounds)
 
     for start in range(6):
         noise = torch.randn(images.shape, generator=g, dtype=torch.float64)
