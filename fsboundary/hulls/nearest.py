@@ -91,7 +91,8 @@ def nearest_hulls(
         distance=distance,
         lower_bound=lower_bound,
         runner_up_gap=runner_up_gap,
-        classes=classes.expand(len(z), -1),
+        # a copy: the bank keeps these numbers for later calls
+        classes=classes.repeat(len(z), 1),
         distances=distances,
         lower_bounds=lower_bounds,
         status=torch.where(certified, int(Status.CONVERGED), failed),
