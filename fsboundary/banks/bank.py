@@ -488,9 +488,8 @@ class FeatureBank:
             There is no worker, or one cannot read its rows.
         """
         try:
-            from fsboundary.banks.cluster.distributed import (
-                distribute,
-            )  # here: other banks need no dask
+            # here: other banks need no dask
+            from fsboundary.banks.cluster.distributed import distribute
         except ImportError:
             raise without_dask(client) from None
         return FeatureBank.of(distribute(self._store, client))

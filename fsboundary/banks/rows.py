@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fsboundary.banks.bank import FeatureBank
 from fsboundary.banks.checks import without_dask
-from fsboundary.banks.store import Store
+from fsboundary.banks.store import Store, batches_of
 from fsboundary.core.checks import check_float_tensor, check_instance, check_integer
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.rows import TensorOrArray
@@ -107,9 +107,6 @@ def _map_here(
     batch_size: int,
     options: dict[str, Any],
 ) -> Iterator[tuple[int, _R]]:
-    chunks = features.chunks() if isinstance(features, Store) else [(0, features)]
-    for start, chunk in chunks:
-        for first in range(0, len(chunk), batch_size):
-            # a copy: the memory of a chunk is used again, and a result may contain its rows
-            rows = chunk[first : first + batch_size].to(torch.float64, copy=True)
-            yield start + first, function(reference, rows, **options)
+    for start, batch in batches_of(features, batch_size):
+        # a copy: the memory of a chunk is used again, and a result may contain its rows
+        yield start, function(reference, batch.to(torch.float64, copy=True), **options)

@@ -321,3 +321,10 @@ def _mask_excluded(products: Tensor, columns: Tensor) -> None:
     here = (columns >= 0) & (columns < products.shape[1])
     rows, entries = here.nonzero(as_tuple=True)
     products[rows, columns[rows, entries]] = torch.inf
+
+
+def batches_of(rows: Store | Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield batches of at most `size` rows with the index of the first; the next may overwrite."""
+    for start, chunk in rows.chunks() if isinstance(rows, Store) else [(0, rows)]:
+        for first in range(0, len(chunk), size):
+            yield start + first, chunk[first : first + size]

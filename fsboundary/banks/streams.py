@@ -100,8 +100,7 @@ def round_features(features: Tensor, dtype: torch.dtype, start: int = 0) -> Tens
     rounded = features.to(dtype)
     bad = (~finite_rows(rounded)).nonzero()[:, 0]
     if len(bad):
-        rows = ", ".join(str(row + start) for row in bad[:20].tolist())
-        shown = rows + (", .." if len(bad) > 20 else "")
+        shown = list_rows(bad + start)
         if bool(torch.isfinite(features[bad]).all()):
             raise DataError(
                 f"features: numbers beyond the range of {dtype}, whose largest is "
@@ -109,6 +108,11 @@ def round_features(features: Tensor, dtype: torch.dtype, start: int = 0) -> Tens
             )
         raise DataError(f"features: NaN or infinite numbers in rows {shown}. Leave them out")
     return rounded
+
+
+def list_rows(rows: Tensor) -> str:
+    """Return the first twenty row numbers as text."""
+    return ", ".join(map(str, rows[:20].tolist())) + (", .." if len(rows) > 20 else "")
 
 
 def store_points(features: object, labels: object, dtype: object) -> MemoryStore:
@@ -122,8 +126,9 @@ def store_points(features: object, labels: object, dtype: object) -> MemoryStore
         nonempty=True,
         finite_fix="drop these rows or fix their examples",
     )
-    points = round_features(checked, stored_dtype(checked.dtype, wanted))
-    points = (points.clone() if points is checked else points).contiguous()
+    stored = stored_dtype(checked.dtype, wanted)
+    same = checked.dtype == stored  # finite, as was checked, unless they are rounded
+    points = (checked.clone() if same else round_features(checked, stored)).contiguous()
     classes = None
     if labels is not None:
         classes = check_labels(labels, len(points)).to(points.device)

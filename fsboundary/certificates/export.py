@@ -122,8 +122,6 @@ def export_certificates(
             )
     status: Tensor = result.to_dict()["status"]
     subject = _Subject(len(status), **given)
-    if isinstance(result, GuaranteedBalls):
-        subject.data["rows"] = _hex(result.centre.nan_to_num())  # no claim is about other rows
     claims = list(claims_of(result.to("cpu"), subject))
     problem = verify.Problem(subject.data)
     for claim in claims:
@@ -313,6 +311,8 @@ def _ties(ties: TiePoints, subject: _Subject) -> Iterator[Claim]:
 
 def _balls(balls: GuaranteedBalls, subject: _Subject) -> Iterator[Claim]:
     head = subject.head
+    # the result has its rows itself; no claim is about those that are not finite
+    subject.data["rows"] = _hex(balls.centre.nan_to_num())
     for r in balls.ok.nonzero()[:, 0].tolist():
         source = int(balls.source[r])
         claim: Claim = {"kind": "ball", "row": r, "norm": balls.norm, "source": source}

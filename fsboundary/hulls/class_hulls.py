@@ -82,6 +82,30 @@ def class_generators(bank: FeatureBank, k: int) -> tuple[FeatureBank, Tensor]:
     return cache[k], rows
 
 
+def count_generators(
+    bank: FeatureBank, classes: Tensor, exclude: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return how many rows of `bank` the class of each row has, and how many of these are excluded.
+
+    Parameters
+    ----------
+    bank : FeatureBank
+    classes : Tensor (B,)
+        Classes, on the CPU; -1, or one that no row of the bank has, has no generator.
+    exclude : Tensor (B, E), optional
+        Rows of the bank, on the CPU, -1 as padding.
+    """
+    table = class_members(bank)
+    at = table.position(classes).clamp_max(max(len(table.classes) - 1, 0))
+    count, excluded = torch.zeros_like(classes), torch.zeros_like(classes)
+    if len(table.classes):
+        count = torch.where(table.classes[at] == classes, table.count[at], 0)
+    if exclude is not None:
+        of_class = labels_of(bank).cpu()[exclude.clamp_min(0)] == classes[:, None]
+        excluded = ((exclude >= 0) & of_class).sum(dim=1)
+    return count, excluded
+
+
 def is_small(bank: FeatureBank, positions: Tensor, solver: HullSolver) -> Tensor:
     """Return which of the classes at `positions` `solver` projects on together with others."""
     few: Tensor = class_members(bank).count[positions] <= SMALL_CLASS

@@ -24,6 +24,7 @@ from fsboundary.core.status import Status
 from fsboundary.hulls.class_hulls import (
     class_generators,
     class_members,
+    count_generators,
     is_small,
     project_small_classes,
 )
@@ -343,12 +344,13 @@ def _require_generators(
     if exclude is None:
         return
     out, usable = exclude.cpu(), finite.cpu()
-    inside, count = out >= 0, torch.full_like(usable, len(bank), dtype=torch.int64)
-    if wanted is not None:
-        table, usable = class_members(bank), usable & (wanted != -1)
-        inside &= labels_of(bank).cpu()[out.clamp_min(0)] == wanted[:, None]
-        count[usable] = table.count[table.position(wanted[usable])]
-    none = (usable & (inside.sum(dim=1) >= count)).nonzero()[:, 0]
+    if wanted is None:
+        count = torch.full_like(usable, len(bank), dtype=torch.int64)
+        excluded = (out >= 0).sum(dim=1)
+    else:
+        usable = usable & (wanted != -1)
+        count, excluded = count_generators(bank, wanted, out)
+    none = (usable & (excluded >= count)).nonzero()[:, 0]
     if len(none):
         row = int(none[0])
         raise ArgumentError(

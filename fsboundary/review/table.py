@@ -24,7 +24,7 @@ from fsboundary.modes import in_standard_modes
 from fsboundary.review.journal import Journal, Row
 from fsboundary.review.page import page_of, thumbnail
 from fsboundary.scores import Reference, label_issues, novelty, pixel_margin, trust
-from fsboundary.scores.training_rows import as_loader, file_names
+from fsboundary.scores.training_rows import file_names, ordered_batches
 from fsboundary.space import FeatureSpace
 from fsboundary.space.loaders import LoaderBatch, loader_batches
 
@@ -226,7 +226,7 @@ def triage(
     check_instance("reference", reference, Reference, "a Reference", fix)
     check_number("level", level, 0, 1, fix="pass 0.05")
     names = file_names(data) if names is None else names
-    loader = as_loader(data, "data")
+    loader = ordered_batches("data", data)
     facts = {
         "model": reference.fingerprint,
         "reference": reference.digest,
@@ -319,8 +319,9 @@ class _Scorer:
         return rows
 
     def _name(self, index: int) -> str | None:
-        named = self._names is not None and index < len(self._names)
-        return printable(self._names[index]) if self._names is not None and named else None
+        if self._names is None or index >= len(self._names):
+            return None
+        return printable(self._names[index])
 
     def _support(self, index: int) -> str | int | None:
         """Return the file of a training example, or its position, or None for padding."""

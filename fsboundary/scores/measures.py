@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from fsboundary.banks import FeatureBank
-from fsboundary.banks.checks import labelled_classes, labels_of
+from fsboundary.banks.checks import labelled_classes
 from fsboundary.core.results import HullProjection
 from fsboundary.core.status import OK_CODES, Status
 from fsboundary.core.tolerance import EPS
 from fsboundary.geometry.hulls.certify import INSIDE, distance_above
 from fsboundary.geometry.hulls.point_sets import point_set_stats
 from fsboundary.geometry.norms import TINY
+from fsboundary.hulls.class_hulls import count_generators
 from fsboundary.hulls.copies import copies_of
 from fsboundary.hulls.projection import hull_projection
 
@@ -115,15 +116,9 @@ def _project(
     A class without generators, or whose generators are all left out for a row, has no hull: the
     distance is +inf, the status INFEASIBLE.
     """
-    classes = labels_of(bank).to(z.device)
-    counts = torch.zeros_like(labels)
-    for k in labels[labels >= 0].unique().tolist():
-        counts[labels == k] = (classes == k).sum()
-    if leave_out is not None:
-        exclude = copies_of(bank).of(leave_out.cpu()).to(z.device)
-        out = (exclude >= 0) & (classes[exclude.clamp_min(0)] == labels[:, None])
-        counts = counts - out.sum(dim=1)
-    empty = (counts == 0) & (labels >= 0)
+    exclude = None if leave_out is None else copies_of(bank).of(leave_out.cpu())
+    count, excluded = count_generators(bank, labels.cpu(), exclude)
+    empty = (excluded >= count).to(z.device) & (labels >= 0)
     wanted = torch.where(empty, -1, labels)
     fields = hull_projection(bank, z, labels=wanted, leave_out=leave_out).to_dict()
     empty = empty & torch.isfinite(z).all(dim=1)

@@ -22,7 +22,7 @@ from fsboundary.scores.calibration import calibrate, cross_validate
 from fsboundary.scores.conformal import Distribution
 from fsboundary.scores.measures import unit_rows
 from fsboundary.scores.reference_file import digest_of, read_reference, write_reference
-from fsboundary.scores.training_rows import as_loader, draw_rows, file_names
+from fsboundary.scores.training_rows import draw_rows, file_names, ordered_batches
 from fsboundary.space import FeatureSpace
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Reference:
             check_integer("sample", sample, 2)
         check_integer("calibration", calibration)
         _check_new(path)
-        batches = as_loader(loader, "loader")
+        batches = ordered_batches("loader", loader)
         rows = draw_rows(space, batches, sample, seed, show_progress)
         head = space.head
         group = rows.given if labels == "given" else rows.predicted

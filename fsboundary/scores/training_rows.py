@@ -9,12 +9,12 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
-from fsboundary.core.checks import check_labels, describe
-from fsboundary.core.errors import ArgumentError, DataError
+from fsboundary.core.checks import check_labels
+from fsboundary.core.errors import DataError
 from fsboundary.space import FeatureSpace
-from fsboundary.space.loaders import loader_batches, reject_shuffling
+from fsboundary.space.loaders import as_loader, loader_batches, reject_shuffling
 
 
 @final
@@ -45,15 +45,12 @@ class TrainingRows:
     skipped: int
 
 
-def as_loader(data: object, name: str) -> Iterable[Any]:
+def ordered_batches(name: str, data: object) -> Iterable[Any]:
     """Return the batches of a loader, a list of batches or a dataset, always in the same order."""
-    if isinstance(data, Dataset):
-        return DataLoader(data, batch_size=256, shuffle=False)
-    if not isinstance(data, Iterable) or isinstance(data, Tensor):
-        fix = "pass TensorDataset(images, labels), for example"
-        raise ArgumentError(name, describe(data), "a dataset, a loader or a list of batches", fix)
-    reject_shuffling(data)
-    return data
+    wanted = "a dataset, a loader or a list of batches"
+    loader = as_loader(name, data, wanted, "pass TensorDataset(images, labels), for example")
+    reject_shuffling(loader)
+    return loader
 
 
 def file_names(data: object) -> list[str] | None:

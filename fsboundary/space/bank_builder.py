@@ -14,7 +14,7 @@ from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from fsboundary.banks import BankInfo, FeatureBank
 from fsboundary.banks.checks import without_dask
@@ -33,9 +33,14 @@ from fsboundary.banks.disk.seal import read_seal
 from fsboundary.banks.disk.writer import ChunkWriter, DiskThreads, disk_threads
 from fsboundary.banks.disk.zarr_store import ZarrStore
 from fsboundary.banks.memory import MemoryStore
-from fsboundary.core.checks import describe
-from fsboundary.core.errors import ArgumentError, DataError
-from fsboundary.space.loaders import Batch, FeatureSource, loader_batches, reject_shuffling
+from fsboundary.core.errors import DataError
+from fsboundary.space.loaders import (
+    Batch,
+    FeatureSource,
+    as_loader,
+    loader_batches,
+    reject_shuffling,
+)
 
 
 @runtime_checkable
@@ -64,10 +69,6 @@ class _LocalSource:
         return loader_batches(self._model, self._loader, self._show_progress)
 
 
-BATCH = 256
-"""Number of examples per batch of a dataset that is passed without a loader."""
-
-
 def build_bank(
     source: FeatureSource,
     loader: Iterable[Any] | Dataset[Any],
@@ -76,11 +77,8 @@ def build_bank(
     client: object,
 ) -> FeatureBank:
     """Return the bank of a loader; see :meth:`fsboundary.FeatureSpace.bank`."""
-    if isinstance(loader, Dataset) and not isinstance(loader, Iterable):
-        loader = DataLoader(loader, batch_size=BATCH)
     fix = "pass a DataLoader, or a list of batches; pass a tensor to extract(inputs)"
-    if not isinstance(loader, Iterable) or isinstance(loader, Tensor):
-        raise ArgumentError("loader", describe(loader), "an iterable of batches", fix)
+    loader = as_loader("loader", loader, "an iterable of batches", fix)
     if path is not None:
         reject_shuffling(loader)
     batches: BankSource = _LocalSource(source, loader, show_progress)

@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 from tqdm import tqdm
 
 from fsboundary.banks import BankInfo
-from fsboundary.banks.streams import round_features, stored_dtype
-from fsboundary.core.checks import check_labels
+from fsboundary.banks.streams import list_rows, round_features, stored_dtype
+from fsboundary.core.checks import check_labels, describe
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.rows import finite_rows
 from fsboundary.models.inputs import model_arguments
@@ -138,6 +144,19 @@ def in_order(batches: Iterable[_Batch]) -> Iterator[_Batch]:
         raise ArgumentError("loader", "no examples", "at least one batch", fix)
 
 
+BATCH = 256
+"""Number of examples per batch of a dataset that is passed without a loader."""
+
+
+def as_loader(name: str, data: object, wanted: str, fix: str) -> Iterable[Any]:
+    """Return a loader, a list of batches or a map-style dataset as an iterable of batches."""
+    if isinstance(data, Dataset) and not isinstance(data, Iterable):
+        return DataLoader(data, batch_size=BATCH)
+    if not isinstance(data, Iterable) or isinstance(data, Tensor):
+        raise ArgumentError(name, describe(data), wanted, fix)
+    return data
+
+
 def reject_shuffling(loader: object) -> None:
     """Raise ArgumentError if `loader` is known to yield a different order each time."""
     outer = getattr(loader, "batch_sampler", None)
@@ -241,10 +260,13 @@ class FeatureSource:
             check_labels(batch.labels, len(features), num_classes=num_classes)
         bad = (~finite_rows(features)).nonzero()[:, 0] + batch.start
         if len(bad):
-            shown = ", ".join(map(str, bad[:20].tolist())) + (", .." if len(bad) > 20 else "")
             raise DataError(
-                f"loader: NaN or infinite features of {len(bad)} examples, at rows {shown} "
-                "(counted from 0). Leave these out or fix them, and call again: on disk, whole "
-                "chunks before them are kept"
+                f"loader: NaN or infinite features of {len(bad)} examples, at rows "
+                f"{list_rows(bad)} (counted from 0). Leave these out or fix them, and call again: "
+                "on disk, whole chunks before them are kept"
             )
-        return round_features(features, stored_dtype(features.dtype, self.dtype), batch.start)
+        stored = stored_dtype(features.dtype, self.dtype)
+        # finite, as was checked, unless they are rounded
+        return (
+            features if features.dtype == stored else round_features(features, stored, batch.start)
+        )

@@ -16,6 +16,7 @@ from fsboundary.hulls import (
     leave_one_out_distances,
     nearest_hulls,
 )
+from fsboundary.hulls.class_hulls import count_generators
 from support.hulls.checker import check_hulls
 from support.hulls.exact import nearest_weights
 from support.hulls.run_family import HULL_FAMILIES, draw_hulls
@@ -121,3 +122,18 @@ def test_memory_of_many_small_classes_is_that_of_their_points() -> None:
     bank = FeatureBank(torch.randn(200, 3000, generator=g), torch.arange(40).repeat(5))
     class_hull_distances(bank, torch.randn(3, 3000, generator=g))
     assert bank not in class_hulls._class_generators
+
+
+def test_generators_are_counted_as_in_a_loop() -> None:
+    g = torch.Generator().manual_seed(0)
+    for classes in ([0, 0, 1, 3, 3, 3, -1], [-1, -1], [2]):
+        bank = FeatureBank(torch.rand(len(classes), 2, generator=g), torch.tensor(classes))
+        wanted = torch.arange(-1, 5)
+        exclude = torch.randint(-1, len(classes), (len(wanted), 4), generator=g)
+        count, excluded = count_generators(bank, wanted, exclude)
+        for row, k in enumerate(wanted.tolist()):
+            own = [n for n, label in enumerate(classes) if label == k >= 0]
+            assert int(count[row]) == len(own)
+            if k >= 0:
+                assert int(excluded[row]) == sum(n in own for n in exclude[row].tolist())
+        assert torch.equal(count_generators(bank, wanted, None)[0], count)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from fsboundary import ArgumentError, DataError, Status
 from fsboundary.scores import Reference, label_issues, novelty, trust
-from fsboundary.scores.training_rows import file_names
+from fsboundary.scores.training_rows import file_names, ordered_batches
 from support.scores import CLASSES, reference_of, rows_and_labels, space_of_features
 
 TRAIN, LABELS = rows_and_labels(90, 3)
@@ -162,3 +163,12 @@ def test_names_of_files() -> None:
     assert file_names(Subset(folder, [5, 2])) == ["train/05.png", "train/02.png"]
     assert file_names(TensorDataset(TRAIN)) is None
     assert SPACE.head.num_classes == CLASSES
+
+
+def test_an_iterable_dataset_yields_batches_as_for_a_bank() -> None:
+    class Batches(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
+        def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            yield torch.rand(4, 2), torch.tensor([0, 0, 1, 1])
+
+    [batch] = ordered_batches("loader", Batches())
+    assert batch[0].shape == (4, 2)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fsboundary.banks.cluster.distributed import Cluster, DistributedStore, Shard, connect
 from fsboundary.banks.cluster.workers import Array
-from fsboundary.banks.store import Store, to_array, to_tensor
+from fsboundary.banks.store import Store, batches_of, to_array, to_tensor
 from fsboundary.core.errors import ArgumentError
 from fsboundary.modes import in_standard_modes
 
@@ -60,11 +60,9 @@ def _results(
 
 def _pieces_here(rows: Any, batch_size: int) -> Iterator[Piece]:
     """Yield batches of rows that this process has, and sends."""
-    chunks = rows.chunks() if isinstance(rows, Store) else [(0, rows)]
-    for start, chunk in chunks:
-        for first in range(0, len(chunk), batch_size):
-            batch = to_array(chunk[first : first + batch_size].detach().cpu().clone())
-            yield start + first, partial(_item, batch, 0, len(batch))
+    for start, rows_here in batches_of(rows, batch_size):
+        batch = to_array(rows_here.detach().cpu().clone())
+        yield start, partial(_item, batch, 0, len(batch))
 
 
 def _item(batch: object, first: int, stop: int) -> tuple[Any, dict[str, Any]]:
