@@ -235,6 +235,13 @@ def chance_state(device: torch.device) -> tuple[Tensor, ...]:
     return tuple(states)
 
 
+def restore_chance(states: tuple[Tensor, ...], device: torch.device) -> None:
+    """Set torch's global generators to what :func:`chance_state` returned."""
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
+
+
 def has_drawn(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> bool:
     """Return whether random numbers were drawn between two :func:`chance_state`."""
     return not all(map(torch.equal, before, after))

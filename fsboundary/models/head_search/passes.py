@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.errors import HeadError, HeadMismatchError
+from fsboundary.models.calling import chance_state, restore_chance
 from fsboundary.models.head_search.affine_tail import NotAffineError, Tail
 from fsboundary.models.head_search.find import RECENT, Traced, chosen
 from fsboundary.models.head_search.graph import UnseenOperationError
@@ -64,11 +65,16 @@ def _trace(known: VerifiedHead, search: HeadSearch, rows: int) -> Traced:
     """Return the logits of a pass and their affine end, with the operands of that kept."""
     kind = pass_kind(rows)
     keep, copy = known.keep.get(kind, (frozenset(), frozenset()))
+    device = known.head.device
+    # a pass that is run again draws the same numbers: it would else be run until a model with a
+    # coin took the known path, so that nobody could see the coin
+    chance = chance_state(device)
     if known.starts.get(kind, 0) and not torch.is_inference_mode_enabled():
         traced = _trace_end(known, search, rows, keep, known.starts[kind])
         if traced is not None:
             return traced
         known.misses += 1
+        restore_chance(chance, device)
     while True:
         raw = search.run(keep, copy, recent=0 if keep else RECENT, constants=known.constants)
         output = chosen(find_outputs(raw, rows), known.output)[known.output]
@@ -96,6 +102,7 @@ def _trace(known: VerifiedHead, search: HeadSearch, rows: int) -> Traced:
                 "on chance or on earlier calls, so its features do too"
             )
         keep, copy = calls, copy | changed
+        restore_chance(chance, device)
     if copy and output.requires_grad:
         raise HeadError(
             "the model overwrites its features in place after its head used them, so no gradient "
