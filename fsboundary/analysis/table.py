@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, final
+
+from fsboundary.core.results.base.display import html_table, lines, title
 
 
 @final
@@ -36,7 +39,7 @@ class Measure:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class TwoSpaces:
     """Measures of the same images in pixels and in features.
 
@@ -56,6 +59,30 @@ class TwoSpaces:
             if measure.name == name:
                 return measure
         raise KeyError(name)
+
+    def __len__(self) -> int:
+        return len(self.measures)
+
+    def __iter__(self) -> Iterator[Measure]:
+        return iter(self.measures)
+
+    def __repr__(self) -> str:
+        facts = {
+            m.name: f"{_format(m.pixels) or 'none'} in pixels, "
+            f"{_format(m.features) or 'none'} in features"
+            for m in self.measures
+        }
+        return lines(title("TwoSpaces", self.sizes), facts, [])
+
+    def _repr_html_(self) -> str:
+        """Return the table for notebooks."""
+        cells = [
+            (m.name, _format(m.pixels), _format(m.features), _format(m.agreement))
+            for m in self.measures
+        ]
+        return html_table(
+            title("TwoSpaces", self.sizes), [("", "pixels", "features", "agreement"), *cells]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers and strings; None for NaN, so that the result is valid JSON."""

@@ -21,6 +21,7 @@ from fsboundary.banks.arguments import check_bank, check_bank_features
 from fsboundary.core.checks import check_head, check_number, rows_and_sources
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import CertifiedClasses, FeatureBatch
+from fsboundary.core.results.base.display import lines, number_words, status_words, title
 from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
@@ -149,6 +150,15 @@ class GuaranteedHulls:
     def generators(self) -> tuple[FeatureBank | None, ...]:
         """Generators of each class; None where there are none."""
         return self._generators
+
+    def __repr__(self) -> str:
+        sizes = {"K": len(self._counts), "d": self._head.num_features}
+        facts = {
+            "status": status_words(self._status),
+            "clearance": number_words(self._clearance),
+            "counts": number_words(self._counts),
+        }
+        return lines(title("GuaranteedHulls", sizes), facts, [])
 
     @in_standard_modes
     def certify(self, features: Float[TensorOrArray, "B d"] | FeatureBatch) -> Tensor:

@@ -20,6 +20,7 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import HeadError, PluginError
 from fsboundary.core.heads import LinearHead, MultiLabelHead
 from fsboundary.core.results import FeatureBatch
+from fsboundary.core.results.base.display import title
 from fsboundary.core.rows import device_of, finite_rows, require_float64
 from fsboundary.models.calling import require_deterministic, run_eagerly
 from fsboundary.models.inputs import ModelArguments, first_device, model_arguments
@@ -37,11 +38,7 @@ from fsboundary.plugins.grading.extractors import (
 from fsboundary.plugins.interfaces import FeatureExtractor
 from fsboundary.space.arguments import check_arguments, chosen_domain, extractor_options
 from fsboundary.space.bank_builder import build_bank
-from fsboundary.space.batches import (
-    fields_of_nothing,
-    fields_of_pass,
-    join_passes,
-)
+from fsboundary.space.batches import fields_of_nothing, fields_of_pass, join_passes
 from fsboundary.space.fidelity import Fidelity, fit_surrogate
 from fsboundary.space.loaders import FeatureSource
 from fsboundary.space.notes import space_notes
@@ -139,8 +136,7 @@ class FeatureSpace:
     @staticmethod
     def _unverified() -> dict[str, Any]:
         """Return the attributes before the first batch."""
-        names = ("_head", "_minimum", "_residual")
-        return {**dict.fromkeys(names), "_checked": CheckedPasses()}
+        return {**dict.fromkeys(("_head", "_minimum", "_residual")), "_checked": CheckedPasses()}
 
     @run_eagerly
     @in_standard_modes
@@ -405,6 +401,11 @@ class FeatureSpace:
         parts = (head.fingerprint, f"{kind.__module__}.{kind.__qualname__}", options, layer)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
+    def __repr__(self) -> str:
+        head = None if self._head is None else self._head[1]  # not found for a text
+        facts: dict[str, object] = {"model": type(self.model).__name__, "head": head}
+        return title("FeatureSpace", facts | {"extractor": self.extractor})
+
     def notes(self) -> dict[str, str]:
         """Return facts for a report, as text.
 
@@ -458,9 +459,8 @@ class FeatureSpace:
         return features, logits, exact
 
     def _keep_worst(self, residual: Residual | None) -> None:
-        if residual is not None and (
-            self._residual is None or residual.ratio > self._residual.ratio
-        ):
+        known = self._residual
+        if residual is not None and (known is None or residual.ratio > known.ratio):
             self._residual = residual
 
     def _prepare(self, inputs: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import torch
 
-from fsboundary.core.results.base import Result
+from fsboundary.core.results.base import Result, Table
 from fsboundary.core.results.boundaries import (
     ClassPath,
     FlipPoints,
@@ -80,9 +80,10 @@ __all__ = [
     "RegionFractions",
     "Result",
     "Scores",
+    "Table",
     "TiePoints",
 ]
 
 # named data only, so ``torch.load(..., weights_only=True)`` may create them
-_names = (name for name in __all__ if name != "Result")
+_names = (name for name in __all__ if name not in ("Result", "Table"))
 torch.serialization.add_safe_globals([Status, *(globals()[name] for name in _names)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Bool, Float64, Int
@@ -16,7 +16,7 @@ from fsboundary.core.results.deferred import deferrable
 
 @final
 @deferrable("points")
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class FlipPoints(Result):
     """The closest boundary points of B rows for T targets each, with certificates.
 
@@ -123,7 +123,7 @@ class FlipPoints(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class LabelFlips(Result):
     """The closest points where the labels of B rows change, for T targets each.
 
@@ -174,7 +174,7 @@ class LabelFlips(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ClassPath(Result):
     """Classes along B segments from t = 0 to t = 1, and the points where they change.
 
@@ -200,7 +200,7 @@ class ClassPath(Result):
 
 @final
 @deferrable("gradient")
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class RegionDistances(Result):
     """Signed distances of B rows to T decision regions each, in the domain, with certificates.
 
@@ -244,7 +244,7 @@ class RegionDistances(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class TiePoints(Result):
     """The closest points where given classes tie and no other logit is larger, with certificates.
 
@@ -297,7 +297,7 @@ class TiePoints(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class LargestTies(Result):
     """The largest number of top classes of a row that can tie, and the closest tie point.
 
@@ -331,3 +331,5 @@ class LargestTies(Result):
     source: Int[Tensor, " B"]
     status: Int[Tensor, " B"]
     stopped: Int[Tensor, " B"]
+
+    _STATUSES: ClassVar[tuple[str, ...]] = ("status", "stopped")

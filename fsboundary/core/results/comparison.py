@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import importlib
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Literal, Self, TypeAlias, final
+from typing import Any, ClassVar, Literal, TypeAlias, final
 
 import torch
 from jaxtyping import Float64, Int
@@ -115,7 +114,7 @@ _TABLES: dict[str, Callable[[Comparison], Columns]] = {
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Comparison(Result):
     """Agreement of M attributions of the same B images by Q metrics, and their behaviour.
 
@@ -173,17 +172,7 @@ class Comparison(Result):
     flip_distance: Float64[Tensor, " B"]
     status: Int[Tensor, "M B"]
 
-    def take(self, index: Tensor | slice | list[int]) -> Self:
-        """Return the images at `index`; means and intervals remain those of all images."""
-        return dataclasses.replace(
-            self,
-            per_image=self.per_image[:, index],
-            deletion=self.deletion[:, index],
-            reach=self.reach[:, index],
-            crossing=self.crossing[:, index],
-            flip_distance=self.flip_distance[index],
-            status=self.status[:, index],
-        )
+    _ROWS: ClassVar[str] = "B"
 
     def to_pandas(self, table: TableName = "pairs") -> Any:
         """Return a table as a ``pandas.DataFrame``.

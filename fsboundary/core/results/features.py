@@ -12,7 +12,7 @@ from fsboundary.core.results.base import Result
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class FeatureBatch(Result):
     """Features, logits and predicted classes of B examples.
 

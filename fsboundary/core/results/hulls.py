@@ -15,7 +15,7 @@ from fsboundary.core.results.base import Result
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class AffineRank(Result):
     """Number of dimensions that the points of a bank span, for a given tolerance.
 
@@ -48,7 +48,7 @@ class AffineRank(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class AffineResiduals(Result):
     """Distances of B rows from the affine subspace that the points of a bank span.
 
@@ -69,7 +69,7 @@ class AffineResiduals(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class HullProjection(Result):
     """The nearest points of a hull to B rows, with certificates (design.md, section 1).
 
@@ -108,7 +108,7 @@ class HullProjection(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class NearestHulls(Result):
     """The class whose hull is nearest to each of B rows, among the K classes of a bank.
 
@@ -143,7 +143,7 @@ class NearestHulls(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class HullSeparation(Result):
     """The nearest points of the hulls of two classes, for P pairs (i, j), with certificates.
 
@@ -197,7 +197,7 @@ class HullSeparation(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class HullVertices(Result):
     """Extreme points among n generators, decided by the distance to the hull of all others.
 
@@ -237,7 +237,7 @@ class HullVertices(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class LeaveOneOutDistances(Result):
     """Distances of B rows of a bank to the hull of the others, a reference for other distances.
 
@@ -266,7 +266,7 @@ class LeaveOneOutDistances(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Extrapolation(Result):
     """Distances of B rows to a hull, relative to the training set's leave-one-out distances.
 

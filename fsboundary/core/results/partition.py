@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self, final
+from typing import ClassVar, Self, final
 
 import torch
 from jaxtyping import Bool, Float64, Int
@@ -14,7 +14,7 @@ from fsboundary.core.status import Status
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Partition(Result):
     """Regions and facets of K classes over d features.
 
@@ -92,6 +92,8 @@ class Partition(Result):
     witnessed: Bool[Tensor, "K K"]
     num_programs: int
 
+    _STATUSES: ClassVar[tuple[str, ...]] = ("status", "region_status", "bounded_status")
+
     @property
     def fraction_witnessed(self) -> float:
         """Fraction of the pairs of classes whose facet was proved by a witness."""
@@ -127,7 +129,7 @@ class Partition(Result):
         k = len(table)
         return float(table.triu(1).sum()) / (k * (k - 1) / 2)
 
-    def take(self, index: Tensor | slice | list[int]) -> Self:
+    def _take(self, index: slice | Tensor) -> Self:
         """Return the tables of the classes at `index`, each listed once; `facet_pairs` index them.
 
         Nothing is recomputed: facets and regions remain those among all classes.
@@ -137,7 +139,7 @@ class Partition(Result):
         new_index[classes] = torch.arange(len(classes), device=classes.device)
         pairs = new_index[self.facet_pairs]
         inside = (pairs >= 0).all(dim=1)
-        values = self._values()
+        values = self.to_dict()
         for name, value in values.items():
             if name in ("facet_pairs", "num_programs"):
                 continue

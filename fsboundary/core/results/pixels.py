@@ -24,7 +24,7 @@ _OUTSIDE = (
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Amplification(Result):
     """Feature displacements of B images, in feature units, for pixel perturbations of one length.
 
@@ -77,7 +77,7 @@ class Amplification(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class FlipImages(Result):
     """Images on a decision boundary, one per row.
 
@@ -119,7 +119,7 @@ class FlipImages(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class CrossedImages(Result):
     """Images of the target class just beyond flip images, with 256 levels, one per row.
 
@@ -150,7 +150,7 @@ class CrossedImages(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class CertifiedPixels(Result):
     """Balls of pixels around B images in which the predicted class cannot change.
 
@@ -202,7 +202,7 @@ class CertifiedPixels(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class InverseImages(Result):
     """Images whose features approximate B given ones, from S starts each.
 
@@ -272,7 +272,7 @@ class InverseImages(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Morph(Result):
     """B paths of N images whose features follow given paths, with plain blending for comparison.
 

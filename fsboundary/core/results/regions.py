@@ -8,12 +8,12 @@ from typing import Literal, final
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from fsboundary.core.results.base import Result
+from fsboundary.core.results.base import Result, Table
 from fsboundary.core.status import Status
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class GuaranteedBoxes(Result):
     """Closed boxes around features, inside the domain, in which the class cannot change.
 
@@ -37,7 +37,7 @@ class GuaranteedBoxes(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Coverage(Result):
     """Membership of rows, such as test examples, in guaranteed sets of training features.
 
@@ -64,8 +64,8 @@ class Coverage(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CoverageFractions:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class CoverageFractions(Table):
     """Fractions of covered rows, and the accuracy among covered and uncovered rows.
 
     Attributes
@@ -89,7 +89,7 @@ class CoverageFractions:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class RegionFaces(Result):
     """A decision region as F half-spaces ``normal . z + offset >= 0``, as few as were proved.
 
@@ -132,7 +132,7 @@ class RegionFaces(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class CertifiedClasses(Result):
     """Rows in the guaranteed hull of their class, and the distances of the others to it.
 
@@ -166,7 +166,7 @@ class CertifiedClasses(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class GuaranteedBalls(Result):
     """Open balls, intersected with the domain, in which the class cannot change.
 
@@ -196,7 +196,7 @@ class GuaranteedBalls(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class LabelBalls(Result):
     """Open balls, intersected with the domain, in which no label can change.
 
@@ -226,8 +226,8 @@ class LabelBalls(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RegionFractions:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class RegionFractions(Table):
     """Fraction of a sample in each of K regions.
 
     Attributes

@@ -16,7 +16,7 @@ SUSPICIOUS, OPEN, USUAL = 1, 0, -1
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Scores(Result):
     """How suspicious B rows are: larger is more suspicious, in every score.
 
@@ -94,7 +94,7 @@ def _in_words(verdict: int, ok: bool, threshold: float, status: int) -> str:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class AccuracyEstimate(Result):
     """Accuracy of a model on rows without labels, estimated from their distances.
 
@@ -130,7 +130,7 @@ class AccuracyEstimate(Result):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Drift(Result):
     """Comparison of a set of rows with the rows of a reference: larger is more suspicious.
 

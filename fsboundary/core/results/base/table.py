@@ -1,0 +1,166 @@
+"""Base class of tables: named tensors with common rows, which are read, selected and printed."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from fsboundary.core.results.base.display import (
+    html_table,
+    lines,
+    number_words,
+    status_words,
+    title,
+)
+from fsboundary.core.results.base.rows import dimensions, row_index
+from fsboundary.core.results.deferred import Deferred, defer, stored
+from fsboundary.core.rows import TensorOrArray
+
+_FACTS = 7
+"""Number of fields of which the text shows values: it stays below twelve lines."""
+
+
+class Table(ABC):
+    """Named tensors with common rows, on one device, frozen.
+
+    Subclasses are frozen dataclasses whose annotations name the dimensions of their tensors. Rows
+    are those of the first dimension of the first tensor; a scalar has no rows.
+    """
+
+    __slots__ = ()
+
+    _ROWS: ClassVar[str] = ""
+    """Dimension of the rows, where it is not the first one of the first tensor."""
+
+    _STATUSES: ClassVar[tuple[str, ...]] = ()
+    """Fields of :class:`fsboundary.Status` codes."""
+
+    @classmethod
+    def _row_dimension(cls) -> str:
+        """Return the name of the dimension of the rows, "" where there are none."""
+        return cls._ROWS or next(iter(next(iter(dimensions(cls).values()))), "")
+
+    def _stored(self) -> dict[str, Any]:
+        """Return the fields by name, as they are stored: some are not computed yet."""
+        return {f.name: stored(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]  # every subclass is a dataclass
+
+    def _replaced(self, values: dict[str, Any]) -> Self:
+        """Return a result of these fields, of which some may be deferred."""
+        later = {k: v for k, v in values.items() if isinstance(v, Deferred)}
+        result = type(self)(**values | {k: v.placeholder() for k, v in later.items()})
+        for name, value in later.items():
+            defer(result, name, value)
+        return result
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the result with every tensor on `device`."""
+        moved = {
+            name: value.to(device) if isinstance(value, Tensor | Deferred) else value
+            for name, value in self._stored().items()
+        }
+        return self._replaced(moved)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name; tensors stay tensors."""
+        return {name: getattr(self, name) for name in self._stored()}
+
+    def take(self, index: int | slice | range | list[int] | list[bool] | TensorOrArray) -> Self:
+        """Return the rows at `index`, along the batch dimension; ``result[index]`` is the same.
+
+        Parameters
+        ----------
+        index : int, slice, list, Tensor or array
+            Rows by number, or a mask with one bool per row. One number returns a result of one
+            row, because a result always keeps its dimensions.
+
+        Raises
+        ------
+        ArgumentError
+            An index of another kind or shape.
+        IndexError
+            A row that does not exist.
+        TypeError
+            The result has one entry and no rows, such as ``AffineRank``.
+        """
+        rows = row_index(index, len(self))
+        device = next(v.device for v in self._stored().values() if isinstance(v, Tensor))
+        return self._take(rows.to(device) if isinstance(rows, Tensor) else rows)
+
+    def _take(self, index: slice | Tensor) -> Self:
+        """Return the rows at an index that :func:`row_index` returned."""
+        axis = self._row_dimension()
+        values = self._stored()
+        for name, names in dimensions(type(self)).items():
+            if axis in names:
+                at = (*[slice(None)] * names.index(axis), index)
+                value = values[name]
+                values[name] = value[index] if isinstance(value, Deferred) else value[at]
+        if axis in values:  # a tuple with the name of each row
+            rows = torch.arange(len(self))[index if isinstance(index, slice) else index.cpu()]
+            values[axis] = tuple(values[axis][row] for row in rows.tolist())
+        return self._replaced(values)
+
+    def __getitem__(
+        self, index: int | slice | range | list[int] | list[bool] | TensorOrArray
+    ) -> Self:
+        return self.take(index)
+
+    def __len__(self) -> int:
+        axis = self._row_dimension()
+        if not axis:
+            raise TypeError(f"{type(self).__name__} has one entry and no rows")
+        for name, names in dimensions(type(self)).items():
+            if axis in names:
+                return int(stored(self, name).shape[names.index(axis)])
+        raise AssertionError("a dimension is that of some tensor")
+
+    def __bool__(self) -> bool:
+        return True  # a result without rows is a result too: `if result:` is not `if len(result):`
+
+    def __iter__(self) -> Iterator[Self]:
+        """Yield each row as a result of one row."""
+        for row in range(len(self)):
+            yield self.take(row)
+
+    def _title(self) -> str:
+        sizes: dict[str, object] = {}
+        values = self._stored()
+        for name, names in dimensions(type(self)).items():
+            if len(names) == len(values[name].shape):
+                for key, size in zip(names, values[name].shape, strict=True):
+                    if key.isidentifier() and not key.endswith("_1"):  # "S_1" is S - 1
+                        sizes.setdefault(key, size)
+        plain = {k: v for k, v in values.items() if not isinstance(v, Tensor | Deferred)}
+        return title(type(self).__name__, sizes | plain)
+
+    def _words(self, name: str, value: object) -> str:
+        """Return the values of a field in words, "" for a field with dimensions of its own."""
+        axes = dimensions(type(self)).get("status", (self._row_dimension(),))
+        names = dimensions(type(self)).get(name, ())
+        if not isinstance(value, Tensor) or not set(names) <= set(axes):
+            return ""
+        return status_words(value) if name in self._STATUSES else number_words(value)
+
+    def __repr__(self) -> str:
+        values = self._stored()
+        words = {name: self._words(name, value) for name, value in values.items()}
+        words = {name: text for name, text in words.items() if text}
+        rank = {n: not values[n].is_floating_point() for n in words if n not in self._STATUSES}
+        shown = sorted(rank, key=rank.__getitem__)[: _FACTS - len(self._STATUSES)]
+        facts = {n: words[n] for n in (*self._STATUSES, *sorted(shown, key=list(words).index))}
+        rest = [n for n in dimensions(type(self)) if n not in facts]
+        return lines(self._title(), facts, rest)
+
+    def _repr_html_(self) -> str:
+        """Return a table of all fields for notebooks."""
+        rows = [
+            (name, " x ".join(map(str, value.shape)), self._words(name, value))
+            for name, value in self._stored().items()
+            if isinstance(value, Tensor | Deferred)
+        ]
+        return html_table(self._title(), rows)
