@@ -38,7 +38,7 @@ NAMES = ["boundary", "integrated_gradients", "saliency", "occlusion", "gradient_
 def small_page(**changes: Any) -> Page:
     """Return the page of a few images, without training images and so without hulls."""
     fields = {"images": tiny_images(8), "train_images": None, "train_labels": None}
-    return tiny_page(**fields | changes)
+    return tiny_page("attribution", "extremes", **fields | changes)
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +319,8 @@ def test_rows_that_are_not_numbers_are_left_out() -> None:
 
 
 def test_no_image_of_use() -> None:
-    page = tiny_page(images=torch.full((3, 1, 6, 6), torch.nan))  # the head is found elsewhere
+    # the head is found elsewhere
+    page = tiny_page("attribution", images=torch.full((3, 1, 6, 6), torch.nan))
     assert page.numbers["attribution"] == {"images": 0}
     assert "there is nothing to explain" in page.text["attribution"]
 

@@ -204,7 +204,7 @@ def test_ambiguous(page: Page, n: dict[str, Any], direct: dict[str, Any]) -> Non
 
 
 def test_no_training_images_and_no_labels() -> None:
-    page = tiny_page(train_images=None, train_labels=None, labels=None)
+    page = tiny_page("division", "hull", train_images=None, train_labels=None, labels=None)
     n = page.numbers["division"]
     assert not n["box"]
     assert (n["coverage"], n["samples"], n["half_side"]) == (None, None, None)
@@ -220,7 +220,7 @@ def test_training_images_that_are_all_the_same_span_no_box() -> None:
 
 
 def test_no_usable_image() -> None:
-    page = tiny_page(images=torch.full((3, 1, 6, 6), torch.nan))
+    page = tiny_page("division", "hull", images=torch.full((3, 1, 6, 6), torch.nan))
     n = page.numbers["division"]
     assert (n["path"], n["coverage"], n["ambiguous"]["images"]) == (None, None, [])
     assert n["busiest"] == []
@@ -229,7 +229,9 @@ def test_no_usable_image() -> None:
 
 def test_counting_proves_regions_unbounded() -> None:
     model = plain_head([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [0.0, 0.0, 0.0])
-    page = tiny_page(model=model, class_names=("a", "b", "c"), labels=None, train_labels=None)
+    page = tiny_page(
+        "division", model=model, class_names=("a", "b", "c"), labels=None, train_labels=None
+    )
     n = page.numbers["division"]
     assert n["unbounded_by_counting"]
     assert n["whole"]["unbounded"] == 3
@@ -247,7 +249,7 @@ def test_limits_may_bound_a_region_however_many_features() -> None:
 
 def test_empty_region_and_equal_classes() -> None:
     weight = [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.0, -1.0], [0.0, -1.0]]
-    page = tiny_page(model=plain_head(weight, [0.0, 0.0, -1.0, 0.0, 0.0]))
+    page = tiny_page("division", "hull", model=plain_head(weight, [0.0, 0.0, -1.0, 0.0, 0.0]))
     whole = page.numbers["division"]["whole"]
     assert whole["empty"] >= 1  # class 2 is below the mean of 0 and 1
     assert whole["same"] == 1
@@ -274,7 +276,9 @@ def test_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(division_measure, "MAX_DIVIDED", 31)
     monkeypatch.setattr(measure_module, "SHOWN_CLASSES", MAX_NODES + 1)
     names = tuple(f"name{k}" for k in range(32))
-    page = tiny_page(model=Wide(32), class_names=names, labels=None, train_labels=None)
+    page = tiny_page(
+        "division", "hull", model=Wide(32), class_names=names, labels=None, train_labels=None
+    )
     n = page.numbers["division"]
     assert n["restricted"]
     assert n["omitted"] == 32 - len(n["classes"]) == 11

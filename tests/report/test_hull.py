@@ -15,12 +15,19 @@ from torch import Tensor, nn
 import fsboundary as fsb
 from fsboundary import plugins
 from fsboundary.plugins.interfaces import HullSolver
-from fsboundary.report.clock import Clock
 from fsboundary.report.figures import thumbnail
-from fsboundary.report.page import run_study, to_json
+from fsboundary.report.page import to_json
 from fsboundary.report.sections.hull import measure as hull_measure
 from fsboundary.report.sections.hull.measure import MAX_STEPS, NOISE, dimension_grid
-from support.report import NAMES, Page, tiny_images, tiny_model, tiny_page, tiny_subject
+from support.report import (
+    NAMES,
+    Page,
+    tiny_images,
+    tiny_model,
+    tiny_page,
+    tiny_study,
+    tiny_subject,
+)
 
 
 def far_images(n: int = 40) -> Tensor:
@@ -40,7 +47,7 @@ def changes() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def page() -> Page:
-    return tiny_page(**changes())
+    return tiny_page("hull", **changes())
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +77,7 @@ def direct() -> dict[str, Any]:
 
 def numbers_of(**changed: Any) -> dict[str, Any]:
     """Return the section's numbers of a tiny subject, without its page."""
-    study = run_study(tiny_subject(**changed), Clock(1))
+    study = tiny_study("hull", **changed)
     found: dict[str, Any] = json.loads(to_json(study.numbers))["hull"]
     return found
 
@@ -212,7 +219,7 @@ def test_words(page: Page) -> None:
 
 
 def test_no_training_images() -> None:
-    page = tiny_page(train_images=None, train_labels=None)
+    page = tiny_page("hull", train_images=None, train_labels=None)
     assert page.numbers["hull"] == {"training": {"total": 0, "usable": 0}}
     assert "No training images were given" in page.text["hull"]
     assert page.numbers["provenance"]["hull_solver"] is None
@@ -223,7 +230,7 @@ def test_no_training_image_of_use() -> None:
     space = fsb.FeatureSpace(tiny_model().eval())
     space.extract(tiny_images(1))  # the head is found on the first usable image
     nothing = torch.full((3, 1, 6, 6), torch.nan)
-    page = tiny_page(space=space, train_images=nothing, train_labels=None)
+    page = tiny_page("hull", space=space, train_images=nothing, train_labels=None)
     assert page.numbers["hull"]["training"] == {"total": 3, "usable": 0}
     assert "None of the training images has usable features" in page.text["hull"]
 
@@ -231,7 +238,7 @@ def test_no_training_image_of_use() -> None:
 def test_rows_that_are_not_numbers_are_left_out() -> None:
     images, train = far_images(), tiny_images(22, seed=1)
     images[[3, 17]], train[[0, 5]] = torch.nan, torch.nan
-    page = tiny_page(images=images, train_images=train, train_labels=torch.arange(22) % 5)
+    page = tiny_page("hull", images=images, train_images=train, train_labels=torch.arange(22) % 5)
     h = page.numbers["hull"]
     assert h["training"] == {"total": 22, "usable": 20}
     assert h["groups"]["images"]["rows"] == 38
@@ -252,7 +259,7 @@ def test_rows_that_are_not_numbers_are_left_out() -> None:
 
 
 def test_no_image_of_use() -> None:
-    page = tiny_page(images=torch.full((3, 1, 6, 6), torch.nan))
+    page = tiny_page("hull", images=torch.full((3, 1, 6, 6), torch.nan))
     group = page.numbers["hull"]["groups"]["images"]
     assert (group["rows"], group["fractions"]["inside"]) == (0, None)
     assert "No image has usable features" in page.text["hull"]
@@ -282,7 +289,9 @@ def test_class_without_training_image() -> None:
 @pytest.mark.parametrize("copies", [1, 4])
 def test_training_set_of_one_point(copies: int) -> None:
     train = tiny_images(1, seed=1).expand(copies, 1, 6, 6)
-    page = tiny_page(train_images=train, train_labels=torch.zeros(copies, dtype=torch.int64))
+    page = tiny_page(
+        "hull", train_images=train, train_labels=torch.zeros(copies, dtype=torch.int64)
+    )
     h = page.numbers["hull"]
     assert h["groups"]["leave_one_out"]["rows"] == 0
     assert (h["reference"], h["relative"]) == (None, False)
@@ -296,7 +305,7 @@ def test_training_set_of_one_point(copies: int) -> None:
 
 def test_most_left_out_inside_gives_no_reference_distance() -> None:
     page = tiny_page(
-        model=tiny_model(width=2), train_images=tiny_images(60, seed=1), train_labels=None
+        "hull", model=tiny_model(width=2), train_images=tiny_images(60, seed=1), train_labels=None
     )
     h = page.numbers["hull"]
     assert h["groups"]["leave_one_out"]["fractions"]["inside"] > 0.5
@@ -313,6 +322,7 @@ def test_one_feature() -> None:
 def test_many_classes_have_no_hulls_of_their_own() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 40)).eval()
     page = tiny_page(
+        "hull",
         model=model,
         images=tiny_images(8),
         class_names=tuple(f"name{k}" for k in range(40)),
@@ -339,7 +349,7 @@ def test_samples_are_stated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hull_measure, "LEAVE_ONE_OUT", 12)
     monkeypatch.setattr(hull_measure, "SWEEP_ROWS", 10)
     state = torch.random.get_rng_state()
-    page = tiny_page()
+    page = tiny_page("hull")
     first = page.numbers["hull"]
     assert torch.equal(torch.random.get_rng_state(), state)
     assert numbers_of() == first
@@ -366,7 +376,7 @@ class Careless(HullSolver):
 
 
 def test_answers_without_a_certificate_are_counted_and_shown() -> None:
-    page = tiny_page(**changes(), hull_solver=Careless())
+    page = tiny_page("hull", **changes(), hull_solver=Careless())
     h = page.numbers["hull"]
     group = h["groups"]["images"]
     assert group["undecided"] > 0

@@ -36,7 +36,7 @@ def page() -> Iterator[Page]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measurements, "SHOWN_CLASSES", SHOWN)
         patch.setattr(sizes, "FULL", sizes.MINIMUM)
-        yield tiny_page(**many_classes())
+        yield tiny_page("extremes", "distances", "pairs", "planes", "division", **many_classes())
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,14 @@ def test_the_regions_say_that_they_are_those_among_the_shown_classes(
 
 
 def test_without_enough_images_no_pair_is_called_fragile() -> None:
-    page = tiny_page(images=tiny_images(4), labels=None, train_images=None, train_labels=None)
+    page = tiny_page(
+        "pairs",
+        "extremes",
+        images=tiny_images(4),
+        labels=None,
+        train_images=None,
+        train_labels=None,
+    )
     counts = torch.bincount(torch.tensor([i["predicted"] for i in page.numbers["extremes"]["all"]]))
     assert int(counts.max()) < 5
     assert page.numbers["overview"]["fragile_pair"] is None

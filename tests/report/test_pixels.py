@@ -16,9 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import fsboundary as fsb
-from fsboundary.report.clock import Clock
 from fsboundary.report.figures import picture_uri
-from fsboundary.report.page import Study, run_study, to_json
+from fsboundary.report.page import Study, to_json
 from fsboundary.report.sections.pixels import sizes
 from fsboundary.report.sections.pixels.section import WORDS, diverging
 from fsboundary.report.sections.pixels.sizes import (
@@ -28,13 +27,22 @@ from fsboundary.report.sections.pixels.sizes import (
     num_gradients,
     stratified_sample,
 )
-from support.report import NAMES, Page, read, tiny_images, tiny_model, tiny_page, tiny_subject
+from support.report import (
+    NAMES,
+    Page,
+    read,
+    tiny_images,
+    tiny_model,
+    tiny_page,
+    tiny_study,
+    tiny_subject,
+)
 
 
 @pytest.fixture(scope="module")
 def study() -> Study:
     """Return the study of the plain subject in the sizes of a user's report."""
-    return run_study(tiny_subject(), Clock(1))
+    return tiny_study("pixels")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +52,7 @@ def p(study: Study) -> dict[str, Any]:
 
 
 def numbers_of(**changed: Any) -> dict[str, Any]:
-    found = run_study(tiny_subject(**changed), Clock(1)).numbers
+    found = tiny_study("pixels", **changed).numbers
     numbers: dict[str, Any] = json.loads(to_json(found))["pixels"]
     return numbers
 
@@ -184,26 +192,28 @@ def test_same_again_and_generator_untouched() -> None:
     ],
 )
 def test_without(missing: str, words: str) -> None:
-    page = tiny_page(**{missing: None})
+    page = tiny_page("pixels", **{missing: None})
     assert words in page.text["pixels"]
     assert page.numbers["pixels"]["flips"]["found"] == 2
     assert page.numbers["pixels"]["spaces"].keys() == {"missing"}
 
 
 def test_two_images() -> None:
-    page = tiny_page(images=tiny_images(2), train_images=tiny_images(2), train_labels=None)
+    page = tiny_page(
+        "pixels", images=tiny_images(2), train_images=tiny_images(2), train_labels=None
+    )
     assert page.numbers["pixels"]["flips"]["requested"] == 2
 
 
 def test_one_image_leads_nowhere() -> None:
-    page = tiny_page(images=tiny_images(1))
+    page = tiny_page("pixels", images=tiny_images(1))
     assert page.numbers["pixels"]["morphs"]["shown"] == []
     assert "so there are no morphs" in page.text["pixels"]
     assert "none: images." in page.text["pixels"]
 
 
 def test_no_usable_image() -> None:
-    page = tiny_page(images=torch.full((3, 1, 6, 6), torch.nan))
+    page = tiny_page("pixels", images=torch.full((3, 1, 6, 6), torch.nan))
     assert page.numbers["pixels"] == {"usable": 0}
     assert "nothing to search for in pixel space" in page.text["pixels"]
 
@@ -230,13 +240,13 @@ class Deaf(nn.Module):
 
 
 def test_no_gradients() -> None:
-    page = tiny_page(model=Deaf(None), train_images=None)
+    page = tiny_page("pixels", model=Deaf(None), train_images=None)
     assert page.numbers["pixels"] == {"usable": 40, "has_gradients": False}
     assert "no gradient with respect to the pixels" in page.text["pixels"]
 
 
 def test_nothing_found_with_gradients_of_zero() -> None:
-    page = tiny_page(model=Deaf(0.0), train_images=None)
+    page = tiny_page("pixels", model=Deaf(0.0), train_images=None)
     p = page.numbers["pixels"]
     lost = p["flips"]["requested"] - p["flips"]["found"]
     assert lost == sum(part["count"] for part in p["flips"]["failed"]) > 0
@@ -267,7 +277,11 @@ def test_other_shapes(shape: tuple[int, int, int]) -> None:
     # both are needed for two classes to be predicted
     images[::2] *= 0.1
     page = tiny_page(
-        model=model, images=images, train_images=images.flip(0), train_labels=torch.arange(12) % 5
+        "pixels",
+        model=model,
+        images=images,
+        train_images=images.flip(0),
+        train_labels=torch.arange(12) % 5,
     )
     p = page.numbers["pixels"]
     assert p["flips"]["requested"] == 2

@@ -184,7 +184,7 @@ class FailsOnTarget2(BoundaryFinder):
 
 
 def test_flip_points_without_a_certificate_are_counted_and_shown() -> None:
-    page = tiny_page(finder=FailsOnTarget2())
+    page = tiny_page("overview", finder=FailsOnTarget2())
     certificates = page.numbers["overview"]["certificates"]
     assert certificates["certified"] < certificates["requested"] == 160
     lost = sum(entry["count"] for entry in certificates["failed"])
@@ -199,7 +199,7 @@ def test_finder_that_raises_is_not_hidden() -> None:
             raise RuntimeError("out of luck")
 
     with pytest.raises(PluginError, match="out of luck"):
-        tiny_page(finder=Broken())
+        tiny_page("overview", finder=Broken())
 
 
 class Spread(nn.Module):

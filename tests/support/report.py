@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from fsboundary import plugins
+from fsboundary.report import page as report_page
 from fsboundary.report.clock import Clock
 from fsboundary.report.measurements import Subject
 from fsboundary.report.page import Study, draw_figures, render, run_study, to_json
+from fsboundary.report.sections import SECTIONS
 from fsboundary.space import FeatureSpace
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
@@ -100,13 +103,28 @@ class Reader(HTMLParser):
 def read(study: Study) -> Page:
     """Draw, render and read a study, after a passage through strict JSON."""
     study = Study(numbers=json.loads(to_json(study.numbers)), pictures=study.pictures)
-    page = Page(study, render(study, draw_figures(study.numbers)))
+    with pytest.MonkeyPatch.context() as patch:
+        studied = tuple(section for section in SECTIONS if section.name in study.numbers)
+        patch.setattr(report_page, "SECTIONS", studied)
+        page = Page(study, render(study, draw_figures(study.numbers)))
     Reader(page).feed(page.html)
     for section in page.text:
         page.text[section] = " ".join(page.text[section].split())
     return page
 
 
-def tiny_page(**changes: Any) -> Page:
-    """Study a tiny subject and read its page."""
-    return read(run_study(tiny_subject(**changes), Clock(1)))
+def tiny_study(*sections: str, **changes: Any) -> Study:
+    """Study a tiny subject: all sections, or the named ones.
+
+    The overview and the provenance are always there: the top of the page shows their numbers.
+    """
+    wanted = {*sections, "overview", "provenance"}
+    chosen = tuple(s for s in SECTIONS if not sections or s.name in wanted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_page, "SECTIONS", chosen)
+        return run_study(tiny_subject(**changes), Clock(1))
+
+
+def tiny_page(*sections: str, **changes: Any) -> Page:
+    """Read the page of :func:`tiny_study`."""
+    return read(tiny_study(*sections, **changes))
