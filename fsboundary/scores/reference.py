@@ -16,12 +16,17 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError, HeadMismatchError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FeatureBatch
+from fsboundary.core.results.base.tensor_files import (
+    check_new,
+    digest_of,
+    read_tensors,
+    write_tensors,
+)
 from fsboundary.core.rows import scatter_rows
 from fsboundary.modes import in_standard_modes
 from fsboundary.scores.calibration import calibrate, cross_validate
 from fsboundary.scores.conformal import Distribution
 from fsboundary.scores.measures import unit_rows
-from fsboundary.scores.reference_file import digest_of, read_reference, write_reference
 from fsboundary.scores.training_rows import draw_rows, file_names, ordered_batches
 from fsboundary.space import FeatureSpace
 
@@ -29,6 +34,11 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
 _LABELS = ("both", "given", "predicted")
+
+_FORMAT = "fsboundary reference 1"
+"""Name and version of the format of the file."""
+
+_FIX = "open it with Reference.open(path), or name another file"
 
 
 @final
@@ -121,7 +131,8 @@ class Reference:
         if sample is not None:
             check_integer("sample", sample, 2)
         check_integer("calibration", calibration)
-        _check_new(path)
+        if path is not None:
+            check_new(path, _FIX)
         batches = ordered_batches("loader", loader)
         rows = draw_rows(space, batches, sample, seed, show_progress)
         head = space.head
@@ -171,7 +182,8 @@ class Reference:
         DataError
             No reference, a damaged one, or one of another format.
         """
-        return cls(*read_reference(Path(path)))
+        fix = "Fit it again with Reference.fit(space, loader, path=...), or restore a copy"
+        return cls(*read_tensors(Path(path), _FORMAT, "reference", fix))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the reference to a new file.
@@ -183,8 +195,8 @@ class Reference:
         DataError
             The file cannot be written.
         """
-        _check_new(path)
-        write_reference(Path(path), self._tensors, self._facts)
+        check_new(path, _FIX)
+        write_tensors(Path(path), _FORMAT, self._tensors, self._facts)
 
     @property
     def head(self) -> LinearHead:
@@ -325,15 +337,3 @@ class Reference:
 def _names_of(data: object, ids: Tensor) -> list[str] | None:
     names = file_names(data)
     return None if names is None else [names[i] for i in ids.tolist()]
-
-
-def _check_new(path: str | PathLike[str] | None) -> None:
-    """Raise ArgumentError if `path` exists, or its folder does not."""
-    if path is None:
-        return
-    if Path(path).exists():
-        fix = "open it with Reference.open(path), or name another file"
-        raise ArgumentError("path", f"{path}, which exists", "a new file", fix)
-    if not Path(path).absolute().parent.is_dir():
-        fix = f"create {Path(path).absolute().parent} first"
-        raise ArgumentError("path", f"{path}", "a file in a folder that exists", fix)

@@ -37,6 +37,21 @@ class Deferred(ABC):
     def to(self, device: torch.device | str) -> Self:
         """Return the same field, to be computed on `device`."""
 
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors from which :meth:`from_state` makes the same field."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: dict[str, Tensor]) -> Self:
+        """Return the field of a :meth:`state`, which comes from a file.
+
+        Raises
+        ------
+        ValueError
+            Tensors of other names or shapes, or numbers that do not belong together.
+        """
+
     def placeholder(self) -> Tensor:
         """Return NaN in the shape of the field, without memory."""
         nan = torch.full((), torch.nan, dtype=torch.float64, device=self.device)
@@ -76,6 +91,11 @@ def defer(result: _T, name: str, value: Deferred) -> _T:
     """Return `result` with the field `name`, a placeholder so far, deferred."""
     type(result).__dict__[name].slot.__set__(result, value)
     return result
+
+
+def may_defer(kind: type[Any], name: str) -> bool:
+    """Return whether a field of a result class may be deferred."""
+    return isinstance(kind.__dict__.get(name), _DeferrableField)
 
 
 def stored(result: object, name: str) -> Any:

@@ -8,12 +8,13 @@ the padding, and a certificate of the point holds whenever it is computed again.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, final, get_args
 
 import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
+from fsboundary.core.domain import Domain, Kind
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FlipPoints
 from fsboundary.core.results.deferred import Deferred
@@ -23,6 +24,8 @@ from fsboundary.geometry.batching import chunk_rows
 _DEFER_BYTES, _DEFER_WIDTH = 16 << 20, 256
 """Points above this size, of at least this width, are computed when they are read. The multipliers
 and distances of narrower ones take about as much memory."""
+
+_DOMAINS: tuple[Kind, ...] = get_args(Kind)
 
 
 def defers(count: int, width: int) -> bool:
@@ -104,6 +107,44 @@ class DeferredPoints(Deferred):
     def device(self) -> torch.device:
         """The device of the rows."""
         return self.z.device
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors, those of the head and its domain too."""
+        names = ("z", "anchor", "other", "coefficients", "known", "kept_at", "kept")
+        domain = self.head.domain
+        tensors = {name: getattr(self, name) for name in names}
+        tensors |= {"weight": self.head._weight, "bias": self.head._bias}
+        if domain.kind == "box":
+            tensors["lower"], tensors["upper"] = domain.limits(self.z)
+        return tensors | {"domain": torch.tensor(_DOMAINS.index(domain.kind))}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> DeferredPoints:
+        """Return the points of a :meth:`state`."""
+        fields = dict(state)
+        kind = dict(enumerate(_DOMAINS))[int(fields.pop("domain"))]
+        box = kind == "box"
+        domain = Domain.box(fields.pop("lower"), fields.pop("upper")) if box else Domain(kind)
+        head = LinearHead(fields.pop("weight"), fields.pop("bias"), domain)
+        points = cls(head=head, **fields)
+        rows, columns, width = points.shape
+        terms = (rows, columns, points.other.shape[-1])
+        shapes = {
+            "z": (rows, head.num_features),
+            "other": terms,
+            "coefficients": terms,
+            "known": (rows, columns),
+            "kept_at": (rows, columns),
+            "kept": (len(points.kept), width),
+        }
+        if {name: tuple(getattr(points, name).shape) for name in shapes} != shapes:
+            raise ValueError("points of other shapes")
+        below = {"anchor": head.num_classes, "other": head.num_classes, "kept_at": len(points.kept)}
+        for name, limit in below.items():
+            value = fields[name]
+            if value.numel() and not -1 <= int(value.min()) <= int(value.max()) < limit:
+                raise ValueError(f"{name} of points outside -1 to {limit - 1}")
+        return points
 
     def at(self, rows: Int[Tensor, " P"], columns: Int[Tensor, " P"]) -> Float64[Tensor, "P d"]:
         """Return the points (P,d) of some entries."""
@@ -228,6 +269,22 @@ class DeferredDirections(Deferred):
     def device(self) -> torch.device:
         """The device of the rows."""
         return self.points.device
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors, those of the points too."""
+        points = {f"points.{name}": value for name, value in self.points.state().items()}
+        return points | {"distance": self.distance}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> DeferredDirections:
+        """Return the directions of a :meth:`state`."""
+        fields = dict(state)
+        distance = fields.pop("distance")
+        points = {name.removeprefix("points."): value for name, value in fields.items()}
+        found = cls(points=DeferredPoints.from_state(points), distance=distance)
+        if distance.shape != found.points.anchor.shape:
+            raise ValueError("distances of another shape than the points")
+        return found
 
     def at(self, rows: Int[Tensor, " P"], columns: Int[Tensor, " P"]) -> Float64[Tensor, "P d"]:
         """Return the directions (P,d) of some entries."""

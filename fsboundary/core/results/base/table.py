@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC
 from collections.abc import Iterator
+from os import PathLike
 from typing import Any, ClassVar, Self
 
 import torch
@@ -17,6 +18,7 @@ from fsboundary.core.results.base.display import (
     status_words,
     title,
 )
+from fsboundary.core.results.base.files import read_result, write_result
 from fsboundary.core.results.base.rows import dimensions, row_index
 from fsboundary.core.results.deferred import Deferred, defer, stored
 from fsboundary.core.rows import TensorOrArray
@@ -49,10 +51,11 @@ class Table(ABC):
         """Return the fields by name, as they are stored: some are not computed yet."""
         return {f.name: stored(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]  # every subclass is a dataclass
 
-    def _replaced(self, values: dict[str, Any]) -> Self:
+    @classmethod
+    def _of(cls, values: dict[str, Any]) -> Self:
         """Return a result of these fields, of which some may be deferred."""
         later = {k: v for k, v in values.items() if isinstance(v, Deferred)}
-        result = type(self)(**values | {k: v.placeholder() for k, v in later.items()})
+        result = cls(**values | {k: v.placeholder() for k, v in later.items()})
         for name, value in later.items():
             defer(result, name, value)
         return result
@@ -63,11 +66,58 @@ class Table(ABC):
             name: value.to(device) if isinstance(value, Tensor | Deferred) else value
             for name, value in self._stored().items()
         }
-        return self._replaced(moved)
+        return self._of(moved)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name; tensors stay tensors."""
         return {name: getattr(self, name) for name in self._stored()}
+
+    def save(self, path: str | PathLike[str], *, force: bool = False) -> None:
+        """Write the result to a file, which :meth:`open` reads.
+
+        The file has the format of safetensors: numbers and text, bit for bit, and no code. Points
+        that are computed when they are read are written as what they are computed from.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            File that does not exist yet; it appears after everything is written.
+        force : bool
+            Whether an existing file is replaced.
+
+        Raises
+        ------
+        ArgumentError
+            The path exists, or its folder does not; or a field of another shape than the class
+            lists, in a result that was made by hand.
+        DataError
+            The file cannot be written; what was there is unchanged.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile, torch
+        >>> import fsboundary as fsb
+        >>> balls = fsb.guaranteed_balls(fsb.LinearHead(torch.eye(2), None), torch.eye(2))
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "balls.safetensors"
+        >>> balls.save(path)
+        >>> torch.equal(fsb.GuaranteedBalls.open(path).radius, balls.radius)
+        True
+        """
+        write_result(path, type(self), self._stored(), force)
+
+    @classmethod
+    def open(cls, path: str | PathLike[str]) -> Self:
+        """Return the result in a file of :meth:`save`, with its tensors on the CPU.
+
+        It is the saved result bit for bit, and no more than that: the file does not prove that the
+        numbers are right. :func:`fsboundary.export_certificates` checks them again.
+
+        Raises
+        ------
+        DataError
+            No result, a damaged one, or one of another class or version.
+        """
+        return cls._of(read_result(path, cls))
 
     def take(self, index: int | slice | range | list[int] | list[bool] | TensorOrArray) -> Self:
         """Return the rows at `index`, along the batch dimension; ``result[index]`` is the same.
@@ -103,7 +153,7 @@ class Table(ABC):
         if axis in values:  # a tuple with the name of each row
             rows = torch.arange(len(self))[index if isinstance(index, slice) else index.cpu()]
             values[axis] = tuple(values[axis][row] for row in rows.tolist())
-        return self._replaced(values)
+        return self._of(values)
 
     def __getitem__(
         self, index: int | slice | range | list[int] | list[bool] | TensorOrArray
