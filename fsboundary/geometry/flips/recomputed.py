@@ -184,7 +184,7 @@ class DeferredPoints(Deferred):
         return replace(self, head=self.head.to(torch.device(device)), **moved)
 
     def choose(
-        self, rows: Int[Tensor, "B #T"], columns: Int[Tensor, "B T"], z: Float64[Tensor, "B d"]
+        self, rows: Int[Tensor, "B _"], columns: Int[Tensor, "B T"], z: Float64[Tensor, "B d"]
     ) -> DeferredPoints:
         """Return the points at `rows` and `columns` as a table (B,T) for the rows `z` (B,d).
 
