@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, final
 
 from fsboundary.core.results.base.display import html_table, lines, title
+from fsboundary.core.results.base.frames import data_frame
 
 
 @final
@@ -92,6 +93,18 @@ class TwoSpaces:
 
         lines = [{k: plain(v) for k, v in asdict(m).items()} for m in self.measures]
         return {"sizes": dict(self.sizes), "measures": lines}
+
+    def to_pandas(self) -> Any:
+        """Return a ``pandas.DataFrame`` with one line per measure.
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed: ``pip install 'fsboundary[pandas]'``.
+        """
+        lines_of = [asdict(measure) for measure in self.measures]
+        names = [field.name for field in fields(Measure)]
+        return data_frame({name: [line[name] for line in lines_of] for name in names})
 
     def to_markdown(self) -> str:
         """Return the table as Markdown."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -19,6 +18,7 @@ from fsboundary.core.checks import check_instance, check_number
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.files import check_outputs, hold_lock, printable, write_files
 from fsboundary.core.results import FeatureBatch, Scores
+from fsboundary.core.results.base.frames import data_frame
 from fsboundary.core.status import Status
 from fsboundary.modes import in_standard_modes
 from fsboundary.review.journal import Journal, Row
@@ -94,12 +94,9 @@ class Triage:
 
     def to_pandas(self) -> Any:
         """Return a pandas DataFrame; needs the extra ``fsboundary[pandas]``."""
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError:
-            got, fix = "an environment without pandas", "pip install 'fsboundary[pandas]'"
-            raise ArgumentError("to_pandas", got, "pandas", fix) from None
-        return pandas.DataFrame(list(self), columns=list(COLUMNS))
+        rows = list(self)
+        columns = {name: [row[name] for row in rows] for name in COLUMNS}
+        return data_frame(columns, "; to_csv does not need it")
 
     def to_csv(self, path: str | PathLike[str], *, force: bool = False) -> None:
         """Write a CSV file.
@@ -124,8 +121,9 @@ class Triage:
     def to_parquet(self, path: str | PathLike[str], *, force: bool = False) -> None:
         """Write a Parquet file; needs pandas and pyarrow. Arguments as for :meth:`to_csv`."""
         stream = io.BytesIO()
+        frame = self.to_pandas()
         try:
-            self.to_pandas().to_parquet(stream)
+            frame.to_parquet(stream)
         except ImportError:
             got, fix = "an environment without pyarrow", "pip install pyarrow, or write .csv"
             raise ArgumentError("to_parquet", got, "pyarrow", fix) from None

@@ -22,7 +22,7 @@ SIZES = {"B": 5, "K": 5, "P": 5, "F": 5, "n": 5, "T": 2, "d": 3, "S": 2, "S_1": 
 NUMBERS = [0.1, -0.0, torch.nan, torch.inf, -torch.inf, 5e-324, -1.5]
 INTEGERS = [0, 3, -1, 2**62, 1]
 PLAIN = {
-    "tuple[str": ("a<b>", "name\u202e", "c", "d"),
+    "tuple[str": ("a<b>", "name\u202e"),
     "tuple[int": (1, 2),
     "Literal": "l2",
     "Status": Status.UNBOUNDED,
@@ -43,6 +43,8 @@ def _tensor(name: str, text: str, shape: tuple[int, ...]) -> Tensor:
         return torch.tensor([[0, 1], [0, 2], [1, 3], [2, 3], [3, 4]])
     if "status" in name or name == "stopped":
         return at % len(Status)
+    if name == "verdict":
+        return at % 3 - 1
     return torch.tensor(INTEGERS)[at % len(INTEGERS)]
 
 

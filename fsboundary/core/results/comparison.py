@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +17,10 @@ from torch import Tensor
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.files import write_file
 from fsboundary.core.results.base import Result
+from fsboundary.core.results.base.frames import Columns, data_frame
 from fsboundary.core.status import Status
 
 TableName = Literal["pairs", "reference", "images", "curves", "crossings"]
-Columns: TypeAlias = dict[str, list[Any]]
 Axes: TypeAlias = Mapping[str, Sequence[Any]]
 
 
@@ -118,6 +117,8 @@ _TABLES: dict[str, Callable[[Comparison], Columns]] = {
 class Comparison(Result):
     """Agreement of M attributions of the same B images by Q metrics, and their behaviour.
 
+    Rows are images: an index leaves means and intervals as they are, those of all images.
+
     Attributes
     ----------
     methods : tuple of str
@@ -192,14 +193,7 @@ class Comparison(Result):
         ImportError
             pandas is not installed.
         """
-        data = columns(self, table)
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError as error:
-            raise ImportError(
-                "to_pandas needs pandas: pip install 'fsboundary[pandas]'; to_csv does not need it"
-            ) from error
-        return pandas.DataFrame(data)
+        return data_frame(columns(self, table), "; to_csv does not need it")
 
     def to_csv(self, path: str | PathLike[str], table: TableName = "pairs") -> None:
         """Write a table of :meth:`to_pandas` to the file `path`; missing values are empty.

@@ -22,6 +22,9 @@ class Partition(Result):
     is subtracted from the former and added to the latter. Features whose limits are equal do not
     count: balls are measured in the other features.
 
+    Rows are classes: an index gives the tables of the classes that it lists, each once, with pairs
+    numbered anew. Nothing is recomputed: facets and regions remain those among all classes.
+
     Attributes
     ----------
     nonempty : Tensor (K,), bool
@@ -92,6 +95,7 @@ class Partition(Result):
     witnessed: Bool[Tensor, "K K"]
     num_programs: int
 
+    _AXES: ClassVar[tuple[str, ...]] = ("class", "other")
     _STATUSES: ClassVar[tuple[str, ...]] = ("status", "region_status", "bounded_status")
 
     @property
@@ -130,10 +134,7 @@ class Partition(Result):
         return float(table.triu(1).sum()) / (k * (k - 1) / 2)
 
     def _take(self, index: slice | Tensor) -> Self:
-        """Return the tables of the classes at `index`, each listed once; `facet_pairs` index them.
-
-        Nothing is recomputed: facets and regions remain those among all classes.
-        """
+        """Return the tables of the classes at `index`; `facet_pairs` index them."""
         classes = torch.arange(len(self.nonempty), device=self.nonempty.device)[index]
         new_index = torch.full_like(self.nonempty, -1, dtype=torch.int64)
         new_index[classes] = torch.arange(len(classes), device=classes.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
@@ -245,3 +245,5 @@ class RegionFractions(Table):
     fractions: Float64[Tensor, " K"]
     standard_error: Float64[Tensor, " K"]
     samples: int
+
+    _AXES: ClassVar[tuple[str, ...]] = ("class",)

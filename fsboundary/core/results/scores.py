@@ -80,6 +80,9 @@ class Scores(Result):
         )
         return [_in_words(*row) for row in rows]
 
+    def _verdicts(self) -> dict[str, list[str]]:
+        return {"verdict": self.verdicts}
+
 
 def _in_words(verdict: int, ok: bool, threshold: float, status: int) -> str:
     """Return the verdict of one row in words."""
@@ -168,3 +171,6 @@ class Drift(Result):
     def words(self) -> str:
         """Verdict in words."""
         return {1: "drifted", -1: "no drift found", 0: "not scored"}[int(self.verdict)]
+
+    def _verdicts(self) -> dict[str, list[str]]:
+        return {"verdict": [self.words]}

@@ -19,6 +19,7 @@ from fsboundary.core.results.base.display import (
     title,
 )
 from fsboundary.core.results.base.files import read_result, write_result
+from fsboundary.core.results.base.frames import columns_of, data_frame
 from fsboundary.core.results.base.rows import dimensions, row_index
 from fsboundary.core.results.deferred import Deferred, defer, stored
 from fsboundary.core.rows import TensorOrArray
@@ -38,6 +39,9 @@ class Table(ABC):
 
     _ROWS: ClassVar[str] = ""
     """Dimension of the rows, where it is not the first one of the first tensor."""
+
+    _AXES: ClassVar[tuple[str, ...]] = ("row", "entry")
+    """Names of the positions of an entry in :meth:`to_pandas`."""
 
     _STATUSES: ClassVar[tuple[str, ...]] = ()
     """Fields of :class:`fsboundary.Status` codes."""
@@ -118,6 +122,35 @@ class Table(ABC):
             No result, a damaged one, or one of another class or version.
         """
         return cls._of(read_result(path, cls))
+
+    def to_pandas(self) -> Any:
+        """Return a ``pandas.DataFrame`` with one line per entry of ``status``.
+
+        The first columns are the positions of the entry, ``row`` and, for results with several
+        entries per row, ``entry``. Statuses are names. A field of rows is repeated for each of
+        their entries; one further dimension becomes a list. Features, images and other fields of
+        more dimensions are left out: index the result by the column ``row`` to read them.
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed: ``pip install 'fsboundary[pandas]'``.
+
+        Examples
+        --------
+        >>> import torch
+        >>> import fsboundary as fsb
+        >>> balls = fsb.guaranteed_balls(fsb.LinearHead(torch.eye(2), None), 3 * torch.eye(2))
+        >>> balls.to_pandas()[["row", "norm", "active_class", "status"]]
+           row norm  active_class     status
+        0    0   l2             1  CONVERGED
+        1    1   l2             0  CONVERGED
+        """
+        return data_frame(columns_of(self, self._stored()))
+
+    def _verdicts(self) -> dict[str, list[str]]:
+        """Return columns of words that stand for those of codes."""
+        return {}
 
     def take(self, index: int | slice | range | list[int] | list[bool] | TensorOrArray) -> Self:
         """Return the rows at `index`, along the batch dimension; ``result[index]`` is the same.
