@@ -202,7 +202,9 @@ def points_inside(
                     gradient
                     / gradient.flatten(1).norm(dim=1).clamp_min(1e-300)[:, None, None, None]
                 )
-            x = inside(x.detach() - r * gradient * (2.0 if k < 4 else 0.5 / (k - 3)))
+            # in L2, long steps end at the point of the ball that is farthest down the gradient
+            long = 2.0 if norm == "linf" else 100.0
+            x = inside(x.detach() - r * gradient * (long if k < 4 else 0.5 / (k - 3)))
             yield x
 
 
