@@ -2,6 +2,8 @@
 
 from fsboundary.pixels.amplification import amplification, vulnerability_by_class
 from fsboundary.pixels.certification.certified_radii import certify
+from fsboundary.pixels.certification.smoothed_classes import smoothed
+from fsboundary.pixels.certification.smoothed_distances import smoothed_distances
 from fsboundary.pixels.checks import check_accuracy
 from fsboundary.pixels.crossed_images import crossed_images
 from fsboundary.pixels.film import film_strip, write_gif
@@ -18,6 +20,8 @@ __all__ = [
     "flip_images",
     "inverse_images",
     "morph",
+    "smoothed",
+    "smoothed_distances",
     "vulnerability_by_class",
     "write_gif",
 ]

@@ -47,7 +47,7 @@ Task = tuple[str, int, int]
 FORMAT = "fsboundary partition 3"
 """Format of a journal; changes when the programs, their tolerances or the lines do."""
 
-_MALFORMED = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
+MALFORMED = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
 """Errors of reading numbers from text of another form."""
 
 _STATED_RTOL = 1e-6
@@ -143,7 +143,7 @@ def open_journal(path: Path | None, solver: TaskSolver) -> Iterator[Journal]:
     if path is None:
         yield Journal(None, solver)
         return
-    with _data_errors(path):
+    with data_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(path):
         yield Journal(path, solver)
@@ -163,11 +163,11 @@ class Journal:
         self._key = _journal_key(solver.space)
         if path is None:
             return
-        header = _line({"format": FORMAT, "key": self._key})
+        header = line_of({"format": FORMAT, "key": self._key})
         if path.exists():
             self._read(path, header)
         if self._size == 0:
-            with _data_errors(path):
+            with data_errors(path):
                 path.touch()
             self._append(header)
 
@@ -203,7 +203,7 @@ class Journal:
             "direction": _encode(result.proof.direction),
             "weights": _encode(result.proof.weights),
         }
-        self._append(_line(entry | {"digest": _digest(entry)}))
+        self._append(signed_line(entry))
 
     def _keep(self, task: Task, result: TaskResult) -> None:
         # the proofs are needed on disk only
@@ -211,7 +211,7 @@ class Journal:
 
     def _append(self, line: bytes) -> None:
         assert self._file is not None
-        with _data_errors(self._file), self._file.open("r+b") as file:
+        with data_errors(self._file), self._file.open("r+b") as file:
             file.truncate(self._size)  # removes the part of a line that a killed process wrote
             file.seek(self._size)
             file.write(line)
@@ -220,7 +220,7 @@ class Journal:
     def _read(self, path: Path, header: bytes) -> None:
         if not path.is_file():  # a folder; or a device, which may never end
             _raise_foreign_file(path, [])
-        with _data_errors(path):
+        with data_errors(path):
             lines = path.read_bytes().splitlines(keepends=True)
         if len(lines) < 2 and header.startswith(b"".join(lines)):
             self._size = len(header) if lines == [header] else 0
@@ -230,8 +230,8 @@ class Journal:
         self._size = len(header)
         for number, line in enumerate(lines[1:], start=2):
             try:
-                entry = _parse_line(line)
-            except _MALFORMED as error:
+                entry = parse_line(line)
+            except MALFORMED as error:
                 if number == len(lines):
                     return
                 raise _bad_line(path, number, f"is damaged ({error})") from error
@@ -244,7 +244,7 @@ class Journal:
             raise _bad_line(path, number, "belongs to another head or domain")
         try:
             task, result = _certify_entry(self._solver, entry)
-        except (*_MALFORMED, zlib.error) as error:
+        except (*MALFORMED, zlib.error) as error:
             raise _bad_line(path, number, f"is not a result of this head: {error}") from error
         self._keep(task, result)
 
@@ -285,7 +285,7 @@ def _bad_line(path: Path, number: int, reason: str) -> DataError:
 
 
 @contextlib.contextmanager
-def _data_errors(path: Path) -> Iterator[None]:
+def data_errors(path: Path) -> Iterator[None]:
     """Raise errors of the file system in the block as DataErrors about `path`."""
     try:
         yield
@@ -296,15 +296,21 @@ def _data_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _line(entry: dict[str, Any]) -> bytes:
+def line_of(entry: dict[str, Any]) -> bytes:
+    """Return an entry as a line of a file."""
     return json.dumps(entry).encode() + b"\n"
 
 
+def signed_line(entry: dict[str, Any]) -> bytes:
+    """Return an entry as a line that contains its digest; :func:`parse_line` reads it."""
+    return line_of(entry | {"digest": _digest(entry)})
+
+
 def _digest(entry: dict[str, Any]) -> str:
-    return hashlib.sha256(_line(entry)).hexdigest()[:32]
+    return hashlib.sha256(line_of(entry)).hexdigest()[:32]
 
 
-def _parse_line(line: bytes) -> dict[str, Any]:
+def parse_line(line: bytes) -> dict[str, Any]:
     """Return the entry of one line, or raise ValueError, TypeError, KeyError or RecursionError."""
     if not line.endswith(b"\n"):
         raise ValueError("the line has no end")

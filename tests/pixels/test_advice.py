@@ -19,6 +19,8 @@ from fsboundary.core.results import (
     FlipImages,
     InverseImages,
     Morph,
+    SmoothedClasses,
+    SmoothedDistances,
 )
 from fsboundary.core.results.base import Result
 
@@ -29,6 +31,8 @@ FUNCTIONS: dict[type[Result], Callable[..., Result]] = {
     FlipImages: fsb.pixels.flip_images,
     InverseImages: fsb.pixels.inverse_images,
     Morph: fsb.pixels.morph,
+    SmoothedClasses: fsb.pixels.smoothed,
+    SmoothedDistances: fsb.pixels.smoothed_distances,
 }
 
 COMMON = {Status.NOT_FINITE, Status.OUTSIDE_DOMAIN, Status.MAX_STEPS, Status.INACCURATE}
@@ -41,6 +45,8 @@ POSSIBLE = {
     FlipImages: COMMON - {Status.OUTSIDE_DOMAIN} | {Status.TARGET_IS_SOURCE, Status.UNDECIDED},
     InverseImages: COMMON,
     Morph: COMMON | {Status.INFEASIBLE, Status.TARGET_IS_SOURCE},
+    SmoothedClasses: {Status.NOT_FINITE, Status.UNDECIDED},
+    SmoothedDistances: {Status.NOT_FINITE, Status.UNDECIDED},
 }
 
 

@@ -212,7 +212,7 @@ def test_a_full_disk_keeps_what_is_finished(
     def full(self: journal.Journal, line: bytes) -> None:
         left[0] -= 1
         if left[0] == 0:
-            with journal._data_errors(file):
+            with journal.data_errors(file):
                 file.write_bytes(file.read_bytes() + line[:10])
                 raise OSError(errno.ENOSPC, "No space left on device")
         append(self, line)

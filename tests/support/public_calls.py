@@ -192,6 +192,12 @@ CALLS: dict[str, Call] = {
     "flip_images line_search": _images("line_search"),
     "inverse_images": lambda w: pixels.inverse_images(w.space, w.z, (2, 1, 4, 4), max_steps=4),
     "morph": lambda w: pixels.morph(w.space, w.images[:1], w.images[1:2], steps=3, max_steps=4),
+    "smoothed": lambda w: pixels.smoothed(
+        w.space, w.images, sigma=0.1, samples=40, selection_samples=10, alpha=0.05
+    ),
+    "smoothed_distances": lambda w: pixels.smoothed_distances(
+        attr.BoundaryDistance(w.space), w.images, sigma=0.1, radius=0.02, samples=40, alpha=0.05
+    ),
     "two_spaces": lambda w: analysis.two_spaces(
         w.space,
         w.images,

@@ -31,6 +31,8 @@ from fsboundary.core.results.pixels import (
     FlipImages,
     InverseImages,
     Morph,
+    SmoothedClasses,
+    SmoothedDistances,
 )
 from fsboundary.core.results.regions import (
     CertifiedClasses,
@@ -80,6 +82,8 @@ __all__ = [
     "RegionFractions",
     "Result",
     "Scores",
+    "SmoothedClasses",
+    "SmoothedDistances",
     "Table",
     "TiePoints",
 ]

@@ -1,4 +1,4 @@
-"""Results in pixel space: amplification, flip images, inverse images and morphs."""
+"""Results in pixel space: amplification, flip images, certified radii, inverse images, morphs."""
 
 from __future__ import annotations
 
@@ -197,6 +197,95 @@ class CertifiedPixels(Result):
         Status.UNDECIDED: (
             "this method certifies no radius, or the image lies on a boundary. Choose another "
             "method="
+        ),
+    }
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class SmoothedClasses(Result):
+    """Classes and certified radii of a **smoothed** classifier at B images.
+
+    Not of the model itself: the smoothed classifier gives an image the class that the model gives
+    most often to the image with Gaussian noise. The model may have another class at the image, and
+    at any image within the radius.
+
+    Attributes
+    ----------
+    smoothed_class : Tensor (B,)
+        Class of the smoothed classifier; -1 where it abstains, and in rows that failed. Each is
+        wrong with probability at most the `alpha` of the call.
+    smoothed_radius : Tensor (B,), float64
+        L2 distance, pixel units, within which the smoothed classifier has that class, for images
+        with any pixels. Both claims of a row together fail with probability at most `alpha`. NaN
+        where it abstains.
+    selected : Tensor (B,)
+        Class of most images of the selection sample, whose probability was estimated; -1 in rows
+        that failed.
+    hits : Tensor (B,)
+        How many images of the estimation sample have the selected class.
+    probability : Tensor (B,), float64
+        Lower bound of the probability of the selected class under noise, at confidence 1 - `alpha`.
+    model_class : Tensor (B,)
+        Class that the model gives to the image without noise; -1 in rows that failed.
+    status : Tensor (B,)
+        CONVERGED, UNDECIDED (abstention: the lower bound of the probability is not above 1/2) or
+        NOT_FINITE.
+    """
+
+    smoothed_class: Int[Tensor, " B"]
+    smoothed_radius: Float64[Tensor, " B"]
+    selected: Int[Tensor, " B"]
+    hits: Int[Tensor, " B"]
+    probability: Float64[Tensor, " B"]
+    model_class: Int[Tensor, " B"]
+    status: Int[Tensor, " B"]
+
+    _OWN_ADVICE: ClassVar[Mapping[Status, str]] = {
+        Status.UNDECIDED: (
+            "the smoothed classifier abstains: no class is shown to have more than half of the "
+            "noisy images. Raise samples=, or lower sigma="
+        ),
+    }
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class SmoothedDistances(Result):
+    """Certified limits of the **median-smoothed** values of a module at B images, T values each.
+
+    Not of the module itself: the smoothed value of an image is the median of the module's values at
+    the image with Gaussian noise.
+
+    Attributes
+    ----------
+    lower, upper : Tensor (B,T), float64
+        No image within `radius` of this one, in L2 and with any pixels, has a smoothed value below
+        `lower` or above `upper`: each entry fails with probability at most the `alpha` of the call.
+        Infinite where the samples give no limit. Units of the module.
+    median : Tensor (B,T), float64
+        Median of the sample, an estimate of the smoothed value of the image itself; NaN where it is
+        a sample without a value.
+    radius : Tensor (B,), float64
+        Pixel units, as given.
+    undefined : Tensor (B,T)
+        How many samples had no value (NaN). They count as the smallest value for `lower` and as the
+        largest for `upper`.
+    status : Tensor (B,T)
+        CONVERGED, UNDECIDED where there are too few samples for a limit, or NOT_FINITE.
+    """
+
+    lower: Float64[Tensor, "B T"]
+    upper: Float64[Tensor, "B T"]
+    median: Float64[Tensor, "B T"]
+    radius: Float64[Tensor, " B"]
+    undefined: Int[Tensor, "B T"]
+    status: Int[Tensor, "B T"]
+
+    _OWN_ADVICE: ClassVar[Mapping[Status, str]] = {
+        Status.UNDECIDED: (
+            "too few samples for a limit at this radius, or too many without a value. Raise "
+            "samples=, or lower radius="
         ),
     }
 
