@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fsboundary._version import __version__
 
 if TYPE_CHECKING:
-    from fsboundary import analysis, attr, pixels, plugins, scores, testing
+    from fsboundary import analysis, attr, pixels, plot, plugins, scores, testing
     from fsboundary.banks import FeatureBank, map_rows
     from fsboundary.boundaries import (
         ambiguity,
@@ -210,7 +210,7 @@ _MODULE_NAMES = {
 }
 # the same names as above, for run time; a test checks that both lists agree with __all__
 _MODULE_OF = {name: module for module, names in _MODULE_NAMES.items() for name in names}
-_SUBMODULES = ("analysis", "attr", "pixels", "plugins", "scores", "testing")
+_SUBMODULES = ("analysis", "attr", "pixels", "plot", "plugins", "scores", "testing")
 
 __all__ = [
     "AccuracyEstimate",
@@ -299,6 +299,7 @@ __all__ = [
     "normal_angles",
     "partition",
     "pixels",
+    "plot",
     "plugins",
     "region_distances",
     "region_faces",

@@ -1,9 +1,8 @@
-"""Data URIs of images, films and figures, and the common style of the figures."""
+"""Data URIs of images, films and figures, and new figures in the style of the report."""
 
 from __future__ import annotations
 
 import base64
-import colorsys
 import io
 
 import torch
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from fsboundary.pixels import write_gif
+from fsboundary.plot.style import REPORT, plain_axes
 
 MAX_SIDE = 192
 """Longer sides are scaled down to this many pixels, because a report shows thumbnails."""
@@ -71,35 +71,6 @@ def _data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-INK = "#1d2733"
-MUTED = "#6b7785"
-LINE = "#d5dbe3"
-RIGHT = "#3a6ea5"
-WRONG = "#e07b39"
-
-PALETTE = (
-    "#4e79a7",
-    "#f28e2b",
-    "#59a14f",
-    "#e15759",
-    "#b07aa1",
-    "#edc948",
-    "#76b7b2",
-    "#ff9da7",
-    "#9c755f",
-    "#8cd17d",
-)
-
-
-def class_colour(k: int) -> str:
-    """Return the colour of the class with index `k`; all colours differ."""
-    if k < len(PALETTE):
-        return PALETTE[k]
-    hue = (k * 0.618034) % 1.0  # golden-ratio steps give consecutive classes distinct hues
-    red, green, blue = colorsys.hls_to_rgb(hue, 0.6, 0.5)
-    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
-
-
 def new_figure(
     width: float, height: float, rectangle: tuple[float, float, float, float] | None = None
 ) -> tuple[Figure, Axes]:
@@ -111,9 +82,7 @@ def new_figure(
     figure = Figure(figsize=(width, height), layout=None if rectangle else "constrained")
     figure.patch.set_alpha(0.0)
     axes = figure.add_axes(rectangle) if rectangle else figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(LINE)
-    axes.tick_params(colors=MUTED, labelsize=9, length=3, color=LINE)
+    plain_axes(axes, REPORT)
     return figure, axes
 
 

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
-import torch
 from markupsafe import Markup
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
@@ -152,22 +151,3 @@ def _describe(value: object) -> str:
         return re.sub(r" at 0x[0-9A-Fa-f]+", "", str(value))
     except Exception:  # foreign code: a bad __repr__ must not break a report
         return f"an object of type {type(value).__name__}"
-
-
-def quantile(values: Tensor, fraction: float) -> float:
-    """Return a quantile of a 1-D tensor by linear interpolation; NaN if it is empty.
-
-    Unlike :func:`torch.quantile` it supports +inf, which sorts last.
-    """
-    if len(values) == 0:
-        return math.nan
-    ordered = values.to(torch.float64).sort().values
-    position = fraction * (len(ordered) - 1)
-    low, high = float(ordered[math.floor(position)]), float(ordered[math.ceil(position)])
-    weight = position - math.floor(position)
-    return low if weight == 0 or low == high else low + weight * (high - low)
-
-
-def median(values: Tensor) -> float:
-    """Return the median of a 1-D tensor, which may contain +inf; NaN if it is empty."""
-    return quantile(values, 0.5)

@@ -12,8 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from fsboundary.core.files import GENERATOR, check_outputs, printable, write_files
+from fsboundary.plot.style import REPORT
 from fsboundary.report.clock import Clock
-from fsboundary.report.figures import class_colour, picture_uri
+from fsboundary.report.figures import picture_uri
 from fsboundary.report.formatting import cell_colour, number
 from fsboundary.report.measurements import STAGES, Subject, measure
 from fsboundary.report.sections import SECTIONS
@@ -151,5 +152,5 @@ def render(study: Study, figures: dict[str, dict[str, str]]) -> str:
         num=partial(number, study.numbers),
         class_name=lambda k: names[k] if k is not None and k >= 0 else "none",
         cell_colour=cell_colour,
-        colour=class_colour,
+        colour=REPORT.class_colour,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -84,7 +83,7 @@ def estimate_accuracy(
         accuracy=share,
         lower=low,
         upper=high,
-        interval=_wilson(float(share), rows),
+        interval=wilson_interval(share, rows),
         threshold=threshold,
         source_accuracy=(correct == 1).double().mean(),
         num_rows=torch.tensor(len(z)),
@@ -114,14 +113,14 @@ def _no_rows(z: Tensor) -> Tensor:
     return torch.full((len(z),), -1)
 
 
-def _wilson(share: float, rows: int) -> Tensor:
-    """Return the 95 % interval of Wilson (1927) of a fraction of `rows`, (2,)."""
+def wilson_interval(share: Tensor, rows: int) -> Tensor:
+    """Return the 95 % interval of Wilson (1927) of fractions (...) of `rows`, (..., 2)."""
     if rows == 0:
-        return torch.full((2,), torch.nan, dtype=torch.float64)
-    square = _95**2 / rows
+        return torch.full((*share.shape, 2), torch.nan, dtype=torch.float64)
+    share, square = share.double(), _95**2 / rows
     centre = (share + square / 2) / (1 + square)
-    half = _95 / (1 + square) * math.sqrt(share * (1 - share) / rows + square / (4 * rows))
-    return torch.tensor([centre - half, centre + half], dtype=torch.float64).clamp(0, 1)
+    half = _95 / (1 + square) * (share * (1 - share) / rows + square / (4 * rows)).sqrt()
+    return torch.stack([centre - half, centre + half], dim=-1).clamp(0, 1)
 
 
 @in_standard_modes

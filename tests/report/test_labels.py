@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fsboundary.report.sections.planes import HEIGHT, MARK, place_label, shorten
+from fsboundary.plot.planes import HEIGHT, MARK, place_label, shorten
 
 VIEW = {
     "window": (-2.0, 2.0, -2.0, 2.0),

@@ -17,10 +17,11 @@ from torch import nn
 import fsboundary as fsb
 from fsboundary import plugins
 from fsboundary.core.errors import PluginError
+from fsboundary.plot.style import REPORT
 from fsboundary.plugins.interfaces import BoundaryFinder
 from fsboundary.report import measurements
 from fsboundary.report.clock import Clock
-from fsboundary.report.figures import class_colour, png_uri
+from fsboundary.report.figures import png_uri
 from support.report import NAMES, Page, tiny_images, tiny_page, tiny_subject
 
 
@@ -345,6 +346,6 @@ def test_large_pictures_become_thumbnails() -> None:
 
 
 def test_class_colours_differ() -> None:
-    colours = [class_colour(k) for k in range(100)]
+    colours = [REPORT.class_colour(k) for k in range(100)]
     assert len(set(colours)) == 100
     assert all(len(colour) == 7 for colour in colours)

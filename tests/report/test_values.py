@@ -8,7 +8,8 @@ import math
 import pytest
 import torch
 
-from fsboundary.report.formatting import cell_colour, median, number, plain, quantile
+from fsboundary.plot.values import median, quantile
+from fsboundary.report.formatting import cell_colour, number, plain
 from fsboundary.report.page import to_json
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any, final
 
-import torch
 from torch import Tensor
 
-from fsboundary.report.figures import INK, RIGHT, WRONG, new_figure, svg_uri
-from fsboundary.report.formatting import median, plain, quantile
+from fsboundary.plot.distances import bin_counts, bin_edges, draw_bars
+from fsboundary.plot.style import REPORT
+from fsboundary.plot.values import median, quantile
+from fsboundary.report.figures import new_figure, svg_uri
+from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import Measurements
 from fsboundary.report.sections.base import Content, Section
-
-BINS = 24
-"""Number of bins of the histograms."""
 
 Size = tuple[float, float]
 """Width and height of a figure, inches."""
@@ -58,8 +57,8 @@ def _of_class(m: Measurements, k: int, edges: Tensor) -> dict[str, Any]:
         "images": len(values),
         "infinite": int(values.isinf().sum()),
         "misclassified": int(wrong.sum()) if bool(m.labelled.any()) else None,
-        "right": counts(distance[in_class & ~wrong], edges),
-        "wrong": counts(distance[wrong], edges),
+        "right": bin_counts(distance[in_class & ~wrong], edges),
+        "wrong": bin_counts(distance[wrong], edges),
         "smallest": quantile(values, 0.0),
         "lower_quartile": quantile(values, 0.25),
         "median": median(values),
@@ -71,34 +70,17 @@ def _of_class(m: Measurements, k: int, edges: Tensor) -> dict[str, Any]:
 def histogram(entry: dict[str, Any], edges: list[float], tallest: int, size: Size) -> str:
     """Draw counts ``right`` and ``wrong``, stacked, and the ``median``; return a data URI."""
     figure, axes = new_figure(*size)
-    width = edges[1] - edges[0]
-    stack = [(entry["right"], 0, RIGHT), (entry["wrong"], entry["right"], WRONG)]
-    for heights, bottom, colour in stack:
-        bars = axes.bar(edges[:-1], heights, width, bottom, align="edge", color=colour)
-        for bar in bars:
-            bar.set(edgecolor="white", linewidth=0.4)
-    if entry["median"] is not None:
-        axes.axvline(entry["median"], color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
-    axes.set_xlim(0, edges[-1])
+    stack = [(entry["right"], REPORT.right, None), (entry["wrong"], REPORT.wrong, None)]
+    draw_bars(axes, edges, stack, entry["median"], REPORT)
     axes.set_ylim(0, max(tallest, 1) * 1.05)
     axes.locator_params(axis="y", nbins=2, integer=True)
     axes.locator_params(axis="x", nbins=max(3, round(1.5 * size[0])))
-    axes.xaxis.set_major_formatter("{x:g}")
     return svg_uri(figure)
-
-
-def counts(values: Tensor, edges: Tensor) -> list[int]:
-    """Return the number of finite `values` in each bin."""
-    hist: list[int] = torch.histogram(values[values.isfinite()], edges).hist.long().tolist()
-    return hist
 
 
 def shared_edges(m: Measurements) -> Tensor:
     """Return bin edges from 0 to the largest finite distance."""
-    distance = m.nearest.distance[:, 0]
-    finite = distance[distance.isfinite()]
-    top = float(finite.max()) if len(finite) else 0.0
-    return torch.linspace(0.0, top if top > 0 else 1.0, BINS + 1, dtype=torch.float64)
+    return bin_edges(m.nearest.distance[:, 0])
 
 
 def tallest_bar(entries: list[dict[str, Any]]) -> int:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from fsboundary.core.status import Status
-from fsboundary.report.formatting import median, plain, quantile
+from fsboundary.plot.distances import bin_counts
+from fsboundary.plot.values import median, quantile
+from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import Measurements
 from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.distances import (
-    counts,
     histogram,
     pair_cells,
     shared_edges,
@@ -79,8 +80,8 @@ def _histogram(m: Measurements, known: Tensor) -> dict[str, Any]:
     distance, wrong, edges = m.nearest.distance[:, 0], m.misclassified, shared_edges(m)
     return {
         "edges": edges,
-        "right": counts(distance[~wrong], edges),
-        "wrong": counts(distance[wrong], edges),
+        "right": bin_counts(distance[~wrong], edges),
+        "wrong": bin_counts(distance[wrong], edges),
         "median": median(known),
     }
 

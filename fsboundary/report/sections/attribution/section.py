@@ -14,8 +14,10 @@ from torch import Tensor
 
 from fsboundary.attr.comparison.metrics import bootstrap
 from fsboundary.core.results import Comparison
-from fsboundary.report.figures import LINE, MUTED, PALETTE, new_figure, svg_uri, thumbnail
-from fsboundary.report.formatting import median, plain, quantile
+from fsboundary.plot.style import REPORT
+from fsboundary.plot.values import median, quantile
+from fsboundary.report.figures import new_figure, svg_uri, thumbnail
+from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import SEED, Measurements
 from fsboundary.report.sections.attribution.measure import Attributions, measure_attributions
 from fsboundary.report.sections.attribution.methods import NUM_SAMPLES, REFERENCE, window_and_stride
@@ -69,7 +71,7 @@ def _draw_curves(x: list[float], lines: list[list[float] | None], label: str, un
             axes.plot(
                 x,
                 [100 * fraction for fraction in line],
-                color=PALETTE[index],
+                color=REPORT.classes[index],
                 linestyle=DASHES[index],
                 linewidth=2.4 if index == 0 else 1.6,
             )
@@ -77,8 +79,8 @@ def _draw_curves(x: list[float], lines: list[list[float] | None], label: str, un
     axes.set_ylim(-2, 102)
     axes.yaxis.set_major_formatter("{x:g} %")
     axes.xaxis.set_major_formatter("{x:g}" + unit)
-    axes.grid(axis="y", color=LINE, linewidth=0.6)
-    axes.set_xlabel(label, color=MUTED, fontsize=9)
+    axes.grid(axis="y", color=REPORT.line, linewidth=0.6)
+    axes.set_xlabel(label, color=REPORT.muted, fontsize=9)
     return svg_uri(figure)
 
 
@@ -86,7 +88,7 @@ def _line_style(index: int) -> dict[str, Any]:
     """Return colour and dashes of a method's line, for the legend of the page."""
     style = DASHES[index]
     dashes = "" if isinstance(style, str) else " ".join(str(2 * d) for d in style[1])
-    return {"colour": PALETTE[index], "dashes": dashes}
+    return {"colour": REPORT.classes[index], "dashes": dashes}
 
 
 BANDS = {"close": 0.7, "partial": 0.4, "weak": 0.1, "none": -0.1}

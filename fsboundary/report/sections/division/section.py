@@ -13,9 +13,11 @@ from torch import Tensor
 from fsboundary.boundaries.ties import top_classes
 from fsboundary.core.results import Partition, RegionFractions
 from fsboundary.core.status import Status
+from fsboundary.plot.style import REPORT
+from fsboundary.plot.values import median
 from fsboundary.regions import coverage_fractions
-from fsboundary.report.figures import INK, class_colour, new_figure, svg_uri, thumbnail
-from fsboundary.report.formatting import median, plain
+from fsboundary.report.figures import new_figure, svg_uri, thumbnail
+from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import Measurements
 from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.division.measure import Division, measure_division
@@ -74,7 +76,7 @@ def _draw_adjacency_graph(numbers: dict[str, Any], names: list[str]) -> str:
             x,
             y,
             "o",
-            color=class_colour(k),
+            color=REPORT.class_colour(k),
             markersize=9 + 6 * thin,
             markeredgecolor="white",
             zorder=3,
@@ -86,7 +88,7 @@ def _draw_adjacency_graph(numbers: dict[str, Any], names: list[str]) -> str:
             _abbreviate(names[k]),
             ha=side,
             va="center",
-            color=INK,
+            color=REPORT.ink,
             fontsize=11,
             parse_math=False,
         )

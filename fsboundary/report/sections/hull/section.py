@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from fsboundary.geometry.hulls.certify import INSIDE, OUTSIDE, UNDECIDED
-from fsboundary.report.figures import INK, LINE, MUTED, RIGHT, new_figure, svg_uri, thumbnail
-from fsboundary.report.formatting import median, plain, quantile
+from fsboundary.plot.distances import draw_bars
+from fsboundary.plot.style import REPORT
+from fsboundary.plot.values import median, quantile
+from fsboundary.report.figures import new_figure, svg_uri, thumbnail
+from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import Measurements
 from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.extremes import image_facts
@@ -77,7 +80,7 @@ def nearest_class(m: Measurements, hulls: Hulls) -> dict[str, Any] | None:
     }
 
 
-COLOURS = {"images": RIGHT, "leave_one_out": "#59a14f", "noise": "#8d6cab"}
+COLOURS = {"images": REPORT.right, "leave_one_out": "#59a14f", "noise": "#8d6cab"}
 """Colours of the groups of rows."""
 
 PANEL = (3.3, 1.6)
@@ -88,23 +91,11 @@ CURVES = (4.0, 3.0)
 def _draw_distances(name: str, group: dict[str, Any], edges: list[float], tallest: float) -> str:
     """Draw a histogram of the distances of a group, and their median; return a data URI."""
     figure, axes = new_figure(*PANEL)
-    width = edges[1] - edges[0]
-    axes.bar(
-        edges[:-1],
-        [100 * fraction for fraction in group["bin_fractions"]],
-        width,
-        align="edge",
-        color=COLOURS[name],
-        edgecolor="white",
-        linewidth=0.4,
-    )
-    if group["median"] is not None:
-        axes.axvline(group["median"], color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
-    axes.set_xlim(0, edges[-1])
+    heights = [100 * fraction for fraction in group["bin_fractions"]]
+    draw_bars(axes, edges, [(heights, COLOURS[name], None)], group["median"], REPORT)
     axes.set_ylim(0, max(100 * tallest, 1) * 1.05)
     axes.locator_params(axis="y", nbins=3)
     axes.locator_params(axis="x", nbins=6)
-    axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g} %")
     return svg_uri(figure)
 
@@ -129,8 +120,8 @@ def _draw_sweep(steps: list[dict[str, Any]]) -> str:
     axes.minorticks_off()
     axes.set_ylim(-2, 102)
     axes.yaxis.set_major_formatter("{x:g} %")
-    axes.grid(axis="y", color=LINE, linewidth=0.6)
-    axes.set_xlabel("dimensions", color=MUTED, fontsize=9)
+    axes.grid(axis="y", color=REPORT.line, linewidth=0.6)
+    axes.set_xlabel("dimensions", color=REPORT.muted, fontsize=9)
     return svg_uri(figure)
 
 

@@ -25,8 +25,9 @@ from fsboundary.pixels import (
     morph,
     vulnerability_by_class,
 )
+from fsboundary.plot.values import median
 from fsboundary.report.figures import thumbnail
-from fsboundary.report.formatting import median, plain
+from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import SEED, Measurements
 from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.extremes import image_facts
