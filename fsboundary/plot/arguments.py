@@ -86,3 +86,26 @@ def describe_left_out(status: Tensor) -> str:
     reasons = [f"{number:,} {Status(code).name}" for code, number in sorted(counts.items()) if code]
     shown = f" ({', '.join(reasons)})" if reasons else ""
     return f"{count(len(status), 'row')} left out{shown}"
+
+
+MAX_CLASSES = 20
+"""A picture of more classes is unreadable."""
+
+
+def check_classes(classes: object, num_classes: int) -> list[int]:
+    """Return the classes to draw, by default all, or raise ArgumentError."""
+    wanted, fix = f"1 to {MAX_CLASSES} different classes", "pass classes=[0, 1, 2], for example"
+    if classes is None:
+        if num_classes > MAX_CLASSES:
+            raise ArgumentError("classes", f"None, with {num_classes} classes", wanted, fix)
+        return list(range(num_classes))
+    if isinstance(classes, Tensor):
+        classes = classes.tolist()
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise ArgumentError("classes", describe(classes), wanted, fix)
+    found = [
+        check_integer("classes", k, 0, num_classes - 1, fix="count classes from 0") for k in classes
+    ]
+    if not 1 <= len(found) <= MAX_CLASSES or len(set(found)) < len(found):
+        raise ArgumentError("classes", f"{found}", wanted, fix)
+    return found

@@ -17,6 +17,7 @@ from fsboundary.core.results import Result
 from fsboundary.core.rows import TensorOrArray
 from fsboundary.plot.arguments import check_names, count, describe_left_out, shorten
 from fsboundary.plot.style import (
+    LINES,
     Style,
     StyleName,
     add_axes,
@@ -28,9 +29,6 @@ from fsboundary.plot.style import (
 )
 from fsboundary.plot.values import RowValues, median, row_values
 from fsboundary.scores.set_scores import wilson_interval
-
-LINES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
-"""Lines of the curves, so that they differ without colours too."""
 
 MAX_CURVES = 12
 """More curves in one picture cannot be distinguished."""

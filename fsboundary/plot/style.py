@@ -62,6 +62,10 @@ TOL_LIGHT = (
 """The same on dark paper (Paul Tol, "light"), and a violet."""
 
 
+LINES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+"""Lines of the curves, so that they differ without colours too."""
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
@@ -204,7 +208,7 @@ def new_figure(
     return NotebookFigure((width, height), layout="constrained", facecolor=paper), chosen
 
 
-def add_axes(figure: NotebookFigure, style: Style, *position: int) -> Axes:
+def add_axes(figure: NotebookFigure, style: Style, *position: Any) -> Axes:
     """Return new axes of a figure at a `position` of its grid, by default all of it."""
     axes = figure.add_subplot(*position, axes_class=NotebookAxes)
     axes.set_facecolor(figure.get_facecolor())

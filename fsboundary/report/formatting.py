@@ -18,6 +18,7 @@ from matplotlib.colors import to_hex
 from torch import Tensor
 
 from fsboundary.core.files import printable
+from fsboundary.plot.matrices import nearness
 
 Kind = Literal["count", "percent", "length", "times", "tiny", "seconds", "index"]
 
@@ -115,10 +116,7 @@ def cell_colour(value: float, smallest: float, largest: float) -> str:
 
     Smaller values are darker.
     """
-    floor = max(smallest, largest * 1e-3, 1e-300)
-    span = math.log(max(largest, floor)) - math.log(floor)
-    nearness = 1 - (math.log(max(value, floor)) - math.log(floor)) / span if span > 0 else 0.0
-    red, green, blue, _ = colormaps["OrRd"](DARKEST * nearness)
+    red, green, blue, _ = colormaps["OrRd"](DARKEST * nearness(value, smallest, largest))
     brightness = 0.299 * red + 0.587 * green + 0.114 * blue
     ink = "#1d2733" if brightness > 0.55 else "#ffffff"
     return f"background:{to_hex((red, green, blue))};color:{ink}"

@@ -7,6 +7,7 @@ from typing import Any, final
 from torch import Tensor
 
 from fsboundary.plot.distances import bin_counts, bin_edges, draw_bars
+from fsboundary.plot.matrices import class_medians
 from fsboundary.plot.style import REPORT
 from fsboundary.plot.values import median, quantile
 from fsboundary.report.figures import new_figure, svg_uri
@@ -120,21 +121,6 @@ def pair_cells(m: Measurements) -> list[dict[str, Any]]:
     If more than half of the images cannot reach the target, the median is None and ``unreachable``
     is more than half of ``images``.
     """
-    cells = []
-    for i in m.shown:
-        rows = m.batch.predicted == i
-        target, distance = m.flips.target[rows], m.flips.distance[rows]
-        ok = m.flips.ok[rows]
-        for j in m.shown:
-            if i != j:
-                values = distance[(target == j) & ok]
-                cells.append(
-                    {
-                        "source": i,
-                        "target": j,
-                        "images": len(values),
-                        "unreachable": int(values.isinf().sum()),
-                        "median": plain(median(values)),
-                    }
-                )
-    return cells
+    source, flips = m.batch.predicted, m.flips
+    cells = class_medians(source, flips.target, flips.distance, flips.ok, m.shown)
+    return [cell | {"median": plain(cell["median"])} for cell in cells]

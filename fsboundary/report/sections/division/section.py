@@ -7,12 +7,12 @@ from itertools import combinations
 from typing import Any, final
 
 import torch
-from matplotlib import colormaps
 from torch import Tensor
 
 from fsboundary.boundaries.ties import top_classes
 from fsboundary.core.results import Partition, RegionFractions
 from fsboundary.core.status import Status
+from fsboundary.plot.neighbours import count_between, draw_graph
 from fsboundary.plot.style import REPORT
 from fsboundary.plot.values import median
 from fsboundary.regions import coverage_fractions
@@ -26,22 +26,6 @@ from fsboundary.report.sections.extremes import image_facts
 SIZE = (4.6, 2.75)
 """Width and height, inches."""
 
-ACROSS = 2.4
-"""Half the figure's width in radii of the circle, with room for the names."""
-
-MAX_WIDTH = 3.5
-MIN_WIDTH = 0.8
-"""Widths of an edge, points; the largest facet radius has the largest width."""
-
-MIN_COLOUR = 0.18
-"""Position on the colour map of an edge without images near it."""
-
-MAX_FULL_WIDTH = 10
-"""With more classes than this, the lines are thinner."""
-
-HEAD, TAIL = 7, 5
-"""Numbers of letters kept at the start and end of a long name, because numbers are at the end."""
-
 
 def _draw_adjacency_graph(numbers: dict[str, Any], names: list[str]) -> str:
     """Draw the classes on a circle, with an edge for each facet; return a data URI.
@@ -50,58 +34,11 @@ def _draw_adjacency_graph(numbers: dict[str, Any], names: list[str]) -> str:
     boundary it is.
     """
     figure, axes = new_figure(*SIZE, (0.0, 0.0, 1.0, 1.0))
-    axes.axis("off")
-    axes.set_xlim(-ACROSS, ACROSS)
-    axes.set_ylim(*(sign * ACROSS * SIZE[1] / SIZE[0] for sign in (-1, 1)))
-    classes = numbers["classes"]
-    positions = {k: _on_circle(index, len(classes)) for index, k in enumerate(classes)}
     edges = [cell for cell in numbers["cells"] if cell["state"] == "facet"]
-    max_radius = numbers["radius_range"][1]
-    thin = min(1.0, MAX_FULL_WIDTH / len(classes))
-    max_images = max((cell["images"] for cell in edges), default=0)
-    for cell in sorted(edges, key=lambda cell: cell["images"]):
-        (x, y), (u, v) = (positions[k] for k in cell["pair"])
-        size = 1.0 if cell["infinite"] or not max_radius else cell["radius"] / max_radius
-        level = MIN_COLOUR + (1 - MIN_COLOUR) * (cell["images"] / max_images if max_images else 0.0)
-        axes.plot(
-            [x, u],
-            [y, v],
-            color=colormaps["Blues"](level),
-            linewidth=thin * (MIN_WIDTH + (MAX_WIDTH - MIN_WIDTH) * size),
-            solid_capstyle="round",
-            zorder=1 + level,
-        )
-    for k, (x, y) in positions.items():
-        axes.plot(
-            x,
-            y,
-            "o",
-            color=REPORT.class_colour(k),
-            markersize=9 + 6 * thin,
-            markeredgecolor="white",
-            zorder=3,
-        )
-        side = "center" if abs(x) < 0.2 else ("left" if x > 0 else "right")
-        axes.text(
-            1.1 * x + (0.08 if side == "left" else -0.08 if side == "right" else 0.0),
-            1.22 * y if side == "center" else 1.12 * y,
-            _abbreviate(names[k]),
-            ha=side,
-            va="center",
-            color=REPORT.ink,
-            fontsize=11,
-            parse_math=False,
-        )
+    colours = {k: REPORT.class_colour(k) for k in numbers["classes"]}
+    height = SIZE[1] / SIZE[0]
+    draw_graph(axes, numbers["classes"], edges, names, colours, REPORT, height=height)
     return svg_uri(figure)
-
-
-def _on_circle(index: int, count: int) -> tuple[float, float]:
-    angle = math.pi / 2 - 2 * math.pi * index / count
-    return math.cos(angle), math.sin(angle)
-
-
-def _abbreviate(name: str) -> str:
-    return name if len(name) <= HEAD + TAIL else f"{name[:HEAD]}…{name[-TAIL:]}"
 
 
 NEARLY = 0.99
@@ -161,7 +98,6 @@ def pair_cells(m: Measurements, d: Division) -> list[dict[str, Any]]:
     cells = []
     for i, j in combinations(m.shown, 2):
         a, b = index[i], index[j]
-        between = (predicted == i) & (nearest == j) | (predicted == j) & (nearest == i)
         radius = d.boxed.facet_radius[a, b]
         cells.append(
             {
@@ -171,7 +107,7 @@ def pair_cells(m: Measurements, d: Division) -> list[dict[str, Any]]:
                 "radius": radius if radius.isfinite() else None,
                 "infinite": bool(radius.isinf()),
                 "angle": _degrees(d.angles[i, j]),
-                "images": int((between & known).sum()),
+                "images": count_between(predicted, nearest, known, i, j),
             }
         )
     return cells
