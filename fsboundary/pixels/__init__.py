@@ -2,6 +2,7 @@
 
 from fsboundary.pixels.amplification import amplification, vulnerability_by_class
 from fsboundary.pixels.certification.certified_radii import certify
+from fsboundary.pixels.certification.segment_classes import segment_classes
 from fsboundary.pixels.certification.smoothed_classes import smoothed
 from fsboundary.pixels.certification.smoothed_distances import smoothed_distances
 from fsboundary.pixels.checks import check_accuracy
@@ -20,6 +21,7 @@ __all__ = [
     "flip_images",
     "inverse_images",
     "morph",
+    "segment_classes",
     "smoothed",
     "smoothed_distances",
     "vulnerability_by_class",

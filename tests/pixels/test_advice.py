@@ -19,6 +19,7 @@ from fsboundary.core.results import (
     FlipImages,
     InverseImages,
     Morph,
+    SegmentClasses,
     SmoothedClasses,
     SmoothedDistances,
 )
@@ -31,6 +32,7 @@ FUNCTIONS: dict[type[Result], Callable[..., Result]] = {
     FlipImages: fsb.pixels.flip_images,
     InverseImages: fsb.pixels.inverse_images,
     Morph: fsb.pixels.morph,
+    SegmentClasses: fsb.pixels.segment_classes,
     SmoothedClasses: fsb.pixels.smoothed,
     SmoothedDistances: fsb.pixels.smoothed_distances,
 }
@@ -45,6 +47,7 @@ POSSIBLE = {
     FlipImages: COMMON - {Status.OUTSIDE_DOMAIN} | {Status.TARGET_IS_SOURCE, Status.UNDECIDED},
     InverseImages: COMMON,
     Morph: COMMON | {Status.INFEASIBLE, Status.TARGET_IS_SOURCE},
+    SegmentClasses: COMMON - {Status.OUTSIDE_DOMAIN} | {Status.UNDECIDED},
     SmoothedClasses: {Status.NOT_FINITE, Status.UNDECIDED},
     SmoothedDistances: {Status.NOT_FINITE, Status.UNDECIDED},
 }

@@ -192,6 +192,7 @@ CALLS: dict[str, Call] = {
     "flip_images line_search": _images("line_search"),
     "inverse_images": lambda w: pixels.inverse_images(w.space, w.z, (2, 1, 4, 4), max_steps=4),
     "morph": lambda w: pixels.morph(w.space, w.images[:1], w.images[1:2], steps=3, max_steps=4),
+    "segment_classes": lambda w: pixels.segment_classes(w.space, w.images, w.images.flip(0)),
     "smoothed": lambda w: pixels.smoothed(
         w.space, w.images, sigma=0.1, samples=40, selection_samples=10, alpha=0.05
     ),

@@ -31,6 +31,7 @@ from fsboundary.core.results.pixels import (
     FlipImages,
     InverseImages,
     Morph,
+    SegmentClasses,
     SmoothedClasses,
     SmoothedDistances,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "RegionFractions",
     "Result",
     "Scores",
+    "SegmentClasses",
     "SmoothedClasses",
     "SmoothedDistances",
     "Table",

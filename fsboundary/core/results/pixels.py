@@ -292,6 +292,50 @@ class SmoothedDistances(Result):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class SegmentClasses(Result):
+    """Classes on B segments of images from t = 0 to t = 1, computed and not sampled.
+
+    Attributes
+    ----------
+    classes : Tensor (B, S)
+        Classes in the order in which they occur, -1 as padding.
+    crossings : Tensor (B, S-1), float64
+        Parameter t in (0, 1) at which class s changes to class s + 1, NaN as padding. The image
+        there is ``start + t * (end - start)``.
+    residual : Tensor (B,), float64
+        Largest deviation that the check found, relative to the largest feature or the terms of the
+        logits: of the features from straight lines on the pieces, of ties, and of the classes from
+        the largest logit in the middle of their stretches.
+    pieces : Tensor (B,)
+        Number of pieces of the segment, on each of which the body is linear; pooling by maxima may
+        divide it more than needed.
+    status : Tensor (B,)
+        CONVERGED; UNDECIDED where rounding hides which class has the largest logit on some
+        stretch, as where two classes tie; INACCURATE where the check found more than rounding;
+        MAX_STEPS where there are more pieces than allowed; NOT_FINITE.
+    """
+
+    classes: Int[Tensor, "B S"]
+    crossings: Float64[Tensor, "B S_1"]
+    residual: Float64[Tensor, " B"]
+    pieces: Int[Tensor, " B"]
+    status: Int[Tensor, " B"]
+
+    _OWN_ADVICE: ClassVar[Mapping[Status, str]] = {
+        Status.UNDECIDED: (
+            "two classes tie on a stretch of the segment up to rounding; the path names one of "
+            "them. Move an end of the segment"
+        ),
+        Status.MAX_STEPS: "the segment has more linear pieces than allowed. Raise max_pieces=",
+        Status.INACCURATE: (
+            "the check of the path found more than rounding: numbers of very different sizes, or "
+            "an operation that is not what its trace says. Extract images of the segment instead"
+        ),
+    }
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class InverseImages(Result):
     """Images whose features approximate B given ones, from S starts each.
 
