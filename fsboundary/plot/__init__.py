@@ -5,6 +5,7 @@ from fsboundary.plot.images import flip_images, hull_support, morph
 from fsboundary.plot.matrices import class_matrix, comparison
 from fsboundary.plot.neighbours import neighbours
 from fsboundary.plot.paths import class_path
+from fsboundary.plot.pixel_planes import plane_pixels
 from fsboundary.plot.planes import plane
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "morph",
     "neighbours",
     "plane",
+    "plane_pixels",
     "robustness_curve",
 ]

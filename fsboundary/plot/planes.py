@@ -163,19 +163,19 @@ def draw_view(
         colour = colours[region["class"]]
         axes.add_patch(Polygon(region["polygon"], fc=colour, alpha=0.45, ec="none", zorder=1))
         axes.add_patch(Polygon(region["polygon"], fill=False, ec=style.paper, lw=1.6, zorder=2))
-    _grey_outside(axes, view, style)
+    grey_outside(axes, view, style)
     if radius is not None:
         edge: dict[str, Any] = {"ec": style.ink, "lw": 1.1, "ls": (0, (3, 2))}
         axes.add_patch(Circle((0, 0), radius, fc=style.paper, alpha=0.3, ec="none", zorder=4))
         axes.add_patch(Circle((0, 0), radius, fill=False, **edge, zorder=4))
     name_regions(axes, view, names, style)
-    _mark(axes, view["points"], style)
+    mark(axes, view["points"], style)
     axes.locator_params(nbins=4)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
 
 
-def _grey_outside(axes: Axes, view: dict[str, Any], style: Style) -> None:
+def grey_outside(axes: Axes, view: dict[str, Any], style: Style) -> None:
     """Shade the part of the window outside the domain, which no image can reach."""
     left, right, bottom, top = view["window"]
     # clockwise, so that the counterclockwise polygon of the domain is a hole
@@ -256,13 +256,13 @@ SIZES = {"third": 8, "second": 7, "other": 7, "mean": 14, "image": 8, "flip": 7}
 MARKERS = {"third": "^", "second": "s", "other": "d", "mean": "*", "image": "o", "flip": "D"}
 
 
-def _mark(axes: Axes, points: dict[str, Any], style: Style) -> None:
+def mark(axes: Axes, points: dict[str, Any], style: Style) -> None:
+    """Draw the markers of the points, and the line from an image to its flip point."""
     if "flip" in points:
         ends = zip(points["image"], points["flip"], strict=True)
         axes.plot(*ends, color=style.ink, lw=1.3, zorder=6)
     for name in (name for name in SIZES if name in points):
-        marker = _marker(name, style)
-        axes.plot(*points[name], **marker, zorder=7)
+        axes.plot(*points[name], **_marker(name, style), zorder=7)
 
 
 def _marker(name: str, style: Style) -> dict[str, Any]:
@@ -352,7 +352,7 @@ def plane(
         finite_fix="choose rows that are finite",
     )
     z = z.to("cpu", torch.float64)
-    shown = None if window is None else _check_window(window)
+    shown = None if window is None else check_window(window)
     if len(z) == 3:
         for name, value in (("bank", bank), ("target", target)):
             if value is not None:
@@ -376,11 +376,11 @@ def plane(
     draw_view(axes, view, radius if known else None, names, colours, chosen)
     axes.set_xlabel("feature units" + (", towards the flip point" if "flip" in points else ""))
     axes.set_ylabel("feature units")
-    _explain(axes, view, words, radius if known else None, chosen)
+    explain(axes, view, words, radius if known else None, chosen)
     return axes
 
 
-def _check_window(window: object) -> Any:
+def check_window(window: object) -> Any:
     """Return the window, or raise ArgumentError unless it is four numbers in order or "ball"."""
     wanted, fix = 'left, right, bottom and top, or "ball"', "pass (-1, 1, -1, 1), for example"
     if isinstance(window, str) and window == "ball":
@@ -442,8 +442,14 @@ def _next_flip(every: FlipPoints, k: int) -> tuple[Tensor, int] | None:
     return every.points[0, column], int(every.target[0, column])
 
 
-def _explain(
-    axes: Axes, view: dict[str, Any], words: dict[str, str], radius: float | None, style: Style
+def explain(
+    axes: Axes,
+    view: dict[str, Any],
+    words: dict[str, str],
+    radius: float | None,
+    style: Style,
+    *,
+    outside: str = "outside the domain",
 ) -> None:
     """Add a legend of the points, the ball and the domain, below the axes."""
     handles: list[Any] = [
@@ -454,5 +460,5 @@ def _explain(
         handles.append(Patch(fc="none", label=f"guaranteed ball, radius {radius:.3g}", **dashes))
     if not _all_inside(view):
         faces: dict[str, Any] = {"fc": style.outside, "ec": style.hatch, "hatch": "////", "lw": 0}
-        handles.append(Patch(label="outside the domain", **faces))
+        handles.append(Patch(label=outside, **faces))
     legend_below(axes, style, handles=handles, ncols=2)

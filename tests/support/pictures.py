@@ -17,8 +17,11 @@ def figure_of(picture: Axes | Figure) -> Figure:
     return figure
 
 
-def shown(picture: Axes | Figure) -> list[Any]:
-    """Return the texts, lines, surfaces and images of a picture, in the order of drawing."""
+def shown(picture: Axes | Figure, *, colours: bool = True) -> list[Any]:
+    """Return the texts, lines, surfaces and images of a picture, in the order of drawing.
+
+    Without `colours`, only the opacity of an image with an opacity counts.
+    """
     found: list[Any] = []
     for axes in figure_of(picture).axes:
         found += [axes.get_xlabel(), axes.get_ylabel(), axes.get_title()]
@@ -28,7 +31,9 @@ def shown(picture: Axes | Figure) -> list[Any]:
             np.round(p.get_patch_transform().transform_path(p.get_path()).vertices, 6).tolist()
             for p in axes.patches
         ]
-        found += [np.round(np.ma.filled(i.get_array(), -1.0), 6).tolist() for i in axes.images]
+        for image in axes.images:
+            table = np.round(np.ma.filled(image.get_array(), -1.0), 6)
+            found.append((table if colours or table.shape[-1] != 4 else table[..., 3]).tolist())
         found += [t.get_text() for t in legend_texts(axes)]
     return found
 

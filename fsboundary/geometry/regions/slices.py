@@ -129,7 +129,7 @@ def cut(head: LinearHead, plane: Plane, window: Window) -> Slice:
     logits = torch.column_stack([head._weight @ plane.axes.T, head.logits(plane.origin)])
     start = rectangle(window).to(logits.device)
     regions = tuple(_region(logits, i, start) for i in range(head.num_classes))
-    return Slice(regions, clip_polygon(start, _domain_sides(head.domain, plane)))
+    return Slice(regions, domain_polygon(head.domain, plane, window))
 
 
 def rectangle(window: Window) -> Float64[Tensor, "4 2"]:
@@ -146,6 +146,12 @@ def _region(logits: Tensor, i: int, start: Tensor) -> Tensor:
     if bool((sides[:i] == 0).all(dim=1).any()):
         return start[:0]
     return clip_polygon(start, sides)
+
+
+def domain_polygon(domain: Domain, plane: Plane, window: Window) -> Float64[Tensor, "V 2"]:
+    """Return the corners, counter-clockwise, of the part of a window that lies in the domain."""
+    start = rectangle(window).to(plane.origin.device)
+    return clip_polygon(start, _domain_sides(domain, plane))
 
 
 def _domain_sides(domain: Domain, plane: Plane) -> Tensor:
