@@ -25,6 +25,7 @@ from fsboundary.boundaries import class_path, flip_points
 from fsboundary.core.checks import check_integer, check_labels
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FlipPoints
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.hulls import (
     extrapolation,
     hull_projection,
@@ -344,10 +345,10 @@ def _segment_measures(
 @in_standard_modes
 def two_spaces(
     space: nn.Module | FeatureSpace,
-    images: Float[Tensor, "B C H W"],
-    labels: Int[Tensor, " B"],
+    images: Float[TensorOrArray, "B C H W"],
+    labels: Int[TensorOrArray, " B"],
     train_images: Float[Tensor, "N C H W"],
-    train_labels: Int[Tensor, " N"],
+    train_labels: Int[TensorOrArray, " N"],
     *,
     sample: int = 200,
     flips: int = 100,

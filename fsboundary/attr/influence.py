@@ -70,7 +70,7 @@ class HullInfluence(DataInfluence):  # type: ignore[misc]  # Captum ships no typ
 
         Parameters
         ----------
-        inputs : Tensor (B, ...), tuple of such, mapping or list
+        inputs : Tensor or array (B, ...), tuple of such, mapping or list
             Inputs of the model, as for :meth:`fsboundary.FeatureSpace.extract`.
         k : int, optional
             Number of training examples per row. Default: the largest support of any row.
@@ -105,7 +105,7 @@ class HullInfluence(DataInfluence):  # type: ignore[misc]  # Captum ships no typ
 
         Parameters
         ----------
-        inputs : Tensor (B, ...) or tuple of such
+        inputs : Tensor or array (B, ...), or tuple of such
         top_k : int
             Number of training examples per row.
         **options : object

@@ -8,7 +8,13 @@ import torch
 from captum.robust import Perturbation
 from torch import Tensor, nn
 
-from fsboundary.attr.methods.arguments import Target, Tensors, format_output, unpack_arguments
+from fsboundary.attr.methods.arguments import (
+    Inputs,
+    Target,
+    Tensors,
+    format_output,
+    unpack_arguments,
+)
 from fsboundary.attr.methods.flip_direction import (
     differentiable_features,
     feature_vjp,
@@ -68,7 +74,7 @@ class BoundaryPush(Perturbation):  # type: ignore[misc]  # Captum ships no types
     @in_standard_modes
     def perturb(
         self,
-        inputs: Tensors,
+        inputs: Inputs,
         amount: float,
         target: Target = None,
         additional_forward_args: Any = None,
@@ -77,7 +83,7 @@ class BoundaryPush(Perturbation):  # type: ignore[misc]  # Captum ships no types
 
         Parameters
         ----------
-        inputs : Tensor (B, ...) or tuple of one
+        inputs : Tensor or array (B, ...), or tuple of one
         amount : float
             Length of the path, L2 norm in pixel units, at least 0.
         target : int, list of int, Tensor or None

@@ -50,7 +50,7 @@ class FeatureBank:
 
     Parameters
     ----------
-    features : Tensor or array (n, d)
+    features : Tensor or array (n, d), or FeatureBatch
         Points, floating point and finite, with n and d at least 1, on any device. They are copied.
     labels : Tensor, array or sequence of int (n,), optional
         Class of each row, used by :meth:`subset`.
@@ -72,7 +72,7 @@ class FeatureBank:
     @in_standard_modes
     def __init__(
         self,
-        features: TensorOrArray,
+        features: TensorOrArray | FeatureBatch,
         labels: TensorOrArray | Sequence[int] | None = None,
         *,
         dtype: torch.dtype | None = None,

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from fsboundary.banks.memory import MemoryStore
 from fsboundary.banks.store import BankInfo, Store
-from fsboundary.core.checks import check_float_tensor, check_labels
+from fsboundary.core.checks import batch_features, check_float_tensor, check_labels
 from fsboundary.core.errors import ArgumentError, DataError, HeadMismatchError
+from fsboundary.core.results import FeatureBatch
 from fsboundary.core.rows import finite_rows
 
 Block = tuple[Tensor, Tensor | None, Tensor]
@@ -118,9 +119,12 @@ def list_rows(rows: Tensor) -> str:
 def store_points(features: object, labels: object, dtype: object) -> MemoryStore:
     """Return a store of copies of `features` (n,d), the arguments of a bank, or raise."""
     wanted = check_dtype(dtype)
+    info = BankInfo()
+    if isinstance(features, FeatureBatch):
+        info = BankInfo(fingerprint=features.fingerprint)
     checked = check_float_tensor(
         "features",
-        features,
+        batch_features(features),
         ("n", "d"),
         fix="pass one row per point, at least one, as in images.flatten(1)",
         nonempty=True,
@@ -133,7 +137,7 @@ def store_points(features: object, labels: object, dtype: object) -> MemoryStore
     if labels is not None:
         classes = check_labels(labels, len(points)).to(points.device)
     ids = torch.arange(len(points), device=points.device)
-    return MemoryStore(points, classes, ids, BankInfo())
+    return MemoryStore(points, classes, ids, info)
 
 
 def rows_of_store(store: Store) -> RowStream:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fsboundary.core.checks import check_features, check_head, check_shape, row_status
 from fsboundary.core.heads import LinearHead
-from fsboundary.core.results import ClassPath
+from fsboundary.core.results import ClassPath, FeatureBatch
 from fsboundary.core.rows import TensorOrArray, cat_ragged
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import dot_error
@@ -22,7 +22,9 @@ from fsboundary.threads import in_one_thread
 @in_one_thread
 @in_standard_modes
 def class_path(
-    head: LinearHead, start: Float[TensorOrArray, "B d"], end: Float[TensorOrArray, "B d"]
+    head: LinearHead,
+    start: Float[TensorOrArray, "B d"] | FeatureBatch,
+    end: Float[TensorOrArray, "B d"] | FeatureBatch,
 ) -> ClassPath:
     """Return the classes met on the segments from `start` to `end`, and where they change.
 
@@ -40,7 +42,7 @@ def class_path(
     ----------
     head : LinearHead
         For example ``space.head``.
-    start, end : Tensor or array (B, d)
+    start, end : Tensor or array (B, d), or FeatureBatch
         Any float dtype; computed in float64. A single segment needs ``start[None]``.
 
     Returns

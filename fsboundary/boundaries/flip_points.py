@@ -25,7 +25,7 @@ from fsboundary.core.checks import (
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead, MultiLabelHead, NonlinearHead
-from fsboundary.core.results import FlipPoints
+from fsboundary.core.results import FeatureBatch, FlipPoints
 from fsboundary.core.results.deferred import defer, stored
 from fsboundary.core.rows import TensorOrArray, device_of, from_array, scatter_rows, write_rows
 from fsboundary.core.status import Status
@@ -257,7 +257,7 @@ MAX_STEPS = 200
 
 def flip_points(
     head: LinearHead | Callable[[Tensor], Tensor],
-    features: Float[TensorOrArray, "B d"],
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
     targets: Literal["nearest", "all"] | Int[TensorOrArray, "B ..."] = "nearest",
     *,
     finder: str | BoundaryFinder = "dual_newton",
@@ -281,7 +281,7 @@ def flip_points(
         For example ``space.head``. A callable maps features (B,d) to logits (B,K), differentiably
         and each row independently of the others; it is called in the dtype of its weights, or in
         that of `features` if it is no module.
-    features : Tensor or array (B, d)
+    features : Tensor or array (B, d), or FeatureBatch
         Any float dtype; computed in float64.
     targets : "nearest", "all" or integer Tensor or array (B,) or (B, T)
         "nearest": T = 1, the class whose boundary is nearest in the domain; the certificate

@@ -14,7 +14,7 @@ from fsboundary.core.checks import (
     rows_and_labels,
 )
 from fsboundary.core.heads import MultiLabelHead
-from fsboundary.core.results import LabelBalls
+from fsboundary.core.results import FeatureBatch, LabelBalls
 from fsboundary.core.rows import TensorOrArray, scatter_rows
 from fsboundary.core.status import Status
 from fsboundary.geometry.flips.nearest import linf_radii, nearest_classes
@@ -26,7 +26,7 @@ from fsboundary.threads import in_one_thread
 @in_standard_modes
 def label_balls(
     head: MultiLabelHead,
-    features: Float[TensorOrArray, "B d"],
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
     norm: Literal["l2", "linf"] = "l2",
 ) -> LabelBalls:
     """Return the open ball around each feature, within the domain, that keeps its set of labels.
@@ -37,7 +37,7 @@ def label_balls(
     Parameters
     ----------
     head : MultiLabelHead
-    features : Tensor or array (B, d)
+    features : Tensor or array (B, d), or FeatureBatch
         Any float dtype; computed in float64.
     norm : "l2" or "linf"
 

@@ -25,7 +25,7 @@ from fsboundary.core.checks import (
     rows_and_labels,
 )
 from fsboundary.core.heads import LinearHead, MultiLabelHead
-from fsboundary.core.results import LabelFlips
+from fsboundary.core.results import FeatureBatch, LabelFlips
 from fsboundary.core.rows import TensorOrArray, from_array, write_rows
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
@@ -42,7 +42,7 @@ from fsboundary.threads import in_one_thread
 @in_standard_modes
 def label_flips(
     head: MultiLabelHead,
-    features: Float[TensorOrArray, "B d"],
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
     targets: Literal["nearest", "all"]
     | Int[TensorOrArray, "B ..."]
     | Bool[TensorOrArray, "*B L"] = "nearest",
@@ -61,7 +61,7 @@ def label_flips(
     Parameters
     ----------
     head : MultiLabelHead
-    features : Tensor or array (B, d)
+    features : Tensor or array (B, d), or FeatureBatch
         Any float dtype; computed in float64.
     targets : "nearest", "all", integer Tensor (B,) or (B, T), or bool Tensor (L,) or (B, L)
         "nearest": T = 1, the label whose boundary is nearest in the domain; the certificate then

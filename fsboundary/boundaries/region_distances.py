@@ -18,7 +18,7 @@ from fsboundary.core.checks import (
     rows_and_sources,
 )
 from fsboundary.core.heads import LinearHead
-from fsboundary.core.results import RegionDistances
+from fsboundary.core.results import FeatureBatch, RegionDistances
 from fsboundary.core.results.deferred import defer
 from fsboundary.core.rows import TensorOrArray, write_rows
 from fsboundary.core.status import OK_CODES, Status
@@ -40,7 +40,7 @@ from fsboundary.threads import in_one_thread
 @in_standard_modes
 def region_distances(
     head: LinearHead,
-    features: Float[TensorOrArray, "B d"],
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
     targets: Literal["all", "own"] | Int[TensorOrArray, "B ..."] = "all",
     *,
     tolerance: float | None = None,
@@ -58,7 +58,7 @@ def region_distances(
     ----------
     head : LinearHead
         For example ``space.head``.
-    features : Tensor or array (B, d)
+    features : Tensor or array (B, d), or FeatureBatch
         Any float dtype; computed in float64.
     targets : "all", "own" or integer Tensor or array (B,) or (B, T)
         Regions to measure. "all": T = K, all classes, ascending. "own": T = 1, the predicted class

@@ -26,7 +26,7 @@ from fsboundary.core.checks import (
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.protocols import PointSet
-from fsboundary.core.results import LargestTies, TiePoints
+from fsboundary.core.results import FeatureBatch, LargestTies, TiePoints
 from fsboundary.core.rows import TensorOrArray, scatter_rows, write_rows
 from fsboundary.core.status import Status
 from fsboundary.core.tolerance import FLIP_RTOL
@@ -41,7 +41,7 @@ from fsboundary.threads import in_one_thread
 @in_standard_modes
 def tie_points(
     head: LinearHead,
-    features: Float[TensorOrArray, "B d"],
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
     classes: Int[TensorOrArray, "*B M"],
     *,
     tolerance: float | None = None,
@@ -56,7 +56,7 @@ def tie_points(
     ----------
     head : LinearHead
         For example ``space.head``.
-    features : Tensor or array (B, d)
+    features : Tensor or array (B, d), or FeatureBatch
         Any float dtype; computed in float64.
     classes : integer Tensor or array (M,) or (B, M)
         The same classes for all rows, or one row of classes per row of features, padded with -1.
@@ -121,7 +121,7 @@ _FILL_VALUES = {"lower_bound": 0, "multipliers": 0, "steps": 0, "anchor": -1, "a
 @in_standard_modes
 def largest_ties(
     head: LinearHead,
-    features: Float[TensorOrArray, "B d"],
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
     *,
     max_classes: int | None = None,
     tolerance: float | None = None,
@@ -137,7 +137,7 @@ def largest_ties(
     Parameters
     ----------
     head : LinearHead
-    features : Tensor or array (B, d)
+    features : Tensor or array (B, d), or FeatureBatch
         Any float dtype; computed in float64.
     max_classes : int, optional
         Largest number of classes to try, default all. With many classes most of them can often
@@ -222,9 +222,9 @@ _ROWS = 4096
 @in_standard_modes
 def ambiguity(
     head: LinearHead,
-    features: Float[TensorOrArray, "B d"],
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
     k: int = 3,
-    reference: Float[TensorOrArray, "N d"] | PointSet | None = None,
+    reference: Float[TensorOrArray, "N d"] | FeatureBatch | PointSet | None = None,
 ) -> Tensor:
     """Return how ambiguous each row is, (B,), float64: the smaller, the more ambiguous.
 
@@ -235,11 +235,11 @@ def ambiguity(
     ----------
     head : LinearHead
         For example ``space.head``.
-    features : Tensor or array (B, d)
+    features : Tensor or array (B, d), or FeatureBatch
         Any float dtype; computed in float64.
     k : int
         Number of largest logits, 2 to K; where equal, the lowest index counts first.
-    reference : Tensor or array (N, d) or PointSet, optional
+    reference : Tensor or array (N, d), FeatureBatch or PointSet, optional
         For example the bank of training features, which is read in pieces. By default the rows
         themselves: the values then only rank the rows, and depend on the batch.
 
@@ -283,7 +283,9 @@ def _tie_distances(head: LinearHead, z: Tensor, k: int) -> Tensor:
     return tie_points(head, z, top).distance
 
 
-def _read_reference(head: LinearHead, reference: TensorOrArray | PointSet) -> Iterator[Tensor]:
+def _read_reference(
+    head: LinearHead, reference: TensorOrArray | FeatureBatch | PointSet
+) -> Iterator[Tensor]:
     """Return the pieces of `reference`, float64; its width is checked before any is read."""
     width = head.num_features
     if not isinstance(reference, PointSet):

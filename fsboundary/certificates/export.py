@@ -22,6 +22,7 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.files import check_outputs, write_files
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import (
+    FeatureBatch,
     FlipPoints,
     GuaranteedBalls,
     GuaranteedBoxes,
@@ -46,7 +47,7 @@ def export_certificates(
     result: Result,
     *,
     head: LinearHead | None = None,
-    features: TensorOrArray | None = None,
+    features: TensorOrArray | FeatureBatch | None = None,
     bank: FeatureBank | None = None,
     force: bool = False,
 ) -> Path:
@@ -67,7 +68,7 @@ def export_certificates(
         certified answer are left out, and counted in the file by their status.
     head : LinearHead, optional
         Head of the result, with its domain; for all but hulls.
-    features : Tensor or array (B, d), optional
+    features : Tensor or array (B, d), or FeatureBatch, optional
         Rows of the result; for flip and tie points, boxes and projections.
     bank : FeatureBank, optional
         Bank of the result; for projections and separations. All its points are written.

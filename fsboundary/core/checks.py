@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead, MultiLabelHead, NonlinearHead
+from fsboundary.core.results import FeatureBatch
 from fsboundary.core.rows import from_array, require_float64, scatter_rows
 from fsboundary.core.status import Status
 
@@ -350,8 +351,17 @@ def check_multi_label_head(head: object, of_classes: str) -> None:
     check_instance("head", head, MultiLabelHead, "a MultiLabelHead", fix)
 
 
+def batch_features(value: object) -> object:
+    """Return the features of a FeatureBatch, an array as a tensor, and anything else as it is."""
+    return value.features if isinstance(value, FeatureBatch) else from_array(value)
+
+
 def check_features(width: int, features: object, name: str = "features") -> Tensor:
-    """Return `features` (B, width) detached, as float64, or raise ArgumentError about `name`."""
+    """Return `features` (B, width) detached, as float64, or raise ArgumentError about `name`.
+
+    A head has no fingerprint of a layer, so those of a FeatureBatch are checked by their width.
+    """
+    features = batch_features(features)
     fix = (
         "pass space.extract(inputs).features, of the same layer as the head or bank; "
         "a single row needs [None]"

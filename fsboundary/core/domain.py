@@ -115,22 +115,23 @@ class Domain:
                 "build the box from features of the same layer",
             )
 
-    def clip(self, z: Tensor) -> Tensor:
+    def clip(self, z: TensorOrArray) -> Tensor:
         """Return the nearest point of the domain to each row of `z` (..., d)."""
+        rows: Tensor = from_array(z)
         if self.kind == "unbounded":
-            return z
+            return rows
         if self.kind == "nonnegative":
-            return z.clamp_min(0.0)
-        low, high = self.limits(z)
-        return torch.minimum(torch.maximum(z, low.to(z.dtype)), high.to(z.dtype))
+            return rows.clamp_min(0.0)
+        low, high = (limit.to(rows.dtype) for limit in self.limits(rows))
+        return torch.minimum(torch.maximum(rows, low), high)
 
-    def violation(self, z: Tensor) -> Tensor:
+    def violation(self, z: TensorOrArray) -> Tensor:
         """Return the distance of each row of `z` (..., d) to the domain, (...), float64."""
-        z = z.to(torch.float64)
-        out: Tensor = torch.linalg.vector_norm(z - self.clip(z), dim=-1)
+        rows = from_array(z).to(torch.float64)
+        out: Tensor = torch.linalg.vector_norm(rows - self.clip(rows), dim=-1)
         return out
 
-    def contains(self, z: Tensor, atol: float = 0.0) -> Tensor:
+    def contains(self, z: TensorOrArray, atol: float = 0.0) -> Tensor:
         """Return whether each row of `z` (B, d) is in the domain, within `atol` per coordinate.
 
         Returns
@@ -138,10 +139,11 @@ class Domain:
         Tensor (B,), bool
             False for rows that contain NaN.
         """
+        rows: Tensor = from_array(z)
         if self.kind == "unbounded":
-            return ~torch.isnan(z).any(dim=-1)
-        low, high = self.limits(z)
-        inside = (z >= low - atol) & (z <= high + atol)
+            return ~torch.isnan(rows).any(dim=-1)
+        low, high = self.limits(rows)
+        inside = (rows >= low - atol) & (rows <= high + atol)
         return inside.all(dim=-1)
 
     def __repr__(self) -> str:

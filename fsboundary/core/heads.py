@@ -171,10 +171,11 @@ class _AffineHead:
             return self
         return type(self)(self._weight.to(device), self._bias.to(device), self.domain)  # type: ignore[call-arg]  # both heads are made so
 
-    def logits(self, z: Tensor) -> Tensor:
+    def logits(self, z: TensorOrArray) -> Tensor:
         """Return the float64 logits of `z` (B,d), on its device; differentiable."""
-        weight, bias = self._weight.to(z.device), self._bias.to(z.device)
-        return z.to(torch.float64) @ weight.T + bias
+        rows: Tensor = from_array(z)
+        weight, bias = self._weight.to(rows.device), self._bias.to(rows.device)
+        return rows.to(torch.float64) @ weight.T + bias
 
 
 @final
@@ -293,11 +294,11 @@ class LinearHead(_AffineHead):
         """Number of classes K."""
         return self._weight.shape[0]
 
-    def predict(self, z: Tensor) -> Tensor:
+    def predict(self, z: TensorOrArray) -> Tensor:
         """Return the class (B,) of the largest float64 logit, the lowest index on ties."""
         return self.logits(z).argmax(dim=-1)
 
-    def margins(self, z: Tensor) -> Tensor:
+    def margins(self, z: TensorOrArray) -> Tensor:
         """Return the predicted class's logit minus every logit, (B,K), logit units."""
         logits = self.logits(z)
         return logits.amax(dim=-1, keepdim=True) - logits
@@ -383,7 +384,7 @@ class MultiLabelHead(_AffineHead):
         """Number of labels L."""
         return self._weight.shape[0]
 
-    def predict(self, z: Tensor) -> Tensor:
+    def predict(self, z: TensorOrArray) -> Tensor:
         """Return whether each label is assigned (B,L), bool: where its logit is positive."""
         return self.logits(z) > 0
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fsboundary.core.checks import Shape, check_float_tensor, check_shape, describe
 from fsboundary.core.errors import ArgumentError
 from fsboundary.models.calling import accepts, unwrap
-from fsboundary.models.structures import leaves_of, map_leaves
+from fsboundary.models.structures import arrays_as_tensors, leaves_of, map_leaves
 
 
 def num_rows(arguments: object) -> int:
@@ -148,9 +148,9 @@ def model_arguments(
     ----------
     model : nn.Module
     inputs : object
-        A tensor (B, ...), or a mapping, tuple or other structure of tensors with a common first
-        dimension B; or a list of B examples, without that dimension, of one structure. None, if
-        all inputs are keywords. A list is a tuple if ``forward`` needs as many arguments.
+        A tensor or array (B, ...), or a mapping, tuple or other structure of these with a common
+        first dimension B; or a list of B examples, without that dimension, of one structure. None,
+        if all inputs are keywords. A list is a tuple if ``forward`` needs as many arguments.
     additional : tuple
         Further arguments, of any kind. Their tensors whose first dimension is B have a row per
         example.
@@ -160,11 +160,12 @@ def model_arguments(
     Raises
     ------
     ArgumentError
-        Inputs without tensors or with arrays, of different first dimensions, or of bytes.
+        Inputs without tensors, with arrays of objects, of different first dimensions, or of bytes.
     """
     named = dict(keywords or {})
     if inputs is None and named and not additional:
         inputs, named = named, {}
+    inputs = arrays_as_tensors(inputs)
     if isinstance(inputs, list):
         called = unwrap(model)
         one = accepts(called, (inputs, *additional), named)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fsboundary.core.checks import (
+    batch_features,
     check_float_tensor,
     check_integer,
     check_integer_tensor,
@@ -16,6 +17,8 @@ from fsboundary.core.checks import (
 )
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
+from fsboundary.core.results import FeatureBatch
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.modes import in_standard_modes
 
 _Layer = TypeVar("_Layer", nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -26,8 +29,8 @@ _CONSTANT_FRACTION = 1e-12
 
 @in_standard_modes
 def logistic_head(
-    features: Tensor,
-    classes: Tensor,
+    features: TensorOrArray | FeatureBatch,
+    classes: TensorOrArray,
     num_classes: int,
     *,
     penalty: float = 1e-3,
@@ -41,9 +44,9 @@ def logistic_head(
 
     Parameters
     ----------
-    features : Tensor (n, d)
+    features : Tensor or array (n, d), or FeatureBatch
         Features, at least one row.
-    classes : Tensor (n,)
+    classes : Tensor or array (n,)
         Classes of the model, 0 to `num_classes` - 1; not all need to occur.
     num_classes : int
         Number of classes K.
@@ -72,9 +75,8 @@ def logistic_head(
     """
     check_integer("num_classes", num_classes, 2)
     fix = "pass space.extract(inputs).features"
-    z = check_float_tensor("features", features, ("n", "d"), fix=fix).double()
-    if len(z) == 0:
-        raise ArgumentError("features", "no rows", "at least one row", "pass some features")
+    z = check_float_tensor("features", batch_features(features), ("n", "d"), fix=fix, nonempty=True)
+    z = z.double()
     fix = "pass one class per row of features"
     classes = check_integer_tensor(
         "classes", classes, (len(z),), fix=fix, noun="classes", within=range(num_classes)

@@ -6,9 +6,12 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+
+from fsboundary.core.rows import from_array
 
 
 def map_leaves(function: Callable[[Any], Any], value: object) -> Any:
@@ -35,6 +38,12 @@ def map_leaves(function: Callable[[Any], Any], value: object) -> Any:
 def map_tensors(function: Callable[[Tensor], Tensor], value: object) -> Any:
     """Return `value` with the function applied to its tensors; see :func:`map_leaves`."""
     return map_leaves(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, value)
+
+
+def arrays_as_tensors(value: object) -> Any:
+    """Return `value` with its arrays as tensors; `value` itself where it has none."""
+    has_arrays = any(isinstance(leaf, np.ndarray) for leaf in leaves_of(value))
+    return map_leaves(from_array, value) if has_arrays else value
 
 
 def to_device(value: object, device: torch.device) -> Any:

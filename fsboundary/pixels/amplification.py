@@ -21,7 +21,7 @@ from fsboundary.core.checks import (
 )
 from fsboundary.core.protocols import ModelView
 from fsboundary.core.results import Amplification
-from fsboundary.core.rows import scatter_rows
+from fsboundary.core.rows import TensorOrArray, scatter_rows
 from fsboundary.core.status import Status
 from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.checks import check_bounds, check_pixels, measure_accuracy
@@ -127,7 +127,7 @@ def _top_singular_pair(
     Parameters
     ----------
     view : ModelView
-    images : Tensor (B, C, H, W)
+    images : Tensor or array (B, C, H, W)
     start : Tensor (d,)
         Any vector that is not orthogonal to the solution, the same for every row.
     steps : int
@@ -174,11 +174,11 @@ MAX_STEPS = 20
 @torch.enable_grad()
 def amplification(
     space: nn.Module | FeatureSpace,
-    images: Float[Tensor, "B C H W"],
+    images: Float[TensorOrArray, "B C H W"],
     *,
     radius: float,
-    flips: Float[Tensor, "B C H W"] | None = None,
-    labels: Int[Tensor, " B"] | None = None,
+    flips: Float[TensorOrArray, "B C H W"] | None = None,
+    labels: Int[TensorOrArray, " B"] | None = None,
     directions: int = 32,
     bounds: tuple[float, float] = (0, 1),
     max_steps: int | None = None,
@@ -195,7 +195,7 @@ def amplification(
     Parameters
     ----------
     space : FeatureSpace or nn.Module
-    images : Tensor (B, C, H, W)
+    images : Tensor or array (B, C, H, W)
     radius : float
         L2 length of the moves, pixel units. Moves that the bounds cut short are lengthened in the
         other pixels.

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fsboundary.core.checks import check_choice, check_integer, check_labels, check_targets
 from fsboundary.core.results import FlipImages
-from fsboundary.core.rows import write_rows
+from fsboundary.core.rows import TensorOrArray, write_rows
 from fsboundary.core.status import Status
 from fsboundary.modes import in_standard_modes, seeded
 from fsboundary.pixels.checks import check_bounds, check_pixels, measure_accuracy
@@ -34,14 +34,14 @@ _NEAREST: tuple[Literal["nearest"]] = ("nearest",)
 @in_standard_modes
 def flip_images(
     model: nn.Module | FeatureSpace,
-    images: Float[Tensor, "B C H W"],
-    targets: Literal["nearest"] | Int[Tensor, " B"] = "nearest",
+    images: Float[TensorOrArray, "B C H W"],
+    targets: Literal["nearest"] | Int[TensorOrArray, " B"] = "nearest",
     *,
     norm: Literal["l2", "linf"] = "l2",
     finder: str | ImageBoundaryFinder = "feature_guided",
     bounds: tuple[float, float] = (0, 1),
     max_steps: int | None = None,
-    labels: Int[Tensor, " B"] | None = None,
+    labels: Int[TensorOrArray, " B"] | None = None,
     batch_size: int = 128,
     seed: int = 0,
     show_progress: bool = False,
@@ -60,7 +60,7 @@ def flip_images(
     model : nn.Module or FeatureSpace
         Model in eval mode. With ``preprocess=`` of a space, images and distances are in the user's
         own pixels.
-    images : Tensor (B, C, H, W)
+    images : Tensor or array (B, C, H, W)
         Floating-point images within `bounds`.
     targets : "nearest" or integer Tensor (B,)
         Target class of each row; "nearest": whichever other class has the nearest boundary. A row

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from fsboundary.boundaries import flip_points
 from fsboundary.core.checks import (
+    batch_features,
     check_choice,
     check_features,
     check_integer,
@@ -34,8 +35,8 @@ from fsboundary.core.checks import (
 )
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.protocols import ModelView
-from fsboundary.core.results import InverseImages
-from fsboundary.core.rows import scatter_rows
+from fsboundary.core.results import FeatureBatch, InverseImages
+from fsboundary.core.rows import TensorOrArray, scatter_rows
 from fsboundary.core.status import Status
 from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.checks import check_bounds, check_pixels
@@ -85,7 +86,7 @@ def _descend(
     view : ModelView
     wanted : Tensor (B, d)
         Finite features.
-    start : Tensor (B, C, H, W)
+    start : Tensor or array (B, C, H, W)
         Finite images within `bounds`.
     bounds : (float, float)
     steps : int
@@ -181,7 +182,7 @@ def _polish(view: ModelView, wanted: Tensor, start: Tensor, bounds: tuple[float,
     ----------
     view : ModelView
     wanted : Tensor (B, d)
-    start : Tensor (B, C, H, W)
+    start : Tensor or array (B, C, H, W)
         Images within `bounds`.
     bounds : (float, float)
     """
@@ -275,8 +276,8 @@ NEAR = 1e-2
 @torch.enable_grad()
 def inverse_images(
     space: nn.Module | FeatureSpace,
-    features: Float[Tensor, "B d"],
-    start: Tensor | tuple[int, int, int, int],
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
+    start: TensorOrArray | tuple[int, int, int, int],
     *,
     bounds: tuple[float, float] = (0, 1),
     prior: Literal["tv"] | None = None,
@@ -292,10 +293,10 @@ def inverse_images(
     Parameters
     ----------
     space : FeatureSpace or nn.Module
-    features : Tensor (B, d)
+    features : Tensor or array (B, d), or FeatureBatch
         Features to reach, for example those of images, ``flips.points[:, 0]``,
         ``projection.points`` or a class mean.
-    start : Tensor (B, C, H, W) or (S, B, C, H, W), or tuple (S, C, H, W)
+    start : Tensor or array (B, C, H, W) or (S, B, C, H, W), or tuple (S, C, H, W)
         One start per row, S starts per row, or the shape of S images of uniform noise within the
         bounds, the same for every row. The result has S along its second dimension, 1 for a
         single start.
@@ -329,7 +330,7 @@ def inverse_images(
     check_choice("prior", prior, (None, "tv"))
     check_integer("batch_size", batch_size)
     steps = check_integer("max_steps", MAX_STEPS if max_steps is None else max_steps)
-    starts = _starts(model, features, start, limits, seed)
+    starts = _starts(model, batch_features(features), start, limits, seed)
     rows, count = starts.shape[:2]
     flat = starts.flatten(0, 1)
     first_logits(model, flat[:1], 1)  # finds the head, and checks that the images fit the model

@@ -64,7 +64,7 @@ class FeatureJacobian:
     Parameters
     ----------
     view : ModelView
-    images : Tensor (B, C, H, W)
+    images : Tensor or array (B, C, H, W)
     """
 
     def __init__(self, view: ModelView, images: Tensor) -> None:

@@ -22,7 +22,7 @@ from fsboundary.core.checks import (
 )
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import Morph
-from fsboundary.core.rows import scatter_rows
+from fsboundary.core.rows import TensorOrArray, from_array, scatter_rows
 from fsboundary.core.status import Status
 from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.checks import check_bounds, check_pixels, measure_accuracy
@@ -97,14 +97,14 @@ those of any image."""
 @torch.enable_grad()
 def morph(
     space: nn.Module | FeatureSpace,
-    start: Float[Tensor, "B C H W"],
-    end: Tensor,
+    start: Float[TensorOrArray, "B C H W"],
+    end: TensorOrArray,
     *,
     steps: int = 16,
     via: Literal["straight", "flip_point"] = "straight",
     bounds: tuple[float, float] = (0, 1),
     max_steps: int | None = None,
-    labels: Int[Tensor, " B"] | None = None,
+    labels: Int[TensorOrArray, " B"] | None = None,
     batch_size: int = 256,
 ) -> Morph:
     """Return a path of images from `start` to `end` whose features follow a path.
@@ -116,8 +116,8 @@ def morph(
     Parameters
     ----------
     space : FeatureSpace or nn.Module
-    start : Tensor (B, C, H, W)
-    end : Tensor (B, C, H, W), or integers (B,)
+    start : Tensor or array (B, C, H, W)
+    end : Tensor or array (B, C, H, W), or integers (B,)
         Images, or classes. Towards a class, the features end at the reflection of the start in the
         flip point of that class, clipped to the domain: as far behind the boundary as the start is
         in front of it.
@@ -157,6 +157,7 @@ def morph(
     limit = check_integer("max_steps", MAX_STEPS if max_steps is None else max_steps)
     check_choice("via", via, ("straight", "flip_point"))
     last = target = None
+    end = from_array(end)
     if isinstance(end, Tensor) and end.is_floating_point():
         last = check_pixels(end, limits, "end", like=first).to(first)
     else:

@@ -10,7 +10,7 @@ from fsboundary.core.checks import check_features, check_head, check_integer, ro
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
-from fsboundary.core.results import RegionFractions
+from fsboundary.core.results import FeatureBatch, RegionFractions
 from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows, chunks
@@ -69,13 +69,15 @@ def region_fractions(
 
 @in_one_thread
 @in_standard_modes
-def feature_fractions(head: LinearHead, features: Float[TensorOrArray, "B d"]) -> RegionFractions:
+def feature_fractions(
+    head: LinearHead, features: Float[TensorOrArray, "B d"] | FeatureBatch
+) -> RegionFractions:
     """Return the fraction of `features`, such as training features, in each region.
 
     Parameters
     ----------
     head : LinearHead
-    features : Tensor or array (B, d)
+    features : Tensor or array (B, d), or FeatureBatch
         Rows that are not finite or outside the domain do not count.
 
     Returns

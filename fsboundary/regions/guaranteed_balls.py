@@ -15,7 +15,7 @@ from fsboundary.core.checks import (
     rows_and_sources,
 )
 from fsboundary.core.heads import LinearHead
-from fsboundary.core.results import GuaranteedBalls, GuaranteedBoxes
+from fsboundary.core.results import FeatureBatch, GuaranteedBalls, GuaranteedBoxes
 from fsboundary.core.rows import TensorOrArray, scatter_rows
 from fsboundary.core.status import Status
 from fsboundary.geometry.batching import chunk_rows
@@ -28,7 +28,9 @@ from fsboundary.threads import in_one_thread, map_in_threads
 @in_one_thread
 @in_standard_modes
 def guaranteed_balls(
-    head: LinearHead, features: Float[TensorOrArray, "B d"], norm: Literal["l2", "linf"] = "l2"
+    head: LinearHead,
+    features: Float[TensorOrArray, "B d"] | FeatureBatch,
+    norm: Literal["l2", "linf"] = "l2",
 ) -> GuaranteedBalls:
     """Return the open ball around each feature, within the domain, that keeps its class.
 
@@ -39,7 +41,7 @@ def guaranteed_balls(
     Parameters
     ----------
     head : LinearHead
-    features : Tensor or array (B, d)
+    features : Tensor or array (B, d), or FeatureBatch
         Any float dtype; computed in float64.
     norm : "l2" or "linf"
 
@@ -81,7 +83,9 @@ def guaranteed_balls(
 
 @in_one_thread
 @in_standard_modes
-def guaranteed_boxes(head: LinearHead, features: Float[TensorOrArray, "B d"]) -> GuaranteedBoxes:
+def guaranteed_boxes(
+    head: LinearHead, features: Float[TensorOrArray, "B d"] | FeatureBatch
+) -> GuaranteedBoxes:
     """Return the largest axis-aligned box around each feature, within the domain, of one class.
 
     All features may move at once, each between its own two limits. The largest box is the one
@@ -98,7 +102,7 @@ def guaranteed_boxes(head: LinearHead, features: Float[TensorOrArray, "B d"]) ->
     Parameters
     ----------
     head : LinearHead
-    features : Tensor or array (B, d)
+    features : Tensor or array (B, d), or FeatureBatch
         Any float dtype; computed in float64.
 
     Returns

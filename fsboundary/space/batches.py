@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fsboundary.core.errors import PluginError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.rows import finite_rows
 from fsboundary.core.status import Status
 from fsboundary.plugins.grading.extractors import Pass
+from fsboundary.plugins.interfaces import FeatureExtractor
+
+
+def check_shapes(
+    extractor: FeatureExtractor, head: LinearHead, features: Tensor, logits: Tensor, rows: int
+) -> None:
+    """Raise PluginError unless an extractor returned as many rows and columns as the head has."""
+    wanted = (rows, head.num_features), (rows, head.num_classes)
+    if (features.shape, logits.shape) != wanted:
+        raise PluginError(
+            f"extractor {extractor!r} returned features {tuple(features.shape)} and "
+            f"logits {tuple(logits.shape)}; wanted {wanted[0]} and {wanted[1]}"
+        )
 
 
 def fields_of_pass(head: LinearHead, found: Pass, device: torch.device) -> dict[str, Tensor]:
@@ -28,9 +42,10 @@ def fields_of_pass(head: LinearHead, found: Pass, device: torch.device) -> dict[
 
 
 def fields_of_nothing(
-    head: LinearHead, dtype: torch.dtype, device: torch.device
+    head: LinearHead, model: nn.Module, device: torch.device
 ) -> dict[str, Tensor]:
-    """Return the fields of a batch without rows."""
+    """Return the fields of a batch without rows, in the dtype of the model's parameters."""
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
     none = torch.zeros(0, dtype=torch.int64, device=device)
     return {
         "features": torch.zeros(0, head.num_features, dtype=dtype, device=device),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from fsboundary import plugins
@@ -17,7 +17,7 @@ from fsboundary.banks import FeatureBank
 from fsboundary.banks.streams import check_dtype
 from fsboundary.core.checks import check_instance, check_integer
 from fsboundary.core.domain import Domain
-from fsboundary.core.errors import HeadError, PluginError
+from fsboundary.core.errors import HeadError
 from fsboundary.core.heads import LinearHead, MultiLabelHead
 from fsboundary.core.results import FeatureBatch
 from fsboundary.core.results.base.display import title
@@ -38,9 +38,14 @@ from fsboundary.plugins.grading.extractors import (
 from fsboundary.plugins.interfaces import FeatureExtractor
 from fsboundary.space.arguments import check_arguments, chosen_domain, extractor_options
 from fsboundary.space.bank_builder import build_bank
-from fsboundary.space.batches import fields_of_nothing, fields_of_pass, join_passes
+from fsboundary.space.batches import (
+    check_shapes,
+    fields_of_nothing,
+    fields_of_pass,
+    join_passes,
+)
 from fsboundary.space.fidelity import Fidelity, fit_surrogate
-from fsboundary.space.loaders import FeatureSource
+from fsboundary.space.loaders import FeatureSource, extract_all
 from fsboundary.space.notes import space_notes
 from fsboundary.space.zero_shot import ZeroShotClassifier
 
@@ -153,9 +158,10 @@ class FeatureSpace:
 
         Parameters
         ----------
-        inputs : Tensor (B, ...), mapping, tuple or list
+        inputs : Tensor or array (B, ...), mapping, tuple, list, DataLoader or Dataset
             Inputs of the model, on any device; each batch is moved to the model's device. Numbers
-            are floating point, or integers such as token ids. The tensors of a mapping become
+            are floating point, or integers such as token ids. A loader or dataset yields batches
+            or examples as for :meth:`bank`; labels are left out. The tensors of a mapping become
             keyword arguments, as in ``model(**inputs)``, those of a tuple positional ones; if
             ``forward`` takes only one argument, it gets the mapping or tuple itself, and it always
             gets `value` for a tuple ``(value,)``. All have a common first dimension B. A list has
@@ -194,13 +200,14 @@ class FeatureSpace:
         >>> FeatureSpace(model).extract(torch.rand(5, 1, 4, 4), batch_size=2).logits.shape
         torch.Size([5, 3])
         """
-        arguments = model_arguments(self.model, inputs, additional, keywords)
         check_integer("batch_size", batch_size)
+        if isinstance(inputs, DataLoader | Dataset) and not additional and not keywords:
+            return extract_all(self, inputs, batch_size, show_progress)
+        arguments = model_arguments(self.model, inputs, additional, keywords)
         rows, device = arguments.rows, arguments.device
         if rows == 0:
-            dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
             head = self._linear_head()
-            none = fields_of_nothing(head, dtype, device)
+            none = fields_of_nothing(head, self.model, device)
             return join_passes([none], self._fingerprint_of(head))
         parts = []
         with torch.no_grad(), tqdm(total=rows, unit="example", disable=not show_progress) as bar:
@@ -453,15 +460,12 @@ class FeatureSpace:
         if not self.surrogate:
             verified = verify_head(self.extractor, head, features, logits, head_call)
             if verified is not None:
-                exact = verified[0]
-                self._keep_worst(verified[1])
+                exact, residual = verified
+                worst = self._residual
+                if worst is None or (residual is not None and residual.ratio > worst.ratio):
+                    self._residual = residual
         self._check(head, features, logits, batch.rows)
         return features, logits, exact
-
-    def _keep_worst(self, residual: Residual | None) -> None:
-        known = self._residual
-        if residual is not None and (known is None or residual.ratio > known.ratio):
-            self._residual = residual
 
     def _prepare(self, inputs: Any) -> Any:
         """Return the preprocessed inputs, on the model's device."""
@@ -476,12 +480,7 @@ class FeatureSpace:
         return to_device(self._preprocess(inputs), device)
 
     def _check(self, head: LinearHead, features: Tensor, logits: Tensor, rows: int) -> None:
-        wanted = (rows, head.num_features), (rows, head.num_classes)
-        if (features.shape, logits.shape) != wanted:
-            raise PluginError(
-                f"extractor {self.extractor!r} returned features {tuple(features.shape)} and "
-                f"logits {tuple(logits.shape)}; wanted {wanted[0]} and {wanted[1]}"
-            )
+        check_shapes(self.extractor, head, features, logits, rows)
         if rows == 0:
             return
         z = features.detach()

@@ -23,9 +23,10 @@ from fsboundary.banks import BankInfo
 from fsboundary.banks.streams import list_rows, round_features, stored_dtype
 from fsboundary.core.checks import check_labels, describe
 from fsboundary.core.errors import ArgumentError, DataError
+from fsboundary.core.results import FeatureBatch
 from fsboundary.core.rows import finite_rows
 from fsboundary.models.inputs import model_arguments
-from fsboundary.models.structures import leaves_of, map_leaves
+from fsboundary.models.structures import arrays_as_tensors, leaves_of, map_leaves
 
 if TYPE_CHECKING:
     from fsboundary.space.feature_space import FeatureSpace
@@ -157,6 +158,20 @@ def as_loader(name: str, data: object, wanted: str, fix: str) -> Iterable[Any]:
     return data
 
 
+def extract_all(
+    space: FeatureSpace, data: DataLoader[Any] | Dataset[Any], batch_size: int, show_progress: bool
+) -> FeatureBatch:
+    """Return the features of all examples of a loader or dataset, in its order."""
+    loader = DataLoader(data, batch_size=batch_size) if isinstance(data, Dataset) else data
+    parts = [
+        space.extract(batch.inputs, batch_size=batch_size).to_dict()
+        for batch in loader_batches(space.model, loader, show_progress)
+    ]
+    names = [name for name, value in parts[0].items() if isinstance(value, Tensor)]
+    fields = {name: torch.cat([part[name] for part in parts]) for name in names}
+    return FeatureBatch(**parts[0] | fields)
+
+
 def reject_shuffling(loader: object) -> None:
     """Raise ArgumentError if `loader` is known to yield a different order each time."""
     outer = getattr(loader, "batch_sampler", None)
@@ -174,7 +189,8 @@ _LABELS = ("labels", "label")
 
 
 def split_batch(batch: object) -> tuple[Any, Any]:
-    """Return inputs and labels (or None) of one batch."""
+    """Return inputs and labels (or None) of one batch, with tensors instead of arrays."""
+    batch = arrays_as_tensors(batch)
     if isinstance(batch, Tensor):
         return batch, None
     if isinstance(batch, Mapping):

@@ -327,7 +327,10 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: {"input_ids": [[1, 2], [3, 4]]}, 'inputs: got no tensors.*return_tensors="pt"'),
     (lambda: "a text", "inputs: got 'a text'"),
     (lambda: ["a text"], r"inputs\[0\]: got 'a text'; wanted tensors of one example"),
-    (lambda: {"input_ids": IDS.numpy()}, r"inputs\['input_ids'\]: got a ndarray.*as_tensor"),
+    (
+        lambda: {"input_ids": IDS.numpy().astype(object)},
+        r"inputs\['input_ids'\]: got a ndarray.*as_tensor",
+    ),
     (
         lambda: (IDS, MASK[:4]),
         r"inputs\[1\]: got first dimension 4; wanted 6 examples, as in inputs\[0\].*argument",

@@ -19,6 +19,7 @@ from fsboundary.core.checks import (
 )
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import FlipImages
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.space import FeatureSpace, space_of
@@ -50,8 +51,8 @@ def comparison_options(
     reference: str,
     metrics: Sequence[str],
     space: FeatureSpace | nn.Module | None,
-    flips: FlipImages | Tensor | None,
-    baselines: float | FlipImages | Tensor,
+    flips: FlipImages | TensorOrArray | None,
+    baselines: float | FlipImages | TensorOrArray,
     bounds: tuple[float, float],
     top_fraction: float,
     confidence: float,
@@ -90,6 +91,7 @@ def stack_attributions(images: Tensor, attributions: object) -> AttributionStack
     named = check_instance("attributions", attributions, Mapping, wanted, fix)
     if not named:
         raise ArgumentError("attributions", "none", wanted, fix)
+    values = []
     for name, value in named.items():
         argument = f"attributions[{name!r}]"
         if not isinstance(name, str) or not name:
@@ -98,8 +100,8 @@ def stack_attributions(images: Tensor, attributions: object) -> AttributionStack
             "pass what attribute() returns for the pixels; resize a layer's attribution to the "
             "images' size with LayerAttribution.interpolate and expand its channels"
         )
-        check_float_tensor(argument, value, tuple(images.shape), fix=fix)
-    values = [value.detach().to(images.device, torch.float64) for value in named.values()]
+        found = check_float_tensor(argument, value, tuple(images.shape), fix=fix)
+        values.append(found.to(images.device, torch.float64))
     stacked = torch.stack(values)
     flat = stacked.flatten(2)
     equal = (flat == flat[:, :, :1]).all(dim=2)

@@ -22,6 +22,7 @@ from fsboundary.attr.comparison.arguments import (
 )
 from fsboundary.attr.comparison.metrics import METRICS, all_pairs, bootstrap, metric
 from fsboundary.core.results import Comparison, FlipImages
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.modes import in_standard_modes
 from fsboundary.pixels import flip_images
@@ -36,7 +37,7 @@ class Margins:
     Parameters
     ----------
     space : FeatureSpace
-    images : Tensor (B, C, H, W)
+    images : Tensor or array (B, C, H, W)
     batch_size : int
         Number of images per batch.
     bar : tqdm
@@ -195,14 +196,14 @@ cost."""
 
 @in_standard_modes
 def compare(
-    images: Float[Tensor, "B C H W"],
-    attributions: Mapping[str, Float[Tensor, "B C H W"]],
+    images: Float[TensorOrArray, "B C H W"],
+    attributions: Mapping[str, Float[TensorOrArray, "B C H W"]],
     *,
     reference: str = "boundary",
     metrics: Sequence[str] = METRICS,
     space: FeatureSpace | nn.Module | None = None,
-    flips: FlipImages | Float[Tensor, "B C H W"] | None = None,
-    baselines: float | FlipImages | Float[Tensor, "B C H W"] = 0.0,
+    flips: FlipImages | Float[TensorOrArray, "B C H W"] | None = None,
+    baselines: float | FlipImages | Float[TensorOrArray, "B C H W"] = 0.0,
     bounds: tuple[float, float] = (0, 1),
     max_steps: int = FLIP_STEPS,
     steps: int = 21,
@@ -233,7 +234,7 @@ def compare(
 
     Parameters
     ----------
-    images : Tensor (B, C, H, W)
+    images : Tensor or array (B, C, H, W)
     attributions : dict of Tensor (B, C, H, W)
         Attributions by name, from Captum's ``attribute`` or any other source. A row with NaN
         gives NaN in every result that uses it, and nowhere else.

@@ -26,6 +26,7 @@ from fsboundary.core.checks import (
 )
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import Comparison, FeatureBatch
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.models.calling import hooks_alone
 from fsboundary.modes import in_standard_modes, seeded
 from fsboundary.pixels.checks import check_pixels
@@ -40,9 +41,9 @@ Method: TypeAlias = Attribution | Callable[[nn.Module], Attribution]
 @in_standard_modes
 def attribute_methods(
     space: FeatureSpace | nn.Module,
-    images: Float[Tensor, "B C H W"],
+    images: Float[TensorOrArray, "B C H W"],
     methods: Mapping[str, Method],
-    target: int | Sequence[int] | Int[Tensor, " B"] | None = None,
+    target: int | Sequence[int] | Int[TensorOrArray, " B"] | None = None,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     row_options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -58,7 +59,7 @@ def attribute_methods(
     Parameters
     ----------
     space : FeatureSpace or nn.Module
-    images : Tensor (B, C, H, W)
+    images : Tensor or array (B, C, H, W)
     methods : dict
         Methods by name: classes, such as ``IntegratedGradients``; functions that make a method
         from a model, such as ``lambda model: NoiseTunnel(Saliency(model))``; or instances.
@@ -132,9 +133,9 @@ def attribute_methods(
 @in_standard_modes
 def compare_methods(
     space: FeatureSpace | nn.Module,
-    images: Float[Tensor, "B C H W"],
+    images: Float[TensorOrArray, "B C H W"],
     methods: Mapping[str, Method],
-    target: int | Sequence[int] | Int[Tensor, " B"] | None = None,
+    target: int | Sequence[int] | Int[TensorOrArray, " B"] | None = None,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     row_options: Mapping[str, Mapping[str, Any]] | None = None,

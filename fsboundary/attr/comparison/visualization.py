@@ -14,6 +14,7 @@ from torch import Tensor
 from fsboundary.attr.comparison.arguments import stack_attributions
 from fsboundary.core.checks import check_choice, check_integer
 from fsboundary.core.errors import ArgumentError
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.pixels.checks import check_pixels
 
@@ -26,8 +27,8 @@ _CANCELLATION_RTOL = 1e-6
 
 
 def draw_attributions(
-    images: Float[Tensor, "B C H W"],
-    attributions: Mapping[str, Float[Tensor, "B C H W"]],
+    images: Float[TensorOrArray, "B C H W"],
+    attributions: Mapping[str, Float[TensorOrArray, "B C H W"]],
     rows: Sequence[int] | None = None,
     *,
     sign: Literal["all", "positive", "negative", "absolute_value"] = "all",
@@ -38,7 +39,7 @@ def draw_attributions(
 
     Parameters
     ----------
-    images : Tensor (B, C, H, W)
+    images : Tensor or array (B, C, H, W)
         Images; rescaled to [0, 1] if they exceed it, and grey unless they have three channels.
     attributions : dict of Tensor (B, C, H, W)
         Attributions by name, as for :func:`compare`. Each is summed over the channels and scaled

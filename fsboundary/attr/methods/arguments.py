@@ -11,10 +11,12 @@ from tqdm import tqdm
 
 from fsboundary.core.checks import check_integer, check_integer_tensor, check_shape
 from fsboundary.core.errors import ArgumentError
+from fsboundary.core.rows import TensorOrArray, from_array
 from fsboundary.models.inputs import check_floats, slice_rows
 
 Target = int | list[int] | Tensor | None
 Tensors = Tensor | tuple[Tensor, ...]
+Inputs = TensorOrArray | tuple[TensorOrArray, ...]
 
 
 _OTHERWISE = (
@@ -36,7 +38,7 @@ def as_tuple(
     With `like`, there must be as many tensors, of the same shapes. With `ids`, integers are
     accepted too.
     """
-    parts = value if isinstance(value, tuple) else (value,)
+    parts = tuple(map(from_array, value if isinstance(value, tuple) else (value,)))
     if not parts:
         raise ArgumentError(name, "an empty tuple", "a tensor or tensors", "pass the inputs")
     fix = "pass torch.as_tensor(batch), scaled as in training; a single image needs [None]"

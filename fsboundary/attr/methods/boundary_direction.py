@@ -11,6 +11,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from fsboundary.attr.methods.arguments import (
+    Inputs,
     Target,
     Tensors,
     as_arguments,
@@ -101,8 +102,8 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
     @in_standard_modes
     def attribute(
         self,
-        inputs: Tensors,
-        baselines: Tensors | None = None,
+        inputs: Inputs,
+        baselines: Inputs | None = None,
         target: Target = None,
         additional_forward_args: Any = None,
         n_steps: int = 50,
@@ -115,7 +116,7 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
 
         Parameters
         ----------
-        inputs : Tensor (B, ...) or tuple of such
+        inputs : Tensor or array (B, ...), or tuple of such
             First inputs of the model, such as images; all floating, so that they have gradients.
         baselines : Tensor (B, ...) or tuple of such, optional
             Flip images, only for "integrated"; computed by `finder` if left out.

@@ -10,6 +10,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from fsboundary.attr.methods.arguments import (
+    Inputs,
     Target,
     Tensors,
     format_output,
@@ -68,8 +69,8 @@ class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Ca
     @in_standard_modes
     def attribute(
         self,
-        inputs: Tensors,
-        baselines: Tensors | None = None,
+        inputs: Inputs,
+        baselines: Inputs | None = None,
         target: Target = None,
         additional_forward_args: Any = None,
         perturbations_per_eval: int = BATCH,
@@ -79,7 +80,7 @@ class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Ca
 
         Parameters
         ----------
-        inputs : Tensor (B, ...) or tuple of such
+        inputs : Tensor or array (B, ...), or tuple of such
             Images, and further inputs of the model.
         baselines : Tensor (B, ...) or tuple of such, optional
             Flip images; computed by the finder if left out.

@@ -9,7 +9,7 @@ from captum.attr import LayerAttribution, LayerGradientXActivation
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from fsboundary.attr.methods.arguments import Target, Tensors, iterate_batches, unpack_arguments
+from fsboundary.attr.methods.arguments import Inputs, Target, iterate_batches, unpack_arguments
 from fsboundary.attr.methods.flip_direction import flip_direction, warn_zero_attributions
 from fsboundary.core.checks import check_choice
 from fsboundary.core.errors import ArgumentError
@@ -60,18 +60,18 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
     @in_standard_modes
     def attribute(
         self,
-        inputs: Tensors,
+        inputs: Inputs,
         target: Target = None,
         additional_forward_args: Any = None,
         attribute_to_layer_input: bool = False,
         internal_batch_size: int | None = None,
         show_progress: bool = False,
-    ) -> Tensors:
+    ) -> Tensor | tuple[Tensor, ...]:
         """Return the attributions of the layer's output, or of its input.
 
         Parameters
         ----------
-        inputs : Tensor (B, ...) or tuple of such
+        inputs : Tensor or array (B, ...), or tuple of such
             Inputs of the model; token ids and other integers too.
         target : int, list of int, Tensor or None
             Class to reach; None for the nearest. If it is the example's own class, the direction is
@@ -118,7 +118,7 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
 
     def _gradient(
         self, inputs: tuple[Tensor, ...], more: tuple[Any, ...], unit: Tensor, to_input: bool
-    ) -> Tensors:
+    ) -> Tensor | tuple[Tensor, ...]:
         def along(*values: Any) -> Tensor:
             features = self.space.features(*values)
             return (features * unit.to(features)).sum(dim=1)
@@ -127,7 +127,7 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
         method = LayerGradientXActivation(along, self.layer, multiply_by_inputs=False)
         try:
             with hooks_alone(self.space.model):
-                gradient: Tensors = method.attribute(
+                gradient: Tensor | tuple[Tensor, ...] = method.attribute(
                     leaves, additional_forward_args=more, attribute_to_layer_input=to_input
                 )
         except RuntimeError as error:

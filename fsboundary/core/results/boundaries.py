@@ -12,6 +12,8 @@ from torch import Tensor
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results.base import Result
 from fsboundary.core.results.deferred import deferrable
+from fsboundary.core.results.features import FeatureBatch
+from fsboundary.core.rows import TensorOrArray, from_array
 
 
 @final
@@ -67,7 +69,7 @@ class FlipPoints(Result):
     status: Int[Tensor, "B T"]
     steps: Int[Tensor, "B T"]
 
-    def angles(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def angles(self, features: TensorOrArray | FeatureBatch) -> tuple[Tensor, Tensor]:
         """Return the angles between rows and flip points, and lower bounds of the smallest angle.
 
         Only for heads of normalised features (cosine heads, CLIP): their decision regions are
@@ -76,7 +78,7 @@ class FlipPoints(Result):
 
         Parameters
         ----------
-        features : Tensor (B, d)
+        features : Tensor or array (B, d), or FeatureBatch
             The rows that the flip points belong to, of any length.
 
         Returns
@@ -100,6 +102,7 @@ class FlipPoints(Result):
         >>> round(math.degrees(angle)), round(math.degrees(bound))
         (45, 45)
         """
+        features = features.features if isinstance(features, FeatureBatch) else from_array(features)
         shape = (self.points.shape[0], self.points.shape[2])
         if tuple(features.shape) != shape:
             fix = "pass the features that the flip points were computed for"

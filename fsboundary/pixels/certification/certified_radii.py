@@ -14,7 +14,7 @@ from fsboundary.core.checks import check_choice, check_integer, check_number
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import CertifiedPixels, FlipImages
-from fsboundary.core.rows import write_rows
+from fsboundary.core.rows import TensorOrArray, write_rows
 from fsboundary.core.status import Status
 from fsboundary.geometry.bounds.rounding import below
 from fsboundary.modes import in_standard_modes
@@ -41,13 +41,13 @@ itself is a tie within a tolerance and may have the class of the row."""
 @torch.no_grad()
 def certify(
     model: nn.Module | FeatureSpace,
-    images: Float[Tensor, "B C H W"],
+    images: Float[TensorOrArray, "B C H W"],
     *,
     norm: Literal["linf", "l2"] = "linf",
     bounds: tuple[float, float] = (0, 1),
     method: str | BodyBounds = "linear_bounds",
     lipschitz: float | None = None,
-    upper: FlipImages | Float[Tensor, "B C H W"] | None = None,
+    upper: FlipImages | Float[TensorOrArray, "B C H W"] | None = None,
     tolerance: float = 1e-3,
     max_steps: int | None = None,
     batch_size: int = 16,
@@ -66,7 +66,7 @@ def certify(
     model : nn.Module or FeatureSpace
         Model in eval mode. With ``preprocess=`` of a space, images and radii are in the user's own
         pixels.
-    images : Tensor (B, C, H, W)
+    images : Tensor or array (B, C, H, W)
         Floating-point images within `bounds`.
     norm : {"linf", "l2"}
         Norm of the radius.

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from fsboundary.core.checks import check_integer, check_number
 from fsboundary.core.results import SmoothedClasses
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.geometry.bounds.confidence import gaussian_shift, lower_probability
 from fsboundary.modes import in_standard_modes
@@ -25,7 +26,7 @@ from fsboundary.space import FeatureSpace, space_of
 @torch.no_grad()
 def smoothed(
     model: nn.Module | FeatureSpace,
-    images: Float[Tensor, "B C H W"],
+    images: Float[TensorOrArray, "B C H W"],
     *,
     sigma: float,
     samples: int = 1000,
@@ -57,7 +58,7 @@ def smoothed(
     model : nn.Module or FeatureSpace
         Model in eval mode. With ``preprocess=`` of a space, sigma and radii are in
         the user's own pixels.
-    images : Tensor (B, C, H, W)
+    images : Tensor or array (B, C, H, W)
         Floating-point images within `bounds`. Their noisy copies are not clipped: noise leaves the
         bounds of pixels, and the model must take such images. One that the model gives NaN for
         counts as of no class.

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from fsboundary.core.checks import check_integer, check_number, describe
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.results import SmoothedDistances
+from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.geometry.bounds.confidence import quantile_rank
 from fsboundary.modes import in_standard_modes
@@ -23,7 +24,7 @@ from fsboundary.pixels.checks import check_bounds, check_pixels
 @torch.no_grad()
 def smoothed_distances(
     module: Callable[[Tensor], Tensor],
-    images: Float[Tensor, "B C H W"],
+    images: Float[TensorOrArray, "B C H W"],
     *,
     sigma: float,
     radius: float,
@@ -47,7 +48,7 @@ def smoothed_distances(
     module : nn.Module or callable
         Maps images (N,C,H,W) to values (N,T), for example
         :class:`fsboundary.attr.BoundaryDistance`.
-    images : Tensor (B, C, H, W)
+    images : Tensor or array (B, C, H, W)
         Floating-point images within `bounds`. Their noisy copies are not clipped: noise leaves the
         bounds of pixels.
     sigma : float

@@ -144,8 +144,6 @@ def project_small_and_grade(
     slots = torch.arange(sets.counting.shape[1], device=queries.device)
     with plugin_call(label_of("hull solver", solver), trusted=True):
         weights = solver.weights_of_few(sets.shifted(queries), sets.counting.clone())
-    fields = unsolved_hulls(queries)
-    fields["support"] = torch.where(weights > 0, slots, -1)
-    fields["weights"] = weights
-    fields["steps"] = torch.ones_like(fields["steps"])
+    fields = unsolved_hulls(queries) | {"support": torch.where(weights > 0, slots, -1)}
+    fields |= {"weights": weights, "steps": torch.ones_like(fields["steps"])}
     return grade_hulls(sets, queries, HullProjection(**fields), rtol=tolerance, max_steps=max_steps)

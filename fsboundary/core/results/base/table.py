@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC
 from collections.abc import Iterator
 from os import PathLike
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -152,7 +152,9 @@ class Table(ABC):
         """Return columns of words that stand for those of codes."""
         return {}
 
-    def take(self, index: int | slice | range | list[int] | list[bool] | TensorOrArray) -> Self:
+    def take(
+        self, index: SupportsIndex | slice | range | list[int] | list[bool] | TensorOrArray
+    ) -> Self:
         """Return the rows at `index`, along the batch dimension; ``result[index]`` is the same.
 
         Parameters
@@ -189,7 +191,7 @@ class Table(ABC):
         return self._of(values)
 
     def __getitem__(
-        self, index: int | slice | range | list[int] | list[bool] | TensorOrArray
+        self, index: SupportsIndex | slice | range | list[int] | list[bool] | TensorOrArray
     ) -> Self:
         return self.take(index)
 
