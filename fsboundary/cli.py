@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fsboundary._version import __version__
-from fsboundary.core.errors import FsboundaryError
+from fsboundary.core.errors import ArgumentError, FsboundaryError
 from fsboundary.core.files import check_outputs, is_foreign, printable
 
 if TYPE_CHECKING:
@@ -31,20 +31,43 @@ app = typer.Typer(
     name="fsboundary",
     help="Certified decision boundaries of deep classifiers, in feature space.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-_Out = Annotated[
-    Path, typer.Option(help="HTML file to write; replaces an earlier report.", dir_okay=False)
+_Out = Annotated[Path, typer.Option(help="HTML file to write.", dir_okay=False)]
+_Model = Annotated[
+    str,
+    typer.Option(
+        help="Function that is called without arguments and returns the model, as "
+        "package.module:factory; the current folder is searched last. The model takes pixels in "
+        "[0, 1]: put normalisation into it."
+    ),
 ]
+_Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Weights: a safetensors file, or a .pt, .pth or .bin file of a state dict, read "
+        "without running code of it. Without it, the model keeps those of the function.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+_DATA = (
+    "an npz file with the arrays images, (N, C, H, W) or (N, H, W), and optionally labels and "
+    "class_names, or a folder of images of one size, with a subfolder per class if they have "
+    "labels"
+)
 _Json = Annotated[
     Path | None,
     typer.Option("--json", help="JSON file for the numbers of the report.", dir_okay=False),
 ]
 _Force = Annotated[
-    bool, typer.Option("--force", help="Replace files that fsboundary did not write.")
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace existing files; without it, a terminal is asked, and else they are kept.",
+    ),
 ]
 _Open = Annotated[bool, typer.Option("--open", help="Open the report in the browser.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Do not show progress.")]
@@ -80,7 +103,7 @@ def _common(
     pass
 
 
-@app.command()
+@app.command(short_help="Study the included network, and write a report.")
 def demo(
     out: _Out = Path("report.html"),
     json_path: _Json = None,
@@ -96,15 +119,18 @@ def demo(
     _finish(path, open_it)
 
 
-@app.command()
+@app.command(short_help="Study your own model on your own images.")
 def report(
-    model: Annotated[
-        str, typer.Option(help="Function that returns the model: package.module:factory.")
+    model: _Model,
+    data: Annotated[
+        Path,
+        typer.Option(
+            help=f"Images: {_DATA}. train_images and train_labels in an npz file are the training "
+            "images.",
+            exists=True,
+        ),
     ],
-    weights: Annotated[
-        Path, typer.Option(help="Safetensors file of the weights.", exists=True, dir_okay=False)
-    ],
-    data: Annotated[Path, typer.Option(help="Images: an npz file or a folder.", exists=True)],
+    weights: _Weights = None,
     out: _Out = Path("report.html"),
     json_path: _Json = None,
     finder: Annotated[
@@ -128,7 +154,8 @@ def report(
     finder_options = _parse_options("--finder-option", finder_option or [])
     hull_options = _parse_options("--hull-option", hull_option or [])
     extractor_options = _parse_options("--extractor-option", extractor_option or [])
-    force = _may_replace(force, out, json_path, weights, data)
+    sources = [data, *([] if weights is None else [weights])]
+    force = _may_replace(force, out, json_path, *sources)
     from fsboundary.report.user import run_report
 
     path = run_report(
@@ -152,19 +179,12 @@ def report(
     _finish(path, open_it)
 
 
-@app.command()
+@app.command(short_help="List suspicious images: novel, mislabelled, ..")
 def triage(
-    model: Annotated[
-        str, typer.Option(help="Function that returns the model: package.module:factory.")
-    ],
-    data: Annotated[Path, typer.Option(help="Images to examine: npz or folder.", exists=True)],
-    train: Annotated[Path, typer.Option(help="Training images: npz or folder.", exists=True)],
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="Safetensors file; without it, those of the function.", exists=True, dir_okay=False
-        ),
-    ] = None,
+    model: _Model,
+    data: Annotated[Path, typer.Option(help=f"Images to examine: {_DATA}.", exists=True)],
+    train: Annotated[Path, typer.Option(help="Training images, like --data.", exists=True)],
+    weights: _Weights = None,
     out: Annotated[
         Path, typer.Option(help="Table to write: .csv, .parquet or .html.", dir_okay=False)
     ] = Path("suspects.csv"),
@@ -182,6 +202,8 @@ def triage(
     quiet: _Quiet = False,
 ) -> None:
     """List the images that are novel, untrustworthy, mislabelled or fragile."""
+    sources = [data, train, *([] if weights is None else [weights])]
+    force = _may_replace(force, out, None, *sources)
     from fsboundary.review.folders import run_triage
 
     path = run_triage(
@@ -203,7 +225,11 @@ def triage(
 
 
 plugins_app = typer.Typer(
-    name="plugins", add_completion=False, rich_markup_mode=None, invoke_without_command=True
+    name="plugins",
+    short_help="List, check and create plugins.",
+    add_completion=False,
+    rich_markup_mode=None,
+    invoke_without_command=True,
 )
 app.add_typer(plugins_app)
 
@@ -231,7 +257,7 @@ def plugins(
         typer.echo(_table(infos))
 
 
-@app.command()
+@app.command(short_help="Write the program that checks certificates.")
 def verifier(
     out: Annotated[Path, typer.Argument(help="File to write, such as verify.py.", dir_okay=False)],
     force: _Force = False,
@@ -243,7 +269,7 @@ def verifier(
     typer.echo(f"Wrote {path}. Next: python {path} certificates.json")
 
 
-@plugins_app.command()
+@plugins_app.command(short_help="Check that a plugin meets its contract.")
 def check(
     name: Annotated[str, typer.Argument(help="A plugin that `fsboundary plugins` lists.")],
     option: Annotated[_PluginOptions, _plugin_option("plugin")] = None,
@@ -308,10 +334,18 @@ def _stdout_to_stderr() -> Iterator[Callable[[str], None]]:
 
 
 def _table(infos: Sequence[PluginInfo]) -> str:
-    heads = ("name", "kind", "distribution", "version", "state", "reason")
-    rows = [heads, *(tuple(printable(getattr(info, head)) for head in heads) for info in infos)]
+    heads = ("name", "kind", "distribution", "version", "state")
+    rows = [[*heads, "summary or reason"]]
+    for info in infos:
+        parts = (*(getattr(info, head) for head in heads), "; ".join(_words(info)))
+        rows.append([printable(part) for part in parts])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _words(info: PluginInfo) -> list[str]:
+    """Return the summary of a plugin, and the reason or remark about its state."""
+    return [text for text in (info.reason, info.summary) if text]
 
 
 def _parse_options(flag: str, pairs: Sequence[str]) -> dict[str, Any]:
@@ -329,19 +363,28 @@ def _parse_options(flag: str, pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _may_replace(force: bool, out: Path, json_path: Path | None, *inputs: Path) -> bool:
-    """Check the outputs, and return whether existing files may be replaced.
+    """Check the outputs, and return whether files that fsboundary did not write may be replaced.
 
-    On a terminal, the user decides about each file that fsboundary did not write; elsewhere,
-    :func:`~fsboundary.core.files.check_outputs` refuses them.
+    On a terminal, the user decides about each; elsewhere they are refused without --force.
     """
     outputs = {"--out": out, "--json": json_path}
     check_outputs(outputs, inputs=inputs, force=True)  # nothing to ask if they cannot be written
+    existing = {
+        name: path
+        for name, path in outputs.items()
+        if path is not None and path.is_file() and path.stat().st_size
+    }
     if not force and sys.stdin.isatty() and sys.stderr.isatty():
-        foreign = [path for path in (out, json_path) if path is not None and is_foreign(path)]
-        for path in foreign:
-            question = f"{printable(str(path))} was not written by fsboundary. Replace it?"
-            typer.confirm(question, abort=True, err=True)
-        force = bool(foreign)
+        for path in existing.values():
+            foreign = is_foreign(path)
+            what = "was not written by fsboundary" if foreign else "is an earlier result"
+            typer.confirm(f"{printable(str(path))} {what}. Replace it?", abort=True, err=True)
+            force |= foreign
+    elif not force:
+        check_outputs(outputs, inputs=inputs)
+        for name, path in existing.items():
+            fix = "name another file, or add --force to replace it"
+            raise ArgumentError(name, f"{path}, which exists", "a new file", fix)
     check_outputs(outputs, inputs=inputs, force=force)
     return force
 

@@ -252,13 +252,110 @@ def test_on_a_terminal_the_user_decides(
         assert run_demo.call_args.kwargs["force"] is True
 
 
-def test_an_earlier_report_is_replaced_without_a_question(
-    run_demo: Mock, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", ["demo", "report"])
+@pytest.mark.parametrize("option", ["--out", "--json"])
+def test_an_earlier_report_is_not_replaced_silently(
+    command: str,
+    option: str,
+    run_demo: Mock,
+    run_report: Mock,
+    needed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mark = f'<meta name="generator" content="{GENERATOR}">'
+    Path("old.html").write_text(f"<!doctype html>\n{mark}\n")
+    given = [command, *(needed if command == "report" else []), option, "old.html"]
+    run = run_report if command == "report" else run_demo
+    assert call(monkeypatch, *given) == 2
+    assert f"{option}: got old.html, which exists; wanted a new" in capsys.readouterr().err
+    run.assert_not_called()
+    assert call(monkeypatch, *given, "--force") == 0
+    run.assert_called_once()
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1), ("", 1)])
+def test_on_a_terminal_an_earlier_report_is_asked_about(
+    answer: str,
+    code: int,
+    run_demo: Mock,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     mark = f'<meta name="generator" content="{GENERATOR}">'
     Path("report.html").write_text(f"<!doctype html>\n{mark}\n")
+    keyboard = io.StringIO(answer)
+    keyboard.isatty = lambda: True  # type: ignore[method-assign]  # a terminal
+    monkeypatch.setattr(sys, "stdin", keyboard)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert call(monkeypatch, "demo") == code
+    assert "report.html is an earlier result. Replace it? [y/N]" in capsys.readouterr().err
+    assert run_demo.call_count == (code == 0)
+    if code == 0:  # a file that was not asked about, written meanwhile by others, is kept
+        assert run_demo.call_args.kwargs["force"] is False
+
+
+def test_an_empty_file_is_replaced(run_demo: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("report.html").touch()
     assert call(monkeypatch, "demo") == 0
-    assert run_demo.call_args.kwargs["force"] is False
+    run_demo.assert_called_once()
+
+
+@pytest.mark.parametrize("content", ["mine", "<!doctype html>"])
+def test_a_table_of_suspects_is_not_replaced_silently(
+    content: str,
+    needed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("suspects.csv").write_text(content)
+    assert call(monkeypatch, "triage", *needed, "--train", needed[5]) == 2
+    assert "--out: got suspects.csv, which exists" in capsys.readouterr().err
+    assert Path("suspects.csv").read_text() == content
+
+
+def test_weights_may_be_left_out(
+    run_report: Mock, needed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(monkeypatch, "report", *needed[:2], *needed[4:]) == 0
+    assert run_report.call_args.kwargs["weights"] is None
+
+
+def test_the_command_line_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fsboundary", "--help"], capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Usage: python -m fsboundary [OPTIONS] COMMAND [ARGS]..."
+    assert not [line for line in lines if line.endswith("...") and line != lines[0]]  # cut
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("fsboundary re", ["report"]), ("fsboundary report --fin", ["--finder", "--finder-option"])],
+)
+def test_the_shell_completes_commands_and_options(words: str, found: list[str]) -> None:
+    code = "import sys; from fsboundary.cli import main; sys.argv = ['fsboundary']; main()"
+    given = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | given | {"_FSBOUNDARY_COMPLETE": "complete_bash"},
+    )
+    assert done.stdout.split() == found, done.stderr
+
+
+def test_plugins_have_summaries(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "plugins") == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    start = head.index("summary or reason")
+    for info, line in zip(plugins.describe(), lines, strict=True):
+        assert info.summary in line[start:]
+        assert line[start:].startswith(info.reason)
 
 
 def test_names_are_shown_as_they_are_stored(

@@ -8,12 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsboundary.core.checks import (
-    check_choice,
-    check_features,
-    check_head,
-    rows_and_sources,
-)
+from fsboundary.core.checks import check_choice, check_features, check_head, rows_and_sources
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import FeatureBatch, GuaranteedBalls, GuaranteedBoxes
 from fsboundary.core.rows import TensorOrArray, scatter_rows

@@ -1,6 +1,6 @@
 """The report on a user's own model and images.
 
-The model comes from the name of a factory function, its weights from a safetensors file.
+The model comes from the name of a factory function, its weights from a file.
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_model
-from torch import Tensor, nn
+from torch import nn
 
 from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError
@@ -25,6 +22,7 @@ from fsboundary.core.files import check_outputs
 from fsboundary.report.loading import ImageSet, load_images, source_files
 from fsboundary.report.measurements import Subject
 from fsboundary.report.page import write_report
+from fsboundary.report.weights import join_keys, load_weights
 from fsboundary.space import FeatureSpace
 
 
@@ -54,7 +52,9 @@ def run_report(
         ``package.module:factory``: an importable function that is callable without arguments and
         returns the model, which takes pixels in [0, 1]. It is put in evaluation mode.
     weights : Path or None
-        Safetensors file; with None, the model keeps the weights of the factory.
+        Safetensors file, or a .pt, .pth or .bin file of a state dict
+        (:func:`fsboundary.report.weights.load_weights`); with None, the model keeps the weights of
+        the factory.
     data : Path
         Images: an ``.npz`` file or a folder
         (:func:`fsboundary.report.loading.load_images`).
@@ -110,7 +110,7 @@ def run_report(
     if weights is not None:
         load_weights(network, weights)
     space = FeatureSpace(network.eval(), extractor=extractor_plugin)
-    classes = _count_classes(space, network, images, data, batch_size)
+    classes = count_classes(space, network, images, data, batch_size)
     images.verify_classes(classes, data)
     subject = Subject(
         space=space,
@@ -144,7 +144,7 @@ def _input_files(data: Path, weights: Path | None) -> Iterator[Path]:
             yield Path(file)
 
 
-def _count_classes(
+def count_classes(
     space: FeatureSpace, model: nn.Module, images: ImageSet, data: Path, batch_size: int
 ) -> int:
     """Return the number of classes from a forward pass of one image of each set."""
@@ -162,6 +162,7 @@ def _count_classes(
             raise DataError(
                 f"{data}: the model ({type(model).__name__}) does not accept images of shape "
                 f"{tuple(part.shape[1:])}: {error}. Check their size and channels"
+                f"{images.remark and f': {images.remark}'}"
             ) from error
     return space.head.num_classes
 
@@ -169,9 +170,6 @@ def _count_classes(
 MODEL_FORMAT = (
     "package.module:factory, a function that returns the model when called without arguments"
 )
-
-MAX_KEYS_SHOWN = 3
-"""Largest number of keys that an error about weights lists."""
 
 
 def build_model(spec: str, folder: Path | None = None) -> nn.Module:
@@ -220,9 +218,7 @@ def build_model(spec: str, folder: Path | None = None) -> nn.Module:
     stored = itertools.chain(model.named_parameters(), model.named_buffers())
     empty = [name for name, tensor in stored if tensor.device.type == "meta"]
     if empty:  # weights would be loaded into them without an error, and without an effect
-        got = (
-            f"{spec}, whose model has {_join_keys(empty)} on the meta device, which stores nothing"
-        )
+        got = f"{spec}, whose model has {join_keys(empty)} on the meta device, which stores nothing"
         fix = 'make it outside torch.device("meta") and without init_empty_weights()'
         raise ArgumentError("model", got, MODEL_FORMAT, fix)
     return model
@@ -289,106 +285,3 @@ def _get_attribute(module: Any, module_name: str, path: str) -> Any:
 
 def _describe_type(value: object) -> str:
     return f"an object of type {type(value).__name__}"
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load the weights of a model from a safetensors file; every key must match.
-
-    Numbers may be rounded to the model's precision, but keep their kind: complex numbers, integers
-    and floating point are not converted to each other.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read, its keys or the shapes or kinds of its tensors differ from the
-        model's, or a number is too large for the model's precision.
-    """
-    try:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is no file")  # a pipe would never end
-        with safe_open(path, framework="pt") as file:  # compares the header with the file's size
-            stored = {key: str(file.get_slice(key).get_dtype()) for key in file.keys()}  # noqa: SIM118  # no dict
-    except Exception as error:
-        raise DataError(
-            f"{path}: not a readable safetensors file ({error}). Save the weights with "
-            "safetensors.torch.save_model(model, path)"
-        ) from error
-    state = model.state_dict()
-    for key in stored.keys() & state.keys():
-        given, wanted = _kind_of_name(stored[key]), _kind(state[key])
-        if given != wanted:
-            raise DataError(
-                f"{path}: {key} contains {given} numbers ({stored[key]}), but the model's are "
-                f"{wanted} ({state[key].dtype}); converted, they would lose a part. Save the "
-                "weights of this model"
-            )
-    try:
-        missing, unexpected = load_model(model, path, strict=False)
-        changed = _overflowing_keys(path, stored, state)
-    except Exception as error:  # torch lists the tensors whose shapes differ
-        raise DataError(
-            f"{path}: these weights do not fit the model: {error}. Make the model with the "
-            "arguments that it was trained with"
-        ) from error
-    problems = [
-        f"{what} {_join_keys(keys)}"
-        for what, keys in (("lacks", missing), ("has but the model does not", unexpected))
-        if keys
-    ]
-    if problems:
-        raise DataError(
-            f"{path}: {'; '.join(problems)}. Save the state of the model that the factory "
-            "returns, without a wrapper (which adds a prefix such as 'module.')"
-        )
-    if changed:
-        raise DataError(
-            f"{path}: numbers in {_join_keys(changed)} are too large for the precision of the "
-            "model. Make the model with the precision that it was trained with"
-        )
-
-
-def _kind(tensor: Tensor) -> str:
-    if tensor.is_complex():
-        return "complex"
-    if tensor.dtype == torch.bool:
-        return "boolean"
-    return "floating-point" if tensor.is_floating_point() else "integer"
-
-
-def _kind_of_name(name: str) -> str:
-    """Return the kind of a dtype of safetensors, such as F32, BF16, I64 or C64."""
-    kinds = {"C": "complex", "F": "floating-point", "I": "integer", "U": "integer"}
-    return {"BOOL": "boolean", "BF16": "floating-point"}.get(name) or kinds.get(name[:1], "other")
-
-
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.bool: "BOOL",
-}
-"""Names that safetensors gives to the usual types; weights of other types are compared."""
-
-
-def _overflowing_keys(path: Path, stored: dict[str, str], state: dict[str, Tensor]) -> list[str]:
-    """Return the keys whose integers changed or whose finite numbers became infinite in `state`."""
-    found = []
-    with safe_open(path, framework="pt") as file:
-        for key, name in stored.items():
-            if key not in state or _DTYPES.get(state[key].dtype) == name:
-                continue
-            given, loaded = file.get_tensor(key), state[key].cpu()
-            if given.is_floating_point():
-                same = torch.equal(given.double().isfinite(), loaded.double().isfinite())
-            else:
-                same = torch.equal(given, loaded.to(given.dtype))
-            if not same:
-                found.append(key)
-    return found
-
-
-def _join_keys(keys: Any) -> str:
-    shown = ", ".join(sorted(keys)[:MAX_KEYS_SHOWN])
-    return shown + (f" and {len(keys) - MAX_KEYS_SHOWN} more" if len(keys) > MAX_KEYS_SHOWN else "")

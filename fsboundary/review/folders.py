@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.files import check_outputs
 from fsboundary.report.loading import ImageSet, load_images, source_files
-from fsboundary.report.user import build_model, load_weights
+from fsboundary.report.user import build_model, count_classes
+from fsboundary.report.weights import load_weights
 from fsboundary.review.table import triage
 from fsboundary.scores import Reference
 from fsboundary.space import FeatureSpace
@@ -94,8 +95,9 @@ def run_triage(
     network = build_model(model, module_folder)
     if weights is not None:
         load_weights(network, weights)
-    space = FeatureSpace(network.eval(), example=training.images[:1])
-    classes = space.head.num_classes
+    space = FeatureSpace(network.eval())
+    for part, source in ((images, data), (training, train)):
+        classes = count_classes(space, network, part, source, batch_size)
     images.verify_classes(classes, data)
     training.verify_classes(classes, train)
     here, there = images.class_names, training.class_names

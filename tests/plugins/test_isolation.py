@@ -135,7 +135,8 @@ def test_command_prints_a_table(run: Run) -> None:
     done = run("-m", "fsboundary.cli", "plugins")
     assert done.returncode == 0, done.stderr
     head, *lines = done.stdout.splitlines()
-    assert head.split() == ["name", "kind", "distribution", "version", "state", "reason"]
+    heads = ["name", "kind", "distribution", "version", "state", "summary", "or", "reason"]
+    assert head.split() == heads
     for name, reason in REASONS.items():
         assert any(name in line and "rejected" in line and reason in line for line in lines)
 

@@ -18,9 +18,12 @@ import torch
 from PIL import EpsImagePlugin, Image
 
 from fsboundary.core.errors import DataError
-from fsboundary.report import loading
+from fsboundary.report import archives, loading
 from fsboundary.report.loading import load_images, source_files
+from fsboundary.report.user import count_classes
+from fsboundary.space import FeatureSpace
 from support.damaged_files import SUFFIXES, TURNS, damaged, encode, kinds, png, tiff
+from support.report import tiny_model
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (8, 6, 3), dtype=np.uint8)
@@ -240,7 +243,7 @@ def test_memory_of_the_machine_is_a_limit(tmp_path: Path, monkeypatch: pytest.Mo
     folder.mkdir()
     for k in range(3):
         Image.fromarray(COLOURS).save(folder / f"{k}.png")
-    monkeypatch.setattr(loading.os, "sysconf", lambda name: 20)  # 400 bytes of memory
+    monkeypatch.setattr(archives.os, "sysconf", lambda name: 20)  # 400 bytes of memory
     for path in (tmp_path / "a.npz", folder):
         with pytest.raises(DataError, match=r"GB as floating point; this machine has"):
             load_images(path)
@@ -383,7 +386,68 @@ class _Runs:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("key", loading.KEYS)
+IMAGES = np.zeros((2, 1, 4, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["image"], r"contains image; wanted an array 'images'\. Rename 'image' to 'images'"),
+        (["x", "y"], r"contains x, y; wanted an array 'images'\. Save it with"),
+        ([], "contains nothing; wanted an array 'images'"),
+        (["images", "lables"], r"contains images, lables; wanted .*Rename 'lables' to 'labels'"),
+        (["images", "label"], "Rename 'label' to 'labels'"),
+        (["images", "classnames"], "Rename 'classnames' to 'class_names'"),
+        (["images", "train_image"], "Rename 'train_image' to 'train_images'"),
+        (["images", "a\u202elabels"], r"contains images, a\\u202elabels"),
+    ],
+)
+def test_a_misspelt_key_is_named(names: list[str], message: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **dict.fromkeys(names, IMAGES))
+    with pytest.raises(DataError, match=message):
+        load_images(tmp_path / "a.npz")
+
+
+def test_other_arrays_of_an_archive_are_left_out(tmp_path: Path) -> None:
+    more = dict.fromkeys(["test_images", "test_labels", "ids", "label_names", "x"], IMAGES)
+    np.savez(tmp_path / "a.npz", images=IMAGES, labels=np.array([0, 1]), label=IMAGES, **more)
+    found = load_images(tmp_path / "a.npz")
+    assert found.labels is not None
+    assert found.train_images is None
+
+
+@pytest.mark.parametrize("files", [["train/cat/a.png"], ["cat/a.png", "dog/small/2x/b.png"]])
+def test_images_in_deeper_folders_are_named(files: list[str], tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.fromarray(COLOURS).save(tmp_path / name)
+    with pytest.raises(DataError, match=f"such as {files[-1]}; wanted .* perhaps .*, or move"):
+        load_images(tmp_path)
+
+
+def test_hidden_and_other_folders_in_classes_are_left_out(tmp_path: Path) -> None:
+    for name in ("cat/a.png", "cat/.small/b.png", "dog/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(COLOURS).save(tmp_path / name)
+    (tmp_path / "dog" / "notes").mkdir()
+    (tmp_path / "dog" / "notes" / "a.txt").write_text("no image")
+    (tmp_path / "dog" / "up").symlink_to(tmp_path)
+    assert load_images(tmp_path).labels.tolist() == [0, 1]  # type: ignore[union-attr]  # by folders
+
+
+def test_a_colour_image_among_grey_ones_is_named(tmp_path: Path) -> None:
+    for k in range(4):
+        Image.fromarray(COLOURS[:6, :, 0]).save(tmp_path / f"{k}.png")
+    assert load_images(tmp_path).remark == ""
+    Image.fromarray(COLOURS[:6]).save(tmp_path / "scan\u202e.png")
+    found = load_images(tmp_path)
+    assert found.images.shape == (5, 3, 6, 6)
+    assert found.remark.startswith("1 of 5 images are in colour (scan\\u202e.png), so the grey")
+    with pytest.raises(DataError, match=r"does not accept .*\(3, 6, 6\).*1 of 5 images are in col"):
+        count_classes(FeatureSpace(tiny_model().eval()), tiny_model(), found, tmp_path, 8)
+
+
+@pytest.mark.parametrize("key", archives.KEYS)
 def test_pickled_objects_are_refused(key: str, tmp_path: Path) -> None:
     arrays: dict[str, Any] = {"images": np.zeros((2, 1, 4, 4), np.uint8)}
     arrays |= {"train_images": arrays["images"], key: np.array([_Runs(tmp_path / "ran")] * 2)}

@@ -21,7 +21,8 @@ from safetensors.torch import save_file, save_model
 from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError, HeadError
 from fsboundary.report.loading import load_images
-from fsboundary.report.user import build_model, load_weights, run_report
+from fsboundary.report.user import build_model, run_report
+from fsboundary.report.weights import load_weights
 from support.plugins.samples import install
 from support.report import NAMES, tiny_images, tiny_model
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from fsboundary.core.errors import DataError
 from fsboundary.report.loading import load_images
-from fsboundary.report.user import load_weights
+from fsboundary.report.weights import load_weights
 
 SUFFIXES = {
     "PNG": ".png",
