@@ -119,7 +119,7 @@ WRONG_IMAGES = {
     "uint8": (torch.zeros(2, 3, 2, 2, dtype=torch.uint8), "divide by 255"),
     "complex": (torch.zeros(2, 3, dtype=torch.complex64), "dtype torch.complex64"),
     "one image": (torch.zeros(3), r"needs \[None\]"),
-    "array": (torch.zeros(2, 3).numpy(), "a ndarray.*torch.as_tensor"),
+    "array of objects": (torch.zeros(2, 3).numpy().astype(object), "a ndarray.*torch.as_tensor"),
 }
 
 
