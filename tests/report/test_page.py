@@ -166,6 +166,7 @@ def test_write_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
         "attributions",
         "comparison of the attributions",
         "flip images",
+        "certified radii",
         "inverse images",
         "morphs",
         "moves of the features",

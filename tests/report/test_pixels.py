@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import fsboundary as fsb
 from fsboundary.report.figures import picture_uri
 from fsboundary.report.page import Study, to_json
-from fsboundary.report.sections.pixels import sizes
+from fsboundary.report.sections.pixels import certified, sizes
 from fsboundary.report.sections.pixels.section import WORDS, diverging
 from fsboundary.report.sections.pixels.sizes import (
     Sizes,
@@ -181,6 +181,33 @@ def test_same_again_and_generator_untouched() -> None:
     first = numbers_of(images=tiny_images(9))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert numbers_of(images=tiny_images(9)) == first
+
+
+def test_certified_radii(p: dict[str, Any], page: Page) -> None:
+    subject, found = tiny_subject(), p["certified"]
+    rows = rows_of(p["flips"]["shown"])
+    flips = fsb.pixels.flip_images(subject.space, subject.images[rows])
+    right = fsb.pixels.certify(subject.space, subject.images[rows], norm="l2", upper=flips)
+    assert found["method"] == "linear_bounds"
+    radii = torch.tensor([entry["radius"] for entry in found["shown"]])
+    # the page searches to 2 % only, and flip images move in their last digits with the sizes
+    assert bool((radii <= right.radius * 1.02).all())
+    assert bool((radii >= right.radius * 0.95).all())
+    assert found["certified"] == len(rows)
+    assert 0.5 < found["share"] <= 1
+    assert "certified at least" in page.text["pixels"]
+
+
+def test_networks_for_which_bounds_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certified, "MAX_WORK", 0.0)
+    page = tiny_page("pixels", train_images=None)
+    assert page.numbers["pixels"]["certified"]["method"] == "interval"
+    assert "too large for better bounds" in page.text["pixels"]
+    odd = nn.Sequential(nn.Flatten(), nn.Linear(36, 7), nn.LayerNorm(7), nn.Linear(7, 5))
+    page = tiny_page("pixels", model=odd, train_images=None)
+    assert page.numbers["pixels"]["certified"]["shown"] == []
+    assert "No radius was certified" in page.text["pixels"]
+    assert "native_layer_norm" in page.text["pixels"]
 
 
 @pytest.mark.parametrize(

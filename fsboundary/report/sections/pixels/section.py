@@ -31,6 +31,7 @@ from fsboundary.report.formatting import plain
 from fsboundary.report.measurements import SEED, Measurements
 from fsboundary.report.sections.base import Content, Section
 from fsboundary.report.sections.extremes import image_facts
+from fsboundary.report.sections.pixels.certified import certified_radii
 from fsboundary.report.sections.pixels.sizes import (
     Sizes,
     budget_for,
@@ -487,6 +488,7 @@ class Pixels(Section):
         numbers |= {
             "budget": budget.numbers(),
             "flips": _flip_numbers(m, flip_rows, flips),
+            "certified": certified_radii(m, flip_rows, flips),
             "inverses": _inverse_numbers(m, inverse_rows, inverses, sizes),
             "morphs": _morph_numbers(m, pairs, morphs, sizes),
             "moves": _move_numbers(m, rows, radius, moves),
