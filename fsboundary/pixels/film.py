@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from os import PathLike
 from pathlib import Path
-from typing import IO
+from typing import Protocol, runtime_checkable
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from fsboundary.core.checks import check_float_tensor, check_integer
+from fsboundary.core.checks import check_float_tensor, check_instance, check_integer
 from fsboundary.core.files import check_outputs, write_file
 from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.checks import check_bounds
@@ -57,9 +57,18 @@ def film_strip(
     return _to_picture(torch.cat(rows, dim=1)[:, :-_GAP, :-_GAP], scale)
 
 
+@runtime_checkable
+class BinaryFile(Protocol):
+    """What a GIF can be written to: an open binary file, or a buffer."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write `data`."""
+        ...
+
+
 def write_gif(
     frames: Tensor,
-    file: str | PathLike[str] | IO[bytes],
+    file: str | PathLike[str] | BinaryFile,
     *,
     bounds: tuple[float, float] = (0, 1),
     scale: int = 2,
@@ -87,6 +96,9 @@ def write_gif(
     """
     films = _to_films(frames, bounds)
     check_integer("milliseconds", milliseconds)
+    kinds = (str, PathLike, BinaryFile)
+    fix = 'pass "film.gif", or io.BytesIO()'
+    check_instance("file", file, kinds, "a path or a binary file", fix)
     path = Path(file) if isinstance(file, str | PathLike) else None
     check_outputs({"file": path}, force=True)
     padded = torch.nn.functional.pad(films, (0, 0, 0, _GAP), value=_WHITE)

@@ -62,3 +62,9 @@ def test_bad_frames(frames: object) -> None:
         film_strip(frames)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ArgumentError, match="scale"):
         film_strip(torch.zeros(1, 1, 2, 2), scale=0)
+
+
+@pytest.mark.parametrize("file", [None, 3, b"film.gif"])
+def test_a_file_that_is_none_is_refused(file: object) -> None:
+    with pytest.raises(ArgumentError, match="file"):
+        write_gif(torch.zeros(1, 1, 2, 2), file)  # type: ignore[arg-type]  # wrong on purpose
