@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import Any
+
 from fsboundary import __version__
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
 
 project = "fsboundary"
 author = "The fsboundary developers"
@@ -20,3 +27,14 @@ numpydoc_show_class_members = False
 html_theme = "furo"
 html_title = f"fsboundary {release}"
 html_show_sourcelink = False
+
+
+def draw_pictures(app: Any) -> None:
+    del app  # Sphinx passes it
+    from pictures import run_page  # loads torch
+
+    run_page(HERE / "plots.md", HERE / "_pictures")
+
+
+def setup(app: Any) -> None:
+    app.connect("builder-inited", draw_pictures)

@@ -10,7 +10,9 @@ import tomllib
 from pathlib import Path
 
 import dask
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from fsboundary.cli import app
@@ -168,6 +170,24 @@ def test_ci_runs_the_second_command_of_the_readme() -> None:
         assert "\n" not in command
     assert demo.endswith("fsboundary demo")
     assert (ROOT / ".ci" / "run").read_text("utf-8").splitlines()[-1] == test
+
+
+@pytest.mark.parametrize("style", ["light", "dark"])
+def test_the_pictures_of_the_readme_are_those_of_their_script(
+    style: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    folder = tmp_path_factory.mktemp("pictures")
+    importlib.import_module("pictures").draw_readme(folder)
+    path = ROOT / "docs" / "pictures" / f"readme_{style}.png"
+    assert path.stat().st_size < 120_000
+    kept, drawn = (
+        np.asarray(Image.open(one).convert("RGB"), dtype=float)
+        for one in (path, folder / path.name)
+    )
+    assert kept.shape == drawn.shape
+    # another version of matplotlib may set letters and lines a pixel beside
+    assert np.abs(kept - drawn).mean() < 3
 
 
 def test_links_lead_somewhere() -> None:

@@ -267,7 +267,7 @@ def comparison(result: Comparison, *, style: StyleName | None = None) -> Figure:
     side = 1.4 + 0.5 * len(result.methods)
     columns = max(2, min(COLUMNS, len(result.metrics)))
     lines = math.ceil(len(result.metrics) / columns)
-    figure, chosen = new_figure(max(7.5, side * columns), side * lines + 3.2, style)
+    figure, chosen = new_figure(max(10.0, side * columns), side * lines + 3.4, style)
     grid = figure.add_gridspec(lines + 1, 2 * columns, height_ratios=[side] * lines + [3.0])
     for index, name in enumerate(result.metrics):
         line, column = divmod(index, columns)
@@ -284,7 +284,7 @@ def comparison(result: Comparison, *, style: StyleName | None = None) -> Figure:
         axes.axhline(0, color=chosen.line, linewidth=0.8)
         for index, name in enumerate(result.methods):
             usable = ~values[index].isnan().any(dim=1)
-            label = f"{shorten(name, 24)} ({int(usable.sum())} of {len(usable)})"
+            label = f"{shorten(name, 16)} ({int(usable.sum())} of {len(usable)})"
             look: dict[str, Any] = {
                 "color": chosen.lines[index % len(chosen.lines)],
                 "linestyle": LINES[index % len(LINES)],

@@ -173,6 +173,13 @@ def test_curves_of_a_comparison_are_means_of_usable_images() -> None:
             assert texts[i, j] == ("" if math.isnan(mean) else f"{mean:.2f}")
 
 
+def test_long_names_leave_room_for_the_curves() -> None:
+    w = world()
+    given = {f"a very long name of an attribution, number {k}": w.images for k in range(5)}
+    found = attr.compare(w.images, given, space=w.space, flips=w.flips, steps=3, resamples=9)
+    figure_of(fsb.plot.comparison(found)).draw_without_rendering()  # warns where there is none
+
+
 PART = fsb.partition(fsb.LinearHead(torch.eye(3), None))
 FLIPS = fsb.flip_points(fsb.LinearHead(torch.eye(3), None), torch.rand(4, 3), "all")
 PATH = fsb.class_path(fsb.LinearHead(torch.eye(3), None), torch.eye(3), torch.eye(3).flip(0))
