@@ -1,6 +1,6 @@
 """Pictures of planes, distances and hulls with matplotlib, without pyplot or global state."""
 
-from fsboundary.plot.distances import distances, robustness_curve
+from fsboundary.plot.distances import distances, distances_by_class, robustness_curve
 from fsboundary.plot.images import flip_images, hull_support, morph
 from fsboundary.plot.matrices import class_matrix, comparison
 from fsboundary.plot.neighbours import neighbours
@@ -13,6 +13,7 @@ __all__ = [
     "class_path",
     "comparison",
     "distances",
+    "distances_by_class",
     "flip_images",
     "hull_support",
     "morph",

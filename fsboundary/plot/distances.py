@@ -61,7 +61,8 @@ def robustness_curve(
     """Draw the share of rows whose distance exceeds r, against r; one curve per result.
 
     The share is a step function of all rows that have a distance, drawn exactly. Rows without one
-    are left out, and their number and statuses are in the legend. A distance of +inf exceeds every
+    are left out, and their number and statuses are in the legend: where a finder failed on rows
+    that are hard to flip, the curve is too low. A distance of +inf exceeds every
     r. Feature units of different models are different units: compare curves of models in pixel
     units, or divide by a length of each model first.
 
@@ -209,14 +210,12 @@ def draw_bars(
 def distances(
     result: Result | TensorOrArray,
     *,
-    by: TensorOrArray | Sequence[int] | None = None,
     wrong: TensorOrArray | None = None,
     bins: int = BINS,
-    class_names: Sequence[str] | None = None,
     ax: Axes | None = None,
     style: StyleName | None = None,
-) -> Axes | Figure:
-    """Draw a histogram of distances, or one per class, all with the same bins and axes.
+) -> Axes:
+    """Draw a histogram of distances.
 
     A dashed line is the median. Rows without a distance, and those with a distance of +inf, are
     left out of the bars and counted in the title; the latter count in the median.
@@ -225,24 +224,16 @@ def distances(
     ----------
     result : result, or tensor or array (B,)
         As for :func:`robustness_curve`.
-    by : Tensor or array (B,) or list, optional
-        Class of each row, -1 for none: one panel per class, at most 20, of the classes with the
-        most rows.
     wrong : Tensor or array (B,), bool, optional
         Rows to show in another colour, hatched, such as the misclassified ones.
     bins : int
         Number of bins from 0 to the largest distance.
-    class_names : sequence of str, optional
-        One name per class of `by`; numbers by default.
-    ax : matplotlib.axes.Axes, optional
-        As for :func:`plane`; only without `by`.
-    style
+    ax, style
         As for :func:`plane`.
 
     Returns
     -------
-    matplotlib.axes.Axes or matplotlib.figure.Figure
-        The figure where there are several axes, which is with `by`.
+    matplotlib.axes.Axes
 
     Raises
     ------
@@ -253,45 +244,93 @@ def distances(
     --------
     >>> import torch
     >>> import fsboundary as fsb
-    >>> figure = fsb.plot.distances(torch.rand(60), by=torch.arange(60) % 3)
+    >>> fsb.plot.distances(torch.rand(60)).get_title()
+    '60 rows'
+    """
+    values = row_values("result", result)
+    marked = _marked_rows(wrong, len(values.value))
+    check_integer("bins", bins, 1, 1000)
+    check_place(ax, style)
+    edges = bin_edges(values.value, bins)
+    none = torch.zeros_like(values.known) if marked is None else marked
+    axes, chosen = place(ax, style, 5.2, 3.2)
+    top = _draw_histogram(axes, values, values.known, none, edges, chosen)
+    axes.set_ylim(0, max(top, 1) * 1.05)
+    axes.set_title(_rows_text(values, torch.ones_like(values.known)))
+    axes.set_xlabel(values.label)
+    axes.set_ylabel("rows")
+    if marked is not None:
+        legend_below(axes, chosen, ncols=2)
+    return axes
+
+
+def distances_by_class(
+    result: Result | TensorOrArray,
+    labels: TensorOrArray | Sequence[int],
+    *,
+    wrong: TensorOrArray | None = None,
+    bins: int = BINS,
+    class_names: Sequence[str] | None = None,
+    style: StyleName | None = None,
+) -> Figure:
+    """Draw the histograms of :func:`distances` of each class, with the same bins and axes.
+
+    Parameters
+    ----------
+    result : result, or tensor or array (B,)
+        As for :func:`robustness_curve`.
+    labels : Tensor or array (B,) or list
+        Class of each row, -1 for none: one panel per class, at most 20, of the classes with the
+        most rows.
+    wrong : Tensor or array (B,), bool, optional
+        As for :func:`distances`.
+    bins : int
+        Number of bins from 0 to the largest distance.
+    class_names : sequence of str, optional
+        One name per class; numbers by default.
+    style
+        As for :func:`plane`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ArgumentError
+        Results of another kind, or wrong types or shapes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> figure = fsb.plot.distances_by_class(torch.rand(60), torch.arange(60) % 3)
     >>> len(figure.axes), figure.get_suptitle()
     (3, '60 rows')
     """
     values = row_values("result", result)
     rows = len(values.value)
-    marked = torch.zeros(rows, dtype=torch.bool)
-    if wrong is not None:
-        fix = "pass batch.predicted != labels, for example"
-        found = check_shape("wrong", wrong, (rows,), fix=fix, wanted=f"a bool tensor ({rows},)")
-        if found.dtype != torch.bool:
-            raise ArgumentError("wrong", f"dtype {found.dtype}", "a bool tensor", fix)
-        marked = found.cpu()
+    marked = _marked_rows(wrong, rows)
     check_integer("bins", bins, 1, 1000)
-    check_place(ax, style)
-    edges = bin_edges(values.value, bins)
-    if by is None:
-        if class_names is not None:
-            fix = "leave it out, or pass by="
-            raise ArgumentError("class_names", "names without by", "None", fix)
-        axes, chosen = place(ax, style, 5.2, 3.2)
-        top = _draw_histogram(axes, values, values.known, marked, edges, chosen)
-        axes.set_ylim(0, max(top, 1) * 1.05)
-        axes.set_title(_rows_text(values, torch.ones_like(values.known)))
-        axes.set_xlabel(values.label)
-        axes.set_ylabel("rows")
-        if wrong is not None:
-            legend_below(axes, chosen, ncols=2)
-        return axes
-    if ax is not None:
-        fix = "leave ax out; the figure is new"
-        raise ArgumentError("ax", "axes with by", "None, because by= draws several axes", fix)
-    groups = check_labels(by, rows, "by").cpu()
+    check_place(None, style)
+    groups = check_labels(labels, rows, "labels").cpu()
     last = int(groups.max()) if rows else -1
     names = check_names(class_names, last + 1 if class_names is None else None)
     if last >= len(names):
         got, wanted = f"classes up to {last}", f"classes 0 to {len(names) - 1}"
-        raise ArgumentError("by", got, wanted, "pass one name per class")
-    return _panels(values, groups, marked if wrong is not None else None, edges, names, style)
+        raise ArgumentError("labels", got, wanted, "pass one name per class")
+    return _panels(values, groups, marked, bin_edges(values.value, bins), names, style)
+
+
+def _marked_rows(wrong: TensorOrArray | None, rows: int) -> Tensor | None:
+    """Return the mask `wrong` (rows,) on the CPU, or raise ArgumentError."""
+    if wrong is None:
+        return None
+    fix = "pass batch.predicted != labels, for example"
+    found = check_shape("wrong", wrong, (rows,), fix=fix, wanted=f"a bool tensor ({rows},)")
+    if found.dtype != torch.bool:
+        raise ArgumentError("wrong", f"dtype {found.dtype}", "a bool tensor", fix)
+    return found.cpu()
 
 
 def _panels(

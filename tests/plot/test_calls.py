@@ -55,7 +55,7 @@ CALLS: dict[str, Call] = {
     "plane_pixels": lambda w, o: plot.plane_pixels(w.space, w.images[:3], resolution=8, **o),
     "robustness_curve": lambda w, o: plot.robustness_curve({"a": w.nearest, "b": w.distance}, **o),
     "distances": lambda w, o: plot.distances(w.distance, wrong=w.wrong, **o),
-    "distances by": lambda w, o: plot.distances(w.nearest, by=w.labels, **o),
+    "distances_by_class": lambda w, o: plot.distances_by_class(w.nearest, w.labels, **o),
     "class_matrix": lambda w, o: plot.class_matrix(w.every, **o),
     "neighbours": lambda w, o: plot.neighbours(w.part, w.nearest, **o),
     "class_path": lambda w, o: plot.class_path(w.path, **o),
@@ -155,7 +155,7 @@ def test_dark_pictures_show_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", CALLS)
 def test_given_axes_get_the_same(name: str) -> None:
     function = getattr(plot, name.split()[0])
-    if "ax" not in inspect.signature(function).parameters or name == "distances by":
+    if "ax" not in inspect.signature(function).parameters:
         assert isinstance(CALLS[name](inputs(), {}), Figure)
         return
     ax = Figure().subplots()

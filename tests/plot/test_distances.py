@@ -155,7 +155,7 @@ def test_bars_are_counts_of_a_loop() -> None:
 def test_a_panel_per_class() -> None:
     values = make_distances(2, 90)
     by = torch.arange(90) % 4 - 1  # every fourth row has no class
-    figure = fsb.plot.distances(values, by=by, class_names=["a", "b", "c"])
+    figure = fsb.plot.distances_by_class(values, by, class_names=["a", "b", "c"])
     assert isinstance(figure, Figure)
     assert [ax.get_title().split("\n")[0] for ax in figure.axes] == ["a", "b", "c"]
     for k, ax in enumerate(figure.axes):
@@ -168,7 +168,7 @@ def test_a_panel_per_class() -> None:
 
 def test_of_many_classes_the_largest_are_drawn() -> None:
     by = torch.cat([torch.arange(30), torch.arange(5, 25)])
-    figure = fsb.plot.distances(torch.rand(50), by=by)
+    figure = fsb.plot.distances_by_class(torch.rand(50), by)
     assert [ax.get_title().split("\n")[0] for ax in figure_of(figure).axes] == [
         str(k) for k in range(5, 25)
     ]
@@ -180,7 +180,7 @@ def test_few_and_extreme_values(values: list[float]) -> None:
     tensor = torch.tensor(values, dtype=torch.float64)
     for picture in (
         fsb.plot.distances(tensor),
-        fsb.plot.distances(tensor, by=torch.zeros(len(values), dtype=torch.int64)),
+        fsb.plot.distances_by_class(tensor, torch.zeros(len(values), dtype=torch.int64)),
         fsb.plot.robustness_curve(tensor),
     ):
         figure_of(picture).draw_without_rendering()
@@ -208,15 +208,10 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "wrong as numbers": ("histogram", {"wrong": torch.zeros(4)}, "dtype torch.float32"),
     "wrong of other rows": ("histogram", {"wrong": torch.zeros(3).bool()}, r"shape \(3,\)"),
     "bins": ("histogram", {"bins": 0}, "from 1 to 1000"),
-    "by of other rows": ("histogram", {"by": [0, 1]}, r"by: got shape \(2,\)"),
-    "by below": ("histogram", {"by": [0, 1, -2, 0]}, "-1 for no label"),
-    "names without by": ("histogram", {"class_names": ["a"]}, "names without by"),
-    "few names": ("histogram", {"by": [0, 1, 2, 0], "class_names": ["a"]}, "classes up to 2"),
-    "axes with by": (
-        "histogram",
-        {"by": [0, 1, 2, 0], "ax": Figure().add_subplot()},
-        "several axes",
-    ),
+    "labels of other rows": ("classes", {"labels": [0, 1]}, r"labels: got shape \(2,\)"),
+    "labels below": ("classes", {"labels": [0, 1, -2, 0]}, "-1 for no label"),
+    "few names": ("classes", {"class_names": ["a"]}, "classes up to 2"),
+    "wrong of other rows, by class": ("classes", {"wrong": torch.zeros(3).bool()}, "shape"),
     "style": ("both", {"style": "blue"}, "style"),
     "ax": ("both", {"ax": 3}, "ax: got 3"),
 }  # fmt: skip
@@ -228,6 +223,9 @@ def test_malformed_arguments_raise(case: str) -> None:
     arguments = {"result": FLIPS} | change
     result = arguments.pop("result")
     calls: dict[str, Any] = {"curve": fsb.plot.robustness_curve, "histogram": fsb.plot.distances}
+    if kind == "classes":
+        calls[kind] = fsb.plot.distances_by_class
+        arguments = {"labels": [0, 1, 2, 0]} | arguments
     for call in calls.values() if kind == "both" else [calls[kind]]:
         with pytest.raises(ArgumentError, match=message):
             call(result, **arguments)

@@ -32,7 +32,7 @@ head = fsb.LinearHead(torch.eye(3), None)
 state = torch.get_rng_state()
 ax = fsb.plot.plane(head, torch.rand(1, 3, generator=torch.Generator().manual_seed(1)))
 fsb.plot.robustness_curve(torch.ones(3))
-fsb.plot.distances(torch.ones(3), by=[0, 1, 1])
+fsb.plot.distances_by_class(torch.ones(3), [0, 1, 1])
 content, size = ax._repr_png_()
 ax.figure.savefig(sys.argv[1])
 assert "matplotlib.pyplot" not in sys.modules
@@ -51,7 +51,7 @@ def test_nothing_global_is_touched_and_pyplot_is_not_imported(tmp_path: object) 
 
 def test_a_notebook_shows_what_is_returned() -> None:
     ax = fsb.plot.distances(VALUES)
-    figure = fsb.plot.distances(VALUES, by=[0, 1, 2] * 3)
+    figure = fsb.plot.distances_by_class(VALUES, [0, 1, 2] * 3)
     for shown in (ax, figure_of(ax), figure):
         content, size = shown._repr_png_()  # type: ignore[union-attr]
         assert content.startswith(b"\x89PNG")
