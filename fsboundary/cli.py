@@ -440,6 +440,9 @@ def main() -> None:
     So is output that cannot be written because, for example, a disk is full.
     """
     _open_closed_streams()
+    # Read when torch is loaded. Threads that wait for work otherwise keep a core busy, so on cores
+    # that other programs use too, each of a network's small operations waits for a time slice.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except (FsboundaryError, OSError) as error:

@@ -40,6 +40,25 @@ def current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_idle_threads_sleep_unless_the_user_says_otherwise(own: str | None) -> None:
+    code = """
+import os, sys
+from fsboundary.cli import main
+assert "torch" not in sys.modules  # which reads the variable once
+sys.argv = ["fsboundary", "--version"]
+try:
+    main()
+except SystemExit:
+    print(os.environ["OMP_WAIT_POLICY"])
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {} if own is None else {"OMP_WAIT_POLICY": own}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == (own or "PASSIVE")
+
+
 @pytest.fixture
 def run_demo(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """Replace the demo by a function of the same signature that only notes the call."""
