@@ -1,13 +1,6 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import Any
-
 from fsboundary import __version__
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
 
 project = "fsboundary"
 author = "The fsboundary developers"
@@ -17,7 +10,7 @@ version = release = __version__
 extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 
-# only pages with a kernel in their header are executed: the tutorials
+# only pages with a kernel in their header are executed: the tutorials and the page on pictures
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600  # seconds per cell; a busy machine takes minutes for some
@@ -36,14 +29,3 @@ html_title = f"fsboundary {release}"
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
-
-
-def draw_pictures(app: Any) -> None:
-    del app  # Sphinx passes it
-    from pictures import run_page  # loads torch
-
-    run_page(HERE / "plots.md", HERE / "_pictures")
-
-
-def setup(app: Any) -> None:
-    app.connect("builder-inited", draw_pictures)

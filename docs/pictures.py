@@ -1,13 +1,7 @@
-"""Pictures of the README and of the page on plots, drawn by fsboundary.plot.
-
-``python docs/pictures.py`` draws those of the README again; a build of the pages draws the others,
-by running the code of ``plots.md``.
-"""
+"""The picture of the README, drawn by fsboundary.plot: ``python docs/pictures.py``."""
 
 from __future__ import annotations
 
-import contextlib
-import re
 from pathlib import Path
 from typing import Literal
 
@@ -38,15 +32,6 @@ def draw_readme(folder: Path) -> None:
         fsb.plot.plane(space, batch.features[ROWS], class_names=names, ax=left, style=style)
         fsb.plot.robustness_curve(curves, ax=beside, style=style)
         figure.savefig(folder / f"readme_{style}.png", dpi=100)
-
-
-def run_page(page: Path, folder: Path) -> None:
-    """Run the Python blocks of a page in `folder`, where they write their pictures."""
-    folder.mkdir(exist_ok=True)
-    namespace: dict[str, object] = {"__name__": "__main__"}
-    with contextlib.chdir(folder), contextlib.redirect_stdout(None):
-        for code in re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S):
-            exec(compile(code, str(page), "exec"), namespace)
 
 
 if __name__ == "__main__":
