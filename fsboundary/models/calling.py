@@ -42,14 +42,54 @@ def _is_compiled(model: nn.Module) -> bool:
     return dynamo is not None and isinstance(model, dynamo.OptimizedModule)
 
 
-@contextlib.contextmanager
-def _force_eager() -> Iterator[None]:
-    """Run compiled functions as plain Python, because compiled code may skip forward hooks."""
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
+@final
+class _Eager:
+    """Compiled functions run as plain Python while any thread is in a pass.
+
+    Compiled code may skip forward hooks. The setting is that of the process, so the first thread
+    changes it and the last one restores it: each on its own would restore that of another.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._passes: Counter[int] = Counter()
+        self._stance: contextlib.AbstractContextManager[Any] | None = None
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Run compiled functions as plain Python."""
+        if "torch._dynamo" not in sys.modules:  # nothing is compiled
+            yield
+            return
+        me = threading.get_ident()
+        with self._lock:
+            if not self._passes:
+                self._stance = torch.compiler.set_stance("force_eager")
+                self._stance.__enter__()
+            self._passes[me] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._leave(me)
+
+    def forget_other_threads(self) -> None:
+        """Forget the passes of threads that a forked process does not have."""
+        self._lock = threading.Lock()  # another thread of the parent may hold it
+        for other in self._passes.keys() - {threading.get_ident()}:
+            self._passes[other] = 1
+            self._leave(other)
+
+    def _leave(self, thread: int) -> None:
+        self._passes[thread] -= 1
+        if not self._passes[thread]:
+            del self._passes[thread]
+        if not self._passes and self._stance is not None:
+            self._stance.__exit__(None, None, None)
+            self._stance = None
+
+
+_eager = _Eager()
 
 
 def run_eagerly(function: _Function) -> _Function:
@@ -113,6 +153,7 @@ def _forget_locks() -> None:
     global _pass_locks_lock  # another thread of the parent may hold it
     _pass_locks_lock = threading.Lock()
     _pass_locks.clear()
+    _eager.forget_other_threads()
 
 
 if hasattr(os, "register_at_fork"):  # systems that fork
@@ -140,7 +181,7 @@ def call(
     """
     args, named = call_arguments(model, inputs, additional, keywords or {})
     try:
-        with _force_eager(), _pass_lock(model).hold(alone=False):
+        with _eager.hold(), _pass_lock(model).hold(alone=False):
             return model(*args, **named)
     except RuntimeError as error:
         leaves = pytree.tree_leaves((args, named))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import fsboundary as fsb
+from fsboundary.models.calling import call
 from support.models.nets import Last, Net, images
 from support.models.untouched import state_of
 
@@ -63,6 +65,37 @@ def test_compiled_code_runs_compiled_again_afterwards() -> None:
     assert not compilations
     model(images())
     assert len(compilations) == 1
+
+
+def test_passes_of_two_threads_leave_the_setting_of_the_compiler_as_it_was() -> None:
+    # the first one to begin is the first one to end
+    import torch._dynamo
+    from torch._dynamo import eval_frame
+
+    class Waits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.begun, self.may_end = threading.Event(), threading.Event()
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(eval_frame._stance.stance)
+            self.begun.set()
+            assert self.may_end.wait(60)
+            seen.append(eval_frame._stance.stance)
+            return x
+
+    seen: list[str] = []
+    before = eval_frame._stance.stance
+    models = Waits(), Waits()
+    threads = [threading.Thread(target=call, args=(m, torch.zeros(1))) for m in models]
+    for thread, model in zip(threads, models, strict=True):
+        thread.start()
+        assert model.begun.wait(60)
+    for thread, model in zip(threads, models, strict=True):
+        model.may_end.set()
+        thread.join()
+    assert seen == ["force_eager"] * 4
+    assert eval_frame._stance.stance == before
 
 
 def test_data_parallel() -> None:
