@@ -247,7 +247,8 @@ def place_label(centre: Sequence[float], letters: int, view: dict[str, Any]) -> 
 
 
 def _overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
+    beside = one[1] <= other[0] or other[1] <= one[0]
+    return not (beside or one[3] <= other[2] or other[3] <= one[2])
 
 
 SIZES = {"third": 8, "second": 7, "other": 7, "mean": 14, "image": 8, "flip": 7}

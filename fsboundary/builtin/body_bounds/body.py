@@ -23,6 +23,7 @@ from fsboundary.geometry.bounds.relaxations import Activation
 from fsboundary.models.head_search.graph import Operation, Ref
 from fsboundary.models.head_search.operations import CONSTANT
 from fsboundary.models.head_search.tracing import ForwardTrace
+from fsboundary.modes import in_standard_modes
 
 ROWS = 2
 """Rows of the traced batch: with one row, a rule could not see that rows are mixed."""
@@ -198,6 +199,7 @@ class Body:
         )
 
 
+@in_standard_modes  # which looks at torch's threads before the trace, not in it
 def trace_body(view: ModelView, images: Tensor, rule_of: Callable[[str], Rule | None]) -> Body:
     """Return the body that maps `images` (B,C,H,W) to features.
 

@@ -11,9 +11,13 @@ from torch.nn import functional
 
 import fsboundary as fsb
 from fsboundary.builtin.body_bounds import linear_bounds
+from fsboundary.builtin.body_bounds.body import trace_body
 from fsboundary.builtin.body_bounds.interval import Interval
 from fsboundary.builtin.body_bounds.linear_bounds import LinearBounds
+from fsboundary.builtin.body_bounds.rules import rule_of
 from fsboundary.core.errors import ArgumentError, HeadError
+from fsboundary.demo import load_demo
+from fsboundary.space import FeatureSpace
 from support.bounds.bodies import (
     OPERATIONS,
     Body,
@@ -197,6 +201,17 @@ def test_constants_of_the_input_are_refused() -> None:
     functions, radius = functions_of(torch.eye(4)[:2], 2, 0), torch.zeros(2, dtype=torch.float64)
     with pytest.raises(HeadError):
         bound("linear", model, pictures(2, 0), radius, "linf", functions)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_look_at_the_threads_of_torch_is_not_traced(threads: int) -> None:
+    demo, before = load_demo(), torch.get_num_threads()
+    space = FeatureSpace(demo.model, preprocess=demo.preprocess)
+    torch.set_num_threads(threads)
+    try:
+        assert len(trace_body(space, demo.test_images[:1], rule_of).nodes) > 20
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_options_are_checked() -> None:
