@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         LabelFlips,
         LargestTies,
         LeaveOneOutDistances,
+        ModelComparison,
         Morph,
         NearestHulls,
         Partition,
@@ -106,7 +107,7 @@ if TYPE_CHECKING:
         region_faces,
         region_fractions,
     )
-    from fsboundary.review import Triage, triage
+    from fsboundary.review import Triage, compare_models, triage
     from fsboundary.scores import Reference
     from fsboundary.space import FeatureSpace
 
@@ -194,6 +195,7 @@ _MODULE_NAMES = {
         "LabelFlips",
         "LargestTies",
         "LeaveOneOutDistances",
+        "ModelComparison",
         "Morph",
         "NearestHulls",
         "Partition",
@@ -203,7 +205,7 @@ _MODULE_NAMES = {
         "Scores",
         "TiePoints",
     ),
-    "review": ("Triage", "triage"),
+    "review": ("Triage", "compare_models", "triage"),
     "scores": ("Reference",),
     "space": ("FeatureSpace",),
     "core.status": ("Status",),
@@ -252,6 +254,7 @@ __all__ = [
     "LeaveOneOutDistances",
     "LinearFunctions",
     "LinearHead",
+    "ModelComparison",
     "Morph",
     "MultiLabelHead",
     "NearestHulls",
@@ -276,6 +279,7 @@ __all__ = [
     "attr",
     "class_hull_distances",
     "class_path",
+    "compare_models",
     "coverage",
     "coverage_fractions",
     "export_certificates",

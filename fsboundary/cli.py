@@ -1,4 +1,4 @@
-"""The command line: ``fsboundary demo``, ``report``, ``triage`` and ``plugins``.
+"""The command line: ``fsboundary demo``, ``report``, ``compare``, ``triage`` and ``plugins``.
 
 Only lightweight modules are imported at the top level, so that help is shown at once; each command
 imports what it needs.
@@ -222,6 +222,30 @@ def triage(
         show_progress=not quiet,
     )
     typer.echo(f"Wrote {printable(str(path))}")
+
+
+@app.command(short_help="Compare reports of several models.")
+def compare(
+    reports: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Two or more JSON files of `fsboundary report --json`, on the same images; the "
+            "first is the one that the others are compared with.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, with every changed image.")
+    ] = False,
+) -> None:
+    """Print in what models differ: accuracy, predictions, neighbouring classes."""
+    if len(reports) < 2:
+        raise typer.BadParameter("got one report; wanted two or more", param_hint="REPORTS")
+    from fsboundary.review.reports import compare_reports, comparison_text
+
+    numbers = compare_reports(reports)
+    typer.echo(json.dumps(numbers, indent=1) if as_json else comparison_text(numbers))
 
 
 plugins_app = typer.Typer(

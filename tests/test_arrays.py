@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import fsboundary as fsb
 from fsboundary import ArgumentError, Domain, FeatureBank, LinearHead, MultiLabelHead
@@ -29,6 +29,16 @@ HEAD = LinearHead(W, BIAS, Domain.nonnegative())
 BANK = FeatureBank(TRAIN, LABELS)
 INDEX = torch.arange(6)
 Convert = Callable[[Tensor], Any]
+
+
+def linear_space() -> fsb.FeatureSpace:
+    """Return the space of the head alone: its features are the inputs."""
+    layer = nn.Linear(W.shape[1], K).double()
+    layer.weight.data, layer.bias.data = W.clone(), BIAS.clone()
+    return fsb.FeatureSpace(nn.Sequential(layer).eval(), example=Z)
+
+
+SPACE = linear_space()
 
 
 def exported(features: Any) -> str:
@@ -72,6 +82,13 @@ CALLS: dict[str, Callable[[Convert], Any]] = {
     "guaranteed_hulls": lambda c: fsb.guaranteed_hulls(HEAD, BANK).check(c(Z)),
     "coverage": lambda c: fsb.coverage(HEAD, BANK, c(Z), c(INDEX % K)),
     "feature_fractions": lambda c: fsb.feature_fractions(HEAD, c(Z)),
+    "compare_models": lambda c: fsb.compare_models(
+        {"a": SPACE},
+        c(Z),
+        c(INDEX % K),
+        distances={"a": c(Z[:, 0].abs())},
+        radii=c(torch.tensor([0.1, 0.5])),
+    ),
     "partition": lambda c: fsb.partition(HEAD, pairs=c(torch.tensor([[0, 1]]))),
     "export_certificates": lambda c: exported(c(Z)),
     "logistic_head": lambda c: fsb.logistic_head(c(TRAIN), c(LABELS), K).weight,

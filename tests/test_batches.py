@@ -199,6 +199,7 @@ OF_IMAGES: dict[str, Callable[[Callable[[Tensor], Any]], Any]] = {
     "triage": lambda c: tuple(
         row["novelty"] for row in fsb.triage(SPACE, [(c(IMAGES), c(LABELS))], REFERENCE)
     ),
+    "compare_models": lambda c: fsb.compare_models({"a": SPACE}, c(IMAGES), c(LABELS)).share,
     "pixel_margin": lambda c: scores.pixel_margin(SPACE, c(IMAGES)).score,
     "flip_images": lambda c: pixels.flip_images(
         MODEL, c(IMAGES), c(NEXT), max_steps=2, labels=c(BATCH.predicted)

@@ -120,7 +120,9 @@ def wilson_interval(share: Tensor, rows: int) -> Tensor:
     share, square = share.double(), _95**2 / rows
     centre = (share + square / 2) / (1 + square)
     half = _95 / (1 + square) * (share * (1 - share) / rows + square / (4 * rows)).sqrt()
-    return torch.stack([centre - half, centre + half], dim=-1).clamp(0, 1)
+    # the share itself, where rounding has put an end on its other side
+    low, high = torch.minimum(centre - half, share), torch.maximum(centre + half, share)
+    return torch.stack([low, high], dim=-1).clamp(0, 1)
 
 
 @in_standard_modes

@@ -229,6 +229,7 @@ CALLS: dict[str, Call] = {
     "pixel_margin": lambda w: scores.pixel_margin(w.space, w.images),
     "estimate_accuracy": lambda w: scores.estimate_accuracy(w.reference, w.far),
     "drift": lambda w: scores.drift(w.reference, w.far),
+    "compare_models": lambda w: fsb.compare_models({"a": w.space}, w.images, w.labels),
     "triage": lambda w: list(fsb.triage(w.space, [(w.images, w.labels)], w.reference)),
     "attribute_methods": lambda w: attr.attribute_methods(
         w.space, w.images, {"saliency": Saliency}

@@ -171,6 +171,7 @@ CALLS: dict[str, Call] = {
     "hull_projection away_steps": lambda w, i: fsb.hull_projection(
         w.bank, i.features, solver="away_steps"
     ),
+    "compare_models": lambda w, i: fsb.compare_models({"a": w.space}, i.images, i.labels),
     "triage": lambda w, i: list(
         fsb.triage(w.space, [i.images], fsb.Reference.fit(w.space, [(i.images, i.labels)], "given"))
     ),

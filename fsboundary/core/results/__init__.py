@@ -11,7 +11,7 @@ from fsboundary.core.results.boundaries import (
     RegionDistances,
     TiePoints,
 )
-from fsboundary.core.results.comparison import Comparison
+from fsboundary.core.results.comparison import Comparison, ModelComparison
 from fsboundary.core.results.features import FeatureBatch
 from fsboundary.core.results.hulls import (
     AffineRank,
@@ -75,6 +75,7 @@ __all__ = [
     "LabelFlips",
     "LargestTies",
     "LeaveOneOutDistances",
+    "ModelComparison",
     "Morph",
     "NearestHulls",
     "Partition",

@@ -1,4 +1,4 @@
-"""Comparisons of attributions, and their tables as columns."""
+"""Comparisons of attributions and of models, and their tables as columns."""
 
 from __future__ import annotations
 
@@ -208,3 +208,115 @@ class Comparison(Result):
             The file could not be written; what was there is unchanged.
         """
         write_csv(columns(self, table), path)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ModelComparison(Result):
+    """Predictions and distances of M models on the same B images, and their neighbouring classes.
+
+    Rows are images: an index leaves curves, intervals and neighbours as they are, those of all
+    images. The first model is the one with which the others are compared.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names of the M models.
+    quantity, unit : str
+        What ``distance`` is.
+    labels : Tensor (B,)
+        Label of each image; -1 for none.
+    predicted : Tensor (M, B)
+        Predicted classes; -1 where an image failed.
+    distance : Tensor (M, B), float64
+        Distance or radius of each image; NaN where it has none.
+    accuracy : Tensor (M,), float64
+        Fraction of the labelled images that are predicted right; NaN without labels. An image
+        that failed counts as wrong.
+    accuracy_interval : Tensor (M, 2), float64
+        95 % Wilson interval of ``accuracy``, for images that are a random sample.
+    radii : Tensor (R,), float64
+        Radii of the curves.
+    share : Tensor (M, R), float64
+        Fraction of the images with a distance whose distance exceeds the radius.
+    share_interval : Tensor (M, R, 2), float64
+        95 % Wilson interval of ``share``, at any single radius.
+    robust_accuracy : Tensor (M, R), float64
+        Fraction of the labelled images that are predicted right and whose distance exceeds the
+        radius; images that are predicted right and have no distance are left out. NaN without
+        labels.
+    robust_interval : Tensor (M, R, 2), float64
+        95 % Wilson interval of ``robust_accuracy``, at any single radius.
+    median_ratio : Tensor (M,), float64
+        Median over the images of the distance divided by that of the first model; images without a
+        ratio are left out.
+    ratio_interval : Tensor (M, 2), float64
+        95 % confidence interval of that median from its order statistics; NaN for an end that too
+        few images determine.
+    num_ratios : Tensor (M,)
+        Number of images with a ratio.
+    neighbours : Tensor (M, K, K)
+        1 where two classes are proved to share a facet, -1 where they are proved not to, 0 where
+        that is not known, and on the diagonal.
+    status : Tensor (M, B)
+        Status of each distance.
+    """
+
+    names: tuple[str, ...]
+    quantity: str
+    unit: str
+    labels: Int[Tensor, " B"]
+    predicted: Int[Tensor, "M B"]
+    distance: Float64[Tensor, "M B"]
+    accuracy: Float64[Tensor, " M"]
+    accuracy_interval: Float64[Tensor, "M 2"]
+    radii: Float64[Tensor, " R"]
+    share: Float64[Tensor, "M R"]
+    share_interval: Float64[Tensor, "M R 2"]
+    robust_accuracy: Float64[Tensor, "M R"]
+    robust_interval: Float64[Tensor, "M R 2"]
+    median_ratio: Float64[Tensor, " M"]
+    ratio_interval: Float64[Tensor, "M 2"]
+    num_ratios: Int[Tensor, " M"]
+    neighbours: Int[Tensor, "M K K"]
+    status: Int[Tensor, "M B"]
+
+    _ROWS: ClassVar[str] = "B"
+    _AXES: ClassVar[tuple[str, ...]] = ("model", "image")
+
+    def changed(self, first: str, second: str) -> Int[Tensor, " C"]:
+        """Return the images that two models predict differently, ascending.
+
+        Images that failed in one of the models are left out.
+
+        Raises
+        ------
+        ArgumentError
+            No such model.
+        """
+        a, b = (self.predicted[self._model(name)] for name in (first, second))
+        return ((a != b) & (a >= 0) & (b >= 0)).nonzero()[:, 0]
+
+    def gained(self, first: str, second: str) -> Int[Tensor, "P 2"]:
+        """Return the pairs of classes, i < j, proved neighbours of the second model only.
+
+        Pairs that are not decided in one of the models are left out. With the names exchanged
+        these are the neighbours that were lost.
+
+        Raises
+        ------
+        ArgumentError
+            No such model.
+        """
+        a, b = (self.neighbours[self._model(name)] for name in (first, second))
+        return ((a == -1) & (b == 1)).triu(1).nonzero()
+
+    def distances(self) -> dict[str, Float64[Tensor, " B"]]:
+        """Return the distances by model, as :func:`fsboundary.plot.robustness_curve` takes them."""
+        return dict(zip(self.names, self.distance, strict=True))
+
+    def _model(self, name: str) -> int:
+        if name not in self.names:
+            wanted = f"one of {', '.join(map(repr, self.names))}"
+            raise ArgumentError("model", repr(name), wanted, "pass a name of the comparison")
+        return self.names.index(name)
