@@ -76,6 +76,26 @@ def has_ieee_products(device: torch.device) -> bool:
     )
 
 
+def has_direct_convolutions(device: torch.device) -> bool:
+    """Return whether float32 convolutions on `device` are sums of products in IEEE arithmetic.
+
+    Both torch's settings and a convolution must say so. Algorithms of Winograd and Fourier mix
+    pixels with weights of other pixels, so that huge pixels destroy sums in which they have the
+    weight 0.
+    """
+    if product_precision(device.type, convolution=True):
+        return False
+    # as many images as some libraries need before they choose such an algorithm
+    images = torch.ones(16, 8, 14, 14, device=device)
+    images[:, :, 2::6, 2::6] = 2.0**30
+    kernel = torch.ones(8, 8, 3, 3, device=device)
+    kernel[:, :, 1, 1] = 0.0
+    found = torch.conv2d(images, kernel, padding=1)
+    exact = torch.conv2d(images.double(), kernel.double(), padding=1)
+    small = exact < 2.0**20
+    return torch.equal(found[small].double(), exact[small])
+
+
 def float32_product(a: Tensor, b: Tensor) -> Tensor:
     """Return the product (B,n) of `a` (B,d) and `b` (d,n), float64.
 

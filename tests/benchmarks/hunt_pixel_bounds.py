@@ -17,6 +17,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -48,6 +49,18 @@ class Flat(nn.Module):
         return out
 
 
+class Shifted(nn.Module):
+    """A network whose pixels lose their last digits, if it is of float32."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner((x + 256.0) - 256.0)
+        return out
+
+
 def balanced(model: nn.Module, head: nn.Linear, seed: int) -> nn.Module:
     """Return `model` after its mean logits were made equal."""
     with torch.no_grad():
@@ -55,13 +68,15 @@ def balanced(model: nn.Module, head: nn.Linear, seed: int) -> nn.Module:
     return model
 
 
-def networks(seed: int) -> dict[str, nn.Module]:
+def networks(seed: int, *, floating_point: bool = False) -> dict[str, nn.Module]:
     """Return the networks by name."""
     flat = Flat(seed).eval()
     models = {"linear": balanced(flat, flat.inner.head, seed)}
     for name in OPERATIONS:
         model = body(name, seed)
         models[name] = balanced(model, model.head, seed)
+    if floating_point:
+        models = {name: Shifted(model.float()).eval() for name, model in models.items()}
     return models
 
 
@@ -84,15 +99,22 @@ def attack(
 ) -> tuple[Tensor, int]:
     """Return how often the class changed within each radius (B,), and among how many points."""
     changed, tried = torch.zeros_like(source), 0
+    dtype = next(model.parameters()).dtype
+    if dtype == torch.float32:  # rounding of pixels must not leave the set
+        one = torch.finfo(dtype).eps / 2
+        radius = (radius - (one if norm == "linf" else one * images[0].numel() ** 0.5)).clamp_min(0)
     while len(images) and tried < points:
         seed += 1
         inside = points_inside(
-            images, radius, norm, lambda x: margin(model(x), source), seed, bounds
+            images, radius, norm, lambda x: margin(model(x.to(dtype)), source), seed, bounds
         )
         for x in inside:
             with torch.no_grad():
-                logits = model(x)
-            changed += margin(logits, source) < -SMALLER * logits.abs().amax(dim=1)
+                logits = model(x.to(dtype))
+            if dtype == torch.float32:
+                changed += logits.argmax(dim=1) != source
+            else:
+                changed += margin(logits, source) < -SMALLER * logits.abs().amax(dim=1)
             tried += len(x)
     return changed, tried
 
@@ -124,14 +146,33 @@ def check(models: dict[str, nn.Module], seed: int) -> tuple[list[int], list[floa
     return refuted, strength
 
 
+def check_rounding(model: nn.Module, images: Tensor, seed: int) -> list[int]:
+    """Return how many points within radii in exact arithmetic float32 gives another class."""
+    refuted = []
+    for norm in ("linf", "l2"):
+        # without flip images, whose classes in float32 could refute the radii at once
+        found = pixels.certify(
+            model, images, norm=norm, upper=images * torch.nan, bounds=(-1e3, 1e3), tolerance=1e-8
+        )
+        changed, _ = attack(
+            model, images.double(), found.source, found.radius, norm, seed, 1000, (-1e3, 1e3)
+        )
+        refuted.append(int(changed.sum()))
+    return refuted
+
+
 def main() -> None:
     """Run the hunt and print counts by network."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--floating-point", action="store_true")
     args = parser.parse_args()
     start, seed = time.process_time(), args.seed
-    models, images = networks(seed), pictures(ROWS, seed)
+    models, images = networks(seed, floating_point=args.floating_point), pictures(ROWS, seed)
+    arithmetic: Literal["exact", "floating_point"] = "exact"
+    if args.floating_point:
+        images, arithmetic = images.float(), "floating_point"
     share = args.points // (2 * len(models))
     total = false = 0
     print(
@@ -140,12 +181,12 @@ def main() -> None:
     )
     for name, model in models.items():
         for norm in ("linf", "l2"):
-            found = pixels.certify(model, images, norm=norm)
+            found = pixels.certify(model, images, norm=norm, arithmetic=arithmetic)
             rows = (found.radius > 0).nonzero()[:, 0]
             # without limit: all images within the bounds of pixels
             radius = torch.where(torch.isfinite(found.radius), found.radius, ROWS)[rows]
             changed, tried = attack(
-                model, images[rows], found.source[rows], radius, norm, seed, share
+                model, images[rows].double(), found.source[rows], radius, norm, seed, share
             )
             known = torch.isfinite(found.upper)
             ratio = (found.radius / found.upper)[known]
@@ -156,17 +197,23 @@ def main() -> None:
                 flush=True,
             )
             total, false = total + tried, false + int(changed.sum())
-    refuted, strength = check(models, seed)
+    if args.floating_point:
+        refuted = check_rounding(models["linear"], images, seed)
+        strength = [1.0, 1.0]
+    else:
+        refuted, strength = check(models, seed)
     seconds = time.process_time() - start
     print(
         f"seed {seed}: {total} points in {len(models)} networks, {seconds / 60:.1f} minutes of "
         f"processor time: {false} of another class"
     )
-    print(f"radii larger by 1e-6 on the linear network: {refuted} points of another class, by norm")
-    print(
-        f"radii {BEYOND} times the distance of flip images: found in "
-        + " and ".join(f"{100 * s:.0f} %" for s in strength)
-    )
+    radii = "in exact arithmetic" if args.floating_point else "larger by 1e-6"
+    print(f"radii {radii} on the linear network: {refuted} points of another class, by norm")
+    if not args.floating_point:
+        print(
+            f"radii {BEYOND} times the distance of flip images: found in "
+            + " and ".join(f"{100 * s:.0f} %" for s in strength)
+        )
     sys.exit(1 if false or not all(refuted) or not all(strength) else 0)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn, final
+from typing import Any, Literal, NamedTuple, NoReturn, final
 
 import torch
 from torch import Tensor
@@ -112,12 +112,15 @@ class Node:
         Positions of its operands in the graph.
     shape : tuple of int
         Shape of the result of one row.
+    dtype : torch.dtype
+        In which the pass computes it.
     """
 
     name: str
     rule: Affine | Activation | MaxPool | None
     parents: tuple[int, ...]
     shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
 class Operand(NamedTuple):
@@ -193,15 +196,32 @@ class Body:
     def is_same(self, other: Body) -> bool:
         """Return whether another pass ran the same operations with the same constants."""
         return (
-            self._signature == other._signature
+            len(self._signature) == len(other._signature)
             and len(self._constants) == len(other._constants)
+            and self.begins_with(other)
+        )
+
+    def begins_with(self, other: Body, without: int = 0) -> bool:
+        """Return whether another pass ran the first of these operations, with their constants.
+
+        Its last `without` operations, which have no constants, may be others.
+        """
+        count = len(other._signature) - without
+        return (
+            self._signature[:count] == other._signature[:count]
+            and len(other._constants) <= len(self._constants)
             and all(map(torch.equal, self._constants, other._constants))
         )
 
 
 @in_standard_modes  # which looks at torch's threads before the trace, not in it
-def trace_body(view: ModelView, images: Tensor, rule_of: Callable[[str], Rule | None]) -> Body:
-    """Return the body that maps `images` (B,C,H,W) to features.
+def trace_body(
+    view: ModelView,
+    images: Tensor,
+    rule_of: Callable[[str], Rule | None],
+    output: Literal["features", "logits"] = "features",
+) -> Body:
+    """Return the graph that maps `images` (B,C,H,W) to features, or through the head to logits.
 
     Two passes are traced, of images and of other images, and must be the same, because a bound
     holds only for images whose pass is.
@@ -219,19 +239,25 @@ def trace_body(view: ModelView, images: Tensor, rule_of: Callable[[str], Rule | 
     other = rows.flip(-1, -2) / 2
     with torch.no_grad():
         view.features(rows)  # checks of the first pass are not traced
-        bodies = [_trace(view, batch, rule_of) for batch in (rows, other)]
+        run = view.features if output == "features" else view.logits
+        bodies = [_trace(run, batch, output, rule_of) for batch in (rows, other)]
     if not bodies[0].is_same(bodies[1]):
         refuse("two passes of different images run different operations, or different constants")
     return bodies[0]
 
 
-def _trace(view: ModelView, batch: Tensor, rule_of: Callable[[str], Rule | None]) -> Body:
+def _trace(
+    run: Callable[[Tensor], Tensor],
+    batch: Tensor,
+    output: str,
+    rule_of: Callable[[str], Rule | None],
+) -> Body:
     trace = ForwardTrace([batch])
     with trace:
-        features = view.features(batch)
-    ref = trace.ref(features)
-    if ref is None or not trace.is_current(features):
-        refuse("the features are not made by operations of torch that a trace can follow")
+        values = run(batch)
+    ref = trace.ref(values)
+    if ref is None or not trace.is_current(values):
+        refuse(f"the {output} are not made by operations of torch that a trace can follow")
     return _Builder(trace.operations, rule_of).build(ref)
 
 
@@ -278,7 +304,7 @@ class _Builder:
         if operation.name == "input":
             if self._nodes:
                 refuse("it has an input besides the images")
-            self._append(ref, Node("input", None, (), shape[1:]))
+            self._append(ref, Node("input", None, (), shape[1:], operation.dtypes[ref.position]))
             return
         rule = self._rule_of(operation.name)
         if rule is None:
@@ -300,7 +326,8 @@ class _Builder:
         self._signature.append((operation.name, str(operation.args), str(operation.kwargs), shape))
         made = rule(Call(operation.name, arguments, shape, ref.position))
         parents = tuple(o.node for o in operands)
-        self._append(ref, Node(operation.name, made, parents, shape[1:]))
+        dtype = operation.dtypes[ref.position]
+        self._append(ref, Node(operation.name, made, parents, shape[1:], dtype))
 
     def _append(self, ref: Ref, node: Node) -> None:
         self._positions[ref] = len(self._nodes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from fsboundary.core.results.base import Result
@@ -160,11 +160,13 @@ class CertifiedPixels(Result):
     ----------
     radius : Tensor (B,), float64
         Certified radius, pixel units: no image within it, inside the pixel bounds, has another
-        class, for the model in exact arithmetic. 0 where nothing is certified, +inf where no image
-        inside the bounds has another class, NaN where the row failed.
+        class, for the model in exact arithmetic; also as it computes, if `covers_rounding`. 0 where
+        nothing is certified, +inf where no image inside the bounds has another class, NaN where the
+        row failed.
     upper : Tensor (B,), float64
         Distance of the nearest known image of another class, as the model itself predicts; +inf
-        where none is known. Below ``radius`` only by the rounding of the model.
+        where none is known. Below ``radius`` only by the rounding of the model, and never where
+        that is covered.
     source : Tensor (B,)
         Predicted class of the image, which the ball keeps; -1 where the row is not finite.
     limit : Tensor (B,)
@@ -172,6 +174,9 @@ class CertifiedPixels(Result):
         and is not certified. -1 where none did.
     steps : Tensor (B,)
         Number of radii that were tried.
+    covers_rounding : Tensor (B,), bool
+        Whether the claim is also about the logits that the model's passes compute
+        (``arithmetic="floating_point"``), or only about the model in exact arithmetic.
     status : Tensor (B,)
         CONVERGED: certified, and no radius that is larger by more than the tolerance is, with this
         method. UNBOUNDED: the whole box of pixels is certified. MAX_STEPS: certified, the search
@@ -184,6 +189,7 @@ class CertifiedPixels(Result):
     source: Int[Tensor, " B"]
     limit: Int[Tensor, " B"]
     steps: Int[Tensor, " B"]
+    covers_rounding: Bool[Tensor, " B"]
     status: Int[Tensor, " B"]
 
     _OWN_ADVICE: ClassVar[Mapping[Status, str]] = {

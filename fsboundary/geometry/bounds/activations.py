@@ -50,7 +50,7 @@ def _abs() -> Activation:
 
 def _sigmoid() -> Activation:
     # |f''| = s (1 - s) |1 - 2 s| is largest at s = 1/2 +- sqrt(3)/6: sqrt(3)/18
-    return Activation(torch.sigmoid, curvature=0.0963)
+    return Activation(torch.sigmoid, curvature=0.0963, lipschitz=0.25)
 
 
 def _tanh() -> Activation:
@@ -71,13 +71,18 @@ def _softplus(beta: float = 1.0, threshold: float = 20.0) -> Activation:
         curvature=0.25 * beta * (1 + 1e-9),
         slack=math.exp(-threshold) / beta * (1 + 1e-9),
         slack_from=threshold / beta * (1 - 1e-9),
+        largest_exponent=threshold,
     )
 
 
 def _silu() -> Activation:
     # f'' = s (1 - s) (2 + x (1 - 2 s)) is largest at 0: 1/2
+    # the slope is largest where f'' is 0, at 2.3994: 1.0998
     return Activation(
-        torch.nn.functional.silu, curvature=0.5000001, least=(-1.2784645427610738, -0.2784645428)
+        torch.nn.functional.silu,
+        curvature=0.5000001,
+        least=(-1.2784645427610738, -0.2784645428),
+        lipschitz=1.1,
     )
 
 
@@ -85,10 +90,17 @@ def _gelu(approximate: str = "none") -> Activation:
     if approximate == "tanh":
         # largest on a grid of 1e-4 between -20 and 20, where third derivatives are below 3, in
         # tests/geometry/bounds: 0.798; beyond, the tanh differs from 1 by less than 1e-200
-        return Activation(_gelu_tanh, curvature=0.81, least=(-0.75246142207, -0.170040751))
+        # the largest slope on the same grid is 1.1289
+        return Activation(
+            _gelu_tanh, curvature=0.81, least=(-0.75246142207, -0.170040751), lipschitz=1.13
+        )
     # f'' = phi(x) (2 - x^2) with the normal density phi is largest at 0: 2 phi(0)
+    # the slope is largest where f'' is 0, at sqrt(2): 1.1289
     return Activation(
-        torch.nn.functional.gelu, curvature=0.797885, least=(-0.7517915246935645, -0.1699712075)
+        torch.nn.functional.gelu,
+        curvature=0.797885,
+        least=(-0.7517915246935645, -0.1699712075),
+        lipschitz=1.13,
     )
 
 

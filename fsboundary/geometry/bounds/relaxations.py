@@ -28,9 +28,10 @@ _PIECES = 64
 _SECANTS = 8
 """Pieces of the grid on which offsets are proved, and of that whose secants are slopes."""
 
-_LIBRARY_ERROR = 32 * EPS
-"""Error of an evaluated function, relative to 1 + |x|: exp, tanh, erf and log1p of torch have a few
-units in the last place, and each function here takes at most four operations after them."""
+_LIBRARY_ERROR = 32
+"""Error of an evaluated function, in units of the last place of 1 + |x| + |f(x)|: exp, tanh, erf
+and log1p of torch have a few units in the last place, and each function here takes at most four
+operations after them."""
 
 
 @final
@@ -55,6 +56,10 @@ class Activation:
         Upper bound by which the function of torch may be lower than `evaluate` where its argument
         is at least `slack_from`.
     slack_from : float
+    lipschitz : float
+        Upper bound of the absolute first derivative of a function with curvature.
+    largest_exponent : float
+        Largest argument of an exponential whose overflow would be the value of the function.
     """
 
     evaluate: Callable[[Tensor], Tensor]
@@ -64,11 +69,34 @@ class Activation:
     least: tuple[float, float] | None = None
     slack: float = 0.0
     slack_from: float = torch.inf
+    lipschitz: float = 1.0
+    largest_exponent: float = 0.0
 
-    def error(self, x: Tensor, value: Tensor) -> Tensor:
-        """Return a bound on the error of `value`, computed by `evaluate` at `x`."""
-        own = _LIBRARY_ERROR * (1 + x.abs()) if self.curvature else 4 * EPS * value.abs()
-        return own + torch.finfo(torch.float64).tiny
+    @property
+    def steepest(self) -> float:
+        """Upper bound of the absolute slope between any two points, except for `slack`."""
+        return self.lipschitz if self.curvature else max(map(abs, self.slopes))
+
+    def error(self, x: Tensor, value: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return a bound on the error of `value`, computed in `dtype` at `x`.
+
+        It does not fall where the absolute values of `x` and `value` grow.
+        """
+        info = torch.finfo(dtype)
+        if self.curvature:
+            own = _LIBRARY_ERROR * info.eps * (1 + x.abs() + value.abs())
+        elif self._is_exact(dtype):
+            own = torch.zeros_like(value)
+        else:
+            own = 4 * info.eps * value.abs()
+        return own + info.tiny
+
+    def _is_exact(self, dtype: torch.dtype) -> bool:
+        """Return whether a piecewise linear function only selects numbers of `dtype`, or signs."""
+        knots = torch.tensor(self.knots, dtype=torch.float64)
+        return {*map(abs, self.slopes)} <= {0.0, 1.0} and torch.equal(
+            knots.to(dtype).double(), knots
+        )
 
 
 class Lines(NamedTuple):

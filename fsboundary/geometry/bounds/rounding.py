@@ -48,3 +48,22 @@ def below(value: Tensor) -> Tensor:
 def above(value: Tensor) -> Tensor:
     """Return numbers above `value` by at least one rounding, any shape."""
     return value + (EPS * value.abs() + SMALLEST)
+
+
+def pass_error(terms: int, size: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return :func:`sum_error` of sums that are computed in another dtype; +inf where it has none.
+
+    Parameters
+    ----------
+    terms : int
+    size : Tensor, any shape, float64
+        Upper bounds of the sums of the absolute terms.
+    dtype : torch.dtype
+        Floating point.
+    """
+    info = torch.finfo(dtype)
+    roundoffs = terms * info.eps / 2
+    gamma = roundoffs / (1 - roundoffs) if roundoffs < 0.5 else torch.inf
+    # a sum that is larger may overflow
+    error = torch.where(size < info.max / 4, inflate(gamma * size), torch.inf)
+    return error.nan_to_num(torch.inf, torch.inf, torch.inf)

@@ -10,12 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fsboundary.builtin.body_bounds.forward_rounding import ForwardRounding
 from fsboundary.core.checks import check_choice, check_integer, check_number
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import CertifiedPixels, FlipImages
 from fsboundary.core.rows import TensorOrArray, write_rows
 from fsboundary.core.status import Status
+from fsboundary.core.tolerance import EPS
 from fsboundary.geometry.bounds.rounding import below
 from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.certification.lipschitz import radii_by_lipschitz
@@ -46,6 +48,7 @@ def certify(
     norm: Literal["linf", "l2"] = "linf",
     bounds: tuple[float, float] = (0, 1),
     method: str | BodyBounds = "linear_bounds",
+    arithmetic: Literal["exact", "floating_point"] = "exact",
     lipschitz: float | None = None,
     upper: FlipImages | Float[TensorOrArray, "B C H W"] | None = None,
     tolerance: float = 1e-3,
@@ -57,9 +60,10 @@ def certify(
 
     The radius is a theorem about the model in exact arithmetic: about the real function that its
     operations and its parameters, as they are stored, define. It includes the rounding of its own
-    computation, but not that of the model's forward pass, which may decide an image within float32
-    rounding of a boundary either way. The largest radius is found by bisection; each is certified
-    by lower bounds of the margins of the predicted class over all others.
+    computation, but that of the model's forward pass, which may decide an image within float32
+    rounding of a boundary either way, only with ``arithmetic="floating_point"``. The largest radius
+    is found by bisection; each is certified by lower bounds of the margins of the predicted class
+    over all others.
 
     Parameters
     ----------
@@ -74,6 +78,11 @@ def certify(
         Smallest and largest pixel value; images beyond them do not count.
     method : str or BodyBounds
         Name of a plugin ("linear_bounds", "interval") or an instance.
+    arithmetic : {"exact", "floating_point"}
+        "floating_point": the claim is also about the logits that passes of the model on this CPU
+        compute, in their float32 or float64, with any batch size and number of threads, for images
+        in the dtype of `images`. Each margin must exceed a bound of the rounding errors of the two
+        logits. The radius is at most that of "exact".
     lipschitz : float, optional
         Lipschitz constant from pixels, in `norm`, to features, in the Euclidean norm, for which the
         caller vouches. The radius is then that of the guaranteed ball divided by it, whatever the
@@ -86,7 +95,8 @@ def certify(
         Relative difference, between a radius that is certified and one that is not, at which the
         search ends.
     max_steps : int, optional
-        Limit of radii that are tried per image, default 40.
+        Limit of radii that are tried per image, default 40; "floating_point" tries as many again,
+        within the radius of "exact".
     batch_size : int
         Number of images per batch.
     show_progress : bool
@@ -99,11 +109,12 @@ def certify(
     Raises
     ------
     ArgumentError
-        Wrong types or shapes, pixels out of bounds, or a Lipschitz constant that a known image
-        refutes.
+        Wrong types or shapes, pixels out of bounds, a Lipschitz constant that a known image
+        refutes, or one together with "floating_point".
     HeadError
         The model has no linear head, or the method has no rule for an operation of its body; the
-        message names the operation.
+        message names the operation. With "floating_point" also: the model is not on the CPU, or
+        an operation has no bound of its rounding.
     PluginError
         The method raised, or returned another type or shape.
 
@@ -125,11 +136,19 @@ def certify(
     limits = check_bounds(bounds)
     pixels = check_pixels(images, limits)
     check_choice("norm", norm, ("linf", "l2"))
+    check_choice("arithmetic", arithmetic, ("exact", "floating_point"))
     check_integer("batch_size", batch_size)
     check_number("tolerance", tolerance, 0, 1, fix="pass 1e-3")
     steps = check_integer("max_steps", MAX_STEPS if max_steps is None else max_steps)
     if lipschitz is not None:
         check_number("lipschitz", lipschitz, 0, fix="pass a positive number, or leave it out")
+        if arithmetic == "floating_point":
+            raise ArgumentError(
+                "arithmetic",
+                "'floating_point' with lipschitz=",
+                "'exact', because a Lipschitz constant says nothing of rounding",
+                "leave one of them out",
+            )
     known = None
     if isinstance(upper, FlipImages):
         known = check_pixels(upper.images, limits, "upper", like=pixels)
@@ -147,6 +166,10 @@ def certify(
     finite = torch.isfinite(logits).all(dim=1)
     fields = _initial_fields(logits, finite)
     rows = finite.nonzero()[:, 0]
+    fields["covers_rounding"] = torch.full_like(finite, arithmetic == "floating_point")
+    rounding = None
+    if arithmetic == "floating_point" and len(rows):
+        rounding = ForwardRounding(space, pixels[rows[:1]])
     if known is None:
         known = torch.full_like(pixels, torch.nan)
         if len(rows):
@@ -158,7 +181,7 @@ def certify(
                 space, pixels[part], fields["source"][part], known[part], norm, limits
             )
             if lipschitz is None:
-                solved = _solve(plugin, space, batch, tolerance, steps)
+                solved = _solve(plugin, space, batch, rounding, tolerance, steps)
             else:
                 solved = radii_by_lipschitz(
                     space, batch.images, batch.known.distance, batch.features, lipschitz, norm
@@ -191,6 +214,8 @@ class _Batch:
     images : Tensor (R, C, H, W)
     features : Tensor (R, 1 + P, d)
         Of the images, and of P images around each.
+    source : Tensor (R,)
+        Predicted classes.
     rivals : Tensor (R, K - 1)
         All classes but the predicted one.
     functions : LinearFunctions
@@ -206,6 +231,7 @@ class _Batch:
 
     images: Tensor
     features: Tensor
+    source: Tensor
     rivals: Tensor
     functions: LinearFunctions
     known: KnownImages
@@ -243,6 +269,7 @@ class _Batch:
         return _Batch(
             images=images,
             features=features,
+            source=source,
             rivals=rivals,
             functions=functions,
             known=KnownImages.of(functions, features, distance),
@@ -272,35 +299,59 @@ def margins(head: LinearHead, source: Tensor, rivals: Tensor) -> LinearFunctions
     return LinearFunctions(weight=weight, offset=offset, weight_error=error.abs())
 
 
-def _bounder(plugin: BodyBounds, space: FeatureSpace, batch: _Batch) -> Bounder:
+def _bounder(
+    plugin: BodyBounds, space: FeatureSpace, batch: _Batch, rounding: ForwardRounding | None
+) -> Bounder:
+    """Return lower bounds of the margins, less what `rounding` may change them by."""
+
     def bound(rows: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-        return bound_and_grade(
+        images = batch.images[rows]
+        lower, refuted = bound_and_grade(
             plugin,
             space,
-            batch.images[rows],
+            images,
             radius,
             norm=batch.norm,
             bounds=batch.bounds,
             functions=batch.functions.take(rows),
             known=batch.known.take(rows),
         )
+        if rounding is None:
+            return lower, refuted
+        errors = rounding.logit_errors(images, radius, batch.norm, batch.bounds)
+        own = errors.gather(1, batch.source[rows][:, None])
+        error = own + errors.gather(1, batch.rivals[rows])
+        lower = below(lower - error - EPS * error)
+        # no known image has another class in floating point either
+        wrong = (lower > 0).all(dim=1) & (batch.upper[rows] <= radius)
+        return lower, refuted | wrong
 
     return bound
 
 
 def _solve(
-    plugin: BodyBounds, space: FeatureSpace, batch: _Batch, tolerance: float, max_steps: int
+    plugin: BodyBounds,
+    space: FeatureSpace,
+    batch: _Batch,
+    rounding: ForwardRounding | None,
+    tolerance: float,
+    max_steps: int,
 ) -> dict[str, Tensor]:
     """Return the fields of the largest radii that `plugin` certifies."""
     start = torch.minimum(batch.upper, batch.reach)
-    found = largest_radii(_bounder(plugin, space, batch), start, batch.reach, tolerance, max_steps)
+    bound = _bounder(plugin, space, batch, None)
+    found = largest_radii(bound, start, batch.reach, tolerance, max_steps)
+    if rounding is not None:
+        limit = torch.minimum(found.radius.nan_to_num(0.0), batch.reach)
+        bound = _bounder(plugin, space, batch, rounding)
+        found = found.shorten(largest_radii(bound, limit, limit, tolerance, max_steps))
     wrong = int((found.status == Status.INACCURATE).sum())
     if wrong:
         report_refuted(plugin, wrong)
-    limit = batch.rivals.gather(1, found.place.clamp_min(0)[:, None])[:, 0]
+    place = batch.rivals.gather(1, found.place.clamp_min(0)[:, None])[:, 0]
     return {
         "radius": found.radius,
-        "limit": torch.where(found.place < 0, -1, limit),
+        "limit": torch.where(found.place < 0, -1, place),
         "steps": found.steps,
         "status": found.status,
     }

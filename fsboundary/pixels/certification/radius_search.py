@@ -46,6 +46,15 @@ class LargestRadii(NamedTuple):
     steps: Tensor
     status: Tensor
 
+    def shorten(self, other: LargestRadii) -> LargestRadii:
+        """Return the result after a search of stricter bounds, up to the radii of this one.
+
+        A row stays as it is where the other search certified its whole radius.
+        """
+        kept = (other.status == Status.UNBOUNDED) | (self.status == Status.INACCURATE)
+        fields = (torch.where(kept, a, b) for a, b in zip(self, other, strict=True))
+        return LargestRadii(*fields)._replace(steps=self.steps + other.steps)
+
 
 def largest_radii(
     bound: Bounder, start: Tensor, reach: Tensor, tolerance: float, max_steps: int
