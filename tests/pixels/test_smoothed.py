@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import fsboundary as fsb
 from fsboundary import ArgumentError, DataError, Status, pixels
+from fsboundary.regions.journal import signed_line
 from support.pixels.models import kinked, pictures
 
 
@@ -195,6 +197,95 @@ def test_damaged_journals_are_refused(tmp_path: Path, place: str) -> None:
         pixels.smoothed(LINEAR, images, **options)
     with pytest.raises(ArgumentError, match="something else"):
         pixels.smoothed(LINEAR, images, **options | {"resume": tmp_path})
+
+
+class Stopped(Exception):
+    """The end of a run, in the middle."""
+
+
+class Margins(nn.Module):
+    """Values of images, which stop after a number of passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = half_space(NORMAL, OFFSET)
+        self.passes, self.stop = 0, math.inf
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += len(x) > 1
+        if self.passes > self.stop:
+            raise Stopped
+        values = self.inner(x)
+        # one without a value, one without a limit
+        return torch.cat([values, values[:, :1] * math.nan, values[:, :1] + math.inf], dim=1)
+
+
+DISTANCES = {"sigma": 0.3, "radius": 0.1, "samples": 60, "alpha": 0.01, "batch_size": 20}
+
+
+def assert_same_limits(found: fsb.SmoothedDistances, want: fsb.SmoothedDistances) -> None:
+    for name in ("lower", "median", "upper", "undefined", "status", "radius"):
+        torch.testing.assert_close(
+            getattr(found, name), getattr(want, name), rtol=0, atol=0, equal_nan=True
+        )
+
+
+def test_limits_of_a_stopped_run_resume_to_the_same(tmp_path: Path) -> None:
+    module, file, images = Margins().eval(), tmp_path / "new" / "limits.jsonl", linear_images(4)
+    images[1, 0, 0, 0] = math.nan
+    want = pixels.smoothed_distances(module, images, **DISTANCES)
+    module.passes, module.stop = 0, 4  # in the second of three usable images
+    with pytest.raises(Stopped):
+        pixels.smoothed_distances(module, images, resume=file, **DISTANCES)
+    assert len(file.read_bytes().splitlines()) == 2
+    module.passes, module.stop = 0, math.inf
+    assert_same_limits(pixels.smoothed_distances(module, images, resume=file, **DISTANCES), want)
+    assert module.passes == 6, "the first image is not computed again"
+    whole = file.read_bytes()
+    # killed at any byte
+    for size in (0, 1, 40, len(whole) // 3, len(whole) // 2, len(whole) - 1, len(whole)):
+        file.write_bytes(whole[:size])
+        found = pixels.smoothed_distances(module, images, resume=file, **DISTANCES)
+        assert_same_limits(found, want)
+        assert file.read_bytes() == whole
+    module.passes = 0
+    pixels.smoothed_distances(module, images.flip(0), resume=file, **DISTANCES)
+    assert module.passes == 0
+
+
+def test_limits_of_other_runs_are_refused(tmp_path: Path) -> None:
+    module, file, images = Margins().eval(), tmp_path / "limits.jsonl", linear_images(2)
+    want = pixels.smoothed_distances(module, images, resume=file, **DISTANCES)
+    for change in ({"sigma": 0.2}, {"radius": 0.2}, {"samples": 61}, {"seed": 5}, {"alpha": 0.1}):
+        with pytest.raises(ArgumentError, match="other options"):
+            pixels.smoothed_distances(module, images, resume=file, **DISTANCES | change)
+    # a limit that was exchanged, with a sum that matches
+    lines = file.read_bytes().splitlines()
+    fields = json.loads(lines[1])
+    fields.pop("digest")
+    fields["lower"], fields["upper"] = fields["upper"], fields["lower"]
+    file.write_bytes(lines[0] + b"\n" + signed_line(fields) + lines[2] + b"\n")
+    with pytest.raises(DataError, match=r"line 2 is damaged \(its limits do not belong"):
+        pixels.smoothed_distances(module, images, resume=file, **DISTANCES)
+    with torch.no_grad():
+        module.inner[1].bias += 0.1
+    with pytest.raises(ArgumentError, match="another model"):
+        pixels.smoothed_distances(module, images, resume=file, **DISTANCES)
+    plain = tmp_path / "function.jsonl"  # recognised by its values
+    pixels.smoothed_distances(LINEAR.forward, images, resume=plain, **DISTANCES)
+    with pytest.raises(ArgumentError, match="largest value"):
+        pixels.smoothed_distances(lambda x: LINEAR(x) + 1, images, resume=plain, **DISTANCES)
+    wider = pixels.smoothed_distances(
+        lambda x: LINEAR(x).repeat(1, 2), images, resume=plain, **DISTANCES
+    )
+    assert wider.lower.shape == (2, 4)
+    counts = tmp_path / "counts.jsonl"
+    pixels.smoothed(LINEAR, images, sigma=0.3, samples=20, resume=counts)
+    with pytest.raises(ArgumentError, match="something else"):
+        pixels.smoothed_distances(LINEAR, images, resume=counts, **DISTANCES)
+    assert bool((want.lower[:, :2] < want.upper[:, :2]).all())
+    with pytest.raises(ArgumentError, match="resume"):
+        pixels.smoothed_distances(module, images, resume=3, **DISTANCES)
 
 
 BAD = {

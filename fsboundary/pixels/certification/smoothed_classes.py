@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,11 +16,18 @@ from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.geometry.bounds.confidence import gaussian_shift, lower_probability
 from fsboundary.modes import in_standard_modes
-from fsboundary.pixels.certification.journal import Counts, check_resume, open_counts
+from fsboundary.pixels.certification.journal import check_resume, open_journal
 from fsboundary.pixels.certification.noise import NoisyCopies
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.model_calls import first_logits
 from fsboundary.space import FeatureSpace, space_of
+
+
+class Counts(NamedTuple):
+    """Class that most noisy copies of the selection have, and how many of the estimation do."""
+
+    selected: int
+    hits: int
 
 
 @in_standard_modes
@@ -122,10 +130,18 @@ def smoothed(
     selected = torch.full((len(pixels),), -1, dtype=torch.int64, device=device)
     hits = torch.zeros_like(selected)
     options = {"sigma": sigma, "samples": samples, "selection": selection_samples, "seed": seed}
+    options["classes"] = num_classes
+
+    def read(fields: dict[str, Any]) -> Counts:
+        counts = Counts(fields["selected"], fields["hits"])
+        if not (0 <= counts.selected < num_classes and 0 <= counts.hits <= samples):
+            raise ValueError(f"it states the counts {tuple(counts)}")
+        return counts
+
     passes = tqdm(
         total=len(rows) * (samples + selection_samples), unit="copy", disable=not show_progress
     )
-    with open_counts(resume, space.model, options, num_classes, samples) as journal, passes as bar:
+    with open_journal(resume, "classes", space.model, options, read) as journal, passes as bar:
 
         def count(copies: NoisyCopies, number: int) -> Tensor:
             counts = torch.zeros(num_classes, dtype=torch.int64)
@@ -141,7 +157,7 @@ def smoothed(
             if found is None:
                 winner = int(count(copies, selection_samples).argmax())
                 found = Counts(winner, int(count(copies, samples)[winner]))
-                journal.add(copies.digest, logit, found)
+                journal.add(copies.digest, logit, found._asdict())
             else:
                 bar.update(samples + selection_samples)
             selected[row], hits[row] = found

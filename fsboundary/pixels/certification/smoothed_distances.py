@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,6 +18,7 @@ from fsboundary.core.rows import TensorOrArray
 from fsboundary.core.status import Status
 from fsboundary.geometry.bounds.confidence import quantile_rank
 from fsboundary.modes import in_standard_modes
+from fsboundary.pixels.certification.journal import check_resume, open_journal
 from fsboundary.pixels.certification.noise import NoisyCopies
 from fsboundary.pixels.checks import check_bounds, check_pixels
 
@@ -33,6 +36,7 @@ def smoothed_distances(
     bounds: tuple[float, float] = (0, 1),
     seed: int = 0,
     batch_size: int = 256,
+    resume: str | os.PathLike[str] | None = None,
     show_progress: bool = False,
 ) -> SmoothedDistances:
     """Return certified limits of median-smoothed values of a module, **not of the module itself**.
@@ -66,6 +70,10 @@ def smoothed_distances(
         Each image has its own generator, seeded with `seed` and the image.
     batch_size : int
         Number of noisy copies per pass; only one image's copies are in memory.
+    resume : path, optional
+        A file for the limits of finished images. A run with the same module, sigma, radius, seed,
+        number of samples and alpha resumes from it; a last line that was not finished is removed.
+        The module is recognised by its parameters and by its values at the images.
     show_progress : bool
 
     Returns
@@ -76,7 +84,9 @@ def smoothed_distances(
     Raises
     ------
     ArgumentError
-        Wrong types or shapes, or pixels out of bounds.
+        Wrong types or shapes, pixels out of bounds, or `resume` is a file of another module or run.
+    DataError
+        The file `resume` is damaged, or cannot be read or written.
 
     Examples
     --------
@@ -104,29 +114,69 @@ def smoothed_distances(
     check_integer("samples", samples)
     check_integer("batch_size", batch_size)
     check_integer("seed", seed, None)
-    sigma, radius = float(sigma), float(radius)
-    rank = quantile_rank(radius / sigma, samples, float(alpha))
+    check_resume(resume)
+    sigma, radius, alpha = float(sigma), float(radius), float(alpha)
+    rank = quantile_rank(radius / sigma, samples, alpha)
     finite = torch.isfinite(pixels).flatten(1).all(dim=1)
     rows = finite.nonzero()[:, 0].tolist()
     tables: dict[str, Tensor] = {}
     bar = tqdm(total=len(rows) * samples, unit="copy", disable=not show_progress)
-    with bar:
+    options = {"sigma": sigma, "radius": radius, "alpha": alpha, "samples": samples, "seed": seed}
+    with open_journal(resume, "distances", module, options, _read) as journal, bar:
         for row in rows:
-            parts = []
-            for batch in NoisyCopies(pixels[row], sigma, seed).take(samples, batch_size):
-                parts.append(_values(module, batch).to(pixels.device))
-                bar.update(len(batch))
-            found = _limits(torch.cat(parts), rank)
+            copies = NoisyCopies(pixels[row], sigma, seed)
+            name, largest = copies.digest, 0.0
+            if resume is not None:
+                here = _values(module, pixels[row : row + 1])
+                name = f"{name} {here.shape[1]}"  # of another width, it is computed again
+                largest = float(here.nan_to_num(-torch.inf).clamp(-_LARGE, _LARGE).amax())
+            found = journal.find(name, largest)
+            if found is None:
+                parts = []
+                for batch in copies.take(samples, batch_size):
+                    parts.append(_values(module, batch).to(pixels.device))
+                    bar.update(len(batch))
+                found = _limits(torch.cat(parts), rank)
+                journal.add(name, largest, _fields_of(found))
+            else:
+                bar.update(samples)
             if not tables:
                 tables = _tables(found, len(pixels))
-            for name, value in found.items():
-                tables[name][row] = value
+            for field, value in found.items():
+                tables[field][row] = value.to(pixels.device)
     if not tables:  # no usable image: one pass of an empty batch gives the number of values
         width = _values(module, pixels[:0]).shape[1]
         none = torch.empty(0, width, dtype=torch.float64, device=pixels.device)
         tables = _tables(_limits(none, 0), len(pixels))
     radii = torch.full((len(pixels),), radius, dtype=torch.float64, device=pixels.device)
     return SmoothedDistances(radius=radii, **tables)
+
+
+_LARGE = 1e300
+"""Stands for infinite values in a file."""
+
+
+def _fields_of(limits: dict[str, Tensor]) -> dict[str, list[Any]]:
+    """Return the fields (T,) of one image for a file: exact, because numbers are hexadecimal."""
+    return {
+        name: [float.hex(v) if isinstance(v, float) else v for v in value.tolist()]
+        for name, value in limits.items()
+    }
+
+
+def _read(fields: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the limits (T,) of one image from the fields of a line; see :func:`_fields_of`."""
+    found = {
+        name: torch.tensor([float.fromhex(v) for v in fields[name]], dtype=torch.float64)
+        for name in ("lower", "upper", "median")
+    }
+    for name in ("undefined", "status"):
+        found[name] = torch.tensor([int(v) for v in fields[name]], dtype=torch.int64)
+    if len({len(value) for value in found.values()}) != 1 or bool(
+        (found["lower"] > found["upper"]).any()
+    ):
+        raise ValueError("its limits do not belong together")
+    return found
 
 
 def _values(module: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
