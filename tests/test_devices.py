@@ -200,6 +200,15 @@ CASES = [
 ]
 
 
+def tolerance_of(name: str) -> float:
+    if name.startswith("certify"):
+        # radii are interpolated between bounds, and the last digit of a product of matrices may
+        # depend on where they are in memory
+        return 1e-14
+    # cvxpy's second call starts from the solution of the first
+    return 1e-9 if "cvxpy" in name else 0.0
+
+
 @pytest.mark.parametrize(("name", "place"), CASES)
 def test_the_answer_is_that_of_the_cpu(name: str, place: str) -> None:
     wanted = on_cpu(name)
@@ -208,8 +217,7 @@ def test_the_answer_is_that_of_the_cpu(name: str, place: str) -> None:
         found = dict(parts(got))
     devices = {value.device for value in found.values() if isinstance(value, Tensor)}
     assert devices <= {wanted_device(name, place)}
-    # cvxpy's second call starts from the solution of the first
-    require_same(to_cpu(found), dict(parts(wanted)), 1e-9 if "cvxpy" in name else 0.0)
+    require_same(to_cpu(found), dict(parts(wanted)), tolerance_of(name))
 
 
 def test_exceptions_are_calls() -> None:

@@ -167,9 +167,13 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=FIRST_SEED)
     parser.add_argument("--floating-point", action="store_true")
+    parser.add_argument("--networks", nargs="*", help="names; default all", default=())
     args = parser.parse_args()
     start, seed = time.process_time(), args.seed
     models, images = networks(seed, floating_point=args.floating_point), pictures(ROWS, seed)
+    models = {
+        n: m for n, m in models.items() if not args.networks or n in ("linear", *args.networks)
+    }
     arithmetic: Literal["exact", "floating_point"] = "exact"
     if args.floating_point:
         images, arithmetic = images.float(), "floating_point"

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fsboundary.builtin.body_bounds.forward_rounding import ForwardRounding
+from fsboundary.builtin.body_bounds.interval import Interval
 from fsboundary.core.checks import check_choice, check_integer, check_number
-from fsboundary.core.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError, HeadError
 from fsboundary.core.heads import LinearHead
 from fsboundary.core.results import CertifiedPixels, FlipImages
 from fsboundary.core.rows import TensorOrArray, write_rows
 from fsboundary.core.status import Status
-from fsboundary.core.tolerance import EPS
-from fsboundary.geometry.bounds.rounding import below
+from fsboundary.geometry.bounds.rounding import above, below
 from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.certification.lipschitz import radii_by_lipschitz
 from fsboundary.pixels.certification.radius_search import Bounder, largest_radii
@@ -26,7 +26,12 @@ from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.flip_images import flip_images
 from fsboundary.pixels.model_calls import first_logits
 from fsboundary.plugins import create
-from fsboundary.plugins.grading.bounds import KnownImages, bound_and_grade, report_refuted
+from fsboundary.plugins.grading.bounds import (
+    KnownImages,
+    bound_and_grade,
+    refuted_rows,
+    report_refuted,
+)
 from fsboundary.plugins.grading.images import pixel_distance
 from fsboundary.plugins.interfaces import BodyBounds, LinearFunctions
 from fsboundary.space import FeatureSpace, space_of
@@ -166,10 +171,9 @@ def certify(
     finite = torch.isfinite(logits).all(dim=1)
     fields = _initial_fields(logits, finite)
     rows = finite.nonzero()[:, 0]
-    fields["covers_rounding"] = torch.full_like(finite, arithmetic == "floating_point")
-    rounding = None
-    if arithmetic == "floating_point" and len(rows):
-        rounding = ForwardRounding(space, pixels[rows[:1]])
+    cover = arithmetic == "floating_point"
+    fields["covers_rounding"] = torch.full_like(finite, cover)
+    rounding = ForwardRounding(space, pixels[rows[:1]]) if cover and len(rows) else None
     if known is None:
         known = torch.full_like(pixels, torch.nan)
         if len(rows):
@@ -212,8 +216,10 @@ class _Batch:
     Attributes
     ----------
     images : Tensor (R, C, H, W)
+    shown : Tensor (R, 1 + P, C, H, W)
+        The images, and P images around each.
     features : Tensor (R, 1 + P, d)
-        Of the images, and of P images around each.
+        Of these.
     source : Tensor (R,)
         Predicted classes.
     rivals : Tensor (R, K - 1)
@@ -230,6 +236,7 @@ class _Batch:
     """
 
     images: Tensor
+    shown: Tensor
     features: Tensor
     source: Tensor
     rivals: Tensor
@@ -268,6 +275,7 @@ class _Batch:
         far = torch.maximum((images - edge[0]).abs(), (edge[1] - images).abs()).flatten(1)
         return _Batch(
             images=images,
+            shown=shown,
             features=features,
             source=source,
             rivals=rivals,
@@ -299,29 +307,57 @@ def margins(head: LinearHead, source: Tensor, rivals: Tensor) -> LinearFunctions
     return LinearFunctions(weight=weight, offset=offset, weight_error=error.abs())
 
 
+def _is_proved(
+    space: FeatureSpace, batch: _Batch, rows: Tensor, lower: Tensor, radius: Tensor
+) -> Tensor:
+    """Return in which rows (R,) a bound is above a value of exact arithmetic at a known image.
+
+    What the model computes there is off by more than expected where numbers cancel. Values of a
+    body without rules stay as it computes them, and all rows are refuted.
+    """
+    shown, given = batch.shown[rows], batch.functions.take(rows)
+    count = shown.shape[1]
+    negative = LinearFunctions(
+        weight=-given.weight.repeat_interleave(count, 0),
+        offset=-given.offset.repeat_interleave(count, 0),
+        weight_error=given.weight_error.repeat_interleave(count, 0),
+    )
+    points = shown.flatten(0, 1)
+    nowhere = torch.zeros(len(points), dtype=torch.float64, device=points.device)
+    try:
+        found = Interval().bound(
+            space, points, nowhere, norm="linf", bounds=batch.bounds, functions=negative
+        )
+    except HeadError:
+        return torch.ones_like(rows, dtype=torch.bool)
+    highest = -found.reshape(len(rows), count, -1)
+    return refuted_rows(lower, radius, batch.known.distance[rows], highest)
+
+
 def _bounder(
     plugin: BodyBounds, space: FeatureSpace, batch: _Batch, rounding: ForwardRounding | None
 ) -> Bounder:
     """Return lower bounds of the margins, less what `rounding` may change them by."""
 
     def bound(rows: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-        images = batch.images[rows]
         lower, refuted = bound_and_grade(
             plugin,
             space,
-            images,
+            batch.images[rows],
             radius,
             norm=batch.norm,
             bounds=batch.bounds,
             functions=batch.functions.take(rows),
             known=batch.known.take(rows),
         )
+        some = refuted.nonzero()[:, 0]
+        if len(some):
+            refuted[some] = _is_proved(space, batch, rows[some], lower[some], radius[some])
         if rounding is None:
             return lower, refuted
-        errors = rounding.logit_errors(images, radius, batch.norm, batch.bounds)
+        errors = rounding.logit_errors(batch.images[rows], radius, batch.norm, batch.bounds)
         own = errors.gather(1, batch.source[rows][:, None])
-        error = own + errors.gather(1, batch.rivals[rows])
-        lower = below(lower - error - EPS * error)
+        lower = below(lower - above(own + errors.gather(1, batch.rivals[rows])))
         # no known image has another class in floating point either
         wrong = (lower > 0).all(dim=1) & (batch.upper[rows] <= radius)
         return lower, refuted | wrong

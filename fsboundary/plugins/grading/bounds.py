@@ -109,9 +109,23 @@ def bound_and_grade(
     fields = Answer(label, _BoundAnswer(answer), _BoundAnswer, images.device, own=own)
     lower = fields.floats("lower", *functions.offset.shape).to(torch.float64)
     lower = lower.nan_to_num(-torch.inf, torch.inf, -torch.inf)
-    inside = known.distance <= radius[:, None]
-    above = lower[:, None] > known.values + known.error
-    return lower, (above & inside[..., None]).flatten(1).any(dim=1)
+    return lower, refuted_rows(lower, radius, known.distance, known.values + known.error)
+
+
+def refuted_rows(lower: Tensor, radius: Tensor, distance: Tensor, highest: Tensor) -> Tensor:
+    """Return which rows (B,) have a bound above a value at an image within the radius.
+
+    Parameters
+    ----------
+    lower : Tensor (B, F)
+    radius : Tensor (B,)
+    distance : Tensor (B, P)
+        Distances of P images.
+    highest : Tensor (B, P, F)
+        Upper bounds of the values there.
+    """
+    inside = distance <= radius[:, None]
+    return ((lower[:, None] > highest) & inside[..., None]).flatten(1).any(dim=1)
 
 
 def report_refuted(plugin: BodyBounds, count: int) -> None:
