@@ -12,16 +12,17 @@ import dataclasses
 import json
 import os
 import sys
+import warnings
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from fsboundary._version import __version__
-from fsboundary.core.errors import ArgumentError, FsboundaryError
+from fsboundary.core.errors import ArgumentError, FsboundaryError, ReportWarning
 from fsboundary.core.files import check_outputs, is_foreign, printable
 
 if TYPE_CHECKING:
@@ -458,6 +459,24 @@ def _discard_unprinted() -> None:
             stream.flush()
 
 
+_show_other = warnings.showwarning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning about a report as one line, and others as Python does."""
+    if issubclass(category, ReportWarning):
+        typer.echo(f"fsboundary: warning: {printable(' '.join(str(message).split()))}", err=True)
+    else:
+        _show_other(message, category, filename, lineno, file, line)
+
+
 def main() -> None:
     """Run the command line; an FsboundaryError is shown as one line, with exit code 2.
 
@@ -467,6 +486,7 @@ def main() -> None:
     # Read when torch is loaded. Threads that wait for work otherwise keep a core busy, so on cores
     # that other programs use too, each of a network's small operations waits for a time slice.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.showwarning = _show_warning
     try:
         app()
     except (FsboundaryError, OSError) as error:

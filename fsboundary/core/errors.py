@@ -57,3 +57,7 @@ class StatusError(FsboundaryError, RuntimeError):
 
 class DataError(FsboundaryError, ValueError):
     """A file is damaged, of another kind, or cannot be written."""
+
+
+class ReportWarning(UserWarning):
+    """What a report is made from is probably not what the user meant."""

@@ -154,8 +154,7 @@ def measure_accuracy(predicted: Tensor, labels: Tensor, num_classes: int) -> flo
     known = (predicted >= 0) & (labels >= 0)
     correct = predicted[known] == labels[known]
     accuracy = float(correct.double().mean())
-    chance = 1 / num_classes
-    threshold = chance + _NEAR_CHANCE * (1 - chance)
+    chance, threshold = chance_levels(num_classes)
     if accuracy < threshold:
         warnings.warn(
             f"labels: got {100 * accuracy:.1f} % of {len(correct)} images assigned to the class of "
@@ -166,3 +165,9 @@ def measure_accuracy(predicted: Tensor, labels: Tensor, num_classes: int) -> flo
             stacklevel=caller_level(),
         )
     return accuracy
+
+
+def chance_levels(num_classes: int) -> tuple[float, float]:
+    """Return the accuracy of guessing, and the one below which an accuracy is near chance."""
+    chance = 1 / num_classes
+    return chance, chance + _NEAR_CHANCE * (1 - chance)

@@ -160,10 +160,6 @@ def certified_nearest_first(m: Measurements) -> Tensor:
     return ordered
 
 
-STAGES = 4
-"""Number of stages that :func:`measure` runs on the clock."""
-
-
 def measure(subject: Subject, clock: Clock) -> Measurements:
     """Extract features and compute flip points and guaranteed balls."""
     space, cpu = subject.space, torch.device("cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,17 @@ from typing import Any, final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
+from fsboundary.core.errors import ReportWarning
 from fsboundary.core.files import GENERATOR, check_outputs, printable, write_files
+from fsboundary.modes import caller_level
 from fsboundary.plot.style import REPORT
 from fsboundary.report.clock import Clock
 from fsboundary.report.figures import picture_uri
 from fsboundary.report.formatting import cell_colour, number
-from fsboundary.report.measurements import STAGES, Subject, measure
+from fsboundary.report.measurements import Subject, measure
+from fsboundary.report.plan import expected_stages
 from fsboundary.report.sections import SECTIONS
+from fsboundary.report.sections.summary.advice import alerts
 
 SCHEMA = 1
 """Version of the layout of the numbers; raised when a key changes its meaning or is removed."""
@@ -65,6 +70,9 @@ def run_study(subject: Subject, clock: Clock) -> Study:
         with clock.stage(section.title.lower()):
             content = section.compute(measured)
         numbers[section.name], pictures[section.name] = content.numbers, content.pictures
+        if section.name == "advice":  # the first section, so before the long work
+            for text in alerts(content.numbers):
+                clock.alert(text)
     return Study(numbers=numbers, pictures=pictures)
 
 
@@ -102,9 +110,16 @@ def write_report(
     DataError
         The files could not be written, for example because the disk is full; files that were there
         are unchanged.
+
+    Warns
+    -----
+    ReportWarning
+        The accuracy is near chance, or the pixels are not those that the model was trained with;
+        before the long work, and on top of the page.
     """
     check_outputs({"out": out, "json_path": json_path}, force=force)
-    clock = Clock(STAGES + len(SECTIONS) + 1, show_progress=show_progress)
+    expected = expected_stages(subject)
+    clock = Clock(expected, show_progress=show_progress, on_alert=_warn)
     try:
         study = run_study(subject, clock)
         with clock.stage("figures"):
@@ -117,6 +132,11 @@ def write_report(
         contents[json_path] = to_json(study.numbers)
     write_files({path: text.encode("utf-8") for path, text in contents.items()}, force=force)
     return out
+
+
+def _warn(text: str) -> None:
+    # to standard error, whatever is shown of the progress; the page has it at its top
+    warnings.warn(text, ReportWarning, stacklevel=caller_level())
 
 
 def to_json(numbers: dict[str, Any]) -> str:

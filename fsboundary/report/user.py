@@ -19,10 +19,10 @@ from torch import nn
 from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError
 from fsboundary.core.files import check_outputs
-from fsboundary.report.loading import ImageSet, load_images, source_files
+from fsboundary.report.inputs.loading import ImageSet, load_images, source_files
+from fsboundary.report.inputs.weights import join_keys, load_weights
 from fsboundary.report.measurements import Subject
 from fsboundary.report.page import write_report
-from fsboundary.report.weights import join_keys, load_weights
 from fsboundary.space import FeatureSpace
 
 
@@ -53,11 +53,11 @@ def run_report(
         returns the model, which takes pixels in [0, 1]. It is put in evaluation mode.
     weights : Path or None
         Safetensors file, or a .pt, .pth or .bin file of a state dict
-        (:func:`fsboundary.report.weights.load_weights`); with None, the model keeps the weights of
-        the factory.
+        (:func:`fsboundary.report.inputs.weights.load_weights`); with None, the model keeps the
+        weights of the factory.
     data : Path
         Images: an ``.npz`` file or a folder
-        (:func:`fsboundary.report.loading.load_images`).
+        (:func:`fsboundary.report.inputs.loading.load_images`).
     out : Path
         HTML file to write.
     json_path : Path, optional

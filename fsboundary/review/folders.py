@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.core.files import check_outputs
-from fsboundary.report.loading import ImageSet, load_images, source_files
+from fsboundary.report.inputs.loading import ImageSet, load_images, source_files
+from fsboundary.report.inputs.weights import load_weights
 from fsboundary.report.user import build_model, count_classes
-from fsboundary.report.weights import load_weights
 from fsboundary.review.table import triage
 from fsboundary.scores import Reference
 from fsboundary.space import FeatureSpace

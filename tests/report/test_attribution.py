@@ -354,15 +354,15 @@ def test_three_channels_and_an_oblong() -> None:
 
 def test_large_images_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attribution_measure, "MAX_ENTRIES", 8 * 36)
-    assert len(attribution_measure.sample_images(measure(tiny_subject(), Clock(1)))) == 8
+    assert len(attribution_measure.sample_images(measure(tiny_subject(), Clock()))) == 8
     monkeypatch.setattr(attribution_measure, "MAX_ENTRIES", 0)
-    measured = measure(tiny_subject(), Clock(1))
+    measured = measure(tiny_subject(), Clock())
     assert len(attribution_measure.sample_images(measured)) == attribution_measure.MIN_IMAGES
     assert window_and_stride(torch.zeros(1, 3, 224, 200)) == ([32, 29], [23, 20])
 
 
 def test_the_same_again_and_no_global_numbers_used() -> None:
-    measured = measure(tiny_subject(images=tiny_images(5)), Clock(1))
+    measured = measure(tiny_subject(images=tiny_images(5)), Clock())
     state = torch.random.get_rng_state()
     one, two = measure_attributions(measured), measure_attributions(measured)
     assert torch.equal(state, torch.random.get_rng_state())

@@ -53,7 +53,7 @@ def direct() -> dict[str, Any]:
 
 def numbers_of(**changed: Any) -> dict[str, Any]:
     """Return the section's numbers of a tiny subject, without its page."""
-    measured = measure(tiny_subject(**changed), Clock(1))
+    measured = measure(tiny_subject(**changed), Clock())
     found: dict[str, Any] = json.loads(to_json(DivisionSection().compute(measured).numbers))
     return found
 

@@ -18,8 +18,8 @@ import torch
 from PIL import EpsImagePlugin, Image
 
 from fsboundary.core.errors import DataError
-from fsboundary.report import archives, loading
-from fsboundary.report.loading import load_images, source_files
+from fsboundary.report.inputs import archives, loading
+from fsboundary.report.inputs.loading import load_images, source_files
 from fsboundary.report.user import count_classes
 from fsboundary.space import FeatureSpace
 from support.damaged_files import SUFFIXES, TURNS, damaged, encode, kinds, png, tiff

@@ -16,8 +16,12 @@ from fsboundary.core.files import GENERATOR
 from fsboundary.report import page as page_module
 from fsboundary.report.formatting import look_up, plain
 from fsboundary.report.page import Study, draw_figures, to_json, write_report
+from fsboundary.report.plan import expected_stages
 from fsboundary.report.sections import SECTIONS
 from support.report import Page, read, tiny_page, tiny_subject
+
+pytestmark = pytest.mark.filterwarnings("ignore::fsboundary.core.errors.ReportWarning")
+"""Networks without training are near chance."""
 
 
 def test_every_number_is_that_of_the_json(page: Page) -> None:
@@ -145,8 +149,8 @@ def test_provenance_names_what_made_it(page: Page) -> None:
 
 
 def test_write_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    out, numbers = tmp_path / "r.html", tmp_path / "r.json"
-    assert write_report(tiny_subject(), out, json_path=numbers, show_progress=True) == out
+    out, numbers, subject = tmp_path / "r.html", tmp_path / "r.json", tiny_subject()
+    assert write_report(subject, out, json_path=numbers, show_progress=True) == out
     stages = json.loads(numbers.read_text("utf-8"))["provenance"]["stages"]
     assert [stage["name"] for stage in stages][:3] == [
         "features of the training images",
@@ -173,6 +177,7 @@ def test_write_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
         "two spaces",
     ]
     outer = [s.title.lower() for s in SECTIONS]
+    assert {stage["name"] for stage in stages} == {one.name for one in expected_stages(subject)}
     assert sorted(stage["name"] for stage in stages[4:]) == sorted([*outer, *within, "figures"])
     assert all(stage["seconds"] >= 0 for stage in stages)
     assert "</html>" in out.read_text("utf-8")

@@ -135,7 +135,7 @@ def test_slices(page: Page, found: dict[str, Any]) -> None:
 
 def test_class_means_come_from_the_training_images_by_label() -> None:
     subject = tiny_subject()
-    measured = measurements.measure(subject, Clock(4))
+    measured = measurements.measure(subject, Clock())
     z = subject.space.extract(subject.train_images).features.double()
     for k in range(5):
         expected = z[subject.train_labels == k].mean(dim=0)
@@ -147,6 +147,7 @@ def test_without_labels_or_training_images() -> None:
     assert page.numbers["overview"]["labels"] is None
     assert "predicted as that class" in page.numbers["planes"]["means_of"]
     assert "predicted as that class" in page.text["planes"]
+    assert "Add labels" in page.text.pop("advice")
     for word in ("Accuracy", "misclassified", "label"):
         assert word not in "".join(page.text.values())
 

@@ -20,11 +20,14 @@ from safetensors.torch import save_file, save_model
 
 from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError, HeadError
-from fsboundary.report.loading import load_images
+from fsboundary.report.inputs.loading import load_images
+from fsboundary.report.inputs.weights import load_weights
 from fsboundary.report.user import build_model, run_report
-from fsboundary.report.weights import load_weights
 from support.plugins.samples import install
 from support.report import NAMES, tiny_images, tiny_model
+
+pytestmark = pytest.mark.filterwarnings("ignore::fsboundary.core.errors.ReportWarning")
+"""Networks without training are near chance."""
 
 MODULE = """
 import torch

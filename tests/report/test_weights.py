@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fsboundary.core.errors import DataError
-from fsboundary.report.weights import load_weights
+from fsboundary.report.inputs.weights import load_weights
 
 
 def model(seed: int = 0) -> nn.Module:

@@ -18,8 +18,8 @@ from safetensors.torch import save
 from torch import nn
 
 from fsboundary.core.errors import DataError
-from fsboundary.report.loading import load_images
-from fsboundary.report.weights import load_weights
+from fsboundary.report.inputs.loading import load_images
+from fsboundary.report.inputs.weights import load_weights
 
 SUFFIXES = {
     "PNG": ".png",

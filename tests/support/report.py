@@ -122,7 +122,7 @@ def tiny_study(*sections: str, **changes: Any) -> Study:
     chosen = tuple(s for s in SECTIONS if not sections or s.name in wanted)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report_page, "SECTIONS", chosen)
-        return run_study(tiny_subject(**changes), Clock(1))
+        return run_study(tiny_subject(**changes), Clock())
 
 
 def tiny_page(*sections: str, **changes: Any) -> Page:

@@ -402,7 +402,7 @@ def _compare_spaces(m: Measurements, sizes: Sizes) -> dict[str, Any]:
     if len(images) < MIN_ROWS or len(train) < MIN_ROWS:
         return {"missing": "images" if len(images) < MIN_ROWS else "training images"}
     with m.clock.stage("two spaces"), warnings.catch_warnings():
-        # the page reports the accuracy in its summary
+        # the page has this warning at its top, and so has the terminal
         warnings.filterwarnings("ignore", NEAR_CHANCE, UserWarning)
         table = two_spaces(
             subject.space,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fsboundary.core.errors import DataError
 from fsboundary.core.files import printable
-from fsboundary.report.archives import FLOAT_BYTES, check_memory, damage_named, read_archive
+from fsboundary.report.inputs.archives import FLOAT_BYTES, check_memory, damage_named, read_archive
 
 
 @final
@@ -102,7 +102,7 @@ def source_files(path: Path) -> Iterator[Path]:
 
 
 def _read_folder(path: Path) -> ImageSet:
-    """Read a folder as described in :func:`~fsboundary.report.loading.load_images`."""
+    """Read a folder as described in :func:`~fsboundary.report.inputs.loading.load_images`."""
     with damage_named(path, "cannot be listed", "Check its permissions"):
         top_level = _image_files(path, path)
         entries = (p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))

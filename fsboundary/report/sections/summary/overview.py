@@ -58,7 +58,7 @@ class Overview(Section):
             },
             "feature_spread": _spread(m),
             "labels": _labels(m, distance),
-            "fragile_pair": _fragile_pair(m),
+            "fragile_pair": most_fragile_pair(m),
             "certificates": _certificates(m),
             "domain": {"kind": m.head.domain.kind, "basis": notes.get("domain")},
             "disagreements": int(m.batch.disagrees.sum()),
@@ -112,7 +112,7 @@ def _labels(m: Measurements, distance: Tensor) -> dict[str, Any] | None:
     }
 
 
-def _fragile_pair(m: Measurements) -> dict[str, Any] | None:
+def most_fragile_pair(m: Measurements) -> dict[str, Any] | None:
     """Return the ordered pair with the smallest median distance, and the pairs compared with it.
 
     None if no pair of the classes shown has MIN_PAIR_IMAGES images and a finite median.

@@ -1,0 +1,1 @@
+"""Sections for a first look: what to do now, and the summary in words."""
