@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -22,6 +23,7 @@ import fsboundary.demo
 import fsboundary.report.user
 import fsboundary.testing
 from fsboundary import cli, plugins
+from fsboundary.cli.options import BUILT_IN
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.files import GENERATOR
 
@@ -171,6 +173,13 @@ def test_report(run_report: Mock, needed: list[str], monkeypatch: pytest.MonkeyP
         weights=Path(needed[3]),
         data=Path(needed[5]),
         out=Path("mine.html"),
+        train=None,
+        preprocess=None,
+        head=None,
+        domain="auto",
+        labels=None,
+        size=None,
+        class_names=None,
         json_path=None,
         finder="dual_newton",
         finder_options={},
@@ -183,6 +192,54 @@ def test_report(run_report: Mock, needed: list[str], monkeypatch: pytest.MonkeyP
         force=False,
         show_progress=True,
     )
+
+
+@pytest.mark.parametrize("command", ["report", "triage"])
+def test_options_of_the_inputs_are_passed_on(
+    command: str,
+    run_report: Mock,
+    needed: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = {name: tmp_path / f"{name}.txt" for name in ("train", "labels", "class-names")}
+    for file in files.values():
+        file.write_text("x")
+    run_triage = Mock(return_value=Path("suspects.csv"))
+    monkeypatch.setattr("fsboundary.review.folders.run_triage", run_triage)
+    given = ["--preprocess", "a:b", "--head", "fc", "--domain", "unbounded", "--size", "256:224"]
+    for name, file in files.items():
+        given += [f"--{name}", str(file)]
+    assert call(monkeypatch, command, *needed, *given) == 0
+    passed = (run_report if command == "report" else run_triage).call_args.kwargs
+    texts = {"preprocess": "a:b", "head": "fc", "domain": "unbounded", "size": "256:224"}
+    assert texts.items() <= passed.items()
+    assert {name.replace("-", "_"): file for name, file in files.items()}.items() <= passed.items()
+
+
+def test_labels_and_names_are_inputs_that_are_kept(
+    run_report: Mock, needed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "l.csv").write_text("0")
+    for option in ("--labels", "--class-names", "--train"):
+        given = [option, str(tmp_path / "l.csv"), "--out", str(tmp_path / "l.csv"), "--force"]
+        assert call(monkeypatch, "report", *needed, *given) == 2
+    run_report.assert_not_called()
+
+
+def test_help_names_the_options_of_the_built_in_plugins() -> None:
+    kinds = {"finder": "boundary_finder", "hull solver": "hull_solver"}
+    for what, kind in (kinds | {"extractor": "feature_extractor"}).items():
+        ready = [i for i in plugins.describe() if (i.kind, i.distribution) == (kind, "fsboundary")]
+        names = {i.name for i in ready if "pixels" not in i.capabilities}
+        assert len(names) >= 1
+        for name in names:
+            signature = inspect.signature(type(plugins.create(kind, name)))
+            assert name in BUILT_IN[what]
+            for option in signature.parameters.values():
+                default = option.default
+                shown = "NAME" if default is None else str(default)
+                assert f"{option.name}={shown}" in BUILT_IN[what], (name, option)
 
 
 SHADOW = "import pathlib; pathlib.Path({marker!r}).touch()\n"
@@ -403,11 +460,11 @@ def test_names_of_plugins_are_shown_as_they_are_stored(
 
 CLOSED = """
 import os, sys
-from fsboundary import cli
-cli._open_closed_streams()
+from fsboundary.cli import output
+output.open_closed_streams()
 with open("later.txt", "w") as later:
     assert later.fileno() > 2, later.fileno()
-    with cli._stdout_to_stderr() as show:
+    with output.stdout_to_stderr() as show:
         show("shown")
         os.write(1, b"to stderr")
     os.write(1, b"to stdout")
@@ -495,7 +552,7 @@ def test_exit_code_if_output_cannot_be_written(
 ) -> None:
     # what Python writes at exit, and its own exit code then, are seen from outside only
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
-    command = f'"$0" -m fsboundary.cli {option} {redirection}'
+    command = f'"$0" -m fsboundary {option} {redirection}'
     done = subprocess.run(
         ["sh", "-c", command, sys.executable], capture_output=True, text=True, check=False
     )

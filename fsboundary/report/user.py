@@ -5,25 +5,14 @@ The model comes from the name of a factory function, its weights from a file.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import itertools
-import sys
-from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from fsboundary import plugins
-from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError
 from fsboundary.core.files import check_outputs
-from fsboundary.report.inputs.loading import ImageSet, load_images, source_files
-from fsboundary.report.inputs.weights import join_keys, load_weights
+from fsboundary.report.inputs.given import Given
 from fsboundary.report.measurements import Subject
 from fsboundary.report.page import write_report
-from fsboundary.space import FeatureSpace
 
 
 def run_report(
@@ -32,6 +21,13 @@ def run_report(
     weights: Path | None,
     data: Path,
     out: Path,
+    train: Path | None = None,
+    preprocess: str | None = None,
+    head: str | None = None,
+    domain: str = "auto",
+    labels: Path | None = None,
+    size: str | None = None,
+    class_names: Path | None = None,
     json_path: Path | None = None,
     finder: str = "dual_newton",
     finder_options: dict[str, Any] | None = None,
@@ -60,6 +56,25 @@ def run_report(
         (:func:`fsboundary.report.inputs.loading.load_images`).
     out : Path
         HTML file to write.
+    train : Path, optional
+        Training images: a file or folder as `data`.
+    preprocess : str, optional
+        ``package.module:factory`` of a function that returns what turns pixels in [0, 1] into the
+        inputs of the model: a module, or a differentiable function.
+    head : str, optional
+        Dotted name of the last linear layer; found by default.
+    domain : str
+        "auto", "unbounded" or "nonnegative", as for :class:`~fsboundary.FeatureSpace`.
+    labels : Path, optional
+        Labels of the images (:func:`fsboundary.report.inputs.names.read_labels`), instead of those
+        of `data`.
+    size : str, optional
+        Size for all images: ``224``, or ``256:224`` to resize to 256 and crop 224
+        (:func:`fsboundary.report.inputs.sizes.parse_size`).
+    class_names : Path, optional
+        Names of all classes in the model's order
+        (:func:`fsboundary.report.inputs.names.read_class_names`). Labels with names, such as
+        subfolders, are mapped by name.
     json_path : Path, optional
         JSON file for the numbers.
     finder : str
@@ -100,188 +115,61 @@ def run_report(
         full; files that were there are unchanged.
     """
     outputs = {"out": out, "json_path": json_path}
-    check_outputs(outputs, inputs=_input_files(data, weights), force=force)
+    given = Given(
+        model=model,
+        data=data,
+        weights=weights,
+        train=train,
+        preprocess=preprocess,
+        head=head,
+        domain=domain,
+        labels=labels,
+        size=size,
+        class_names=class_names,
+        extractor=extractor,
+        extractor_options=extractor_options or {},
+        batch_size=batch_size,
+        module_folder=module_folder,
+    )
+    check_outputs(outputs, inputs=given.files(), force=force)
     finder_plugin = plugins.create("boundary_finder", finder, options=finder_options)
     solver_plugin = plugins.create("hull_solver", hull_solver, options=hull_options)
-    extractor_plugin = plugins.create("feature_extractor", extractor, options=extractor_options)
-    images = load_images(data)
-    network = build_model(model, module_folder)
-    check_outputs(outputs, inputs=_input_files(data, weights), force=force)  # now with its modules
-    if weights is not None:
-        load_weights(network, weights)
-    space = FeatureSpace(network.eval(), extractor=extractor_plugin)
-    classes = count_classes(space, network, images, data, batch_size)
-    images.verify_classes(classes, data)
+    inputs = given.read()
+    check_outputs(outputs, inputs=given.files(), force=force)  # now with the modules of the model
+    images, training = inputs.images, inputs.training
     subject = Subject(
-        space=space,
+        space=inputs.space,
         images=images.images,
         labels=images.labels,
-        class_names=images.class_names or tuple(f"class {k}" for k in range(classes)),
+        class_names=inputs.class_names,
         file_names=images.file_names,
-        train_images=images.train_images,
-        train_labels=images.train_labels,
+        train_images=images.train_images if training is None else training.images,
+        train_labels=images.train_labels if training is None else training.labels,
         finder=finder_plugin,
         hull_solver=solver_plugin,
         batch_size=batch_size,
         title=f"{model.partition(':')[2]} on {data.name}",
-        facts={
-            "model": model,
-            "weights": "those of the factory" if weights is None else weights.name,
-            "images": data.name,
-        },
+        facts=_facts(given),
     )
     return write_report(subject, out, json_path=json_path, force=force, show_progress=show_progress)
 
 
-def _input_files(data: Path, weights: Path | None) -> Iterator[Path]:
-    """Yield the files that a report is made from, those of imported modules included."""
-    yield from source_files(data)
-    if weights is not None:
-        yield weights
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__dict__", {}).get("__file__")
-        if isinstance(file, str):
-            yield Path(file)
-
-
-def count_classes(
-    space: FeatureSpace, model: nn.Module, images: ImageSet, data: Path, batch_size: int
-) -> int:
-    """Return the number of classes from a forward pass of one image of each set."""
-    fit_on = images.images if images.train_images is None else images.train_images
-    for part in (images.images, images.train_images):
-        if part is None:
-            continue
-        try:
-            if space.surrogate and space.fidelity is None:
-                space.fit(fit_on.split(batch_size))
-            space.extract(part[:1])
-        except FsboundaryError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"{data}: the model ({type(model).__name__}) does not accept images of shape "
-                f"{tuple(part.shape[1:])}: {error}. Check their size and channels"
-                f"{images.remark and f': {images.remark}'}"
-            ) from error
-    return space.head.num_classes
-
-
-MODEL_FORMAT = (
-    "package.module:factory, a function that returns the model when called without arguments"
-)
-
-
-def build_model(spec: str, folder: Path | None = None) -> nn.Module:
-    """Import and call a factory.
-
-    Parameters
-    ----------
-    spec : str
-        ``package.module:factory``; the factory may be a dotted name, such as ``Class.method``.
-    folder : Path, optional
-        Folder that is searched for modules after all others, and only during this call.
-
-    Returns
-    -------
-    nn.Module
-        The model, unchanged.
-
-    Raises
-    ------
-    ArgumentError
-        The module or the factory does not exist, raises or exits, or the result is not a module
-        or has parameters or buffers on the meta device.
-    """
-    module_name, colon, path = spec.partition(":")
-    if not (module_name and colon and path):
-        raise ArgumentError(
-            "model", repr(spec), MODEL_FORMAT, "put a colon before the function's name"
-        )
-    with _searched_last(folder):
-        factory = _get_attribute(_import(module_name), module_name, path)
-        if isinstance(factory, nn.Module) or not callable(factory):
-            got = f"{spec}, {_describe_type(factory)}"
-            fix = "wrap it in a function that returns the model"
-            raise ArgumentError("model", got, MODEL_FORMAT, fix)
-        try:
-            model = factory()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # foreign code may call sys.exit
-            got = f"{spec}, which raised {type(error).__name__}: {error}"
-            fix = "give every argument a default, or name a function that does"
-            raise ArgumentError("model", got, MODEL_FORMAT, fix) from error
-    if not isinstance(model, nn.Module):
-        got = f"{spec}, which returned {_describe_type(model)}"
-        raise ArgumentError("model", got, MODEL_FORMAT, "return a torch.nn.Module")
-    stored = itertools.chain(model.named_parameters(), model.named_buffers())
-    empty = [name for name, tensor in stored if tensor.device.type == "meta"]
-    if empty:  # weights would be loaded into them without an error, and without an effect
-        got = f"{spec}, whose model has {join_keys(empty)} on the meta device, which stores nothing"
-        fix = 'make it outside torch.device("meta") and without init_empty_weights()'
-        raise ArgumentError("model", got, MODEL_FORMAT, fix)
-    return model
-
-
-@contextlib.contextmanager
-def _searched_last(folder: Path | None) -> Iterator[None]:
-    """Let modules be found in `folder` too, after all other places, within this context.
-
-    First, or for longer, a file beside the data could take the place of an installed module.
-    """
-    if folder is None:
-        yield
-        return
-    entry = str(folder.absolute())
-    sys.path.append(entry)
-    try:
-        yield
-    finally:
-        if entry in sys.path:  # which the factory may have changed
-            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(entry)]
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except KeyboardInterrupt:
-        raise
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise _import_error(name, error) from error
-        got = f"the module {name!r}, but there is no {error.name!r}"
-        fix = (
-            "install it, or run this command in the folder that contains it; rename it if an "
-            "installed package, which is found first, has its name"
-        )
-        raise ArgumentError("model", got, "a module that can be imported", fix) from error
-    except BaseException as error:
-        raise _import_error(name, error) from error
-
-
-def _import_error(name: str, error: BaseException) -> ArgumentError:
-    got = f"the module {name!r}, whose import raised {type(error).__name__}: {error}"
-    fix = "fix the module or install what it needs"
-    return ArgumentError("model", got, "a module that can be imported", fix)
-
-
-def _get_attribute(module: Any, module_name: str, path: str) -> Any:
-    owner = module
-    for name in path.split("."):
-        try:
-            owner = getattr(owner, name)
-        except AttributeError as error:
-            close = get_close_matches(name, dir(owner), n=1)
-            fix = f"use {close[0]!r}, the closest name" if close else "check the name"
-            where = f"{module_name} is {getattr(module, '__file__', None) or 'built in'}"
-            got = f"{module_name}:{path}, but there is no {name!r} ({where})"
-            raise ArgumentError("model", got, MODEL_FORMAT, fix) from error
-        except Exception as error:  # a property may raise anything
-            got = f"{module_name}:{path}, where {name!r} raised {type(error).__name__}: {error}"
-            raise ArgumentError("model", got, MODEL_FORMAT, "name another function") from error
-    return owner
-
-
-def _describe_type(value: object) -> str:
-    return f"an object of type {type(value).__name__}"
+def _facts(given: Given) -> dict[str, str]:
+    """Return what the page says about where the inputs come from."""
+    facts = {
+        "model": given.model,
+        "weights": "those of the factory" if given.weights is None else given.weights.name,
+        "images": given.data.name,
+    }
+    for name, path in (
+        ("training images", given.train),
+        ("labels", given.labels),
+        ("class names", given.class_names),
+    ):
+        if path is not None:
+            facts[name] = path.name
+    if given.preprocess is not None:
+        facts["preprocessing"] = given.preprocess
+    if given.size is not None:
+        facts["size"] = f"{given.size}, resized and cropped to the centre"
+    return facts

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fsboundary.core.errors import ArgumentError, DataError
+from fsboundary.core.errors import ArgumentError
 from fsboundary.core.files import check_outputs
-from fsboundary.report.inputs.loading import ImageSet, load_images, source_files
-from fsboundary.report.inputs.weights import load_weights
-from fsboundary.report.user import build_model, count_classes
+from fsboundary.report.inputs.given import Given
+from fsboundary.report.inputs.loading import ImageSet
 from fsboundary.review.table import triage
 from fsboundary.scores import Reference
-from fsboundary.space import FeatureSpace
 
 SUFFIXES = (".csv", ".parquet", ".html")
 """Endings of the files that a triage can be written to."""
@@ -47,6 +45,12 @@ def run_triage(
     data: Path,
     train: Path,
     out: Path,
+    preprocess: str | None = None,
+    head: str | None = None,
+    domain: str = "auto",
+    labels: Path | None = None,
+    size: str | None = None,
+    class_names: Path | None = None,
     reference: Path | None = None,
     rows: Path | None = None,
     pixels: bool = True,
@@ -60,7 +64,8 @@ def run_triage(
 
     Parameters
     ----------
-    model, weights, batch_size, module_folder, force, show_progress
+    model, weights, batch_size, module_folder, force, show_progress : object
+    preprocess, head, domain, labels, size, class_names : object
         As for :func:`fsboundary.report.user.run_report`.
     data, train : Path
         Images to examine, and training images: npz files or folders, with a subfolder per class
@@ -89,23 +94,25 @@ def run_triage(
     if out.suffix.lower() not in SUFFIXES:
         fix = "name a file such as suspects.csv"
         raise ArgumentError("out", str(out), f"a file that ends in {', '.join(SUFFIXES)}", fix)
-    inputs = [*source_files(data), *source_files(train), *([weights] if weights else [])]
-    check_outputs({"out": out}, inputs=inputs, force=force)
-    images, training = load_images(data), load_images(train)
-    network = build_model(model, module_folder)
-    if weights is not None:
-        load_weights(network, weights)
-    space = FeatureSpace(network.eval())
-    for part, source in ((images, data), (training, train)):
-        classes = count_classes(space, network, part, source, batch_size)
-    images.verify_classes(classes, data)
-    training.verify_classes(classes, train)
-    here, there = images.class_names, training.class_names
-    if here is not None and there is not None and here != there:
-        raise DataError(
-            f"{data}: its classes are {', '.join(here[:5])}, those of {train} are "
-            f"{', '.join(there[:5])}. Name the subfolders alike"
-        )
+    given = Given(
+        model=model,
+        data=data,
+        weights=weights,
+        train=train,
+        preprocess=preprocess,
+        head=head,
+        domain=domain,
+        labels=labels,
+        size=size,
+        class_names=class_names,
+        batch_size=batch_size,
+        module_folder=module_folder,
+    )
+    check_outputs({"out": out}, inputs=given.files(), force=force)
+    inputs = given.read()
+    space, images, training = inputs.space, inputs.images, inputs.training
+    if training is None:
+        raise AssertionError("there is a path of training images")
     if reference is not None and reference.exists():
         known = Reference.open(reference)
     else:
@@ -131,6 +138,7 @@ def run_triage(
     elif out.suffix.lower() == ".parquet":
         found.to_parquet(out, force=force)
     else:
-        names = training.class_names or images.class_names
-        found.to_html(out, class_names=names, title=f"Suspects in {data.name}", force=force)
+        found.to_html(
+            out, class_names=inputs.class_names, title=f"Suspects in {data.name}", force=force
+        )
     return out

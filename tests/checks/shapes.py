@@ -35,7 +35,7 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
     first with the arguments before the function runs; and the second, which has one more argument,
     with the arguments and the result afterwards.
     """
-    if function.__module__ == "fsboundary.cli":
+    if function.__module__.startswith("fsboundary.cli"):
         return function  # takes no array, and typer passes another context than its type says
     if function.__module__.startswith("fsboundary.sklearn.") and function.__name__ == "__init__":
         return function  # constructors of scikit-learn take anything, and fit checks it

@@ -19,11 +19,9 @@ from PIL import EpsImagePlugin, Image
 
 from fsboundary.core.errors import DataError
 from fsboundary.report.inputs import archives, loading
+from fsboundary.report.inputs.given import Given
 from fsboundary.report.inputs.loading import load_images, source_files
-from fsboundary.report.user import count_classes
-from fsboundary.space import FeatureSpace
 from support.damaged_files import SUFFIXES, TURNS, damaged, encode, kinds, png, tiff
-from support.report import tiny_model
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (8, 6, 3), dtype=np.uint8)
@@ -444,7 +442,7 @@ def test_a_colour_image_among_grey_ones_is_named(tmp_path: Path) -> None:
     assert found.images.shape == (5, 3, 6, 6)
     assert found.remark.startswith("1 of 5 images are in colour (scan\\u202e.png), so the grey")
     with pytest.raises(DataError, match=r"does not accept .*\(3, 6, 6\).*1 of 5 images are in col"):
-        count_classes(FeatureSpace(tiny_model().eval()), tiny_model(), found, tmp_path, 8)
+        Given(model="support.report:tiny_model", data=tmp_path).read()
 
 
 @pytest.mark.parametrize("key", archives.KEYS)

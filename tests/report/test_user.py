@@ -20,9 +20,10 @@ from safetensors.torch import save_file, save_model
 
 from fsboundary import plugins
 from fsboundary.core.errors import ArgumentError, DataError, FsboundaryError, HeadError
+from fsboundary.report.inputs.factories import build_model
 from fsboundary.report.inputs.loading import load_images
 from fsboundary.report.inputs.weights import load_weights
-from fsboundary.report.user import build_model, run_report
+from fsboundary.report.user import run_report
 from support.plugins.samples import install
 from support.report import NAMES, tiny_images, tiny_model
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from fsboundary.core.errors import DataError
 from fsboundary.core.files import printable
 from fsboundary.report.inputs.archives import FLOAT_BYTES, check_memory, damage_named, read_archive
+from fsboundary.report.inputs.sizes import Size
 
 
 @final
@@ -56,9 +57,13 @@ class ImageSet:
         if self.class_names is not None and len(self.class_names) != classes:
             raise DataError(
                 f"{source}: {len(self.class_names)} class names ({', '.join(self.class_names[:5])}"
-                f", ...) for a model of {classes} classes. Give one name (one subfolder) per "
-                "class, in the model's order, or leave names and subfolders out"
+                f", ...) for a model of {classes} classes. Give the names of all classes, in the "
+                "model's order, with --class-names, or leave names and subfolders out"
             )
+        self.verify_labels(classes, source)
+
+    def verify_labels(self, classes: int, source: Path) -> None:
+        """Raise DataError for a label that is none of this number of classes."""
         for name, labels in (("labels", self.labels), ("train_labels", self.train_labels)):
             if labels is not None and len(labels) and int(labels.max()) >= classes:
                 raise DataError(
@@ -86,6 +91,9 @@ SUFFIXES = frozenset(_FORMATS)
 MAX_PIXELS = 2**24
 """Largest number of pixels of one image: 4096 x 4096, far more than classifiers take."""
 
+MAX_PHOTO = 2**27
+"""The same for images that are resized, one after the other: more than cameras take."""
+
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT, _COLOUR_MAP = 258, 339, 320
@@ -101,7 +109,7 @@ def source_files(path: Path) -> Iterator[Path]:
         yield from (p for p in path.glob(pattern) if p.suffix.lower() in SUFFIXES)
 
 
-def _read_folder(path: Path) -> ImageSet:
+def _read_folder(path: Path, size: Size | None) -> ImageSet:
     """Read a folder as described in :func:`~fsboundary.report.inputs.loading.load_images`."""
     with damage_named(path, "cannot be listed", "Check its permissions"):
         top_level = _image_files(path, path)
@@ -126,7 +134,7 @@ def _read_folder(path: Path) -> ImageSet:
         wanted = f"wanted files that end in {', '.join(sorted(SUFFIXES))}. Add some"
         raise DataError(f"{path}: contains no image; {wanted}")
     names = tuple(printable(str(file.relative_to(path))) for file in files)
-    pixels, remark = _read_pixels(files)
+    pixels, remark = _read_pixels(files, size)
     if top_level:
         return ImageSet(images=pixels, file_names=names, remark=remark)
     labels = [k for k, group in zip(numbers, by_class, strict=True) for _ in group]
@@ -182,25 +190,25 @@ def _image_files(folder: Path, root: Path) -> list[Path]:
     return found
 
 
-def _read_pixels(files: list[Path]) -> tuple[Tensor, str]:
+def _read_pixels(files: list[Path], size: Size | None) -> tuple[Tensor, str]:
     """Return all images (N, C, H, W): grey if all are grey, else red, green and blue.
 
     The text says which files are in colour where others are grey; it is empty otherwise.
     """
     arrays: list[NDArray[np.uint8]] = []
     for file in files:
-        array = _read_picture(file)
+        array = _read_picture(file, size)
         first = arrays[0] if arrays else array
         if array.shape[:2] != first.shape[:2]:
             (height, width), (rows, columns) = array.shape[:2], first.shape[:2]
             raise DataError(
                 f"{file}: is {width} x {height} pixels, but {files[0].name} is "
-                f"{columns} x {rows}; wanted the same size for all. Resize or crop them "
-                "first, as for training"
+                f"{columns} x {rows}; wanted the same size for all. Let --size SIDE resize "
+                "and crop them, as for training"
             )
         if not arrays:
-            size = first.size * (1 + FLOAT_BYTES)
-            check_memory(len(files) * size, f"{file.parent}: {len(files)} images")
+            each = first.size * (1 + FLOAT_BYTES)
+            check_memory(len(files) * each, f"{file.parent}: {len(files)} images")
         arrays.append(array)
     coloured = [file for file, array in zip(files, arrays, strict=True) if array.ndim == 3]
     channels = 3 if coloured else 1
@@ -218,7 +226,7 @@ def _read_pixels(files: list[Path]) -> tuple[Tensor, str]:
     )
 
 
-def _read_picture(file: Path) -> NDArray[np.uint8]:
+def _read_picture(file: Path, size: Size | None) -> NDArray[np.uint8]:
     """Return a picture of 8 bits per channel: (H, W) if it is grey, else (H, W, 3)."""
     wanted = _FORMATS[file.suffix.lower()]
     with damage_named(file, f"cannot be read as an image of type {wanted}", "Fix or remove it"):
@@ -230,10 +238,11 @@ def _read_picture(file: Path) -> NDArray[np.uint8]:
                 "contents"
             )
         with Image.open(file, formats=[wanted]) as picture:
-            _check_header(file, picture)
+            _check_header(file, picture, MAX_PIXELS if size is None else MAX_PHOTO)
             picture.load()
             turned = ImageOps.exif_transpose(picture)  # as the camera was held
-        return _opaque(file, turned)
+        pixels = _opaque(file, turned)
+        return pixels if size is None else size.of_picture(pixels)
 
 
 def _format_of(start: bytes) -> str | None:
@@ -251,13 +260,14 @@ def _format_of(start: bytes) -> str | None:
     return next((name for mark, name in starts.items() if start.startswith(mark)), None)
 
 
-def _check_header(file: Path, picture: ImageFile.ImageFile) -> None:
+def _check_header(file: Path, picture: ImageFile.ImageFile, most: int) -> None:
     """Raise DataError for a picture that is too large, or that 8 bits of one frame do not hold."""
     width, height = picture.size
-    if not 0 < width * height <= MAX_PIXELS:
+    if not 0 < width * height <= most:
         raise DataError(
-            f"{file}: is {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} are read. Resize "
-            "or crop it first, as for training"
+            f"{file}: is {width:,} x {height:,} pixels; at most {most:,} are read. "
+            + ("Let --size SIDE resize and crop it" if most == MAX_PIXELS else "Resize it first")
+            + ", as for training"
         )
     # the further pictures of an MPO file, which cameras write as .jpg, are previews
     if picture.format != "MPO" and getattr(picture, "is_animated", False):
@@ -317,7 +327,7 @@ def _opaque(file: Path, picture: Image.Image) -> NDArray[np.uint8]:
     return array
 
 
-def load_images(path: Path) -> ImageSet:
+def load_images(path: Path, size: Size | None = None) -> ImageSet:
     """Read images.
 
     Parameters
@@ -329,6 +339,8 @@ def load_images(path: Path) -> ImageSet:
         number if all names are numbers, else in sorted order. Images in further folders of these
         are refused. The suffix of a file must be that of
         its format; its orientation (EXIF) is applied. Hidden files and folders are left out.
+    size : Size, optional
+        Size to which all images are resized and cropped; then those of a folder may have any.
 
     Raises
     ------
@@ -336,7 +348,11 @@ def load_images(path: Path) -> ImageSet:
         The file or folder does not exist or is not as above; the message says what to fix.
     """
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, size)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder. Check the path")
-    return ImageSet(**read_archive(path))
+    found = read_archive(path)
+    for name in ("images", "train_images"):
+        if size is not None and found[name] is not None:
+            found[name] = size.of_images(found[name])
+    return ImageSet(**found)
