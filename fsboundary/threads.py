@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar, final
 
 import torch
 
+from fsboundary.core.cores import quota_cores
 from fsboundary.core.errors import FsboundaryError
 from fsboundary.modes import FLUSHES, flushes_subnormals
 
@@ -68,7 +69,7 @@ def in_one_thread(function: Callable[_P, _R]) -> Callable[_P, _R]:
         # one thread was chosen by the user, or this is a thread of the pool
         if count == 1 or not all(map(_is_on_cpu, (*args, *kwargs.values()))):
             return function(*args, **kwargs)
-        call, modes = _Call(count), _modes()
+        call, modes = _Call(_within_quota(count)), _modes()
         context = contextvars.copy_context()
 
         def work() -> _R:
@@ -79,7 +80,7 @@ def in_one_thread(function: Callable[_P, _R]) -> Callable[_P, _R]:
             finally:
                 _thread.call = None
 
-        running = _thread_pool(count).submit(work)
+        running = _thread_pool(call.count).submit(work)
         try:
             return running.result()
         finally:
@@ -111,7 +112,18 @@ def _modes() -> Callable[[], contextlib.AbstractContextManager[None]]:
 def num_threads() -> int:
     """Return how many threads :func:`map_in_threads` uses here."""
     call: _Call | None = getattr(_thread, "call", None)
-    return torch.get_num_threads() if call is None else call.count
+    return _within_quota(torch.get_num_threads()) if call is None else call.count
+
+
+@functools.cache
+def _quota() -> int | None:
+    return quota_cores()
+
+
+def _within_quota(count: int) -> int:
+    """Return the number of threads of which a container's quota lets all run at once."""
+    quota = _quota()
+    return count if quota is None else min(count, quota)
 
 
 def map_in_threads(
@@ -119,11 +131,12 @@ def map_in_threads(
 ) -> list[_R]:
     """Return what `function` returns for the items of one or more lists, like map.
 
-    On the CPU as many calls run at once as torch may use threads; another device has its own.
+    On the CPU as many calls run at once as torch may use threads, and a container's quota allows;
+    another device has its own.
     """
     call: _Call | None = getattr(_thread, "call", None)
     own = call is not None  # this thread uses one thread of torch, so it takes items too
-    call = call or _Call(torch.get_num_threads())
+    call = call or _Call(num_threads())
     todo = deque(enumerate(zip(*items, strict=True)))
     found: dict[int, _R] = {}
 

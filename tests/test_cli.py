@@ -61,6 +61,33 @@ except SystemExit:
     assert done.stdout.split()[-1] == (own or "PASSIVE")
 
 
+@pytest.mark.parametrize(
+    ("quota", "own", "expected"),
+    [(None, None, "None"), (3, None, "3"), (3, "7", "7")],
+)
+def test_threads_fit_a_quota_unless_the_user_says_otherwise(
+    quota: int | None, own: str | None, expected: str
+) -> None:
+    code = f"""
+import os, sys
+from fsboundary import cli
+from fsboundary.core import cores
+cli.quota_cores = cores.quota_cores = lambda: {quota}
+os.sched_getaffinity = lambda pid: set(range(8))
+assert "torch" not in sys.modules  # which reads the variable once
+sys.argv = ["fsboundary", "--version"]
+try:
+    cli.main()
+except SystemExit:
+    print(os.environ.get("OMP_NUM_THREADS"))
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    environment |= {} if own is None else {"OMP_NUM_THREADS": own}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == expected
+
+
 @pytest.fixture
 def run_demo(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """Replace the demo by a function of the same signature that only notes the call."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 import fsboundary as fsb
+from fsboundary import threads
 from fsboundary.geometry.batching import map_chunks
 from fsboundary.threads import in_one_thread, map_in_threads
 from support.flips.case import arrays
@@ -82,6 +84,22 @@ def test_chunks_come_in_order_and_each_has_one_thread_of_torch() -> None:
     assert found[-1][1] == 5000
     assert {one[2:] for one in found} == {(1, False)}
     assert map_chunks(seen, 0, 2000, CPU) == []
+
+
+@pytest.mark.parametrize("quota", [1, 2])
+def test_no_more_threads_than_a_quota_allows(quota: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_quota", lambda: quota)
+    with num_threads(4):
+        assert threads.num_threads() == quota
+
+        def note(_: int) -> tuple[int, int]:
+            time.sleep(0.02)
+            return threading.get_ident(), torch.get_num_threads()
+
+        run = in_one_thread(lambda: map_in_threads(torch.device("cpu"), note, list(range(12))))
+        found = run()
+    assert len({thread for thread, _ in found}) == quota
+    assert {count for _, count in found} == {1}
 
 
 def test_inside_one_thread_chunks_still_run_at_once() -> None:

@@ -15,6 +15,7 @@ from fsboundary.cli.output import (
     open_closed_streams,
     show_warning,
 )
+from fsboundary.core.cores import num_cores, quota_cores
 from fsboundary.core.errors import FsboundaryError
 from fsboundary.core.files import printable
 
@@ -30,6 +31,9 @@ def main() -> None:
     # Read when torch is loaded. Threads that wait for work otherwise keep a core busy, so on cores
     # that other programs use too, each of a network's small operations waits for a time slice.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Likewise: torch counts the cores that it may run on, but knows of no container's quota.
+    if quota_cores() is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(num_cores()))
     warnings.showwarning = show_warning
     try:
         app()

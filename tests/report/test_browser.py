@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -31,6 +33,41 @@ OUTSIDE = """() => [...document.querySelectorAll('body *')]
   .filter(e => e.checkVisibility() && !e.closest('.scroll, nav')
     && e.getBoundingClientRect().right > innerWidth + 0.5)
   .map(e => e.outerHTML.slice(0, 80))"""
+
+
+CONTRASTS = """() => {
+  const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const under = e => {
+    for (; e; e = e.parentElement) {
+      const style = getComputedStyle(e), colour = parse(style.backgroundColor);
+      if (style.backgroundImage.startsWith('linear-gradient(135deg')) return null;
+      if (colour.length === 3 || colour[3] === 1) return colour;
+      if (colour[3] > 0) return null;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  for (const e of document.querySelectorAll('main *, footer *, nav *')) {
+    if (!e.checkVisibility() || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()))
+      continue;
+    const paper = under(e);
+    if (!paper) continue;
+    const [a, b] = [light(parse(getComputedStyle(e).color)), light(paper)].sort((x, y) => y - x);
+    found.push([(a + 0.05) / (b + 0.05), e.textContent.trim().slice(0, 40)]);
+  }
+  return found;
+}"""
+"""Contrast of each text with the opaque colour under it, by the formula of WCAG."""
+
+SCALES = """() => [...document.querySelectorAll('.multiples img, .all img')]
+  .map(i => i.getBoundingClientRect().width / i.naturalWidth)"""
+
+CLOSED = """() => [...document.querySelectorAll('details:not([open]) > :not(summary)')]
+  .filter(e => !e.checkVisibility({contentVisibilityAuto: true})
+    || e.getBoundingClientRect().height === 0).length"""
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +138,35 @@ def test_menu_leads_to_every_section(tab: Page) -> None:
     for place in range(links.count()):
         target = links.nth(place).get_attribute("href")
         assert tab.locator(f"{target} h2").count() == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_contrast_with_their_background(tab: Page, scheme: Literal["light", "dark"]) -> None:
+    tab.emulate_media(color_scheme=scheme)
+    found = tab.evaluate(CONTRASTS)
+    assert len(found) > 200
+    # WCAG 2.2, level AA, for text of this size
+    assert [text for contrast, text in found if contrast < 4.5] == []
+    paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", paper))) > 3 * 128) == (scheme == "light")
+
+
+def test_histograms_are_not_made_small(tab: Page) -> None:
+    scales = tab.evaluate(SCALES)
+    assert len(scales) == 11
+    # their texts have 8 points, which a smaller picture would make too small to read
+    assert min(scales) > 0.9
+
+
+def test_what_is_closed_is_printed(tab: Page) -> None:
+    assert tab.evaluate(CLOSED) > 5
+    tab.emulate_media(media="print", color_scheme="dark")
+    assert tab.evaluate(CLOSED) == 0
+    assert tab.evaluate("getComputedStyle(document.body).color") == "rgb(29, 39, 51)"
+
+
+def test_a_table_shows_that_it_goes_on(tab: Page) -> None:
+    attached = tab.evaluate(
+        "() => getComputedStyle(document.querySelector('.scroll')).backgroundAttachment"
+    )
+    assert attached == "local, local, scroll, scroll, scroll"

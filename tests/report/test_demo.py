@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from fsboundary.demo import load_demo
+from fsboundary.report.plan import expected_stages
 from fsboundary.space import FeatureSpace
+from support.report import open_words, tiny_subject
 
 MEGABYTE = 1_000_000
 
@@ -49,6 +51,19 @@ def test_files_are_small_and_licensed() -> None:
     notice = (folder / "LICENSE-fashion-mnist.txt").read_text("utf-8")
     assert "Copyright (c) 2017 Zalando SE, https://tech.zalando.com" in notice
     assert "Permission is hereby granted, free of charge" in notice
+
+
+def test_a_reader_sees_less_than_4000_words(demo_report: tuple[Path, Path]) -> None:
+    text = demo_report[0].read_text("utf-8")
+    assert 1500 < open_words(text) < 4000
+    assert open_words("<p>two words</p><details><summary>one</summary>hidden</details>") == 3
+
+
+def test_the_bar_expects_the_stages_that_there_are(demo_report: tuple[Path, Path]) -> None:
+    stages = json.loads(demo_report[1].read_text("utf-8"))["provenance"]["stages"]
+    demo = load_demo()
+    subject = tiny_subject(images=demo.test_images, train_images=demo.train_images)
+    assert {one.name for one in expected_stages(subject)} == {stage["name"] for stage in stages}
 
 
 def test_report(demo_report: tuple[Path, Path]) -> None:

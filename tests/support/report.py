@@ -100,6 +100,36 @@ class Reader(HTMLParser):
             self.page.text[self.section] += data
 
 
+class _OpenWords(HTMLParser):
+    """Counts the words that are seen before anything is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.closed, self.hidden = 0, 0, 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.closed += tag == "details"
+        self.closed -= tag == "summary"
+        self.hidden += tag in ("style", "title")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.closed -= tag == "details"
+        self.closed += tag == "summary"
+        self.hidden -= tag in ("style", "title")
+
+    def handle_data(self, data: str) -> None:
+        if not self.closed and not self.hidden:
+            self.count += len(data.split())
+
+
+def open_words(html: str) -> int:
+    """Return the number of words of a page that are not behind a closed disclosure."""
+    reader = _OpenWords()
+    reader.feed(html)
+    assert (reader.closed, reader.hidden) == (0, 0)
+    return reader.count
+
+
 def read(study: Study) -> Page:
     """Draw, render and read a study, after a passage through strict JSON."""
     study = Study(numbers=json.loads(to_json(study.numbers)), pictures=study.pictures)

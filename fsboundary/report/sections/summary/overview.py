@@ -23,8 +23,8 @@ from fsboundary.report.sections.distances import (
 MAX_ROWS_SHOWN = 5
 """Largest number of rows listed per failed status."""
 
-WIDE = (5.2, 1.5)
-"""Size of the histogram, inches."""
+WIDE, NARROW = (5.2, 1.5), (3.0, 1.5)
+"""Sizes of the histogram on wide and on narrow screens, inches."""
 
 MIN_PAIR_IMAGES = 5
 """Number of images that a pair of classes needs to be the most fragile one, because the median of
@@ -71,9 +71,13 @@ class Overview(Section):
         return Content(numbers=plain(numbers))
 
     def draw(self, numbers: dict[str, Any], names: list[str]) -> dict[str, str]:
-        """Draw the distances of all images."""
+        """Draw the distances of all images, in two widths."""
         entry = numbers["histogram"]
-        return {"all": histogram(entry, entry["edges"], tallest_bar([entry]), WIDE)}
+        tallest = tallest_bar([entry])
+        return {
+            "all": histogram(entry, entry["edges"], tallest, WIDE),
+            "narrow": histogram(entry, entry["edges"], tallest, NARROW),
+        }
 
 
 def _histogram(m: Measurements, known: Tensor) -> dict[str, Any]:
