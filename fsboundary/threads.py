@@ -21,8 +21,8 @@ from typing import Any, ParamSpec, TypeVar, final
 
 import torch
 
-from fsboundary.core.cores import quota_cores
 from fsboundary.core.errors import FsboundaryError
+from fsboundary.cores import quota_cores
 from fsboundary.modes import FLUSHES, flushes_subnormals
 
 _P = ParamSpec("_P")

@@ -71,7 +71,7 @@ def test_threads_fit_a_quota_unless_the_user_says_otherwise(
     code = f"""
 import os, sys
 from fsboundary import cli
-from fsboundary.core import cores
+from fsboundary import cores
 cli.quota_cores = cores.quota_cores = lambda: {quota}
 os.sched_getaffinity = lambda pid: set(range(8))
 assert "torch" not in sys.modules  # which reads the variable once

@@ -15,9 +15,9 @@ from fsboundary.cli.output import (
     open_closed_streams,
     show_warning,
 )
-from fsboundary.core.cores import num_cores, quota_cores
 from fsboundary.core.errors import FsboundaryError
 from fsboundary.core.files import printable
+from fsboundary.cores import num_cores, quota_cores
 
 __all__ = ["app", "main"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fsboundary.core import cores
-from fsboundary.core.cores import num_cores, quota_cores
+from fsboundary import cores
+from fsboundary.cores import num_cores, quota_cores
 
 
 def system(root: Path, files: dict[str, str]) -> Path:
