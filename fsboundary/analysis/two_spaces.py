@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float, Int
 from scipy.stats import spearmanr
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fsboundary.analysis.table import Measure, TwoSpaces
 from fsboundary.banks import FeatureBank
@@ -36,6 +35,7 @@ from fsboundary.modes import in_standard_modes
 from fsboundary.pixels import flip_images
 from fsboundary.pixels.checks import check_bounds, check_pixels, measure_accuracy
 from fsboundary.pixels.model_calls import features_of
+from fsboundary.progress import tqdm
 from fsboundary.space import FeatureSpace, space_of
 
 _ROWS = 64

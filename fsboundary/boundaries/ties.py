@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from fsboundary.boundaries.flip_points import MAX_STEPS
 from fsboundary.core.checks import (
@@ -34,6 +33,7 @@ from fsboundary.geometry.batching import chunk_rows, chunks
 from fsboundary.geometry.flips.solve import solve_ties
 from fsboundary.geometry.flips.tie_problems import TieProblems, tie_problems
 from fsboundary.modes import in_standard_modes
+from fsboundary.progress import tqdm
 from fsboundary.threads import in_one_thread
 
 

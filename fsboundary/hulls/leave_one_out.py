@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank
@@ -25,6 +24,7 @@ from fsboundary.hulls.projection import HULL_RTOL, MAX_STEPS, hull_projection
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.interfaces import HullSolver
+from fsboundary.progress import tqdm
 
 _ROWS = 4096
 """Maximum number of rows that share a pass over the bank; only a few numbers of each are kept."""

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank_features
@@ -33,6 +32,7 @@ from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.hulls import project_and_grade
 from fsboundary.plugins.interfaces import HullSolver, unsolved_hulls
+from fsboundary.progress import tqdm
 
 HULL_RTOL = 1e-6
 MAX_STEPS = 200

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank
@@ -22,6 +21,7 @@ from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.hulls import project_and_grade
 from fsboundary.plugins.interfaces import HullSolver
+from fsboundary.progress import tqdm
 
 
 @in_standard_modes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.arguments import check_bank
@@ -20,6 +19,7 @@ from fsboundary.hulls.projection import MAX_STEPS
 from fsboundary.modes import in_standard_modes
 from fsboundary.plugins import create
 from fsboundary.plugins.interfaces import HullSolver
+from fsboundary.progress import tqdm
 
 DEFAULT_RTOL = 0.1
 """Default relative tolerance: it need only show whether a distance is 0."""

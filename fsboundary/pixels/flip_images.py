@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fsboundary.core.checks import check_choice, check_integer, check_labels, check_targets
 from fsboundary.core.results import FlipImages
@@ -23,6 +22,7 @@ from fsboundary.pixels.model_calls import first_logits
 from fsboundary.plugins import create
 from fsboundary.plugins.grading.images import find_and_grade_images
 from fsboundary.plugins.interfaces import ImageBoundaryFinder
+from fsboundary.progress import tqdm
 from fsboundary.space import FeatureSpace, space_of
 
 MAX_STEPS = 150

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Int
 from joblib import Parallel, delayed
 from torch import Tensor
-from tqdm import tqdm
 
 from fsboundary.core.checks import check_head, check_instance, check_integer, check_integer_tensor
 from fsboundary.core.domain import Domain
@@ -29,6 +28,7 @@ from fsboundary.geometry.norms import pair_norms
 from fsboundary.geometry.regions.arrangement import Arrangement
 from fsboundary.geometry.regions.facets import width_bounds
 from fsboundary.modes import in_standard_modes
+from fsboundary.progress import tqdm
 from fsboundary.regions.angles import weight_angles
 from fsboundary.regions.journal import Task, TaskResult, TaskSolver, open_journal
 from fsboundary.regions.limits import common_limits

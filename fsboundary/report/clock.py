@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
-from tqdm.auto import tqdm
+from fsboundary.progress import tqdm
 
 TICK = 0.5
 """Seconds between two drawings of the bar."""

@@ -116,10 +116,21 @@ def cell_colour(value: float, smallest: float, largest: float) -> str:
 
     Smaller values are darker.
     """
-    red, green, blue, _ = colormaps["OrRd"](DARKEST * nearness(value, smallest, largest))
-    brightness = 0.299 * red + 0.587 * green + 0.114 * blue
-    ink = "#1d2733" if brightness > 0.55 else "#ffffff"
-    return f"background:{to_hex((red, green, blue))};color:{ink}"
+    colour = colormaps["OrRd"](DARKEST * nearness(value, smallest, largest))[:3]
+    # of black and white, one has a contrast of at least 4.58 with any colour
+    ink = "#000000" if luminance(colour) > EQUAL_CONTRAST else "#ffffff"
+    return f"background:{to_hex(colour)};color:{ink}"
+
+
+EQUAL_CONTRAST = (1.05 * 0.05) ** 0.5 - 0.05
+"""Luminance that has the same contrast with black as with white: 1.05 / (l + 0.05) = (l + 0.05) /
+0.05."""
+
+
+def luminance(colour: tuple[float, ...]) -> float:
+    """Return the relative luminance of red, green and blue in [0, 1], as WCAG defines it."""
+    red, green, blue = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def plain(value: Any) -> Any:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from fsboundary.models.new_heads import logistic_head
+from fsboundary.progress import tqdm
 from fsboundary.scores.formulas import (
     KINDS,
     boundary_ratio_of,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, final
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from fsboundary import plugins
 from fsboundary.banks import FeatureBank
@@ -36,6 +35,7 @@ from fsboundary.plugins.grading.extractors import (
     verify_head,
 )
 from fsboundary.plugins.interfaces import FeatureExtractor
+from fsboundary.progress import tqdm
 from fsboundary.space.arguments import check_arguments, chosen_domain, extractor_options
 from fsboundary.space.bank_builder import build_bank
 from fsboundary.space.batches import (

@@ -17,7 +17,6 @@ from torch.utils.data import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
-from tqdm import tqdm
 
 from fsboundary.banks import BankInfo
 from fsboundary.banks.streams import list_rows, round_features, stored_dtype
@@ -27,6 +26,7 @@ from fsboundary.core.results import FeatureBatch
 from fsboundary.core.rows import finite_rows
 from fsboundary.models.inputs import model_arguments
 from fsboundary.models.structures import arrays_as_tensors, leaves_of, map_leaves
+from fsboundary.progress import tqdm
 
 if TYPE_CHECKING:
     from fsboundary.space.feature_space import FeatureSpace

@@ -13,7 +13,6 @@ from typing import Any, final
 
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
-from tqdm import tqdm
 
 from fsboundary.banks import BankInfo
 from fsboundary.banks.cluster.distributed import connect
@@ -21,6 +20,7 @@ from fsboundary.banks.store import to_array, to_tensor
 from fsboundary.core.checks import describe
 from fsboundary.core.errors import ArgumentError, DataError
 from fsboundary.modes import in_standard_modes
+from fsboundary.progress import tqdm
 from fsboundary.space.loaders import Batch, FeatureSource, LoaderBatch, in_order, read_batch
 
 

@@ -79,6 +79,8 @@ def test_texts_are_escaped() -> None:
     assert "bee &amp; co" in page.html
     assert 'onerror="alert' not in page.html
     assert evil in page.text["pairs"]
+    for section in ("advice", "extremes", "planes", "division", "hull", "attribution", "pixels"):
+        assert 'onerror="alert(1)' in page.text[section], "files are named in the visible text"
 
 
 class _Odd:

@@ -12,7 +12,6 @@ from typing import Any, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fsboundary.attr.comparison.arguments import (
     AttributionStack,
@@ -27,6 +26,7 @@ from fsboundary.core.status import Status
 from fsboundary.modes import in_standard_modes
 from fsboundary.pixels import flip_images
 from fsboundary.pixels.checks import check_pixels
+from fsboundary.progress import tqdm
 from fsboundary.space import FeatureSpace
 
 

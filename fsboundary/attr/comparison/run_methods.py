@@ -10,7 +10,6 @@ import torch
 from captum.attr import Attribution
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fsboundary.attr.comparison.arguments import comparison_options
 from fsboundary.attr.comparison.compare import compare
@@ -30,6 +29,7 @@ from fsboundary.core.rows import TensorOrArray
 from fsboundary.models.calling import hooks_alone
 from fsboundary.modes import in_standard_modes, seeded
 from fsboundary.pixels.checks import check_pixels
+from fsboundary.progress import tqdm
 from fsboundary.space import FeatureSpace, space_of
 
 _OUTPUT_FIX = "choose a method that attributes to pixels, and leave return_convergence_delta out"

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from fsboundary.core.checks import check_integer, check_integer_tensor, check_shape
 from fsboundary.core.errors import ArgumentError
 from fsboundary.core.rows import TensorOrArray, from_array
 from fsboundary.models.inputs import check_floats, slice_rows
+from fsboundary.progress import tqdm
 
 Target = int | list[int] | Tensor | None
 Tensors = Tensor | tuple[Tensor, ...]

@@ -8,7 +8,6 @@ from typing import Literal, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fsboundary.builtin.body_bounds.forward_rounding import ForwardRounding
 from fsboundary.builtin.body_bounds.interval import Interval
@@ -34,6 +33,7 @@ from fsboundary.plugins.grading.bounds import (
 )
 from fsboundary.plugins.grading.images import pixel_distance
 from fsboundary.plugins.interfaces import BodyBounds, LinearFunctions
+from fsboundary.progress import tqdm
 from fsboundary.space import FeatureSpace, space_of
 
 MAX_STEPS = 40

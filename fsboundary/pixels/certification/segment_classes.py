@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fsboundary.builtin.body_bounds.body import trace_body
 from fsboundary.builtin.body_bounds.rules import rule_of
@@ -19,6 +18,7 @@ from fsboundary.pixels.certification.pieces import require_piecewise_linear
 from fsboundary.pixels.certification.segment_path import SegmentPath, path_of
 from fsboundary.pixels.checks import check_pixels
 from fsboundary.pixels.model_calls import first_logits
+from fsboundary.progress import tqdm
 from fsboundary.space import FeatureSpace, space_of
 
 MAX_PIECES = 100_000

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fsboundary.core.checks import check_integer, check_number
 from fsboundary.core.results import SmoothedClasses
@@ -20,6 +19,7 @@ from fsboundary.pixels.certification.journal import check_resume, open_journal
 from fsboundary.pixels.certification.noise import NoisyCopies
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.model_calls import first_logits
+from fsboundary.progress import tqdm
 from fsboundary.space import FeatureSpace, space_of
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from fsboundary.core.checks import check_integer, check_number, describe
 from fsboundary.core.errors import ArgumentError
@@ -21,6 +20,7 @@ from fsboundary.modes import in_standard_modes
 from fsboundary.pixels.certification.journal import check_resume, open_journal
 from fsboundary.pixels.certification.noise import NoisyCopies
 from fsboundary.pixels.checks import check_bounds, check_pixels
+from fsboundary.progress import tqdm
 
 
 @in_standard_modes
