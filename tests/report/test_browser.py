@@ -161,7 +161,8 @@ def test_histograms_are_not_made_small(tab: Page) -> None:
 def test_what_is_closed_is_printed(tab: Page) -> None:
     assert tab.evaluate(CLOSED) > 5
     tab.emulate_media(media="print", color_scheme="dark")
-    assert tab.evaluate(CLOSED) == 0
+    tab.wait_for_function("matchMedia('print').matches")
+    tab.wait_for_function(f"({CLOSED})() === 0")
     assert tab.evaluate("getComputedStyle(document.body).color") == "rgb(29, 39, 51)"
 
 
