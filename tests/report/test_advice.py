@@ -113,6 +113,28 @@ def test_nothing_is_said_without_evidence() -> None:
     assert look(fresh, colour_images(40)) is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("batch_size", [128, 7])
+def test_other_precisions_and_batches_say_the_same(dtype: torch.dtype, batch_size: int) -> None:
+    images = colour_images(40)
+    images[3] = torch.nan  # does not count
+    space = FeatureSpace(trained(Normalised()).to(dtype))
+    found = input_statistics(space, images.to(dtype), batch_size)
+    assert found is not None
+    assert found.verdict == "smaller"
+    assert found.spread == pytest.approx(DEVIATION, rel=0.15)
+
+
+def test_the_statistics_are_those_of_all_pixels() -> None:
+    images = colour_images(40)
+    model = nn.Sequential(nn.BatchNorm2d(3, momentum=None), nn.Flatten(), nn.Linear(768, 5))
+    model.train()(images)
+    found = look(model.eval(), images)
+    # a few of the 40 images pass twice, and count twice
+    assert found.spread == pytest.approx(1, abs=0.02)
+    assert found.shift == pytest.approx(0, abs=0.05)
+
+
 def test_the_model_and_the_notes_are_left_as_they_were() -> None:
     model = trained(Normalised())
     space = FeatureSpace(model, preprocess=Normalised())

@@ -39,7 +39,7 @@ class Advice(Section):
     def compute(self, measured: Measurements) -> Content:
         """Return the warnings and, for each step, the images or classes that it is about."""
         m = measured
-        statistics = input_statistics(m.subject.space, m.subject.images)
+        statistics = input_statistics(m.subject.space, m.subject.images, m.subject.batch_size)
         wrong = m.misclassified & m.batch.ok
         numbers = {
             "near_chance": _near_chance(m),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -16,7 +17,7 @@ from fsboundary.space import FeatureSpace
 MIN_IMAGES = 16
 """Fewer images say little about a distribution."""
 
-MAX_IMAGES = 256
+MAX_IMAGES = 128
 
 SPREAD = 1.7
 """Factor between the spread of most channels and the expected one from which it is suspicious.
@@ -63,39 +64,68 @@ class InputStatistics:
     verdict: str
 
 
-def input_statistics(space: FeatureSpace, images: Tensor) -> InputStatistics | None:
+@final
+class _Watch:
+    """Moments of the channels that arrive at the layer that is reached first."""
+
+    def __init__(self) -> None:
+        self.name, self.layer = "", nn.Module()
+        self.count = 0
+        self.sums, self.squares = torch.zeros(()), torch.zeros(())
+
+    def hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        """Return the hook of the layer `name`."""
+
+        def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+            values = inputs[0] if inputs else None
+            if not isinstance(values, Tensor) or values.ndim < 2 or values.is_meta:
+                return
+            if self.name not in ("", name):
+                return
+            self.name, self.layer = name, layer
+            rows = values.detach().flatten(2) if values.ndim > 2 else values.detach()[..., None]
+            rows = rows[rows.flatten(1).isfinite().all(dim=1)].float()
+            if len(rows):
+                variance, mean = torch.var_mean(rows, dim=(0, 2), correction=0)
+                variance, mean = variance.to("cpu", torch.float64), mean.to("cpu", torch.float64)
+                number = rows.numel() // rows.shape[1]
+                self.count += number
+                self.sums = self.sums + number * mean
+                self.squares = self.squares + number * (variance + mean.square())
+
+        return note
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of each channel, float64."""
+        mean = self.sums / self.count
+        return mean, (self.squares / self.count - mean.square()).clamp_min(0).sqrt()
+
+
+def input_statistics(
+    space: FeatureSpace, images: Tensor, batch_size: int = MAX_IMAGES
+) -> InputStatistics | None:
     """Return the statistics of `images` (N, C, H, W) at the first trained batch normalisation.
 
     None if the model has no such layer, if it cannot be watched, or for fewer than MIN_IMAGES.
+    Images that are not finite do not count. Images that pass twice, because the first batch is
+    also that in which the head is found, count twice.
     """
     layers = [(name, layer) for name, layer in space.model.named_modules() if _is_trained(layer)]
     if not layers or len(images) < MIN_IMAGES:
         return None
     chosen = torch.linspace(0, len(images) - 1, min(len(images), MAX_IMAGES)).round().long()
-    arrived: list[tuple[str, nn.Module, Tensor]] = []
-
-    def watch(name: str) -> Any:
-        def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-            values = inputs[0] if inputs else None
-            if not isinstance(values, Tensor) or values.ndim < 2:
-                return
-            # of the layer that is reached first, the largest batch: others look for the head
-            if not arrived or (arrived[0][0] == name and len(values) > len(arrived[0][2])):
-                arrived[:] = [(name, layer, values.detach())]
-
-        return note
-
+    watch = _Watch()
     # the notes of `space` are about its own passes; a head that was fitted would be lost in a copy
     watched = space if space.surrogate else copy.copy(space)
-    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers]
+    handles = [layer.register_forward_pre_hook(watch.hook(name)) for name, layer in layers]
     try:
-        watched.extract(images[chosen], batch_size=len(chosen))
+        watched.extract(images[chosen], batch_size=batch_size)
     except (FsboundaryError, RuntimeError):
-        return None  # a model that accepts no hook or no batch of this size: nothing is said
+        return None  # a model that accepts no hook: nothing is said
     finally:
         for handle in handles:
             handle.remove()
-    return _compare(len(chosen), *arrived[0]) if arrived else None
+    return _compare(len(chosen), watch) if watch.count else None
 
 
 def _is_trained(layer: nn.Module) -> bool:
@@ -105,16 +135,16 @@ def _is_trained(layer: nn.Module) -> bool:
     return bool((layer.running_mean != 0).any()) or bool((layer.running_var != 1).any())
 
 
-def _compare(images: int, name: str, layer: Any, values: Tensor) -> InputStatistics | None:
-    """Compare what arrived at `layer`, (N, channels, ...), with what it expects."""
-    mean, variance, channels = (
-        one.detach().to("cpu", torch.float64)
-        for one in (layer.running_mean, layer.running_var, values.transpose(0, 1).flatten(1))
+def _compare(images: int, watch: _Watch) -> InputStatistics | None:
+    """Compare what arrived at the layer with what it expects."""
+    layer: Any = watch.layer
+    expected_mean, variance = (
+        one.detach().to("cpu", torch.float64) for one in (layer.running_mean, layer.running_var)
     )
-    deviation, offset = channels.std(dim=1, correction=0), channels.mean(dim=1) - mean
+    mean, deviation = watch.moments()
+    offset = mean - expected_mean
     # channels that were nearly constant in training have no scale
     usable = variance > 1e-3 * variance.median()
-    usable &= deviation.isfinite() & offset.isfinite()
     if not bool(usable.any()):
         return None
     expected = variance[usable].sqrt()
@@ -127,7 +157,7 @@ def _compare(images: int, name: str, layer: Any, values: Tensor) -> InputStatist
     elif float(shift.quantile(1 - MOST)) > SHIFT:
         verdict = "shifted"
     return InputStatistics(
-        layer=name,
+        layer=watch.name,
         images=images,
         channels=len(variance),
         spread=float(spread.median()),
