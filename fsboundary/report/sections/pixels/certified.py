@@ -21,6 +21,10 @@ MAX_WORK = 1e8
 for which linear bounds are used: two seconds an image, on one processor. Larger bodies get
 intervals, whose time is that of a few passes."""
 
+MAX_VALUES = 2**24
+"""Largest number of values of all operations for which intervals are computed at once: about half a
+gigabyte."""
+
 _TOLERANCE = 0.02
 _STEPS = {"linear_bounds": 16, "interval": 8}
 """Of the search for a radius: the page shows two digits, and intervals of large bodies mostly
@@ -37,11 +41,13 @@ def certified_radii(m: Measurements, rows: Tensor, flips: FlipImages) -> dict[st
         }
     with m.clock.stage("certified radii"):
         try:
-            small = _work(trace_body(space, images, rule_of)) <= MAX_WORK
-            method = "linear_bounds" if small else "interval"
+            body = trace_body(space, images, rule_of)
+            method = "linear_bounds" if _work(body) <= MAX_WORK else "interval"
+            # each step of a batch traces the body anew
+            rows_at_once = max(1, MAX_VALUES // sum(_sizes(body))) if method == "interval" else 1
             found = certify(
                 space, images, norm="l2", method=method, upper=flips,
-                tolerance=_TOLERANCE, max_steps=_STEPS[method], batch_size=1,
+                tolerance=_TOLERANCE, max_steps=_STEPS[method], batch_size=rows_at_once,
             )  # fmt: skip
         except HeadError as error:
             return nothing | {"refused": str(error)}
@@ -57,8 +63,13 @@ def certified_radii(m: Measurements, rows: Tensor, flips: FlipImages) -> dict[st
     }
 
 
+def _sizes(body: Body) -> list[int]:
+    """Return the number of values of each operation, per image."""
+    return [math.prod(node.shape) for node in body.nodes]
+
+
 def _work(body: Body) -> float:
-    sizes = [math.prod(node.shape) for node in body.nodes]
+    sizes = _sizes(body)
     bent = sum(
         sizes[parent]
         for node in body.nodes[1:] if not isinstance(node.rule, Affine)
