@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
 from fsboundary.core.errors import ArgumentError, DataError
 
@@ -375,7 +376,7 @@ def write_file(path: str | PathLike[str], content: bytes) -> None:
     write_files({Path(path): content}, force=True)
 
 
-def write_files(contents: Mapping[Path, bytes], *, force: bool = False) -> None:
+def write_files(contents: Mapping[Path, bytes | Iterable[bytes]], *, force: bool = False) -> None:
     """Write files beside their targets, then move all of them into place.
 
     The permissions of a file that is replaced are kept, and its owner where the system allows it.
@@ -383,7 +384,8 @@ def write_files(contents: Mapping[Path, bytes], *, force: bool = False) -> None:
 
     Parameters
     ----------
-    contents : dict of Path to bytes
+    contents : dict of Path to bytes or iterable of bytes
+        Whole contents, or parts of them, which are written as they come.
     force : bool
         Whether files that fsboundary did not write may be replaced.
 
@@ -398,7 +400,8 @@ def write_files(contents: Mapping[Path, bytes], *, force: bool = False) -> None:
         for path, content in contents.items():
             target = Path(os.path.realpath(path))
             if target.exists() and not target.is_file():
-                target.write_bytes(content)  # a pipe or a device
+                with target.open("wb") as stream:  # a pipe or a device
+                    _write_parts(stream, content)
             else:
                 staged.append((_stage(target, content), target))
     except BaseException as error:
@@ -414,14 +417,19 @@ def write_files(contents: Mapping[Path, bytes], *, force: bool = False) -> None:
         _move(temporary, target, force)
 
 
-def _stage(target: Path, content: bytes) -> Path:
+def _write_parts(stream: BinaryIO, content: bytes | Iterable[bytes]) -> None:
+    for part in [content] if isinstance(content, bytes) else content:
+        stream.write(part)
+
+
+def _stage(target: Path, content: bytes | Iterable[bytes]) -> Path:
     """Write `content` to a new file in the folder of `target`, flush it, and return its path."""
     temporary = target.with_name(f".fsboundary-{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(temporary, flags, 0o666)  # less the umask, as for any new file
     try:
         with open(descriptor, "wb") as stream:
-            stream.write(content)
+            _write_parts(stream, content)
             stream.flush()
             os.fsync(descriptor)
         with contextlib.suppress(FileNotFoundError):

@@ -9,7 +9,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ from fsboundary.core.files import GENERATOR, printable
 
 _SIZE = 56
 """Largest side of a thumbnail in pixels."""
+
+_DATA = "\0data\0"
+"""Place of the rows in the page."""
 
 _CLASS_COLUMNS = ("given", "predicted", "runner_up", "suggested")
 _DIGITS = 5
@@ -50,15 +53,18 @@ def thumbnail(image: Tensor) -> str | None:
 
 def page_of(
     rows: Iterable[Mapping[str, Any]],
+    count: int,
     columns: Mapping[str, str],
     class_names: Sequence[str] | None,
     title: str,
-) -> str:
-    """Return the page.
+) -> Iterator[str]:
+    """Yield the page in parts, of which each row is one.
 
     Parameters
     ----------
     rows : iterable of dict
+    count : int
+        Their number.
     columns : dict of str
         What each column contains, by its name.
     class_names : sequence of str, optional
@@ -70,19 +76,25 @@ def page_of(
     ArgumentError
         Fewer names than classes.
     """
-    table = [_cells(row, columns, class_names) for row in rows]
-    data = json.dumps(table, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
     environment = Environment(
         loader=PackageLoader("fsboundary.review"), autoescape=True, undefined=StrictUndefined
     )
-    return environment.get_template("triage.html.j2").render(
+    page = environment.get_template("triage.html.j2").render(
         generator=GENERATOR,
         title=printable(title),
         columns=columns,
-        # nothing in a name can end the script, and nothing in it is a tag
-        data=data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
-        count=len(table),
+        data=_DATA,
+        count=count,
     )
+    before, after = page.split(_DATA)  # control characters, which no title contains
+    yield before
+    for number, row in enumerate(rows):
+        cells = _cells(row, columns, class_names)
+        text = json.dumps(cells, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
+        # nothing in a name can end the script, and nothing in it is a tag
+        text = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+        yield f"{',' if number else '['}{text}"
+    yield f"{'' if count else '['}]{after}"
 
 
 def _cells(

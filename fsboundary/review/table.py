@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -112,14 +113,13 @@ class Triage:
         ArgumentError
             The file exists, or cannot be written.
         """
-        stream = io.StringIO(newline="")
-        writer = csv.DictWriter(stream, list(COLUMNS))
-        writer.writeheader()
-        writer.writerows({k: _plain(v) for k, v in row.items()} for row in self)
-        _write(path, stream.getvalue().encode(), force)
+        _write(path, _csv_lines(self), force)
 
     def to_parquet(self, path: str | PathLike[str], *, force: bool = False) -> None:
-        """Write a Parquet file; needs pandas and pyarrow. Arguments as for :meth:`to_csv`."""
+        """Write a Parquet file; needs pandas and pyarrow. Arguments as for :meth:`to_csv`.
+
+        Unlike the other files, it is made of all rows in memory, several KiB each.
+        """
         stream = io.BytesIO()
         frame = self.to_pandas()
         try:
@@ -142,10 +142,22 @@ class Triage:
         Suspicious examples have thumbnails if the data are images. Arguments as for
         :meth:`to_csv`; `class_names` replace the numbers of the classes.
         """
-        _write(path, page_of(self._journal.rows(), COLUMNS, class_names, title).encode(), force)
+        page = page_of(self._journal.rows(), len(self), COLUMNS, class_names, title)
+        _write(path, (part.encode() for part in page), force)
 
     def __repr__(self) -> str:
         return f"Triage({len(self)} rows)"
+
+
+def _csv_lines(rows: Iterable[Row]) -> Iterator[bytes]:
+    """Yield the lines of a CSV file, one at a time."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    for row in chain([list(COLUMNS)], (map(_plain, row.values()) for row in rows)):
+        writer.writerow(row)
+        yield stream.getvalue().encode()
+        stream.seek(0)
+        stream.truncate()
 
 
 def _plain(value: object) -> object:
@@ -153,7 +165,7 @@ def _plain(value: object) -> object:
     return printable(value) if isinstance(value, str) else value
 
 
-def _write(path: str | PathLike[str], content: bytes, force: bool) -> None:
+def _write(path: str | PathLike[str], content: bytes | Iterable[bytes], force: bool) -> None:
     check_outputs({"path": Path(path)}, force=force)
     write_files({Path(path): content}, force=force)
 

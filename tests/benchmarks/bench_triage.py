@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 
 import torch
+from bench_scores import interval
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -64,6 +66,11 @@ def triage(folder: Path, journal: Path, rows: int | None) -> fsb.Triage:
     print(f"reference of 60,000: {time.process_time() - started:.0f} s", flush=True)
     test, labels, _ = data(folder, "test", 2, rows)
     loader = DataLoader(TensorDataset(test, labels), batch_size=256)
+    batch = space.extract(test[:1000])
+    started = time.process_time()
+    fsb.scores.novelty(reference, batch)
+    seconds = time.process_time() - started
+    print(f"novelty of 1,000 rows: {seconds:.2f} s", flush=True)
     started = time.process_time()
     found = fsb.triage(space, loader, reference, path=journal)
     print(f"triage of {len(found):,}: {time.process_time() - started:.0f} s", flush=True)
@@ -128,6 +135,14 @@ def main() -> None:
     logits = demo_space().extract(images).logits
     scores = {"label_issue": torch.tensor(frame["label_issue"].to_numpy(dtype="float64"))}
     scores |= cleanlab_scores(labels, logits.double().softmax(dim=1))
+    errors = logits.argmax(dim=1) != truth
+    doubts = {
+        "distrust": torch.tensor(frame["distrust"].to_numpy(dtype="float64")),
+        "1 - largest probability": 1 - logits.double().softmax(dim=1).amax(dim=1),
+    }
+    print(f"{int(errors.sum())} errors of the network; AUROC, with 95 % bootstrap interval:")
+    for name, doubt in doubts.items():
+        print(f"  {name}: {interval(errors, doubt, roc_auc_score)}")
     wrong = labels != truth
     print(f"{int(wrong.sum())} of {len(wrong):,} labels are wrong; precision at {COUNTS}:")
     for name, doubt in scores.items():

@@ -32,7 +32,9 @@ def test_it_sorts_and_filters_fifty_thousand_rows(
     chromium: str, tmp_path: Path, width: int
 ) -> None:
     path = tmp_path / "page.html"
-    path.write_text(page_of(map(row, range(ROWS)), COLUMNS, None, "Suspects"), "utf-8")
+    path.write_text(
+        "".join(page_of(map(row, range(ROWS)), ROWS, COLUMNS, None, "Suspects")), "utf-8"
+    )
     seen: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)

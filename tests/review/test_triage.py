@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,47 @@ def test_names_cannot_change_a_page_or_a_table(tmp_path: Path) -> None:
     assert any(row[0] is None for row in rows)
     with pytest.raises(ArgumentError, match="class_names: got 1 names"):
         found.to_html(tmp_path / "b.html", class_names=["a"])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]  # nothing is half written
+
+
+def test_a_table_without_rows_is_a_page(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    fsb.triage(SPACE, DATA, REFERENCE, path=path)
+    path.write_text(path.read_text("utf-8").splitlines()[0] + "\n", "utf-8")
+    none = Triage.open(path)
+    none.to_html(tmp_path / "a.html")
+    none.to_csv(tmp_path / "a.csv")
+    assert 'id="data">[]</script>' in (tmp_path / "a.html").read_text("utf-8")
+    assert (tmp_path / "a.csv").read_text("utf-8").strip() == ",".join(none.columns)
+
+
+@pytest.mark.parametrize("kind", ["csv", "html"])
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "rows"
+    fsb.triage(SPACE, DATA, REFERENCE, path=path)
+    first, *batches = path.read_text("utf-8").splitlines(keepends=True)
+
+    def peak(times: int) -> int:
+        path.write_text(first + "".join(batches) * times, "utf-8")
+        table, target = Triage.open(path), tmp_path / f"{times}.{kind}"
+        write = getattr(table, f"to_{kind}")
+        tracemalloc.start()
+        write(target)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert target.stat().st_size > 1000 * times
+        return found
+
+    peak(1)  # what is loaded once
+    few, many = peak(10), peak(100)
+    assert many < 1.5 * few  # the file is ten times as large; measured 1.0
+
+
+def test_parquet_has_the_columns_of_the_frame(tmp_path: Path, found: Triage) -> None:
+    found.to_parquet(tmp_path / "a.parquet")
+    pandas.testing.assert_frame_equal(
+        pandas.read_parquet(tmp_path / "a.parquet"), found.to_pandas(), check_dtype=False
+    )
 
 
 def test_what_is_refused() -> None:
