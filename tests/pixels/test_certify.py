@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,9 +11,16 @@ from torch import Tensor, nn
 import fsboundary as fsb
 from fsboundary import pixels
 from fsboundary.builtin.body_bounds.linear_bounds import LinearBounds
-from fsboundary.core.errors import ArgumentError, HeadError, PluginError, PluginWarning
+from fsboundary.core.errors import (
+    ArgumentError,
+    DataError,
+    HeadError,
+    PluginError,
+    PluginWarning,
+)
 from fsboundary.core.status import Status
 from fsboundary.pixels.certification.certified_radii import margins
+from fsboundary.regions.journal import parse_line, signed_line
 from support.bounds.bodies import Lowered
 from support.pixels.models import Linear, kinked, pictures
 
@@ -210,3 +219,78 @@ def test_fitted_heads_are_refused_because_the_model_may_differ() -> None:
     space = fsb.FeatureSpace(kinked(), extractor=FittedHead())
     with pytest.raises(ArgumentError, match="model: got a FeatureSpace with a fitted head"):
         pixels.certify(space, pictures(2, 1, 1, 2))
+
+
+class Stopping(nn.Module):
+    """A model that stops after a number of passes of several images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.passes, self.stop = kinked(), 0, float("inf")
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        if self.passes > self.stop:
+            raise KeyboardInterrupt
+        out: Tensor = self.inner(x)
+        return out
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_stopped_run_resumes_to_the_same_radii(tmp_path: Path, given: bool) -> None:
+    model, file, images = Stopping().eval(), tmp_path / "new" / "radii.jsonl", pictures(5, 1, 1, 2)
+    images[2] = torch.nan
+    options = {"batch_size": 2, "upper": 1 - images if given else None}
+    want = pixels.certify(model, images, **options)
+    whole_run, model.passes = model.passes, 0
+    model.stop = whole_run - 2  # in the last batch
+    with pytest.raises(KeyboardInterrupt):
+        pixels.certify(model, images, resume=file, **options)
+    assert len(file.read_bytes().splitlines()) == 3
+    model.passes, model.stop = 0, float("inf")
+
+    def same(found: fsb.CertifiedPixels) -> bool:
+        # flip images that are looked for in another batch differ in the last digits, so the class
+        # changes there or 1e-4 beyond, and searches that begin there end within the tolerance
+        rtol = dict.fromkeys(("radius", "upper"), 0.0 if given else 1e-3)
+        return all(
+            torch.allclose(
+                getattr(found, n), getattr(want, n), rtol=rtol.get(n, 0.0), atol=0, equal_nan=True
+            )
+            for n in ("radius", "upper", "source", "limit", "status")
+        )
+
+    assert same(pixels.certify(model, images, resume=file, **options))
+    assert model.passes < 0.7 * whole_run
+    whole = file.read_bytes()
+    sizes = (0, 1, 40, len(whole) // 2, len(whole) - 1, len(whole))
+    for size in sizes if given else sizes[3:4]:  # looking for flip images takes long
+        file.write_bytes(whole[:size])
+        assert same(pixels.certify(model, images, resume=file, **options))
+        assert len(file.read_bytes().splitlines()) == 5
+        assert not given or file.read_bytes() == whole
+    for change in ({"norm": "l2"}, {"bounds": (-1, 1)}, {"tolerance": 0.1}, {"max_steps": 3},
+                   {"method": "interval"}, {"lipschitz": 9.0},
+                   {"arithmetic": "floating_point"}):  # fmt: skip
+        with pytest.raises(ArgumentError, match="other options"):
+            pixels.certify(model, images, resume=file, **options | change)
+    with torch.no_grad():
+        model.inner[1].bias += 0.1
+    with pytest.raises(ArgumentError, match="another model"):
+        pixels.certify(model, images, resume=file, **options)
+
+
+def test_damaged_files_of_radii_are_refused(tmp_path: Path) -> None:
+    model, file, images = Linear(), tmp_path / "radii.jsonl", pictures(3, 1, 4, 4)
+    options = {"upper": 1 - images, "resume": file}
+    pixels.certify(model, images, **options)
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(lines[0] + lines[1].replace(b'"0x1.', b'"0x2.', 1) + b"".join(lines[2:]))
+    with pytest.raises(DataError, match="line 2 is damaged"):
+        pixels.certify(model, images, **options)
+    fields = parse_line(lines[1]) | {"radius": "-0x1p-3"}
+    file.write_bytes(lines[0] + signed_line(fields) + b"".join(lines[2:]))
+    with pytest.raises(DataError, match="line 2 is damaged"):
+        pixels.certify(model, images, **options)
+    with pytest.raises(ArgumentError, match="resume"):
+        pixels.certify(model, images, resume=3)

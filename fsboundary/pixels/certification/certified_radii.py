@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,9 @@ from fsboundary.core.rows import TensorOrArray, write_rows
 from fsboundary.core.status import Status
 from fsboundary.geometry.bounds.rounding import above, below
 from fsboundary.modes import in_standard_modes
+from fsboundary.pixels.certification.journal import check_resume, open_journal
 from fsboundary.pixels.certification.lipschitz import radii_by_lipschitz
+from fsboundary.pixels.certification.noise import image_digest
 from fsboundary.pixels.certification.radius_search import Bounder, largest_radii
 from fsboundary.pixels.checks import check_bounds, check_pixels
 from fsboundary.pixels.flip_images import flip_images
@@ -59,6 +62,7 @@ def certify(
     tolerance: float = 1e-3,
     max_steps: int | None = None,
     batch_size: int = 16,
+    resume: str | os.PathLike[str] | None = None,
     show_progress: bool = False,
 ) -> CertifiedPixels:
     """Return radii in pixels within which no image has another predicted class.
@@ -104,6 +108,9 @@ def certify(
         within the radius of "exact".
     batch_size : int
         Number of images per batch.
+    resume : path, optional
+        A file for the radii of finished images. A run with the same model, options and `upper`
+        resumes from it; a last line that was not finished is removed.
     show_progress : bool
 
     Returns
@@ -115,13 +122,16 @@ def certify(
     ------
     ArgumentError
         Wrong types or shapes, pixels out of bounds, a Lipschitz constant that a known image
-        refutes, or one together with "floating_point".
+        refutes, or one together with "floating_point"; or `resume` is a file of another model or
+        run.
     HeadError
         The model has no linear head, or the method has no rule for an operation of its body; the
         message names the operation. With "floating_point" also: the model is not on the CPU, or
         an operation has no bound of its rounding.
     PluginError
         The method raised, or returned another type or shape.
+    DataError
+        The file `resume` is damaged, or cannot be read or written.
 
     Warns
     -----
@@ -145,6 +155,7 @@ def certify(
     check_integer("batch_size", batch_size)
     check_number("tolerance", tolerance, 0, 1, fix="pass 1e-3")
     steps = check_integer("max_steps", MAX_STEPS if max_steps is None else max_steps)
+    check_resume(resume)
     if lipschitz is not None:
         check_number("lipschitz", lipschitz, 0, fix="pass a positive number, or leave it out")
         if arithmetic == "floating_point":
@@ -174,25 +185,80 @@ def certify(
     cover = arithmetic == "floating_point"
     fields["covers_rounding"] = torch.full_like(finite, cover)
     rounding = ForwardRounding(space, pixels[rows[:1]]) if cover and len(rows) else None
-    if known is None:
-        known = torch.full_like(pixels, torch.nan)
-        if len(rows):
-            found = flip_images(space, pixels[rows], norm=norm, bounds=limits)
-            known[rows] = found.images
-    with tqdm(total=len(rows), unit="image", disable=not show_progress) as bar:
-        for part in rows.split(batch_size) if len(rows) else ():
-            batch = _Batch.of(
-                space, pixels[part], fields["source"][part], known[part], norm, limits
-            )
+    options = {
+        "norm": norm,
+        "bounds": limits,
+        "method": repr(plugin),
+        "arithmetic": arithmetic,
+        "lipschitz": lipschitz,
+        "tolerance": tolerance,
+        "steps": steps,
+    }
+    bar = tqdm(total=len(rows), unit="image", disable=not show_progress)
+    with open_journal(resume, "radii", space.model, options, _read) as journal, bar:
+
+        def names_of(part: Tensor) -> list[tuple[str, float]]:
+            """Return digests and largest logits, by which the file knows images."""
+            if resume is None:
+                return [("", 0.0)] * len(part)
+            digests = [image_digest(pixels[row]) for row in part.tolist()]
+            if known is not None:
+                digests = [
+                    f"{d} {image_digest(known[r])}"
+                    for d, r in zip(digests, part.tolist(), strict=True)
+                ]
+            return list(zip(digests, logits[part].amax(dim=1).tolist(), strict=True))
+
+        left = []
+        for row, name in zip(rows.tolist(), names_of(rows), strict=True):
+            kept = journal.find(*name)
+            if kept is None:
+                left.append(row)
+                continue
+            bar.update(1)
+            for field, value in kept.items():
+                fields[field][row] = value
+        for part in torch.tensor(left, device=pixels.device).split(batch_size) if left else ():
+            if known is None:
+                flips = flip_images(space, pixels[part], norm=norm, bounds=limits).images
+            else:
+                flips = known[part]
+            batch = _Batch.of(space, pixels[part], fields["source"][part], flips, norm, limits)
             if lipschitz is None:
                 solved = _solve(plugin, space, batch, rounding, tolerance, steps)
             else:
                 solved = radii_by_lipschitz(
                     space, batch.images, batch.known.distance, batch.features, lipschitz, norm
                 )
-            write_rows(fields, part, solved | {"upper": batch.upper})
+            solved |= {"upper": batch.upper, "source": batch.source}
+            write_rows(fields, part, solved)
+            for number, (digest, largest) in enumerate(names_of(part)):
+                entry = {key: _text(solved[key][number].item()) for key in _KEPT}
+                journal.add(digest, largest, entry)
             bar.update(len(part))
     return CertifiedPixels(**fields)
+
+
+_KEPT = {
+    **dict.fromkeys(("radius", "upper"), float),
+    **dict.fromkeys(("source", "limit", "steps", "status"), int),
+}
+"""Fields of an image in a file, and their types."""
+
+
+def _read(fields: dict[str, Any]) -> dict[str, float]:
+    """Return the fields of one image from a line; floats are hexadecimal."""
+    found = {
+        name: float.fromhex(fields[name]) if kind is float else int(fields[name])
+        for name, kind in _KEPT.items()
+    }
+    if found["radius"] < 0 or found["status"] not in {int(s) for s in Status}:
+        raise ValueError(f"it states the radius {found['radius']:g}")
+    return found
+
+
+def _text(value: float) -> str | int:
+    return value.hex() if isinstance(value, float) else value
 
 
 def _initial_fields(logits: Tensor, finite: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Journal of the images whose noisy copies were evaluated, from which a stopped run resumes."""
+"""Journal of the images that a run has finished, from which a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from fsboundary.regions.journal import MALFORMED, data_errors, line_of, parse_li
 FORMATS = {
     "classes": "fsboundary smoothed classes 1",
     "distances": "fsboundary smoothed distances 1",
+    "radii": "fsboundary certified radii 1",
 }
 """Format of a journal by what it keeps; changes when the noise or the lines do."""
 
