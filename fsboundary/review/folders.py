@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from pathlib import Path
 from typing import final
 
@@ -9,10 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fsboundary.core.errors import ArgumentError
+from fsboundary.core.errors import ArgumentError, ReportWarning
 from fsboundary.core.files import check_outputs
+from fsboundary.modes import caller_level
 from fsboundary.report.inputs.given import Given
 from fsboundary.report.inputs.loading import ImageSet
+from fsboundary.report.sections.summary.advice import pixel_alerts
+from fsboundary.report.sections.summary.input_statistics import input_statistics
 from fsboundary.review.table import triage
 from fsboundary.scores import Reference
 
@@ -90,6 +95,11 @@ def run_triage(
     ------
     ArgumentError, DataError, HeadError
         The model, weights, images or files are not as described above.
+
+    Warns
+    -----
+    ReportWarning
+        The pixels are not those that the model was trained with.
     """
     if out.suffix.lower() not in SUFFIXES:
         fix = "name a file such as suspects.csv"
@@ -113,6 +123,9 @@ def run_triage(
     space, images, training = inputs.space, inputs.images, inputs.training
     if training is None:
         raise AssertionError("there is a path of training images")
+    statistics = input_statistics(space, images.images, batch_size)
+    for text in pixel_alerts(statistics and dataclasses.asdict(statistics)):
+        warnings.warn(text, ReportWarning, stacklevel=caller_level())
     if reference is not None and reference.exists():
         known = Reference.open(reference)
     else:

@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fsboundary.cli import app
+from fsboundary.core.errors import ReportWarning
 
 MODEL = """
 import torch
@@ -67,3 +68,24 @@ def test_what_is_refused(folder: Path) -> None:
     assert "Name the subfolders alike" in run("--data", "new")
     (folder / "empty").mkdir()
     assert "empty" in run("--data", "empty")
+
+
+NORMED = """
+import torch
+from torch import nn
+def make():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm2d(1, momentum=None), nn.Flatten(), nn.Linear(64, 2))
+    model.train()((torch.rand(64, 1, 8, 8) - 0.5) / 0.29)
+    return model
+def normalise():
+    return lambda images: (images - 0.5) / 0.29
+"""
+
+
+def test_preprocessing_left_out_is_noticed(folder: Path) -> None:
+    (folder / "own_normed_net.py").write_text(NORMED)
+    given = ("--data", "train", "--model", "own_normed_net:make", "--no-pixels")
+    with pytest.warns(ReportWarning, match="Is the preprocessing left out"):
+        run(*given, "--out", "a.csv")
+    run(*given, "--preprocess", "own_normed_net:normalise", "--out", "b.csv")

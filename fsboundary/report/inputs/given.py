@@ -168,6 +168,7 @@ def _count_classes(
     both = [(given.data, images.images), (given.data, images.train_images)]
     if training is not None:
         both.append((given.train or given.data, training.images))
+    # a head is fitted on training images, where there are any
     fit_on = next((part for _, part in both[:0:-1] if part is not None), images.images)
     for source, part in both:
         if part is None:

@@ -105,7 +105,7 @@ def _doubtful_labels(m: Measurements, wrong: Tensor) -> dict[str, Any]:
 def alerts(numbers: dict[str, Any]) -> list[str]:
     """Return the warnings of the section as sentences, for a terminal."""
     found = []
-    chance, pixels = numbers["near_chance"], numbers["pixels"]
+    chance = numbers["near_chance"]
     if chance is not None:
         advice = "Check the preprocessing, the weights and the order of the classes"
         if chance["renamed"] is not None:
@@ -117,11 +117,16 @@ def alerts(numbers: dict[str, Any]) -> list[str]:
             f"only {100 * chance['accuracy']:.1f} % of {chance['evaluated']} labelled images are "
             f"classified correctly, near chance ({100 * chance['chance']:.1f} %). {advice}."
         )
-    if pixels is not None and pixels["verdict"] != "as expected":
-        found.append(
-            f"at the layer {pixels['layer']}, the pixels do not have the statistics that it was "
-            f"trained with (spread {pixels['spread']:.2f} times the expected one, mean off by "
-            f"{pixels['shift']:.2f} standard deviations). Is the preprocessing left out? Put it "
-            "into the model, or give it with --preprocess."
-        )
-    return found
+    return found + pixel_alerts(numbers["pixels"])
+
+
+def pixel_alerts(pixels: dict[str, Any] | None) -> list[str]:
+    """Return the warning about :class:`InputStatistics`, given as a dict, if there is one."""
+    if pixels is None or pixels["verdict"] == "as expected":
+        return []
+    return [
+        f"at the layer {pixels['layer']}, the pixels do not have the statistics that it was "
+        f"trained with (spread {pixels['spread']:.2f} times the expected one, mean off by "
+        f"{pixels['shift']:.2f} standard deviations). Is the preprocessing left out? Put it into "
+        "the model, or give it with --preprocess."
+    ]
