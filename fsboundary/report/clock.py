@@ -114,14 +114,14 @@ class Clock:
                 spent[stage.kind] += finished[stage.name]
                 planned[stage.kind] += stage.seconds
         everywhere = _factor(sum(spent.values()), sum(planned.values()), 1.0)
-        running = dict(self._running)
+        running = list(self._running)  # a stage may end while the bar is drawn
         total = 0.0
         for stage in self._expected:
             if stage.name not in finished:
                 factor = _factor(spent[stage.kind], planned[stage.kind], everywhere)
                 seconds = stage.seconds * min(factor, stage.limit)
-                if self._running and stage.name == self._running[-1][0]:
-                    seconds = max(0.0, seconds - (now - running[stage.name] - self._nested))
+                if running and stage.name == running[-1][0]:
+                    seconds = max(0.0, seconds - (now - running[-1][1] - self._nested))
                 total += seconds
         return total
 
