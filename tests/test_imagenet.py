@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import fsboundary as fsb
+from fsboundary.pixels.certification.noise import NoisyCopies
 from support.flips.case import Case, arrays
 from support.flips.checker import check_flips
 
@@ -125,3 +126,29 @@ def test_no_attack_within_a_guaranteed_ball_changes_the_class(setting: Setting) 
     changed = head.predict(beyond) != head.predict(z)
     # a point slightly beyond may have left the domain, but the logits there still say which wins
     assert bool(changed.all())
+
+
+def test_smoothed_classes_need_passes_of_one_batch_at_a_time(setting: Setting) -> None:
+    space = fsb.FeatureSpace(setting.model, preprocess=lambda x: (255 * x - 127) / 128)
+    images = ((128 * setting.images[:2] + 127) / 255).clamp(0, 1)
+    sizes: list[int] = []
+    handle = setting.model.register_forward_pre_hook(
+        lambda module, args: sizes.append(len(args[0]))
+    )
+    options = {"sigma": 0.02, "samples": 40, "selection_samples": 10, "batch_size": 8}
+    found = fsb.pixels.smoothed(space, images, **options)
+    handle.remove()
+    assert max(sizes) == 8
+    assert torch.equal(found.model_class, setting.batch.predicted[:2])
+    for row in range(2):
+        copies = NoisyCopies(images[row], 0.02, 0)
+        with torch.no_grad():
+            first, second = (
+                torch.cat([setting.model((255 * x - 127) / 128) for x in copies.take(n, 8)])
+                for n in (10, 40)
+            )
+        winner = int(first.argmax(dim=1).mode().values)
+        assert int(found.selected[row]) == winner
+        assert int(found.hits[row]) == int((second.argmax(dim=1) == winner).sum())
+    # of the largest radius that 40 samples can prove, at 1e-3: 1.0 sigma
+    assert bool((found.smoothed_radius[found.ok] <= 0.021).all())
