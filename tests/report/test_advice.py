@@ -161,6 +161,7 @@ def test_near_chance_is_on_top() -> None:
     assert page.numbers["advice"]["near_chance"]["accuracy"] < 0.25
     assert page.text["advice"].startswith("What to do now Near chance. Only of labelled images")
     assert [text[:5] for text in alerts(page.numbers["advice"])] == ["only "]
+    assert "Check the labels" not in page.text["advice"]
 
 
 def test_the_order_of_the_classes_is_suspected_if_another_one_fits() -> None:
