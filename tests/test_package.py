@@ -226,6 +226,10 @@ def test_size_check() -> None:
     assert size.failures_of(small, {"p.py": 149}) == []
     assert len(size.failures_of(small | {"d.py": 501, "e.py": 1}, {"p.py": 150})) == 2
     assert len(size.failures_of({"a.py": 150}, {})) == 1
+    text = (
+        'def f():\n    """One.\n\n    Examples\n    --------\n    >>> f()\n    """\n    return 1\n'
+    )
+    assert size.count_lines(text) == 5
 
 
 def test_cohesion_check(tmp_path: Path) -> None:

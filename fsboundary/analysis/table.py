@@ -29,6 +29,13 @@ class Measure:
         meaning.
     agreement_is : str
         Description of ``agreement``.
+
+    Examples
+    --------
+    >>> from fsboundary.analysis import Measure
+    >>> one = Measure(name="neighbours", question="Same class?", pixels=0.4, features=0.7)
+    >>> one.features > one.pixels
+    True
     """
 
     name: str
@@ -49,6 +56,20 @@ class TwoSpaces:
     measures : tuple of Measure
     sizes : dict
         Numbers of images, pairs and so on from which the measures were computed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+    >>> images = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    >>> space = fsb.FeatureSpace(model)
+    >>> labels = space.extract(images).predicted
+    >>> found = fsb.analysis.two_spaces(
+    ...     space, images[:10], labels[:10], images[10:], labels[10:], flips=2, pairs=5
+    ... )
+    >>> found.sizes["images"], len(found.measures)
+    (10, 10)
     """
 
     measures: tuple[Measure, ...]

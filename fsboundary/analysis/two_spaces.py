@@ -403,6 +403,20 @@ def two_spaces(
         Wrong types or shapes, fewer than 3 images, images outside the bounds or not finite.
     HeadError, HeadMismatchError
         As :meth:`fsboundary.FeatureSpace.extract`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+    >>> images = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    >>> space = fsb.FeatureSpace(model)
+    >>> labels = space.extract(images).predicted
+    >>> found = fsb.analysis.two_spaces(
+    ...     space, images[:10], labels[:10], images[10:], labels[10:], flips=2, pairs=5
+    ... )
+    >>> [measure.name for measure in found.measures][:3]
+    ['inside', 'hull_distance', 'classes_apart']
     """
     model, limits = space_of(space), check_bounds(bounds)
     fix = "drop such images: hulls and means use all rows"

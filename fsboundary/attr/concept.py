@@ -26,9 +26,13 @@ class HullClassifier(Classifier):  # type: ignore[misc]  # Captum has no types
 
     Examples
     --------
-    ::
-
-        captum.concept.TCAV(model, "pool", classifier=HullClassifier(), ...)
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.cat([torch.rand(20, 2), torch.rand(20, 2) + 3.0])
+    >>> classifier = fsb.attr.HullClassifier()
+    >>> _ = classifier.train_and_eval([(points, torch.arange(40) // 20)])
+    >>> classifier.classes()
+    [0, 1]
     """
 
     def __init__(self) -> None:

@@ -31,6 +31,18 @@ class Supports(NamedTuple):
     weights : Tensor (B, k), float64
         Convex weights of the nearest point of the hull; positive, and their sum over a row is 1
         if k is large enough. 0 as padding, NaN where the projection failed.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> bank = fsb.FeatureBank(space.extract(demo.train_images[:50]).features)
+    >>> supports = fsb.attr.HullInfluence(space, bank).influence(images)
+    >>> bool((supports.weights[:, 0] >= supports.weights[:, 1]).all())  # the weightiest first
+    True
     """
 
     indices: Int[Tensor, "B k"]
@@ -51,6 +63,18 @@ class HullInfluence(DataInfluence):  # type: ignore[misc]  # Captum ships no typ
     ------
     ArgumentError
         `bank` is not a FeatureBank.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> bank = fsb.FeatureBank(space.extract(demo.train_images[:50]).features)
+    >>> supports = fsb.attr.HullInfluence(space, bank).influence(images)
+    >>> supports.weights.sum(1).round(decimals=4).tolist()
+    [1.0, 1.0]
     """
 
     def __init__(self, space: FeatureSpace | nn.Module, bank: FeatureBank) -> None:

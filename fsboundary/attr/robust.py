@@ -45,13 +45,15 @@ class BoundaryPush(Perturbation):  # type: ignore[misc]  # Captum ships no types
 
     Examples
     --------
-    ::
-
-        push = BoundaryPush(space, lower_bound=0.0, upper_bound=1.0)
-        search = captum.robust.MinParamPerturbation(
-            space.logits, push, arg_name="amount", arg_min=0.0, arg_max=5.0, arg_step=0.1
-        )
-        pushed, amount = search.evaluate(images[:1], target=predicted[:1])
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> push = fsb.attr.BoundaryPush(space, steps=5, lower_bound=0.0, upper_bound=1.0)
+    >>> pushed = push.perturb(images, 0.5)
+    >>> pushed.shape
+    torch.Size([2, 1, 28, 28])
     """
 
     def __init__(

@@ -65,6 +65,17 @@ class FeatureBank:
         Not a tensor, no rows, NaN or infinite numbers, labels of another length, another dtype.
     DataError
         Numbers beyond the range of the dtype.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
+    >>> bank
+    FeatureBank(n=5, d=2, memory)
+    >>> len(bank), bank.num_features, bank.labels.tolist()
+    (5, 2, [0, 0, 0, 1, 1])
     """
 
     _store: Store

@@ -38,6 +38,15 @@ class BankInfo:
         Layer whose input the features are.
     domain : str
         Kind of the domain: "unbounded", "nonnegative" or "box".
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
+    >>> bank.info
+    BankInfo(fingerprint='', extractor='', layer='', domain='')
     """
 
     fingerprint: str = ""

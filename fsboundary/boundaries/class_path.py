@@ -56,6 +56,16 @@ def class_path(
     ------
     ArgumentError
         Wrong types or shapes, before any work.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> path = fsb.class_path(head, z, torch.tensor([[0.0, 1.0, 3.0]]))
+    >>> path.classes.tolist(), path.crossings.round(decimals=4).tolist()
+    ([[0, 2]], [[0.5]])
     """
     check_head(head)
     a = check_features(head.num_features, start, "start")

@@ -320,6 +320,18 @@ def flip_points(
         Wrong types, shapes or class numbers, before any work.
     PluginError
         The finder raised, or returned tensors of another type, shape or device.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> flips = fsb.flip_points(head, z)
+    >>> flips.target.tolist(), flips.distance.round(decimals=4).tolist()
+    ([[1]], [[1.4142]])
+    >>> fsb.flip_points(head, z, "all").points.round(decimals=4).tolist()
+    [[[2.0, 2.0, 0.0], [1.5, 1.0, 1.5]]]
     """
     rtol, limit = check_limits(tolerance, max_steps, (FLIP_RTOL, MAX_STEPS))
     if not isinstance(head, LinearHead):

@@ -84,6 +84,16 @@ def region_distances(
     ------
     ArgumentError
         Wrong types, shapes or class numbers, before any work.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> distances = fsb.region_distances(head, z)
+    >>> distances.distance.round(decimals=4).tolist()  # positive within the own region
+    [[1.4142, -1.4142, -2.1213]]
     """
     check_head(head)
     z = check_features(head.num_features, features)

@@ -79,6 +79,16 @@ def tie_points(
     ArgumentError
         Wrong types, shapes or class numbers, a class twice in a row or a row without a class,
         before any work.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> ties = fsb.tie_points(head, z, torch.tensor([[0, 1, 2]]))
+    >>> ties.points.round(decimals=4).tolist(), ties.distance.round(decimals=4).tolist()
+    ([[1.3333, 1.3333, 1.3333]], [2.1602])
     """
     check_head(head)
     z = check_features(head.num_features, features)
@@ -156,6 +166,16 @@ def largest_ties(
     ------
     ArgumentError
         Wrong types or shapes, or fewer than one class, before any work.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> ties = fsb.largest_ties(head, z)
+    >>> ties.count.tolist(), ties.distance.round(decimals=4).tolist()
+    ([3], [2.1602])
     """
     check_head(head)
     z = check_features(head.num_features, features)
@@ -254,6 +274,16 @@ def ambiguity(
     ------
     ArgumentError
         Wrong types, shapes or `k`, before any work.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> spread = fsb.ambiguity(head, torch.tensor([[3.0, 1.0, 0.0], [1.1, 1.0, 0.9]]))
+    >>> spread.round(decimals=3).tolist()  # smaller: nearer to a point where three classes meet
+    [1.877, 0.123]
     """
     check_head(head)
     z = check_features(head.num_features, features)

@@ -18,6 +18,16 @@ class Domain:
     """Unbounded space, the nonnegative orthant, or a box (design.md, section 1); immutable.
 
     Created with :meth:`unbounded`, :meth:`nonnegative` or :meth:`box`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> box = fsb.Domain.box(torch.zeros(2), torch.ones(2))
+    >>> box.contains(torch.tensor([[0.5, 0.5], [2.0, 0.5]]))
+    tensor([ True, False])
+    >>> fsb.Domain.nonnegative()
+    Domain.nonnegative()
     """
 
     __slots__ = ("_kind", "_lower", "_upper")

@@ -199,6 +199,16 @@ class LinearHead(_AffineHead):
     ArgumentError
         Wrong rank or shape, fewer than two classes, NaN or infinite numbers, or a box domain of
         another width.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), torch.zeros(3))
+    >>> head
+    LinearHead(K=3, d=3, domain=Domain.unbounded())
+    >>> head.predict(torch.tensor([[3.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    tensor([0, 2])
     """
 
     @torch.inference_mode(False)  # gradients pass through heads made in inference mode too

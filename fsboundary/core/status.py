@@ -10,6 +10,18 @@ class Status(IntEnum):
 
     Results store the codes as int64 tensors. ``Status(code).advice`` says what to do;
     ``Status(code).ok`` is true for final answers, including "there is none".
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> status = fsb.Status(int(fsb.flip_points(head, z).status[0, 0]))
+    >>> status.name, status.ok
+    ('CONVERGED', True)
+    >>> print(fsb.Status.MAX_STEPS.advice)
+    stopped at max_steps before the certificate closed; a lower_bound still holds. Raise max_steps
     """
 
     CONVERGED = 0

@@ -47,6 +47,13 @@ class DemoData:
     facts : dict
         Facts about the training: ``test_accuracy`` on all 10,000 test images, ``seed``,
         ``epochs``, ``minutes``, ``torch`` and ``parameters``.
+
+    Examples
+    --------
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> demo.facts["test_accuracy"]
+    0.9441
     """
 
     model: SmallResNet
@@ -66,6 +73,13 @@ def load_demo() -> DemoData:
     -------
     DemoData
         A new copy at each call.
+
+    Examples
+    --------
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> demo.test_images.shape, demo.class_names[:3]
+    (torch.Size([500, 1, 28, 28]), ('T-shirt/top', 'Trouser', 'Pullover'))
     """
     folder = files("fsboundary.demo") / "data"
     model = SmallResNet()

@@ -43,6 +43,20 @@ def run_demo(
         work.
     DataError
         The files could not be written; files that were there are unchanged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import run_demo
+    >>> taken = Path(tempfile.mkdtemp()) / "notes.html"
+    >>> _ = taken.write_text("kept")
+    >>> try:
+    ...     run_demo(taken)
+    ... except fsb.ArgumentError:  # a file that is there is replaced with force=True only
+    ...     print(taken.read_text())
+    kept
     """
     demo = load_demo()
     facts = demo.facts

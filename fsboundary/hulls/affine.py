@@ -40,6 +40,14 @@ def affine_rank(bank: FeatureBank, *, tolerance: float | None = None) -> AffineR
         Wrong types or limits, before any work.
     DataError
         A damaged bank.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> line = fsb.FeatureBank(torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]))
+    >>> int(fsb.affine_rank(line).rank)
+    1
     """
     rtol, _ = check_limits(tolerance, None, (ATOL_FRACTION, 1))
     flat = fit_affine_hull(check_bank(bank), rtol)
@@ -87,6 +95,15 @@ def affine_residuals(
         A batch and a bank whose fingerprints differ.
     DataError
         A damaged bank.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> line = fsb.FeatureBank(torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]))
+    >>> found = fsb.affine_residuals(line, torch.tensor([[3.0, 3.0], [1.0, 0.0]]))
+    >>> found.residual.round(decimals=4).tolist()
+    [0.0, 0.7071]
     """
     z = check_bank_features(bank, features)
     rtol, _ = check_limits(tolerance, None, (ATOL_FRACTION, 1))

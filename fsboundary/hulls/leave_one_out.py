@@ -152,6 +152,16 @@ def leave_one_out_distances(
         A damaged bank.
     PluginError
         The solver raised, or returned tensors of another type, shape or device.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
+    >>> found = fsb.leave_one_out_distances(bank, 5)
+    >>> found.distance.round(decimals=4).tolist()
+    [1.4142, 1.1625, 1.4142, 0.7878, 2.0]
     """
     rows = _sample_rows(sample, len(check_bank(bank)), seed)
     rtol, limit = check_limits(tolerance, max_steps, (HULL_RTOL, MAX_STEPS))
@@ -186,6 +196,17 @@ def extrapolation(projection: HullProjection, reference: LeaveOneOutDistances) -
     ------
     ArgumentError
         Wrong types, or a reference without a finite distance.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
+    >>> reference = fsb.leave_one_out_distances(bank, 5)
+    >>> hull = fsb.hull_projection(bank, torch.tensor([[0.5, 0.5], [3.0, -1.0]]))
+    >>> fsb.extrapolation(hull, reference).ratio.round(decimals=4).tolist()
+    [0.0, 1.0431]
     """
     fix = "pass what hull_projection and leave_one_out_distances return, in this order"
     check_instance("projection", projection, HullProjection, "a HullProjection", fix)

@@ -60,6 +60,16 @@ def nearest_hulls(
         A batch and a bank whose fingerprints differ.
     PluginError
         The solver raised, or returned tensors of another type, shape or device.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
+    >>> found = fsb.nearest_hulls(bank, torch.tensor([[0.5, 0.5], [6.0, 4.0]]))
+    >>> found.label.tolist(), found.distance.round(decimals=4).tolist()
+    ([0, 1], [0.0, 1.0])
     """
     z = check_bank_features(bank, features)
     found = distances_by_class(

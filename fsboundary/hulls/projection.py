@@ -95,6 +95,16 @@ def hull_projection(
         A batch and a bank whose fingerprints differ.
     PluginError
         The solver raised, or returned tensors of another type, shape or device.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
+    >>> hull = fsb.hull_projection(bank, torch.tensor([[0.5, 0.5], [3.0, -1.0]]))
+    >>> hull.membership.tolist(), hull.distance.round(decimals=4).tolist()
+    ([1, -1], [0.0, 1.4142])
     """
     z = check_bank_features(bank, features)
     rtol, limit = check_limits(tolerance, max_steps, (HULL_RTOL, MAX_STEPS))
@@ -152,6 +162,16 @@ def class_hull_distances(
         The bank has no labels, or wrong types or shapes.
     HeadMismatchError
         A batch and a bank whose fingerprints differ.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
+    >>> found = fsb.class_hull_distances(bank, torch.tensor([[0.5, 0.5], [6.0, 4.0]]))
+    >>> found.round(decimals=4).tolist()
+    [[0.0, 6.364], [5.6569, 1.0]]
     """
     distance: Tensor = distances_by_class(bank, features, leave_out)["distance"]
     return distance

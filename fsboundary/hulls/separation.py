@@ -74,6 +74,16 @@ def hull_separation(
         A damaged bank.
     PluginError
         The solver raised, or returned tensors of another type, shape or device.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
+    >>> apart = fsb.hull_separation(bank, 0, 1)
+    >>> apart.distance.round(decimals=4).tolist()
+    [5.6569]
     """
     labels = labels_of(check_bank(bank)).cpu()
     first, second = check_classes("i", i, labels), check_classes("j", j, labels)

@@ -67,6 +67,14 @@ def hull_vertices(
         A damaged bank.
     PluginError
         The solver raised, or returned tensors of another type, shape or device.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.5, 0.5]])
+    >>> fsb.hull_vertices(fsb.FeatureBank(square)).indices.tolist()
+    [0, 1, 2, 3]
     """
     copies = copies_of(check_bank(bank))
     rtol, limit = check_limits(tolerance, max_steps, (DEFAULT_RTOL, MAX_STEPS))

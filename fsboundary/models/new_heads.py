@@ -128,6 +128,16 @@ def two_class_head(linear: _Layer) -> _Layer:
     ------
     ArgumentError
         The layer is neither an nn.Linear nor a convolution with one output.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> one_logit = torch.nn.Linear(3, 1)
+    >>> two = fsb.two_class_head(one_logit)
+    >>> z = torch.rand(4, 3)
+    >>> torch.equal(two(z).argmax(1) == 1, one_logit(z)[:, 0] > 0)
+    True
     """
     wanted = "an nn.Linear or a convolution with one output"
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -95,6 +95,17 @@ def vulnerability_by_class(
     ------
     ArgumentError
         Wrong types, or not one label per row.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> found = fsb.pixels.amplification(space, images, radius=0.5, directions=3, max_steps=3)
+    >>> sorted(fsb.pixels.vulnerability_by_class(found))  # the predicted classes
+    [4, 8]
     """
     check_instance("found", found, Amplification, "an Amplification", "call amplification first")
     group = found.predicted if labels is None else labels
@@ -225,6 +236,17 @@ def amplification(
         Wrong types or shapes, a radius that is not positive, images outside the bounds.
     HeadError, HeadMismatchError
         As :meth:`fsboundary.FeatureSpace.extract`.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> found = fsb.pixels.amplification(space, images, radius=0.5, directions=3, max_steps=3)
+    >>> found.max_displacement.shape
+    torch.Size([2])
     """
     model = space_of(space)
     limits = check_bounds(bounds)

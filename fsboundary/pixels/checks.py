@@ -129,6 +129,15 @@ def check_accuracy(
     ------
     ArgumentError
         Not one label for each example, or a label that is no class of the model.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> round(fsb.pixels.check_accuracy(space, demo.test_images, demo.test_labels), 3)
+    0.94
     """
     space = space_of(model)
     rows = model_arguments(space.model, inputs).rows

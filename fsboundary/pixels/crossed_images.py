@@ -66,6 +66,18 @@ def crossed_images(
     ------
     ArgumentError
         Wrong types, or a margin that is negative or not finite.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> flips = fsb.pixels.flip_images(space, images, max_steps=10)
+    >>> crossed = fsb.pixels.crossed_images(space, flips, margin=0.1)
+    >>> space.extract(crossed.images).predicted.tolist(), flips.target.tolist()
+    ([6, 6], [6, 6])
     """
     space = space_of(model)
     low, high = check_bounds(bounds)

@@ -50,6 +50,14 @@ def film_strip(
     ------
     ArgumentError
         Wrong types or shapes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> strip = fsb.pixels.film_strip(torch.rand(4, 1, 8, 8))
+    >>> strip.size
+    (35, 8)
     """
     films = _to_films(frames, bounds)
     padded = torch.nn.functional.pad(films, (0, _GAP, 0, _GAP), value=_WHITE)
@@ -93,6 +101,16 @@ def write_gif(
         Wrong types or shapes, or a path that cannot be written.
     DataError
         The file could not be written; what was there is unchanged.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> from pathlib import Path
+    >>> import fsboundary as fsb
+    >>> path = Path(tempfile.mkdtemp()) / "film.gif"
+    >>> fsb.pixels.write_gif(torch.rand(4, 1, 8, 8), path)
+    >>> path.read_bytes()[:6]
+    b'GIF89a'
     """
     films = _to_films(frames, bounds)
     check_integer("milliseconds", milliseconds)

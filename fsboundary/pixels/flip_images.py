@@ -98,6 +98,17 @@ def flip_images(
         The model has no linear head that can be verified.
     PluginError
         The finder raised, or returned tensors of another type, shape or device.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> flips = fsb.pixels.flip_images(space, images, max_steps=10)
+    >>> flips.source.tolist(), flips.target.tolist(), flips.ok.tolist()
+    ([4, 8], [6, 6], [True, True])
     """
     space = space_of(model)
     limits = check_bounds(bounds)

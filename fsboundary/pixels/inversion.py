@@ -324,6 +324,18 @@ def inverse_images(
         Wrong types or shapes, invalid bounds, or starts outside them, before any work.
     HeadError, HeadMismatchError
         As :meth:`fsboundary.FeatureSpace.extract`.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> target = space.extract(images).features
+    >>> found = fsb.pixels.inverse_images(space, target, demo.test_images[2:4], max_steps=5)
+    >>> found.images.shape  # one image per row and start
+    torch.Size([2, 1, 1, 28, 28])
     """
     model = space_of(space)
     limits = check_bounds(bounds)

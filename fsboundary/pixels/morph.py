@@ -148,6 +148,17 @@ def morph(
         Wrong types or shapes, images outside the bounds, class numbers, before any work.
     HeadError, HeadMismatchError
         As :meth:`fsboundary.FeatureSpace.extract`.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> film = fsb.pixels.morph(space, images[:1], images[1:], steps=4, max_steps=5)
+    >>> film.images.shape, film.predicted[0, 0].item(), film.predicted[0, -1].item()
+    (torch.Size([1, 4, 1, 28, 28]), 4, 8)
     """
     model = space_of(space)
     limits = check_bounds(bounds)

@@ -56,6 +56,12 @@ def create(
         No such plugin, an option that it does not take, or an object of another type.
     PluginError
         The plugin's factory failed or returned another type.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> fsb.plugins.create("boundary_finder", "dual_newton")
+    DualNewton(max_programs=2000)
     """
     return _create(_registry, kind, plugin, options=options, capability=capability)
 
@@ -67,10 +73,25 @@ def describe() -> list[PluginInfo]:
     -------
     list of PluginInfo
         Plugins, built-in ones first, then by distribution.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> own = [one for one in fsb.plugins.describe() if one.distribution == "fsboundary"]
+    >>> [one.name for one in own if one.kind == "hull_solver"]
+    ['active_set', 'away_steps', 'cvxpy', 'interior_point', 'nnls']
     """
     return _registry.describe()
 
 
 def reset() -> None:
-    """Unload all plugins, so that the next use discovers them again; for tests."""
+    """Unload all plugins, so that the next use discovers them again; for tests.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> fsb.plugins.reset()
+    >>> fsb.plugins.create("hull_solver", "nnls")
+    Nnls(max_elements=268435456)
+    """
     _registry.reset()

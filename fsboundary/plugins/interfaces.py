@@ -38,6 +38,12 @@ class Registration:
         :data:`API_VERSION` that it was written for.
     capabilities : frozenset of str
         Extractors: "surrogate". Boundary finders: "nonlinear_head", "pixels".
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> fsb.Registration("mine", dict, "one line that says when to use it").api_version
+    1
     """
 
     name: str
@@ -48,7 +54,15 @@ class Registration:
 
 
 class FeatureExtractor(ABC):
-    """Source of features. Hyper-parameters go to the constructor, data to the call."""
+    """Source of features. Hyper-parameters go to the constructor, data to the call.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> extractor = fsb.plugins.create("feature_extractor", "head_input")
+    >>> isinstance(extractor, fsb.FeatureExtractor)
+    True
+    """
 
     @abstractmethod
     def features(
@@ -121,7 +135,15 @@ class FeatureExtractor(ABC):
 
 
 class HullSolver(ABC):
-    """Solver of projections onto the hull of a point set. Prepares once, solves many queries."""
+    """Solver of projections onto the hull of a point set. Prepares once, solves many queries.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> solver = fsb.plugins.create("hull_solver", "active_set")
+    >>> isinstance(solver, fsb.HullSolver)
+    True
+    """
 
     @abstractmethod
     def prepare(self, points: PointSet) -> Any:
@@ -144,7 +166,15 @@ class HullSolver(ABC):
 
 
 class BoundaryFinder(ABC):
-    """Finder of boundary points of a head in feature space."""
+    """Finder of boundary points of a head in feature space.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> finder = fsb.plugins.create("boundary_finder", "dual_newton")
+    >>> isinstance(finder, fsb.BoundaryFinder)
+    True
+    """
 
     @abstractmethod
     def find(
@@ -168,7 +198,15 @@ class BoundaryFinder(ABC):
 
 
 class ImageBoundaryFinder(ABC):
-    """Finder of images on a boundary (hook ``register_boundary_finders``, capability "pixels")."""
+    """Finder of images on a boundary (hook ``register_boundary_finders``, capability "pixels").
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> finder = fsb.plugins.create("boundary_finder", "ddn", capability="pixels")
+    >>> isinstance(finder, fsb.ImageBoundaryFinder)
+    True
+    """
 
     @abstractmethod
     def find(
@@ -195,6 +233,18 @@ class LinearFunctions:
     weight_error : Tensor (B, F, d), float64
         The functions are all those whose weights differ from ``weight`` by at most this: the
         difference of two float64 numbers is rounded. Subtract it times the largest ``|z|``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> functions = fsb.LinearFunctions(
+    ...     weight=torch.eye(2, dtype=torch.float64)[None],
+    ...     offset=torch.zeros(1, 2, dtype=torch.float64),
+    ...     weight_error=torch.zeros(1, 2, 2, dtype=torch.float64),
+    ... )
+    >>> functions.values(torch.tensor([[3.0, 1.0]])).tolist()
+    [[3.0, 1.0]]
     """
 
     weight: Tensor
@@ -217,6 +267,13 @@ class BodyBounds(ABC):
     """Method that bounds functions of the features over sets of images (``register_body_bounds``).
 
     Hyper-parameters go to the constructor, data to the call.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> method = fsb.plugins.create("body_bound", "interval")
+    >>> isinstance(method, fsb.BodyBounds)
+    True
     """
 
     @abstractmethod

@@ -52,6 +52,16 @@ def normal_angles(head: LinearHead, i: int) -> Float64[Tensor, "K K"]:
     ------
     ArgumentError
         `head` is not a LinearHead, or `i` is not one of its classes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> angles = fsb.normal_angles(head, 0)
+    >>> angles.rad2deg().round(decimals=1).tolist()
+    [[nan, nan, nan], [nan, 0.0, 60.0], [nan, 60.0, 0.0]]
     """
     check_head(head)
     return pairwise_angles(

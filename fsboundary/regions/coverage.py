@@ -62,6 +62,18 @@ def coverage(
         Wrong types or shapes, or hulls of another head.
     HeadMismatchError
         A FeatureBatch of another head, extractor or layer than the bank's.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(2), None)
+    >>> points = torch.tensor([[3.0, 0.0], [4.0, 1.0], [0.0, 3.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 1]))
+    >>> z = torch.tensor([[3.5, 0.5], [9.0, 1.0]])
+    >>> rows = fsb.coverage(head, bank, z)
+    >>> rows.hull.tolist(), rows.ball.tolist()
+    ([0, -1], [1, -1])
     """
     check_head(head)
     bank = check_bank(bank, head.num_features)
@@ -98,6 +110,18 @@ def coverage_fractions(rows: Coverage) -> CoverageFractions:
     Returns
     -------
     CoverageFractions
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(2), None)
+    >>> points = torch.tensor([[3.0, 0.0], [4.0, 1.0], [0.0, 3.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 1]))
+    >>> z = torch.tensor([[3.5, 0.5], [9.0, 1.0]])
+    >>> fractions = fsb.coverage_fractions(fsb.coverage(head, bank, z, torch.tensor([0, 0])))
+    >>> dict(zip(fractions.kinds, fractions.fraction.tolist(), strict=True))
+    {'hull': 0.5, 'ball': 0.5, 'both': 0.5, 'either': 0.5}
     """
     hull, ball = rows.hull >= 0, rows.ball >= 0
     kinds = {"hull": hull, "ball": ball, "both": hull & ball, "either": hull | ball}

@@ -51,6 +51,16 @@ def region_faces(head: LinearHead, i: int, within: Domain | None = None) -> Regi
     ------
     ArgumentError
         No such class, or limits of another width or with an empty intersection.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> faces = fsb.region_faces(head, 0, fsb.Domain.nonnegative())
+    >>> faces.classes.tolist(), faces.coordinates.tolist()  # -1: not of that kind
+    ([1, 2, -1, -1, -1], [-1, -1, 0, 1, 2])
     """
     check_head(head)
     i, device = (

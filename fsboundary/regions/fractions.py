@@ -44,6 +44,17 @@ def region_fractions(
     ------
     ArgumentError
         Limits of another width, with an empty intersection or not finite; fewer than one sample.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> box = fsb.Domain.box(torch.zeros(3), torch.ones(3))
+    >>> found = fsb.region_fractions(head, box, samples=3000)
+    >>> bool((found.fractions - 1 / 3).abs().max() < 4 * found.standard_error.max())
+    True
     """
     check_head(head)
     lower, upper = (torch.from_numpy(limit) for limit in common_limits(head, within))
@@ -89,6 +100,15 @@ def feature_fractions(
     ------
     ArgumentError
         Wrong types or shapes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> fsb.feature_fractions(head, torch.eye(3)[[0, 0, 0, 1]]).fractions.tolist()
+    [0.75, 0.25, 0.0]
     """
     check_head(head)
     z = check_features(head.num_features, features)

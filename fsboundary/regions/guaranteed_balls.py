@@ -51,6 +51,18 @@ def guaranteed_balls(
     ------
     ArgumentError
         Wrong types or shapes, or another norm.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> balls = fsb.guaranteed_balls(head, z)
+    >>> balls.radius.round(decimals=4).tolist(), balls.active_class.tolist()
+    ([1.4142], [1])
+    >>> fsb.guaranteed_balls(head, z, "linf").radius.round(decimals=4).tolist()
+    [1.0]
     """
     check_head(head)
     z = check_features(head.num_features, features)
@@ -108,6 +120,16 @@ def guaranteed_boxes(
     ------
     ArgumentError
         Wrong types or shapes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> boxes = fsb.guaranteed_boxes(head, z)
+    >>> boxes.lower.round(decimals=4).tolist(), boxes.upper.round(decimals=4).tolist()
+    ([[2.0, -inf, -inf]], [[inf, 2.0, 2.0]])
     """
     check_head(head)
     z = check_features(head.num_features, features)

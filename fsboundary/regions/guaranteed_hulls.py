@@ -96,6 +96,18 @@ class GuaranteedHulls:
 
     Returned by :func:`fsboundary.guaranteed_hulls`; immutable. Rows are certified by the clearance,
     so the hulls own it, and tensors are returned as copies.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(2), None)
+    >>> points = torch.tensor([[3.0, 0.0], [4.0, 1.0], [0.0, 3.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 1]))
+    >>> z = torch.tensor([[3.5, 0.5], [9.0, 1.0]])
+    >>> hulls = fsb.guaranteed_hulls(head, bank)
+    >>> hulls.clearance.round(decimals=4).tolist()
+    [2.1213, 2.1213]
     """
 
     def __init__(
@@ -279,6 +291,18 @@ def guaranteed_hulls(head: LinearHead, bank: FeatureBank) -> GuaranteedHulls:
     ------
     ArgumentError
         Wrong types, or a bank of another width.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(2), None)
+    >>> points = torch.tensor([[3.0, 0.0], [4.0, 1.0], [0.0, 3.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 1]))
+    >>> z = torch.tensor([[3.5, 0.5], [9.0, 1.0]])
+    >>> hulls = fsb.guaranteed_hulls(head, bank)
+    >>> hulls.certify(z).tolist()  # the class that is certified, or -1
+    [0, -1]
     """
     check_head(head)
     bank = check_bank(bank, head.num_features)

@@ -119,6 +119,17 @@ def partition(
     DataError
         A damaged file, a line that belongs to another head or does not prove what it states, a file
         that another run writes to, or one that cannot be written.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> box = fsb.Domain.box(torch.zeros(3), torch.ones(3))
+    >>> part = fsb.partition(head, box)
+    >>> part.adjacency.int().tolist()
+    [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
     """
     check_head(head)
     lower, upper = common_limits(head, within)

@@ -64,6 +64,24 @@ class Triage:
     """One row per example; created with :func:`fsboundary.triage` and reopened with :meth:`open`.
 
     Rows of a file are read when they are needed, one batch at a time.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = torch.nn.Linear(2, 2)
+    >>> with torch.no_grad():
+    ...     _ = head.weight.copy_(torch.eye(2))
+    ...     _ = head.bias.zero_()
+    >>> space = fsb.FeatureSpace(head.eval(), domain="unbounded")
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> means = torch.tensor([[2.0, 0.0], [0.0, 2.0]]).repeat(20, 1)
+    >>> rows = means + torch.rand(40, 2, generator=generator)
+    >>> labels = torch.arange(40) % 2
+    >>> reference = fsb.Reference.fit(space, [(rows, labels)], "given")
+    >>> table = fsb.triage(space, [rows[:3]], reference)
+    >>> len(table), next(iter(table))["predicted"]
+    (3, 0)
     """
 
     def __init__(self, journal: Journal) -> None:

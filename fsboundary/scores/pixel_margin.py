@@ -56,6 +56,17 @@ def pixel_margin(
         Wrong types or shapes.
     HeadError
         As for :meth:`fsboundary.FeatureSpace.extract`.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> found = fsb.scores.pixel_margin(space, images)
+    >>> found.value.round(decimals=2).tolist()  # step in pixels to another class, to first order
+    [0.12, 0.28]
     """
     check_instance("space", space, FeatureSpace, "a FeatureSpace", "pass FeatureSpace(model)")
     fix = "pass images as the model takes them; one image needs [None]"

@@ -47,6 +47,23 @@ class Reference:
 
     Created with :meth:`fit` and reopened with :meth:`open`; immutable. All scores of
     :mod:`fsboundary.scores` are relative to it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = torch.nn.Linear(2, 2)
+    >>> with torch.no_grad():
+    ...     _ = head.weight.copy_(torch.eye(2))
+    ...     _ = head.bias.zero_()
+    >>> space = fsb.FeatureSpace(head.eval(), domain="unbounded")
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> means = torch.tensor([[2.0, 0.0], [0.0, 2.0]]).repeat(20, 1)
+    >>> rows = means + torch.rand(40, 2, generator=generator)
+    >>> labels = torch.arange(40) % 2
+    >>> reference = fsb.Reference.fit(space, [(rows, labels)], "given")
+    >>> reference
+    Reference(n=40, K=2, d=2)
     """
 
     def __init__(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:

@@ -134,6 +134,24 @@ def trust(
     ------
     ArgumentError, HeadMismatchError
         As for :func:`novelty`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = torch.nn.Linear(2, 2)
+    >>> with torch.no_grad():
+    ...     _ = head.weight.copy_(torch.eye(2))
+    ...     _ = head.bias.zero_()
+    >>> space = fsb.FeatureSpace(head.eval(), domain="unbounded")
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> means = torch.tensor([[2.0, 0.0], [0.0, 2.0]]).repeat(20, 1)
+    >>> rows = means + torch.rand(40, 2, generator=generator)
+    >>> labels = torch.arange(40) % 2
+    >>> reference = fsb.Reference.fit(space, [(rows, labels)], "given")
+    >>> found = fsb.scores.trust(reference, torch.tensor([[2.5, 0.5], [1.5, 1.4]]))
+    >>> found.verdicts
+    ['usual', 'suspicious']
     """
     call = _Call(reference, features, leave_out, level, threshold, pooled)
     found = trust_of(reference, call.z, call.predicted, call.rows)
@@ -191,6 +209,24 @@ def label_issues(
         As for :func:`novelty`; labels that are no classes; or a reference without labels.
     HeadMismatchError
         As for :func:`novelty`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = torch.nn.Linear(2, 2)
+    >>> with torch.no_grad():
+    ...     _ = head.weight.copy_(torch.eye(2))
+    ...     _ = head.bias.zero_()
+    >>> space = fsb.FeatureSpace(head.eval(), domain="unbounded")
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> means = torch.tensor([[2.0, 0.0], [0.0, 2.0]]).repeat(20, 1)
+    >>> rows = means + torch.rand(40, 2, generator=generator)
+    >>> labels = torch.arange(40) % 2
+    >>> reference = fsb.Reference.fit(space, [(rows, labels)], "given")
+    >>> z = torch.tensor([[2.5, 0.5], [2.5, 0.5]])
+    >>> fsb.scores.label_issues(reference, z, torch.tensor([0, 1])).verdicts
+    ['usual', 'suspicious']
     """
     check_choice("kind", kind, KINDS)
     call = _Call(reference, features, leave_out, level, threshold, pooled)

@@ -58,6 +58,26 @@ def estimate_accuracy(
         Wrong types or shapes, or labelled rows without an error.
     HeadMismatchError
         A batch of another space than that of the reference.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = torch.nn.Linear(2, 2)
+    >>> with torch.no_grad():
+    ...     _ = head.weight.copy_(torch.eye(2))
+    ...     _ = head.bias.zero_()
+    >>> space = fsb.FeatureSpace(head.eval(), domain="unbounded")
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> means = torch.tensor([[2.0, 0.0], [0.0, 2.0]]).repeat(20, 1)
+    >>> rows = means + torch.rand(40, 2, generator=generator)
+    >>> labels = torch.arange(40) % 2
+    >>> reference = fsb.Reference.fit(space, [(rows, labels)], "given")
+    >>> given = labels.clone()
+    >>> given[0] = 1  # a wrong label, so that the model is not right about all
+    >>> estimate = fsb.scores.estimate_accuracy(reference, rows, validation=(rows, given))
+    >>> round(float(estimate.accuracy), 3)
+    1.0
     """
     check_instance("reference", reference, Reference, "a Reference", "pass Reference.fit(...)")
     z, predicted, device = reference.rows_of(features)
@@ -160,6 +180,23 @@ def drift(
         Wrong types or shapes, or no reference row with a ratio.
     HeadMismatchError
         A batch of another space than that of the reference.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = torch.nn.Linear(2, 2)
+    >>> with torch.no_grad():
+    ...     _ = head.weight.copy_(torch.eye(2))
+    ...     _ = head.bias.zero_()
+    >>> space = fsb.FeatureSpace(head.eval(), domain="unbounded")
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> means = torch.tensor([[2.0, 0.0], [0.0, 2.0]]).repeat(20, 1)
+    >>> rows = means + torch.rand(40, 2, generator=generator)
+    >>> labels = torch.arange(40) % 2
+    >>> reference = fsb.Reference.fit(space, [(rows, labels)], "given")
+    >>> fsb.scores.drift(reference, rows + torch.tensor([3.0, -3.0])).words
+    'drifted'
     """
     check_instance("reference", reference, Reference, "a Reference", "pass Reference.fit(...)")
     level = check_number("level", level, 0, 1, fix="pass 0.05")

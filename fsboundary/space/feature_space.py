@@ -492,7 +492,19 @@ class FeatureSpace:
 
 
 def space_of(model: object) -> FeatureSpace:
-    """Return `model` if it is a FeatureSpace, else a FeatureSpace of it with default options."""
+    """Return `model` if it is a FeatureSpace, else a FeatureSpace of it with default options.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> from fsboundary.space import space_of
+    >>> space_of(space) is space
+    True
+    """
     wanted, fix = "a torch nn.Module or a FeatureSpace", "pass the model itself, in eval mode"
     if isinstance(model, FeatureSpace):
         return model

@@ -56,6 +56,13 @@ def check_plugin(
     ------
     ArgumentError
         No plugin of that name is ready.
+
+    Examples
+    --------
+    >>> from fsboundary.testing import check_plugin
+    >>> info, outcomes = next(check_plugin("ddn"))
+    >>> info.kind, next(outcomes).passed
+    ('boundary_finder', True)
     """
     listed = [info for info in plugins.describe() if info.name == name]
     ready = [info for info in listed if info.state == "ready"]

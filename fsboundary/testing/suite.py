@@ -17,7 +17,18 @@ NO_EXPECTED_FAILURES: Mapping[str, str] = MappingProxyType({})
 
 
 class CheckFailure(AssertionError):
-    """A plugin violates its contract; the message says which part, and where."""
+    """A plugin violates its contract; the message says which part, and where.
+
+    Examples
+    --------
+    >>> from fsboundary.testing import CheckFailure, Suite
+    >>> def adds_up(total):
+    ...     '''The sum is ten.'''
+    ...     if total != 10:
+    ...         raise CheckFailure(f"got {total}")
+    >>> [one.message for one in Suite([adds_up], lambda: 9, {}).outcomes()]
+    ['got 9']
+    """
 
 
 def require(condition: object, message: str) -> None:
@@ -42,6 +53,13 @@ class Outcome:
         failing.
     message : str
         Reason for the failure or for the expected failure; empty otherwise.
+
+    Examples
+    --------
+    >>> from fsboundary.testing import check_plugin
+    >>> _, outcomes = next(check_plugin("closed_form"))
+    >>> next(outcomes).passed
+    True
     """
 
     check: str
@@ -68,6 +86,16 @@ class Suite(Generic[S]):
     ------
     ArgumentError
         ``expected_failures`` names an unknown check.
+
+    Examples
+    --------
+    >>> from fsboundary.testing import CheckFailure, Suite
+    >>> def adds_up(total):
+    ...     '''The sum is ten.'''
+    ...     if total != 10:
+    ...         raise CheckFailure(f"got {total}")
+    >>> [(one.check, one.passed) for one in Suite([adds_up], lambda: 10, {}).outcomes()]
+    [('adds_up', True)]
     """
 
     def __init__(

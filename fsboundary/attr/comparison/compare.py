@@ -272,6 +272,20 @@ def compare(
     ArgumentError
         Attributions of another shape, unknown names or numbers out of range, all before any work;
         or images outside `bounds` when flip images must be computed.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> from captum.attr import InputXGradient, Saliency
+    >>> methods = {"saliency": Saliency, "product": InputXGradient}
+    >>> maps = fsb.attr.attribute_methods(space, images, methods)
+    >>> found = fsb.attr.compare(images, maps, metrics=["cosine"], resamples=9)
+    >>> found.methods, found.mean.shape
+    (('boundary', 'saliency', 'product'), torch.Size([1, 3, 3]))
     """
     images = check_pixels(images, None, nonempty=True)
     stack = stack_attributions(images, attributions)

@@ -87,6 +87,19 @@ def attribute_methods(
     ArgumentError
         An entry that is not a method, a missing argument of its ``attribute``, a class that does
         not exist; or a method that does not return an attribution of the images' shape.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> from captum.attr import InputXGradient, Saliency
+    >>> methods = {"saliency": Saliency, "product": InputXGradient}
+    >>> maps = fsb.attr.attribute_methods(space, images, methods)
+    >>> sorted(maps)
+    ['boundary', 'product', 'saliency']
     """
     images = check_pixels(images, None, nonempty=True)
     check_integer("batch_size", batch_size)
@@ -163,6 +176,26 @@ def compare_methods(
     ------
     ArgumentError
         As for both functions.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> from captum.attr import Saliency
+    >>> found = fsb.attr.compare_methods(
+    ...     space,
+    ...     images,
+    ...     {"saliency": Saliency},
+    ...     metrics=["cosine"],
+    ...     max_steps=5,
+    ...     steps=3,
+    ...     resamples=9,
+    ... )
+    >>> found.methods
+    ('boundary', 'saliency')
     """
     view, images = space_of(space), check_pixels(images, None, nonempty=True)
     run: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "show_progress": show_progress}

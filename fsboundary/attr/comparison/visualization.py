@@ -61,6 +61,19 @@ def draw_attributions(
     ArgumentError
         Wrong types or shapes, rows that do not exist, names that the visualiser does not know, or
         ``sign="all"`` with "masked_image" or "alpha_scaling".
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> from captum.attr import Saliency
+    >>> maps = fsb.attr.attribute_methods(space, images, {"saliency": Saliency})
+    >>> figure = fsb.attr.draw_attributions(images, maps)
+    >>> type(figure).__name__
+    'Figure'
     """
     images = check_pixels(images, None, nonempty=True)
     stack = stack_attributions(images, attributions)

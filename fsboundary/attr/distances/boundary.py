@@ -70,6 +70,19 @@ class BoundaryDistance(Distance):
     ArgumentError
         Classes that the head does not have; or a class whose region is empty and that `classes`
         does not exclude (raised at the first batch if the head is not known yet).
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> from captum.attr import Saliency
+    >>> distance = fsb.attr.BoundaryDistance(space)  # positive in the image's own region
+    >>> predicted = space.extract(images).predicted
+    >>> Saliency(distance).attribute(images.clone().requires_grad_(), target=predicted).shape
+    torch.Size([2, 1, 28, 28])
     """
 
     def __init__(

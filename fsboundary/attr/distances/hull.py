@@ -127,6 +127,17 @@ class HullDistance(_HullDistances):
         batch if the head is not known yet).
     HeadMismatchError
         The bank was made with another head, extractor or layer.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> bank = fsb.FeatureBank(space.extract(demo.train_images[:50]).features)
+    >>> fsb.attr.HullDistance(space, bank)(images).shape
+    torch.Size([2, 1])
     """
 
     def __init__(
@@ -169,6 +180,18 @@ class ClassHullDistance(_HullDistances):
         not have; or a class without a row in the bank that `classes` does not exclude.
     HeadMismatchError
         The bank was made with another head, extractor or layer.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> features = space.extract(demo.train_images[:50]).features
+    >>> bank = fsb.FeatureBank(features, demo.train_labels[:50])
+    >>> fsb.attr.ClassHullDistance(space, bank)(images).shape
+    torch.Size([2, 10])
     """
 
     def __init__(

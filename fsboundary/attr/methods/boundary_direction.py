@@ -71,6 +71,16 @@ class BoundaryDirection(GradientAttribution):  # type: ignore[misc]  # Captum ha
     ------
     ArgumentError
         Unknown kind, a finder that is not callable, or invalid bounds.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> fsb.attr.BoundaryDirection(space).attribute(images).shape
+    torch.Size([2, 1, 28, 28])
     """
 
     def __init__(

@@ -53,6 +53,18 @@ class FlipImageAttribution(PerturbationAttribution):  # type: ignore[misc]  # Ca
     ------
     ArgumentError
         A finder that is not callable, or invalid bounds.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> def find(images, target):
+    ...     return fsb.pixels.flip_images(space, images, max_steps=10).images
+    >>> fsb.attr.FlipImageAttribution(space, finder=find).attribute(images).shape
+    torch.Size([2, 1, 28, 28])
     """
 
     def __init__(

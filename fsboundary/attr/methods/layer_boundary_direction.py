@@ -43,6 +43,17 @@ class LayerBoundaryDirection(LayerAttribution):  # type: ignore[misc]  # Captum 
     ------
     ArgumentError
         Unknown kind.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> method = fsb.attr.LayerBoundaryDirection(space, demo.model.pool)
+    >>> method.attribute(images).shape
+    torch.Size([2, 64, 1, 1])
     """
 
     def __init__(

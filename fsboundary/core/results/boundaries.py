@@ -55,6 +55,18 @@ class FlipPoints(Result):
         :class:`fsboundary.Status` codes.
     steps : Tensor (B, T)
         Number of Newton steps or solver iterations.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> flips = fsb.flip_points(head, z, "all").raise_for_status()
+    >>> flips.target.tolist(), flips.distance.round(decimals=4).tolist()
+    ([[1, 2]], [[1.4142, 2.1213]])
+    >>> (flips.distance - flips.lower_bound < 1e-9).all().item()  # each is certified to be nearest
+    True
     """
 
     points: Float64[Tensor, "B T d"]
@@ -161,6 +173,15 @@ class LabelFlips(Result):
         :class:`fsboundary.Status` codes.
     steps : Tensor (B, T)
         Number of Newton steps.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.MultiLabelHead(torch.eye(2), None)
+    >>> flips = fsb.label_flips(head, torch.tensor([[1.0, -3.0]]), "all")
+    >>> flips.label.tolist(), flips.distance.round(decimals=4).tolist()
+    ([[0, 1]], [[1.0, 3.0]])
     """
 
     points: Float64[Tensor, "B T d"]
@@ -193,6 +214,16 @@ class ClassPath(Result):
         CONVERGED; UNDECIDED where rounding hides which class has the largest logit on some part of
         the segment; INACCURATE where the path, when re-checked, missed the rounding of the logits;
         or the reason why the row failed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> path = fsb.class_path(head, z, torch.tensor([[0.0, 1.0, 3.0]])).raise_for_status()
+    >>> head.logits(path.points[0]).round(decimals=4).tolist()  # two classes are equal there
+    [[1.5, 1.0, 1.5]]
     """
 
     classes: Int[Tensor, "B S"]
@@ -234,6 +265,16 @@ class RegionDistances(Result):
     status : Tensor (B, T)
         CONVERGED; INFEASIBLE where the region is empty; UNBOUNDED at the row's own class where no
         other class can be reached; or the reason why there is no certified answer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> distances = fsb.region_distances(head, z, "own")
+    >>> distances.target.tolist(), distances.distance.round(decimals=4).tolist()
+    ([[0]], [[1.4142]])
     """
 
     distance: Float64[Tensor, "B T"]
@@ -283,6 +324,16 @@ class TiePoints(Result):
         :class:`fsboundary.Status` codes.
     steps : Tensor (B,)
         Number of Newton steps.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> ties = fsb.tie_points(head, z, torch.tensor([[0, 1, 2]])).raise_for_status()
+    >>> head.logits(ties.points[0]).round(decimals=6).tolist()
+    [1.333333, 1.333333, 1.333333]
     """
 
     points: Float64[Tensor, "B d"]
@@ -322,6 +373,16 @@ class LargestTies(Result):
         Reason why no further class was added: INFEASIBLE (the next class provably cannot tie with
         these), CONVERGED (all classes or ``max_classes`` of them tie), MAX_STEPS or INACCURATE
         (undecided, so ``count`` may be too small), or the status of a failed row.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> ties = fsb.largest_ties(head, z).raise_for_status()
+    >>> ties.classes.tolist(), ties.points.round(decimals=4).tolist()
+    ([[0, 1, 2]], [[1.3333, 1.3333, 1.3333]])
     """
 
     count: Int[Tensor, " B"]

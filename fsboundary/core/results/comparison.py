@@ -156,6 +156,20 @@ class Comparison(Result):
         DEGENERATE where all entries of the attribution are equal or the image has no margin;
         INACCURATE where only the flip image is missing. Unless CONVERGED, everything except
         ``per_image`` is NaN; INACCURATE entries keep their ``deletion``.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> from captum.attr import InputXGradient, Saliency
+    >>> methods = {"saliency": Saliency, "product": InputXGradient}
+    >>> maps = fsb.attr.attribute_methods(space, images, methods)
+    >>> found = fsb.attr.compare(images, maps, metrics=["cosine"], resamples=9)
+    >>> found.to_pandas().columns.tolist()
+    ['metric', 'method', 'other', 'mean', 'ci_low', 'ci_high']
     """
 
     methods: tuple[str, ...]
@@ -260,6 +274,17 @@ class ModelComparison(Result):
         that is not known, and on the diagonal.
     status : Tensor (M, B)
         Status of each distance.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+    >>> other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+    >>> spaces = {"before": fsb.FeatureSpace(model), "after": fsb.FeatureSpace(other)}
+    >>> found = fsb.compare_models(spaces, torch.rand(8, 1, 4, 4))
+    >>> found.predicted.shape, found.median_ratio[0].item()
+    (torch.Size([2, 8]), 1.0)
     """
 
     names: tuple[str, ...]

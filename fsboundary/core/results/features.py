@@ -30,6 +30,17 @@ class FeatureBatch(Result):
         CONVERGED, or NOT_FINITE for rows with NaN or infinite features or logits.
     fingerprint : str
         Digest of head, extractor and layer.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> batch = space.extract(images)
+    >>> batch.features.shape, batch.predicted.tolist(), batch.ok.all().item()
+    (torch.Size([2, 64]), [4, 8], True)
     """
 
     features: Float[Tensor, "B d"]

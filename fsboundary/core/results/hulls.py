@@ -37,6 +37,16 @@ class AffineRank(Result):
     status : Tensor ()
         CONVERGED if the bounds prove the rank, UNDECIDED if a singular value is within rounding of
         the tolerance.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
+    >>> found = fsb.affine_rank(bank)
+    >>> int(found.rank), bool(found.kept > found.rest)
+    (2, True)
     """
 
     rank: Int[Tensor, ""]
@@ -61,6 +71,15 @@ class AffineResiduals(Result):
         thickness of the bank and minus rounding.
     status : Tensor (B,)
         CONVERGED; NOT_FINITE; INACCURATE where numbers overflow.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> line = fsb.FeatureBank(torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]))
+    >>> found = fsb.affine_residuals(line, torch.tensor([[1.0, 0.0]]))
+    >>> bool(found.lower_bound <= found.residual)
+    True
     """
 
     residual: Float64[Tensor, " B"]
@@ -92,6 +111,17 @@ class HullProjection(Result):
         point of the hull equals the row to within tolerance; 0 undecided.
     status, steps : Tensor (B,)
         :class:`fsboundary.Status` codes; number of solver rounds.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
+    >>> hull = fsb.hull_projection(bank, torch.tensor([[3.0, -1.0]])).raise_for_status()
+    >>> weights = hull.weights[0][hull.support[0] >= 0]
+    >>> hull.points.round(decimals=4).tolist(), round(float(weights.sum()), 6)
+    ([[2.0, 0.0]], 1.0)
     """
 
     points: Float64[Tensor, "B d"]
@@ -130,6 +160,16 @@ class NearestHulls(Result):
         there is no certified answer.
     status : Tensor (B,)
         CONVERGED where ``runner_up_gap`` is positive, NOT_FINITE, or UNDECIDED.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
+    >>> found = fsb.nearest_hulls(bank, torch.tensor([[0.5, 0.5], [6.0, 4.0]]))
+    >>> found.classes.tolist(), found.runner_up_gap.round(decimals=4).tolist()
+    ([[0, 1], [0, 1]], [6.364, 4.6569])
     """
 
     label: Int[Tensor, " B"]
@@ -179,6 +219,16 @@ class HullSeparation(Result):
         between the offsets; ``lower_bound`` is not affected.
     status, steps : Tensor (P,)
         :class:`fsboundary.Status` codes; number of solver rounds.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
+    >>> apart = fsb.hull_separation(bank, 0, 1).raise_for_status()
+    >>> apart.intersect.tolist(), apart.points.round(decimals=4).tolist()
+    ([-1], [[[1.0, 1.0], [5.0, 5.0]]])
     """
 
     classes: Int[Tensor, "P 2"]
@@ -216,6 +266,15 @@ class HullVertices(Result):
         Lowest row with the same point; the row itself if it is the first.
     status, steps : Tensor (n,)
         CONVERGED where decided; number of solver passes, 0 where one direction sufficed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.5, 0.5]])
+    >>> found = fsb.hull_vertices(fsb.FeatureBank(square))
+    >>> found.count, found.extreme.tolist()  # -1: a mixture of the others
+    (4, [1, 1, 1, 1, -1])
     """
 
     extreme: Int[Tensor, " n"]
@@ -254,6 +313,16 @@ class LeaveOneOutDistances(Result):
     status, steps : Tensor (B,)
         CONVERGED; INFEASIBLE where no other point is left; or the reason why there is no certified
         answer. Number of solver rounds.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
+    >>> found = fsb.leave_one_out_distances(bank, 5)
+    >>> found.rows.tolist(), found.membership.tolist()  # -1: outside the hull of the others
+    ([0, 1, 2, 3, 4], [-1, -1, -1, -1, -1])
     """
 
     rows: Int[Tensor, " B"]
@@ -282,6 +351,17 @@ class Extrapolation(Result):
         is no farther out than any training row, 1 if it is farther out than every one.
     status : Tensor (B,)
         Status of the projection.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
+    >>> reference = fsb.leave_one_out_distances(bank, 5)
+    >>> hull = fsb.hull_projection(bank, torch.tensor([[0.5, 0.5], [3.0, -1.0]]))
+    >>> fsb.extrapolation(hull, reference).fraction_below.round(decimals=4).tolist()
+    [0.0, 0.4]
     """
 
     distance: Float64[Tensor, " B"]

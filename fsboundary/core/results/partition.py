@@ -75,6 +75,18 @@ class Partition(Result):
         Whether a point proved the facet before any linear program of the pair.
     num_programs : int
         Number of linear programs solved for this result, including those from a resumed file.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> part = fsb.partition(head, fsb.Domain.box(torch.zeros(3), torch.ones(3)))
+    >>> part.neighbours(0)
+    tensor([1, 2])
+    >>> part.chebyshev_radius.round(decimals=4).tolist()
+    [0.2929, 0.2929, 0.2929]
     """
 
     nonempty: Bool[Tensor, " K"]

@@ -52,6 +52,17 @@ class Amplification(Result):
     status : Tensor (B,)
         CONVERGED, INFEASIBLE where there is no boundary (distance +inf), or the reason why the row
         failed.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> found = fsb.pixels.amplification(space, images, radius=0.5, directions=3, max_steps=3)
+    >>> (found.max_displacement >= found.random_max).tolist()
+    [True, True]
     """
 
     max_displacement: Float64[Tensor, " B"]
@@ -94,6 +105,17 @@ class FlipImages(Result):
         Classes and :class:`fsboundary.Status` codes.
     num_backwards, num_forwards : Tensor (B,)
         Number of gradients and of other forward passes.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> flips = fsb.pixels.flip_images(space, images, max_steps=10)
+    >>> flips.images.shape, bool((flips.images >= 0).all())
+    (torch.Size([2, 1, 28, 28]), True)
     """
 
     images: Float[Tensor, "B C H W"]
@@ -133,6 +155,18 @@ class CrossedImages(Result):
         Margin of the target over every other class at the returned image, logit units.
     source, target, status : Tensor (B,)
         Classes and :class:`fsboundary.Status` codes.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> flips = fsb.pixels.flip_images(space, images, max_steps=10)
+    >>> crossed = fsb.pixels.crossed_images(space, flips, margin=0.1)
+    >>> (crossed.margin >= 0.1).tolist()
+    [True, True]
     """
 
     images: Float[Tensor, "B C H W"]
@@ -182,6 +216,18 @@ class CertifiedPixels(Result):
         method. UNBOUNDED: the whole box of pixels is certified. MAX_STEPS: certified, the search
         stopped early. UNDECIDED: the method certifies no radius, or the image lies on a boundary.
         NaN rows: INACCURATE where the method was proved wrong, NOT_FINITE.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2, bias=False)).eval()
+    >>> with torch.no_grad():
+    ...     _ = model[1].weight.copy_(torch.eye(4)[:2])
+    >>> image = torch.tensor([0.8, 0.2, 0.5, 0.5]).view(1, 1, 2, 2)
+    >>> found = fsb.pixels.certify(fsb.FeatureSpace(model), image)
+    >>> round(float(found.radius[0]), 2)  # half of the margin, 0.8 - 0.2
+    0.3
     """
 
     radius: Float64[Tensor, " B"]
@@ -237,6 +283,17 @@ class SmoothedClasses(Result):
     status : Tensor (B,)
         CONVERGED, UNDECIDED (abstention: the lower bound of the probability is not above 1/2) or
         NOT_FINITE.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> found = fsb.pixels.smoothed(space, images, sigma=0.1, samples=50, selection_samples=10)
+    >>> found.selected.shape, bool((found.hits <= 50).all())
+    (torch.Size([2]), True)
     """
 
     smoothed_class: Int[Tensor, " B"]
@@ -279,6 +336,19 @@ class SmoothedDistances(Result):
         largest for `upper`.
     status : Tensor (B,T)
         CONVERGED, UNDECIDED where there are too few samples for a limit, or NOT_FINITE.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> found = fsb.pixels.smoothed_distances(
+    ...     fsb.attr.BoundaryDistance(space), images, sigma=0.1, radius=0.02, samples=40, alpha=0.05
+    ... )
+    >>> (found.lower <= found.upper).all().item()
+    True
     """
 
     lower: Float64[Tensor, "B T"]
@@ -319,6 +389,18 @@ class SegmentClasses(Result):
         CONVERGED; UNDECIDED where rounding hides which class has the largest logit on some
         stretch, as where two classes tie; INACCURATE where the check found more than rounding;
         MAX_STEPS where there are more pieces than allowed; NOT_FINITE.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2, bias=False)).eval()
+    >>> with torch.no_grad():
+    ...     _ = model[1].weight.copy_(torch.eye(4)[:2])
+    >>> start, end = torch.tensor([[0.9, 0.1, 0, 0], [0.1, 0.9, 0, 0]]).view(2, 1, 1, 2, 2)
+    >>> found = fsb.pixels.segment_classes(fsb.FeatureSpace(model), start, end)
+    >>> found.classes.tolist(), found.crossings.round(decimals=4).tolist()
+    ([[0, 1]], [[0.5]])
     """
 
     classes: Int[Tensor, "B S"]
@@ -369,6 +451,18 @@ class InverseImages(Result):
         CONVERGED: relative residual at most 0.01. MAX_STEPS: larger, and the image is the best one
         found. NaN rows: INACCURATE where no step came nearer than the start, OUTSIDE_DOMAIN where
         no image has such features, NOT_FINITE.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> target = space.extract(images).features
+    >>> found = fsb.pixels.inverse_images(space, target, demo.test_images[2:4], max_steps=5)
+    >>> found.best().images.shape, bool((found.relative_residual < 1).all())
+    (torch.Size([2, 1, 1, 28, 28]), True)
     """
 
     images: Float[Tensor, "B S C H W"]
@@ -442,6 +536,17 @@ class Morph(Result):
     status : Tensor (B,)
         CONVERGED: ``off_path`` at most 0.03 everywhere. MAX_STEPS: larger somewhere; the measured
         numbers are valid anyway. NaN rows: the reason why the row has no path.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.demo import load_demo
+    >>> demo = load_demo()
+    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
+    >>> images = demo.test_images[:2]
+    >>> film = fsb.pixels.morph(space, images[:1], images[1:], steps=4, max_steps=5)
+    >>> film.times.round(decimals=3).tolist()
+    [[0.0, 0.333, 0.667, 1.0]]
     """
 
     times: Float64[Tensor, "B N"]

@@ -28,6 +28,19 @@ class GuaranteedBoxes(Result):
         CONVERGED; UNBOUNDED where the box is the whole domain; UNDECIDED where rounding hides the
         margin of the row itself; INACCURATE where no proposed box passed the check; or the reason
         why the row failed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> boxes = fsb.guaranteed_boxes(head, z)
+    >>> inside = torch.tensor([[2.5, 1.5, -9.0]])
+    >>> bool(((inside >= boxes.lower) & (inside <= boxes.upper)).all()), boxes.source.tolist()
+    (True, [0])
+    >>> head.predict(inside).tolist()
+    [0]
     """
 
     lower: Float64[Tensor, "B d"]
@@ -54,6 +67,18 @@ class Coverage(Result):
     status : Tensor (B,)
         CONVERGED; UNDECIDED where rounding hides whether the hull contains the row; or the reason
         why the row failed, which counts as not covered.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(2), None)
+    >>> points = torch.tensor([[3.0, 0.0], [4.0, 1.0], [0.0, 3.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 1]))
+    >>> z = torch.tensor([[3.5, 0.5], [9.0, 1.0]])
+    >>> rows = fsb.coverage(head, bank, z)
+    >>> (rows.hull >= 0).tolist(), rows.predicted.tolist()
+    ([True, False], [0, 0])
     """
 
     hull: Int[Tensor, " B"]
@@ -79,6 +104,18 @@ class CoverageFractions(Table):
     accuracy_covered, accuracy_uncovered : Tensor (4,), float64
         Fraction of predictions that equal the true label, among the covered rows with a label and
         among the others; NaN where there are none.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(2), None)
+    >>> points = torch.tensor([[3.0, 0.0], [4.0, 1.0], [0.0, 3.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 1]))
+    >>> z = torch.tensor([[3.5, 0.5], [9.0, 1.0]])
+    >>> fractions = fsb.coverage_fractions(fsb.coverage(head, bank, z, torch.tensor([0, 0])))
+    >>> fractions.covered.tolist(), fractions.accuracy_covered.tolist()
+    ([1, 1, 1, 1], [1.0, 1.0, 1.0, 1.0])
     """
 
     kinds: tuple[str, ...]
@@ -117,6 +154,16 @@ class RegionFaces(Result):
         Classes whose half-space follows from the others.
     redundant_limits : tuple of int
         Features with a domain limit that follows from the others; listed twice if both limits do.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> faces = fsb.region_faces(head, 0)
+    >>> faces.classes.tolist(), faces.normals.tolist()
+    ([1, 2], [[1.0, -1.0, 0.0], [1.0, 0.0, -1.0]])
     """
 
     normals: Float64[Tensor, "F d"]
@@ -155,6 +202,18 @@ class CertifiedClasses(Result):
     status : Tensor (B,)
         CONVERGED; INFEASIBLE where the source has no hull; UNDECIDED where the clearance lies
         between the two bounds; or the reason why the row failed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(2), None)
+    >>> points = torch.tensor([[3.0, 0.0], [4.0, 1.0], [0.0, 3.0]])
+    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 1]))
+    >>> z = torch.tensor([[3.5, 0.5], [9.0, 1.0]])
+    >>> found = fsb.guaranteed_hulls(head, bank).check(z)
+    >>> found.certified.tolist(), found.source.tolist()
+    ([0, -1], [0, 0])
     """
 
     certified: Int[Tensor, " B"]
@@ -185,6 +244,17 @@ class GuaranteedBalls(Result):
         Class whose boundary limits the ball; -1 where none does.
     status : Tensor (B,)
         CONVERGED, UNBOUNDED (no other class reachable), or the reason why the row failed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> balls = fsb.guaranteed_balls(head, z).raise_for_status()
+    >>> inside = balls.centre + 0.99 * balls.radius * torch.tensor([0.0, 1.0, 0.0])
+    >>> head.predict(inside).tolist(), balls.source.tolist()
+    ([0], [0])
     """
 
     centre: Float64[Tensor, "B d"]
@@ -215,6 +285,15 @@ class LabelBalls(Result):
         Label whose boundary limits the ball; -1 where none does.
     status : Tensor (B,)
         CONVERGED, UNBOUNDED (no label can change), or the reason why the row failed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.MultiLabelHead(torch.eye(2), None)
+    >>> balls = fsb.label_balls(head, torch.tensor([[1.0, -3.0]]))
+    >>> balls.radius.round(decimals=4).tolist(), balls.predicted.tolist()
+    ([1.0], [[True, False]])
     """
 
     centre: Float64[Tensor, "B d"]
@@ -240,6 +319,17 @@ class RegionFractions(Table):
         Standard error sqrt(p (1 - p) / samples) for independent draws.
     samples : int
         Number of rows that counted.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> box = fsb.Domain.box(torch.zeros(3), torch.ones(3))
+    >>> found = fsb.region_fractions(head, box, samples=3000)
+    >>> found.samples, round(float(found.fractions.sum()), 6)
+    (3000, 1.0)
     """
 
     fractions: Float64[Tensor, " K"]

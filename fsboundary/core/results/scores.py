@@ -50,6 +50,24 @@ class Scores(Result):
         1 suspicious, -1 usual, 0 open: the bracket contains the threshold, or there is none.
     status : Tensor (B,)
         CONVERGED; INFEASIBLE where a class has no training rows; or why the row failed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = torch.nn.Linear(2, 2)
+    >>> with torch.no_grad():
+    ...     _ = head.weight.copy_(torch.eye(2))
+    ...     _ = head.bias.zero_()
+    >>> space = fsb.FeatureSpace(head.eval(), domain="unbounded")
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> means = torch.tensor([[2.0, 0.0], [0.0, 2.0]]).repeat(20, 1)
+    >>> rows = means + torch.rand(40, 2, generator=generator)
+    >>> labels = torch.arange(40) % 2
+    >>> reference = fsb.Reference.fit(space, [(rows, labels)], "given")
+    >>> found = fsb.scores.novelty(reference, torch.tensor([[2.5, 0.5], [2.5, -9.0]]))
+    >>> found.verdicts, (found.lower <= found.upper).tolist()
+    (['usual', 'suspicious'], [True, True])
     """
 
     direction: ClassVar[str] = "larger is more suspicious"
@@ -119,6 +137,26 @@ class AccuracyEstimate(Result):
         Number of rows, and of those among them that failed and are left out.
     status : Tensor ()
         CONVERGED, or UNDECIDED if every row failed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = torch.nn.Linear(2, 2)
+    >>> with torch.no_grad():
+    ...     _ = head.weight.copy_(torch.eye(2))
+    ...     _ = head.bias.zero_()
+    >>> space = fsb.FeatureSpace(head.eval(), domain="unbounded")
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> means = torch.tensor([[2.0, 0.0], [0.0, 2.0]]).repeat(20, 1)
+    >>> rows = means + torch.rand(40, 2, generator=generator)
+    >>> labels = torch.arange(40) % 2
+    >>> reference = fsb.Reference.fit(space, [(rows, labels)], "given")
+    >>> given = labels.clone()
+    >>> given[0] = 1  # a wrong label, so that the model is not right about all
+    >>> estimate = fsb.scores.estimate_accuracy(reference, rows, validation=(rows, given))
+    >>> int(estimate.num_rows), bool(estimate.lower <= estimate.upper)
+    (40, True)
     """
 
     accuracy: Float64[Tensor, ""]
@@ -152,6 +190,25 @@ class Drift(Result):
         Number of rows, of those among them that failed and are left out, and of reference rows.
     status : Tensor ()
         CONVERGED, or UNDECIDED if every row failed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = torch.nn.Linear(2, 2)
+    >>> with torch.no_grad():
+    ...     _ = head.weight.copy_(torch.eye(2))
+    ...     _ = head.bias.zero_()
+    >>> space = fsb.FeatureSpace(head.eval(), domain="unbounded")
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> means = torch.tensor([[2.0, 0.0], [0.0, 2.0]]).repeat(20, 1)
+    >>> rows = means + torch.rand(40, 2, generator=generator)
+    >>> labels = torch.arange(40) % 2
+    >>> reference = fsb.Reference.fit(space, [(rows, labels)], "given")
+    >>> more = means + torch.rand(40, 2, generator=generator)
+    >>> drift = fsb.scores.drift(reference, more)
+    >>> drift.words, int(drift.num_rows)
+    ('no drift found', 40)
     """
 
     direction: ClassVar[str] = "larger is more suspicious"

@@ -24,6 +24,13 @@ class Identity(NamedTuple):
         Installed package of the class; empty if there is none.
     options : dict
         Constructor arguments by name, including defaults that the instance stores.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> solver = fsb.plugins.create("hull_solver", "active_set")
+    >>> fsb.plugins.identify(solver)._fields
+    ('name', 'distribution', 'version', 'options')
     """
 
     name: str
@@ -72,6 +79,13 @@ def identify(instance: Any) -> Identity:
     -------
     Identity
         ``(name, distribution, version, options)``.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> finder = fsb.plugins.create("boundary_finder", "dual_newton")
+    >>> fsb.plugins.identify(finder).name
+    'dual_newton'
     """
     reference, known = _identities.get(id(instance), (None, None))
     if reference is not None and known is not None and reference() is instance:

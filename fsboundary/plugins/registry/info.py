@@ -69,6 +69,13 @@ class PluginInfo:
     summary : str
         When to use it.
     capabilities : frozenset of str
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> info = next(one for one in fsb.plugins.describe() if one.name == "dual_newton")
+    >>> info.kind, info.state
+    ('boundary_finder', 'ready')
     """
 
     name: str

@@ -336,5 +336,11 @@ def body_bounds_tests(
     ------
     ArgumentError
         ``expected_failures`` names an unknown check.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.testing import body_bounds_tests
+    >>> test_mine = body_bounds_tests(lambda: fsb.plugins.create("body_bound", "interval"))
     """
     return bounds_suite(factory, expected_failures).pytest_function()

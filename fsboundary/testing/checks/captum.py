@@ -290,6 +290,12 @@ def captum_attribution_tests(
     ------
     ArgumentError
         ``expected_failures`` names an unknown check.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.testing import captum_attribution_tests
+    >>> test_mine = captum_attribution_tests(fsb.attr.BoundaryDirection)
     """
     case = Case(factory=factory, options=options)
     return Suite(CHECKS.values(), lambda: case, expected_failures).pytest_function()

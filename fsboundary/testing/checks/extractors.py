@@ -318,5 +318,13 @@ def feature_extractor_tests(
     ------
     ArgumentError
         ``expected_failures`` names an unknown check.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.testing import feature_extractor_tests
+    >>> def make():
+    ...     return fsb.plugins.create("feature_extractor", "head_input")
+    >>> test_mine = feature_extractor_tests(make)
     """
     return extractor_suite(factory, expected_failures).pytest_function()

@@ -363,6 +363,14 @@ def boundary_finder_tests(
     ------
     ArgumentError
         ``expected_failures`` names an unknown check.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.testing import boundary_finder_tests
+    >>> def make():
+    ...     return fsb.plugins.create("boundary_finder", "closed_form")
+    >>> test_mine = boundary_finder_tests(make)
     """
     if nonlinear_head:
         return nonlinear_suite(factory, expected_failures).pytest_function()

@@ -375,5 +375,11 @@ def hull_solver_tests(
     ------
     ArgumentError
         ``expected_failures`` names an unknown check.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.testing import hull_solver_tests
+    >>> test_mine = hull_solver_tests(lambda: fsb.plugins.create("hull_solver", "active_set"))
     """
     return hull_suite(factory, expected_failures).pytest_function()

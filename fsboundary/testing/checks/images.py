@@ -274,5 +274,13 @@ def image_finder_tests(
     ------
     ArgumentError
         ``expected_failures`` names an unknown check.
+
+    Examples
+    --------
+    >>> import fsboundary as fsb
+    >>> from fsboundary.testing import image_finder_tests
+    >>> def make():
+    ...     return fsb.plugins.create("boundary_finder", "ddn", capability="pixels")
+    >>> test_mine = image_finder_tests(make)
     """
     return image_suite(factory, expected_failures).pytest_function()

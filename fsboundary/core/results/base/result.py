@@ -19,6 +19,16 @@ class Result(Table):
     """Base class of results: batch first, detached, on the input's device, frozen.
 
     Subclasses are frozen dataclasses with an int64 tensor ``status`` of :class:`Status` codes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> flips = fsb.flip_points(head, torch.tensor([[3.0, 1.0, 0.0], [torch.nan, 0.0, 0.0]]))
+    >>> flips.ok.tolist(), flips[flips.ok[:, 0]].distance.round(decimals=4).tolist()
+    ([[True], [False]], [[1.4142]])
     """
 
     __slots__ = ()

@@ -33,6 +33,16 @@ class Table(ABC):
 
     Subclasses are frozen dataclasses whose annotations name the dimensions of their tensors. Rows
     are those of the first dimension of the first tensor; a scalar has no rows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fsboundary as fsb
+    >>> head = fsb.LinearHead(torch.eye(3), None)
+    >>> z = torch.tensor([[3.0, 1.0, 0.0]])
+    >>> balls = fsb.guaranteed_balls(head, torch.eye(3))
+    >>> len(balls), balls[0].radius.shape, balls.to_pandas().shape
+    (3, torch.Size([1]), (3, 6))
     """
 
     __slots__ = ()
