@@ -5,10 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from os import PathLike
+from pathlib import Path
 from typing import Any, final
+
+import torch
 
 from fsboundary.core.results.base.display import html_table, lines, title
 from fsboundary.core.results.base.frames import data_frame
+from fsboundary.core.results.base.tensor_files import check_new, read_tensors, write_tensors
+
+_FORMAT = "fsboundary two spaces 1"
+"""Name and version of the format of the file."""
 
 
 @final
@@ -114,6 +122,64 @@ class TwoSpaces:
 
         lines = [{k: plain(v) for k, v in asdict(m).items()} for m in self.measures]
         return {"sizes": dict(self.sizes), "measures": lines}
+
+    def save(self, path: str | PathLike[str], *, force: bool = False) -> None:
+        """Write numbers and text to a file, without pickle, with a digest.
+
+        Parameters
+        ----------
+        path : path
+        force : bool
+            Whether to replace a file that exists.
+
+        Raises
+        ------
+        ArgumentError
+            The path exists, or its folder does not.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> from fsboundary.analysis import Measure, TwoSpaces
+        >>> one = Measure(name="inside", question="Inside the hull?", pixels=0.1, features=0.2)
+        >>> found = TwoSpaces(measures=(one,), sizes={"images": 10})
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "two.safetensors"
+        >>> found.save(path)
+        >>> TwoSpaces.open(path)["inside"].features
+        0.2
+        """
+        if not force or not Path(path).is_file():
+            check_new(path, "name another file, or pass force=True to replace this one")
+        texts = [[m.name, m.question, m.agreement_is] for m in self.measures]
+        numbers = [[m.pixels, m.features, m.agreement] for m in self.measures]
+        table = torch.tensor(numbers, dtype=torch.float64).reshape(-1, 3)
+        write_tensors(Path(path), _FORMAT, {"values": table}, {"texts": texts, "sizes": self.sizes})
+
+    @classmethod
+    def open(cls, path: str | PathLike[str]) -> TwoSpaces:
+        """Open a file that :meth:`save` wrote.
+
+        Raises
+        ------
+        DataError
+            No such file, a damaged one, or one of another kind.
+        """
+        fix = "Save the result again, or restore a copy"
+        tensors, facts = read_tensors(Path(path), _FORMAT, "comparison of two spaces", fix)
+        measures = tuple(
+            Measure(
+                name=name,
+                question=question,
+                pixels=pixels,
+                features=features,
+                agreement=agreement,
+                agreement_is=agreement_is,
+            )
+            for (name, question, agreement_is), (pixels, features, agreement) in zip(
+                facts["texts"], tensors["values"].tolist(), strict=True
+            )
+        )
+        return cls(measures=measures, sizes=facts["sizes"])
 
     def to_pandas(self) -> Any:
         """Return a ``pandas.DataFrame`` with one line per measure.

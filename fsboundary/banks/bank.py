@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -32,6 +32,7 @@ from fsboundary.banks.tables import npy_rows, parquet_rows
 from fsboundary.core.checks import check_integer_tensor
 from fsboundary.core.protocols import Moments
 from fsboundary.core.results import FeatureBatch
+from fsboundary.core.results.base.display import html_table
 from fsboundary.core.rows import TensorOrArray
 from fsboundary.modes import in_standard_modes
 
@@ -508,3 +509,8 @@ class FeatureBank:
     def __repr__(self) -> str:
         kind = type(self._store).__name__.removesuffix("Store").lower()
         return f"FeatureBank(n={len(self)}, d={self.num_features}, {kind})"
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks; reads no points."""
+        facts = {"dtype": str(self.dtype).removeprefix("torch."), **asdict(self.info)}
+        return html_table(repr(self), [(name, text) for name, text in facts.items() if text])

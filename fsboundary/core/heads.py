@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cached_property
+from html import escape
 from importlib import import_module
-from typing import Self, final
+from typing import Protocol, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,14 @@ from fsboundary.core.errors import ArgumentError
 from fsboundary.core.rows import TensorOrArray, device_of, from_array, require_float64
 
 _UNBOUNDED = Domain.unbounded()
+
+
+class HasFeatures(Protocol):
+    """What holds features, such as a FeatureBatch, which this module cannot import."""
+
+    @property
+    def features(self) -> Tensor:
+        """Features (B,d)."""
 
 
 def _read_map(weight: object, bias: object | None, noun: str) -> tuple[Tensor, Tensor]:
@@ -165,15 +174,26 @@ class _AffineHead:
         """Return the state for pickling and copying, without what is computed from the rest."""
         return {name: value for name, value in vars(self).items() if name != "_sizes"}
 
+    def _repr_html_(self) -> str:
+        """Return the one line for notebooks."""
+        return f"<code>{escape(repr(self))}</code>"
+
     def to(self, device: torch.device) -> Self:
         """Return the head on `device`; self if it is already there."""
         if self.device == device:
             return self
         return type(self)(self._weight.to(device), self._bias.to(device), self.domain)  # type: ignore[call-arg]  # both heads are made so
 
-    def logits(self, z: TensorOrArray) -> Tensor:
-        """Return the float64 logits of `z` (B,d), on its device; differentiable."""
-        rows: Tensor = from_array(z)
+    def logits(self, z: TensorOrArray | HasFeatures) -> Tensor:
+        """Return the float64 logits of `z` (B,d), on its device; differentiable.
+
+        Here and in the other methods `z` may be a tensor, an array, or a FeatureBatch.
+        """
+        rows: Tensor = from_array(getattr(z, "features", z))
+        if rows.shape[-1:] != self._weight.shape[1:]:
+            wanted = f"{self.num_features} features in each row"
+            fix = "pass the features that belong to this head, such as FeatureSpace.extract(images)"
+            raise ArgumentError("z", f"shape {tuple(rows.shape)}", wanted, fix)
         weight, bias = self._weight.to(rows.device), self._bias.to(rows.device)
         return rows.to(torch.float64) @ weight.T + bias
 
@@ -304,11 +324,11 @@ class LinearHead(_AffineHead):
         """Number of classes K."""
         return self._weight.shape[0]
 
-    def predict(self, z: TensorOrArray) -> Tensor:
+    def predict(self, z: TensorOrArray | HasFeatures) -> Tensor:
         """Return the class (B,) of the largest float64 logit, the lowest index on ties."""
         return self.logits(z).argmax(dim=-1)
 
-    def margins(self, z: TensorOrArray) -> Tensor:
+    def margins(self, z: TensorOrArray | HasFeatures) -> Tensor:
         """Return the predicted class's logit minus every logit, (B,K), logit units."""
         logits = self.logits(z)
         return logits.amax(dim=-1, keepdim=True) - logits
@@ -394,7 +414,7 @@ class MultiLabelHead(_AffineHead):
         """Number of labels L."""
         return self._weight.shape[0]
 
-    def predict(self, z: TensorOrArray) -> Tensor:
+    def predict(self, z: TensorOrArray | HasFeatures) -> Tensor:
         """Return whether each label is assigned (B,L), bool: where its logit is positive."""
         return self.logits(z) > 0
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from fsboundary.core.results.base.display import title
 from fsboundary.demo.network import Normalize, SmallResNet
 
 CLASS_NAMES = (
@@ -30,7 +31,7 @@ CLASS_NAMES = (
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class DemoData:
     """A trained network and part of its real data.
 
@@ -64,6 +65,10 @@ class DemoData:
     test_labels: Tensor
     class_names: tuple[str, ...]
     facts: dict[str, Any]
+
+    def __repr__(self) -> str:
+        counts = {"train": len(self.train_labels), "test": len(self.test_labels)}
+        return title("DemoData", {"classes": len(self.class_names), **counts})
 
 
 def load_demo() -> DemoData:

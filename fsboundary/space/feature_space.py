@@ -19,7 +19,7 @@ from fsboundary.core.domain import Domain
 from fsboundary.core.errors import HeadError
 from fsboundary.core.heads import LinearHead, MultiLabelHead
 from fsboundary.core.results import FeatureBatch
-from fsboundary.core.results.base.display import title
+from fsboundary.core.results.base.display import html_table, short, title
 from fsboundary.core.rows import device_of, finite_rows, require_float64
 from fsboundary.models.calling import require_deterministic, run_eagerly
 from fsboundary.models.inputs import ModelArguments, first_device, model_arguments
@@ -412,6 +412,18 @@ class FeatureSpace:
         head = None if self._head is None else self._head[1]  # not found for a text
         facts: dict[str, object] = {"model": type(self.model).__name__, "head": head}
         return title("FeatureSpace", facts | {"extractor": self.extractor})
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks; runs no model."""
+        head = None if self._head is None else self._head[1]
+        preprocess = "none" if self._preprocess is None else type(self._preprocess).__name__
+        facts = {
+            "model": type(self.model).__name__,
+            "preprocess": preprocess,
+            "head": "found with the first images" if head is None else short(head),
+            "extractor": short(self.extractor),
+        }
+        return html_table("FeatureSpace", list(facts.items()))
 
     def notes(self) -> dict[str, str]:
         """Return facts for a report, as text.

@@ -128,7 +128,7 @@ class CoverageFractions(Table):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class RegionFaces(Result):
-    """A decision region as F half-spaces ``normal . z + offset >= 0``, as few as were proved.
+    """A decision region as F half-spaces ``normal @ z + offset >= 0``, as few as were proved.
 
     Attributes
     ----------
