@@ -229,7 +229,7 @@ def test_size_check() -> None:
     text = (
         'def f():\n    """One.\n\n    Examples\n    --------\n    >>> f()\n    """\n    return 1\n'
     )
-    assert size.count_lines(text) == 5
+    assert size.count_lines(text) == 4
 
 
 def test_cohesion_check(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -32,7 +32,6 @@ from fsboundary.banks.tables import npy_rows, parquet_rows
 from fsboundary.core.checks import check_integer_tensor
 from fsboundary.core.protocols import Moments
 from fsboundary.core.results import FeatureBatch
-from fsboundary.core.results.base.display import html_table
 from fsboundary.core.rows import TensorOrArray
 from fsboundary.modes import in_standard_modes
 
@@ -46,8 +45,7 @@ class FeatureBank:
 
     Created from a tensor, with :meth:`open`, or with :meth:`fsboundary.FeatureSpace.bank`. Any
     points can be used: the features of any layer, or pixels, ``FeatureBank(images.flatten(1))``.
-    Norms, copies and the states of solvers are derived from a bank once, so a bank in memory owns
-    its rows: it copies what it is given, and returns copies.
+    A bank in memory owns its rows: it copies what it is given, and returns copies.
 
     Parameters
     ----------
@@ -354,8 +352,7 @@ class FeatureBank:
     def digests(self) -> Tensor:
         """Return a digest of 128 bits of each point, (n,2) int64, by which equal points are found.
 
-        Points that are equal number by number have equal digests, and no others: a collision of
-        two different points is as unlikely as a forged checksum.
+        Other points have other digests: a collision is as unlikely as a forged checksum.
         """
         return self._store.digests()
 
@@ -500,8 +497,7 @@ class FeatureBank:
             There is no worker, or one cannot read its rows.
         """
         try:
-            # here: other banks need no dask
-            from fsboundary.banks.cluster.distributed import distribute
+            from fsboundary.banks.cluster.distributed import distribute  # others need no dask
         except ImportError:
             raise without_dask(client) from None
         return FeatureBank.of(distribute(self._store, client))
@@ -512,5 +508,4 @@ class FeatureBank:
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks; reads no points."""
-        facts = {"dtype": str(self.dtype).removeprefix("torch."), **asdict(self.info)}
-        return html_table(repr(self), [(name, text) for name, text in facts.items() if text])
+        return self.info.table(repr(self))

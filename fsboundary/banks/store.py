@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from typing import Any, final
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fsboundary.core.protocols import Moments
+from fsboundary.core.results.base.display import html_table
 from fsboundary.modes import has_ieee_products
 from fsboundary.threads import map_in_threads, num_threads
 
@@ -53,6 +54,10 @@ class BankInfo:
     extractor: str = ""
     layer: str = ""
     domain: str = ""
+
+    def table(self, head: str) -> str:
+        """Return what is known as a table for notebooks, with the caption `head`."""
+        return html_table(head, [(name, text) for name, text in asdict(self).items() if text])
 
 
 def to_array(values: Tensor) -> NDArray[Any]:

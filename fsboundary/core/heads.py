@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cached_property
 from html import escape
 from importlib import import_module
-from typing import Protocol, Self, final
+from typing import Protocol, Self, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from fsboundary.core.rows import TensorOrArray, device_of, from_array, require_f
 _UNBOUNDED = Domain.unbounded()
 
 
+@runtime_checkable
 class HasFeatures(Protocol):
     """What holds features, such as a FeatureBatch, which this module cannot import."""
 
