@@ -20,6 +20,7 @@ from fsboundary import attr, plugins
 from fsboundary.analysis import Measure, TwoSpaces
 from fsboundary.banks import BankInfo
 from fsboundary.core import results
+from fsboundary.core.errors import ReportWarning
 from fsboundary.demo import load_demo
 from fsboundary.sklearn import HullDomain, NearestHullClassifier
 from fsboundary.space import ZeroShotClassifier
@@ -84,6 +85,7 @@ MAKERS: dict[str, Callable[[SimpleNamespace], Any]] = {
             "StatusError",
         )
     },
+    "ReportWarning": lambda w: ReportWarning("a message"),
     "CheckFailure": lambda w: fsb.testing.CheckFailure("a message"),
     "Outcome": lambda w: Outcome(check="holds", about="it holds", passed=True, message=""),
     "Suite": lambda w: Suite([holds], int, {}),

@@ -154,4 +154,12 @@ class DataError(FsboundaryError, ValueError):
 
 
 class ReportWarning(UserWarning):
-    """What a report is made from is probably not what the user meant."""
+    """What a report is made from is probably not what the user meant.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from fsboundary.core.errors import ReportWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", ReportWarning)  # no report of doubtful inputs
+    """

@@ -21,8 +21,13 @@ MODULES = (
 )
 """The package, its public subpackages, and the results, which its functions return."""
 
-FURTHER = ("banks.BankInfo", "space.ZeroShotClassifier", "space.space_of")
-"""Objects of other packages that public ones return or take."""
+FURTHER = (
+    "banks.BankInfo",
+    "core.errors.ReportWarning",
+    "space.ZeroShotClassifier",
+    "space.space_of",
+)
+"""Objects of other packages that public ones return, take or warn with."""
 
 WITHOUT_DOCSTRING = {
     "__version__": "a string",
