@@ -168,13 +168,27 @@ def triage(
     ] = Path("suspects.csv"),
     reference: Annotated[
         Path | None,
-        typer.Option(help="File of the reference: opened if it exists, else saved there."),
+        typer.Option(
+            help="File of what is usual among the training images, such as "
+            "reference.safetensors: opened if it exists, else saved there."
+        ),
     ] = None,
     rows: Annotated[
-        Path | None, typer.Option(help="File with which an interrupted run continues.")
+        Path | None,
+        typer.Option(
+            help="File of the finished rows, such as rows.jsonl, with which an interrupted run "
+            "continues."
+        ),
     ] = None,
-    pixels: Annotated[bool, typer.Option(help="Compute pixel margins.")] = True,
-    level: Annotated[float, typer.Option(help="p-value up to which a score is suspicious.")] = 0.05,
+    pixels: Annotated[
+        bool,
+        typer.Option(
+            help="Search the nearest flip image of each image, which takes most of the time."
+        ),
+    ] = True,
+    level: Annotated[
+        float, typer.Option(help="p-value, between 0 and 1, up to which a score is suspicious.")
+    ] = 0.05,
     batch_size: BatchSize = 256,
     force: Force = False,
     quiet: Quiet = False,
