@@ -323,7 +323,7 @@ class _Builder:
         operands = [a for a in _flat(arguments) if isinstance(a, Operand)]
         if any(not o.shape or o.shape[0] != ROWS for o in operands):
             refuse(f"the operation {operation.name!r} mixes rows of the batch")
-        self._signature.append((operation.name, str(operation.args), str(operation.kwargs), shape))
+        self._signature.append((operation.name, _fact(arguments), shape, ref.position))
         made = rule(Call(operation.name, arguments, shape, ref.position))
         parents = tuple(o.node for o in operands)
         dtype = operation.dtypes[ref.position]
@@ -380,6 +380,15 @@ class _Builder:
 
 def _default(parameter: Any) -> Any:
     return parameter.default_value if parameter.has_default_value() else None
+
+
+def _fact(value: Any) -> Any:
+    """Return an argument to compare with that of another pass; constants are compared apart."""
+    if isinstance(value, dict):
+        return {name: _fact(v) for name, v in value.items()}
+    if isinstance(value, list | tuple) and not isinstance(value, Operand):
+        return [_fact(v) for v in value]
+    return "constant" if isinstance(value, Tensor) else value
 
 
 def _flat(values: Any) -> list[Any]:

@@ -14,6 +14,7 @@ number per term; where a sum might overflow, nothing is claimed.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, final
 
 import torch
@@ -62,7 +63,7 @@ class ForwardRounding:
         self._whole = trace_body(view, images, rule_of, "logits")
         self._features = _position_of(body, self._whole)
         for node in self._whole.nodes:
-            _require_known_rounding(node)
+            _require_known_rounding(node, [self._whole.nodes[p].shape for p in node.parents])
         self._head_error, self._bias_error = _head_errors(
             self._whole, self._features, view.head.weight.cpu(), view.head.bias.cpu()
         )
@@ -139,7 +140,7 @@ def _position_of(body: Body, whole: Body) -> int:
     return position
 
 
-def _require_known_rounding(node: Node) -> None:
+def _require_known_rounding(node: Node, shapes: list[tuple[int, ...]]) -> None:
     """Refuse operations whose rounding is not that of sums of products in a known dtype."""
     if node.dtype not in _DTYPES:
         refuse(f"the operation {node.name!r} computes in {node.dtype}, whose rounding has no rule")
@@ -149,10 +150,15 @@ def _require_known_rounding(node: Node) -> None:
             refuse("convolutions of float32 are no sums of products with torch's settings here")
         if node.name in ("mm", "addmm") and not has_ieee_products(cpu):
             refuse("products of float32 are rounded to fewer digits with torch's settings here")
-    if isinstance(node.rule, Activation):
-        largest = torch.finfo(node.dtype).max
-        if node.rule.largest_exponent > 0.99 * float(torch.tensor(largest).log()):
-            refuse(f"the operation {node.name!r} may overflow in {node.dtype}")
+    largest = torch.finfo(node.dtype).max
+    if isinstance(node.rule, Affine):
+        # a factor may be infinite in this dtype, or the reciprocal of a number that is taken for 0
+        sums = node.rule.absolute(*(torch.ones(1, *s, dtype=torch.float64) for s in shapes))
+        if not bool((sums < largest / 4).all()):
+            refuse(f"the operation {node.name!r} has factors that are too large for {node.dtype}")
+    exponent = node.rule.largest_exponent if isinstance(node.rule, Activation) else 0.0
+    if exponent > 0.99 * math.log(largest):
+        refuse(f"the operation {node.name!r} may overflow in {node.dtype}")
 
 
 def _head_errors(whole: Body, features: int, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -316,6 +316,8 @@ def _batch_norm(call: Call) -> Affine:
     mean, variance = call["running_mean"], call["running_var"]
     if call["training"] or mean is None or variance is None:
         call.refuse("uses statistics of the batch")
+    if bool((variance < 0).any() | (variance + eps < torch.finfo(torch.float32).tiny).any()):
+        call.refuse("has variances that are negative, or whose root may lose all digits")
     shape = (-1, *[1] * (len(call.shape) - 2))
     weight = torch.ones_like(mean) if call["weight"] is None else call["weight"]
     bias = torch.zeros_like(mean) if call["bias"] is None else call["bias"]

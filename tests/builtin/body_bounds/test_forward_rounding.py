@@ -198,11 +198,31 @@ class Pass(nn.Module):
         return self.head(self.function(x.flatten(1)))
 
 
+BEFORE_THE_HEAD = {
+    "scaled": lambda x: torch.relu(x) * 2 / 3,
+    "shifted": lambda x: torch.relu(x) + 1,
+    "reversed": lambda x: torch.cat(torch.relu(x).split(4, dim=1)[::-1], dim=1),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE_THE_HEAD)
+def test_features_are_recognised_after_any_operation(name: str) -> None:
+    model = Pass(BEFORE_THE_HEAD[name]).eval().requires_grad_(False)
+    images = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    errors = errors_of(model, images, 0.0, "linf")
+    computed = model(images).double()
+    assert bool(((computed - model.double()(images.double())).abs() <= errors).all())
+
+
 REFUSED = {
     "float16": lambda x: x.half().float(),
     "bfloat16": lambda x: torch.relu(x.bfloat16()).float(),
     "softplus": lambda x: nn.functional.softplus(x, threshold=500.0),
     "softmax": lambda x: x.softmax(dim=1),
+    "div": lambda x: torch.relu(torch.relu(x * 1e-20) / 1e-39 * 1e-19),
+    "native_batch_norm": lambda x: nn.functional.batch_norm(
+        torch.relu(x), torch.zeros(16), torch.full((16,), -1e-6), eps=1e-5
+    ),
 }
 
 
@@ -235,7 +255,9 @@ def test_a_vouched_constant_says_nothing_of_rounding() -> None:
 
 
 def test_sums_that_may_overflow_have_no_bound() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).eval().requires_grad_(False)
-    model[1].weight.fill_(1e38)
-    images = torch.rand(2, 1, 4, 4) / 100
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2)).eval()
+    model.requires_grad_(False)
+    model[1].weight.fill_(1e3)
+    model[3].weight.fill_(1e36)
+    images = torch.rand(2, 1, 4, 4) / 1e4
     assert bool(torch.isinf(errors_of(model, images, 0.5, "linf")).all())
