@@ -102,7 +102,9 @@ def attack(
     dtype = next(model.parameters()).dtype
     if dtype == torch.float32:  # rounding of pixels must not leave the set
         one = torch.finfo(dtype).eps / 2
-        radius = (radius - (one if norm == "linf" else one * images[0].numel() ** 0.5)).clamp_min(0)
+        radius = (
+            radius - (one if norm == "linf" else one * images.shape[1:].numel() ** 0.5)
+        ).clamp_min(0)
     while len(images) and tried < points:
         seed += 1
         inside = points_inside(
