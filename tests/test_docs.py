@@ -185,13 +185,11 @@ def test_the_pictures_of_the_readme_are_those_of_their_script(
     importlib.import_module("pictures").draw_readme(folder)
     path = ROOT / "docs" / "pictures" / f"readme_{style}.png"
     assert path.stat().st_size < 120_000
-    kept, drawn = (
-        np.asarray(Image.open(one).convert("RGB"), dtype=float)
-        for one in (path, folder / path.name)
-    )
-    assert kept.shape == drawn.shape
-    # another version of matplotlib may set letters and lines a pixel beside
-    assert np.abs(kept - drawn).mean() < 3
+    kept, drawn = (Image.open(one).convert("RGB") for one in (path, folder / path.name))
+    assert kept.size == drawn.size
+    # other versions of matplotlib set letters and lines a pixel or two beside (3.8: 2.0 of 255)
+    kept, drawn = (np.asarray(one.reduce(8), dtype=float) for one in (kept, drawn))
+    assert np.abs(kept - drawn).mean() < 2.5
 
 
 def test_links_lead_somewhere() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial, reduce
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import dask
 import torch
@@ -126,7 +126,8 @@ _WARNING = "distributed.admin.large-graph-warning-threshold"
 _LOGS = "The logs of the workers say why; most often memory ran out"
 
 
-_Running = tuple[int, Any, Future[Any] | None]
+# text, because futures of dask before 2025 are no generic class at run time
+_Running: TypeAlias = "tuple[int, Any, Future[Any] | None]"
 """Number and item of a task, and its future."""
 
 

@@ -83,7 +83,7 @@ class Partition(Result):
     >>> head = fsb.LinearHead(torch.eye(3), None)
     >>> z = torch.tensor([[3.0, 1.0, 0.0]])
     >>> part = fsb.partition(head, fsb.Domain.box(torch.zeros(3), torch.ones(3)))
-    >>> part.neighbours(0)
+    >>> part.neighbours(0).sort().values
     tensor([1, 2])
     >>> part.chebyshev_radius.round(decimals=4).tolist()
     [0.2929, 0.2929, 0.2929]
