@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -278,6 +279,38 @@ def test_a_stopped_run_resumes_to_the_same_radii(tmp_path: Path, given: bool) ->
         model.inner[1].bias += 0.1
     with pytest.raises(ArgumentError, match="another model"):
         pixels.certify(model, images, resume=file, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"norm": "l2"}, {"arithmetic": "floating_point"}, {"lipschitz": 30.0}]
+)
+@pytest.mark.parametrize(
+    "change", [{"radius": 1.02}, {"radius": "inf"}, {"source": 1}, {"upper": 0.4}]
+)
+def test_a_radius_in_a_file_is_proved_again(
+    tmp_path: Path, options: dict[str, Any], change: dict[str, Any]
+) -> None:
+    """A file of sound lines, of which one states more than the model allows."""
+    model, file, images = Linear(), tmp_path / "radii.jsonl", pictures(3, 1, 4, 4)
+    options = options | {"upper": 1 - images, "resume": file}
+    want = pixels.certify(model, images, **options)
+    lines = file.read_bytes().splitlines(keepends=True)
+    fields = parse_line(lines[2])
+    for name, value in change.items():
+        if name == "source":
+            fields[name] = (fields[name] + value) % 3
+        elif name == "upper":
+            fields[name] = (value * float.fromhex(fields["radius"])).hex()
+        else:
+            old = float.fromhex(fields["radius"])
+            fields[name] = (value * old if isinstance(value, float) else float(value)).hex()
+    file.write_bytes(b"".join([*lines[:2], signed_line(fields), *lines[3:]]))
+    found = pixels.certify(model, images, **options)
+    # float32 features of another batch
+    rtol = 1e-6 if "lipschitz" in options else 0.0
+    for name in ("radius", "upper", "source", "limit", "status"):
+        one, other = getattr(found, name), getattr(want, name)
+        torch.testing.assert_close(one, other, rtol=rtol, atol=0.0)
 
 
 def test_damaged_files_of_radii_are_refused(tmp_path: Path) -> None:

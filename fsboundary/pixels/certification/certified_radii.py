@@ -110,7 +110,8 @@ def certify(
         Number of images per batch.
     resume : path, optional
         A file for the radii of finished images. A run with the same model, options and `upper`
-        resumes from it; a last line that was not finished is removed.
+        resumes from it; a last line that was not finished is removed. The radii in it are proved
+        again, with one bound each; `upper` is taken as the file states it.
     show_progress : bool
 
     Returns
@@ -209,16 +210,22 @@ def certify(
                 ]
             return list(zip(digests, logits[part].amax(dim=1).tolist(), strict=True))
 
-        left = []
-        for row, name in zip(rows.tolist(), names_of(rows), strict=True):
-            kept = journal.find(*name)
-            if kept is None:
-                left.append(row)
-                continue
-            bar.update(1)
-            for field, value in kept.items():
-                fields[field][row] = value
-        for part in torch.tensor(left, device=pixels.device).split(batch_size) if left else ():
+        found = [journal.find(*name) for name in names_of(rows)]
+        left = torch.ones_like(rows, dtype=torch.bool)
+        kept = [number for number, entry in enumerate(found) if entry is not None]
+        for part in torch.tensor(kept, device=rows.device).split(batch_size) if kept else ():
+            at = rows[part]
+            entries = [entry for number in part.tolist() if (entry := found[number]) is not None]
+            stated = {
+                name: fields[name].new_tensor([entry[name] for entry in entries]) for name in _KEPT
+            }
+            shown = torch.full_like(pixels[at], torch.nan) if known is None else known[at]
+            batch = _Batch.of(space, pixels[at], fields["source"][at], shown, norm, limits)
+            holds = _is_certified(plugin, space, batch, rounding, lipschitz, stated)
+            write_rows(fields, at[holds], {name: value[holds] for name, value in stated.items()})
+            left[part[holds]] = False
+            bar.update(int(holds.sum()))
+        for part in rows[left].split(batch_size) if bool(left.any()) else ():
             if known is None:
                 flips = flip_images(space, pixels[part], norm=norm, bounds=limits).images
             else:
@@ -244,6 +251,34 @@ _KEPT = {
     **dict.fromkeys(("source", "limit", "steps", "status"), int),
 }
 """Fields of an image in a file, and their types."""
+
+
+def _is_certified(
+    plugin: BodyBounds,
+    space: FeatureSpace,
+    batch: _Batch,
+    rounding: ForwardRounding | None,
+    lipschitz: float | None,
+    stated: dict[str, Tensor],
+) -> Tensor:
+    """Return in which rows (R,) what a file states of the images is certified here too.
+
+    The radius is bounded once more, because a file proves nothing. The distance of the image of
+    another class is taken from it, but no radius reaches it.
+    """
+    radius = stated["radius"]
+    if lipschitz is None:
+        claimed = torch.minimum(radius.nan_to_num(0.0), batch.reach)
+        rows = torch.arange(len(radius), device=radius.device)
+        lower, refuted = _bounder(plugin, space, batch, rounding)(rows, claimed)
+        certified = (lower > 0).all(dim=1) & ~refuted
+    else:
+        again = radii_by_lipschitz(
+            space, batch.images, batch.known.distance, batch.features, lipschitz, batch.norm
+        )
+        certified = radius <= again["radius"]
+    same = (stated["source"] == batch.source) & ~(radius >= stated["upper"])
+    return same & (certified | ~(radius > 0))  # nothing is claimed of a radius of 0
 
 
 def _read(fields: dict[str, Any]) -> dict[str, float]:
