@@ -19,7 +19,7 @@ from packages import ROOT, install
 
 COMMANDS = {
     "torch_and_captum": ["-c", "import torch, captum"],
-    "fsboundary_plugins": ["-m", "fsboundary.cli", "plugins"],
+    "fsboundary_plugins": ["-m", "fsboundary", "plugins"],
 }
 
 

@@ -123,7 +123,7 @@ def test_order_does_not_depend_on_the_first_request(samples: None) -> None:
 
 
 def test_command_prints_only_json(run: Run) -> None:
-    done = run("-m", "fsboundary.cli", "plugins", "--json")
+    done = run("-m", "fsboundary", "plugins", "--json")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     rejected = {row["distribution"]: row["reason"] for row in rows if row["state"] == "rejected"}
@@ -132,7 +132,7 @@ def test_command_prints_only_json(run: Run) -> None:
 
 
 def test_command_prints_a_table(run: Run) -> None:
-    done = run("-m", "fsboundary.cli", "plugins")
+    done = run("-m", "fsboundary", "plugins")
     assert done.returncode == 0, done.stderr
     head, *lines = done.stdout.splitlines()
     heads = ["name", "kind", "distribution", "version", "state", "summary", "or", "reason"]

@@ -1,0 +1,1 @@
+"""Benchmarks and hunts. A package, because pyarrow 17 installs another one of this name."""
