@@ -17,8 +17,8 @@ from fsboundary.banks.checks import (
     check_banks,
     check_classes,
     check_directions,
+    imports_dask,
     labels_of,
-    without_dask,
 )
 from fsboundary.banks.store import BankInfo, Store
 from fsboundary.banks.streams import (
@@ -69,12 +69,8 @@ class FeatureBank:
     --------
     >>> import torch
     >>> import fsboundary as fsb
-    >>> points = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [5.0, 5.0], [7.0, 5.0]])
-    >>> bank = fsb.FeatureBank(points, torch.tensor([0, 0, 0, 1, 1]))
-    >>> bank
-    FeatureBank(n=5, d=2, memory)
-    >>> len(bank), bank.num_features, bank.labels.tolist()
-    (5, 2, [0, 0, 0, 1, 1])
+    >>> fsb.FeatureBank(torch.eye(3), torch.tensor([0, 0, 1]))
+    FeatureBank(n=3, d=3, memory)
     """
 
     _store: Store
@@ -214,12 +210,9 @@ class FeatureBank:
         A bank never changes, so its rows are copied; see :meth:`merge` for `path` and errors. The
         rows of a :class:`FeatureBatch` keep the :attr:`info` of the bank.
         """
-        info = BankInfo()
-        if isinstance(features, FeatureBatch):
-            info = replace(self.info, fingerprint=features.fingerprint)
-            features = features.features
         more = store_points(features, labels, self.dtype)
-        more.info = info
+        if isinstance(features, FeatureBatch):
+            more.info = replace(self.info, fingerprint=features.fingerprint)
         return self._collect(merge([rows_of_store(self._store), rows_of_store(more)], None), path)
 
     @classmethod
@@ -479,15 +472,13 @@ class FeatureBank:
         Parameters
         ----------
         client : dask.distributed.Client
-            Client that is connected and not asynchronous. A bank on disk is opened by the workers
-            at its absolute path, so they must share its file system. A bank in memory is sent to
-            the workers once and also kept here, in case one of them dies.
+            Connected, and not asynchronous. The workers open a bank on disk at its absolute path,
+            so they must share its file system; a bank in memory is sent once, and also kept here.
 
         Returns
         -------
         FeatureBank
-            Bank whose methods raise DataError if no worker is left for 30 seconds, or if workers
-            die repeatedly.
+            Its methods raise DataError if no worker is left for 30 s, or workers die repeatedly.
 
         Raises
         ------
@@ -496,10 +487,8 @@ class FeatureBank:
         DataError
             There is no worker, or one cannot read its rows.
         """
-        try:
-            from fsboundary.banks.cluster.distributed import distribute  # others need no dask
-        except ImportError:
-            raise without_dask(client) from None
+        with imports_dask(client):  # here: other banks need no dask
+            from fsboundary.banks.cluster.distributed import distribute
         return FeatureBank.of(distribute(self._store, client))
 
     def __repr__(self) -> str:

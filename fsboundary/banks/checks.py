@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -93,8 +94,13 @@ def check_directions(
     return rows, found.reshape(count, -1 if found.numel() else 0).to(rows.device)
 
 
-def without_dask(client: object) -> ArgumentError:
-    """Return the error of a call with `client` where dask.distributed is not installed."""
-    got = f"a {type(client).__name__}, and dask.distributed is not installed"
-    fix = "pip install 'fsboundary[distributed]', here and on the workers"
-    return ArgumentError("client", got, "a connected dask.distributed.Client", fix)
+@contextmanager
+def imports_dask(client: object) -> Iterator[None]:
+    """Refuse a call with `client` if dask.distributed, imported within, is not installed."""
+    try:
+        yield
+    except ImportError:
+        got = f"a {type(client).__name__}, and dask.distributed is not installed"
+        fix = "pip install 'fsboundary[distributed]', here and on the workers"
+        wanted = "a connected dask.distributed.Client"
+        raise ArgumentError("client", got, wanted, fix) from None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fsboundary.banks.bank import FeatureBank
-from fsboundary.banks.checks import without_dask
+from fsboundary.banks.checks import imports_dask
 from fsboundary.banks.store import Store, batches_of
 from fsboundary.core.checks import check_float_tensor, check_instance, check_integer
 from fsboundary.core.results import FeatureBatch
@@ -93,10 +93,8 @@ def map_rows(
         rows = check_float_tensor("features", rows, ("n", "d"), fix=fix)
     if not on_cluster:
         return _map_here(function, reference, rows, batch_size, options)
-    try:
-        from fsboundary.banks.cluster.rows import map_on_workers  # here: others need no dask
-    except ImportError:
-        raise without_dask(client) from None
+    with imports_dask(client):  # here: others need no dask
+        from fsboundary.banks.cluster.rows import map_on_workers
     return map_on_workers(function, reference, rows, client, batch_size, options)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fsboundary.banks import BankInfo, FeatureBank
-from fsboundary.banks.checks import without_dask
+from fsboundary.banks.checks import imports_dask
 from fsboundary.banks.disk.contents import Contents, open_contents
 from fsboundary.banks.disk.folder import (
     BankFolder,
@@ -83,11 +83,8 @@ def build_bank(
         reject_shuffling(loader)
     batches: BankSource = _LocalSource(source, loader, show_progress)
     if client is not None:
-        try:
-            # here: other banks need no dask
+        with imports_dask(client):  # here: other banks need no dask
             from fsboundary.space.worker_batches import WorkerSource
-        except ImportError:
-            raise without_dask(client) from None
         batches = WorkerSource(source, loader, client, show_progress)
     if path is None:
         return _build_in_memory(batches)

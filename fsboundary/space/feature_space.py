@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from fsboundary import plugins
 from fsboundary.banks import FeatureBank
 from fsboundary.banks.streams import check_dtype
-from fsboundary.core.checks import check_instance, check_integer
+from fsboundary.core.checks import check_integer
 from fsboundary.core.domain import Domain
 from fsboundary.core.errors import HeadError
 from fsboundary.core.heads import LinearHead, MultiLabelHead
@@ -415,15 +415,13 @@ class FeatureSpace:
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks; runs no model."""
-        head = None if self._head is None else self._head[1]
-        preprocess = "none" if self._preprocess is None else type(self._preprocess).__name__
-        facts = {
-            "model": type(self.model).__name__,
-            "preprocess": preprocess,
-            "head": "found with the first images" if head is None else short(head),
-            "extractor": short(self.extractor),
-        }
-        return html_table("FeatureSpace", list(facts.items()))
+        rows = [
+            ("model", type(self.model).__name__),
+            ("preprocess", "none" if self._preprocess is None else type(self._preprocess).__name__),
+            ("head", short(self._head[1]) if self._head else "found with the first images"),
+            ("extractor", short(self.extractor)),
+        ]
+        return html_table("FeatureSpace", rows)
 
     def notes(self) -> dict[str, str]:
         """Return facts for a report, as text.
@@ -457,10 +455,9 @@ class FeatureSpace:
 
     def _run(self, batch: ModelArguments) -> Pass:
         """Return one pass, after the check that its rows depend on nothing else where it is due."""
-        check = RowCheck(self._checked, self.model, self._pass, self._prepare)
         device = device_of(self.model, batch.device)
         require_float64("model", device)
-        return check.run(batch, device)
+        return RowCheck(self._checked, self.model, self._pass, self._prepare).run(batch, device)
 
     def _pass(self, batch: ModelArguments) -> Pass:
         """Return features and logits of one batch, and ``W z + b`` in float64 if it is known."""
@@ -501,23 +498,3 @@ class FeatureSpace:
         self._minimum = low if self._minimum is None else torch.minimum(self._minimum.to(low), low)
         if self._domain is None and (head.domain.kind == "box" or bool(low < 0)):
             verify_domain(head.domain, z, finite)
-
-
-def space_of(model: object) -> FeatureSpace:
-    """Return `model` if it is a FeatureSpace, else a FeatureSpace of it with default options.
-
-    Examples
-    --------
-    >>> import fsboundary as fsb
-    >>> from fsboundary.demo import load_demo
-    >>> demo = load_demo()
-    >>> space = fsb.FeatureSpace(demo.model, preprocess=demo.preprocess)
-    >>> images = demo.test_images[:2]
-    >>> from fsboundary.space import space_of
-    >>> space_of(space) is space
-    True
-    """
-    wanted, fix = "a torch nn.Module or a FeatureSpace", "pass the model itself, in eval mode"
-    if isinstance(model, FeatureSpace):
-        return model
-    return FeatureSpace(check_instance("model", model, nn.Module, wanted, fix))
