@@ -197,20 +197,12 @@ def certify(
     }
     bar = tqdm(total=len(rows), unit="image", disable=not show_progress)
     with open_journal(resume, "radii", space.model, options, _read) as journal, bar:
-
-        def names_of(part: Tensor) -> list[tuple[str, float]]:
-            """Return digests and largest logits, by which the file knows images."""
-            if resume is None:
-                return [("", 0.0)] * len(part)
-            digests = [image_digest(pixels[row]) for row in part.tolist()]
-            if known is not None:
-                digests = [
-                    f"{d} {image_digest(known[r])}"
-                    for d, r in zip(digests, part.tolist(), strict=True)
-                ]
-            return list(zip(digests, logits[part].amax(dim=1).tolist(), strict=True))
-
-        found = [journal.find(*name) for name in names_of(rows)]
+        names = [("", 0.0)] * len(rows)
+        if resume is not None:  # digests and largest logits, by which the file knows images
+            sets = [pixels] if known is None else [pixels, known]
+            digests = [" ".join(image_digest(one[row]) for one in sets) for row in rows.tolist()]
+            names = list(zip(digests, logits[rows].amax(dim=1).tolist(), strict=True))
+        found = [journal.find(*name) for name in names]
         left = torch.ones_like(rows, dtype=torch.bool)
         kept = [number for number, entry in enumerate(found) if entry is not None]
         for part in torch.tensor(kept, device=rows.device).split(batch_size) if kept else ():
@@ -225,7 +217,8 @@ def certify(
             write_rows(fields, at[holds], {name: value[holds] for name, value in stated.items()})
             left[part[holds]] = False
             bar.update(int(holds.sum()))
-        for part in rows[left].split(batch_size) if bool(left.any()) else ():
+        for numbers in left.nonzero()[:, 0].split(batch_size) if bool(left.any()) else ():
+            part = rows[numbers]
             if known is None:
                 flips = flip_images(space, pixels[part], norm=norm, bounds=limits).images
             else:
@@ -239,8 +232,9 @@ def certify(
                 )
             solved |= {"upper": batch.upper, "source": batch.source}
             write_rows(fields, part, solved)
-            for number, (digest, largest) in enumerate(names_of(part)):
-                entry = {key: _text(solved[key][number].item()) for key in _KEPT}
+            for place, number in enumerate(numbers.tolist()):
+                entry = {key: _text(solved[key][place].item()) for key in _KEPT}
+                digest, largest = names[number]
                 journal.add(digest, largest, entry)
             bar.update(len(part))
     return CertifiedPixels(**fields)
